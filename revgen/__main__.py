@@ -1,0 +1,7 @@
+"""``python -m revgen``."""
+
+import sys
+
+from revgen.cli import main
+
+sys.exit(main())

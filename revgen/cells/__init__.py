@@ -1,0 +1,5 @@
+"""Cells: the equations of recurrent networks, one file a family."""
+
+from revgen.cells.cell import Cell
+
+__all__ = ["Cell"]

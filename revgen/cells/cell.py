@@ -1,0 +1,102 @@
+"""What a cell is: the parameters of one recurrent layer, and its equation for one time step."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from revgen import ops
+from revgen.errors import OptionError
+from revgen.ops import Array
+
+Parameters = SimpleNamespace | Any
+"""The parameters of one layer as attributes, by the names that ``shapes`` gives them."""
+
+
+class Cell:
+    """One recurrent layer, written once for NumPy and PyTorch in the operators of ``revgen.ops``.
+
+    A subclass gives ``shapes`` and ``step``, most give ``project``. Its options are its annotated
+    class attributes (``nonlinearity: str = "tanh"``), set by keyword. The state may be an array, or
+    a tuple, list or dict of arrays, each (batch, …); nothing but the cell looks into it.
+    """
+
+    kernel: ClassVar[str | None] = None
+    """The fused sequence kernel of PyTorch that computes the same ("lstm", "gru", "rnn_tanh", "rnn_relu")."""
+
+    portable: ClassVar[bool] = True
+    """Whether the equation runs on NumPy too; False where it needs what only PyTorch has."""
+
+    def __init__(self, input_size: int, hidden_size: int, **options: Any) -> None:
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        known = self.options()
+        for name, value in options.items():
+            if name not in known:
+                offer = f"its options: {', '.join(known)}" if known else "it has no options"
+                raise OptionError(f"the cell {type(self).__name__} has no option {name!r}; {offer}")
+            if not isinstance(value, type(known[name])):
+                raise OptionError(
+                    f"{name} of {type(self).__name__} must be of the type {type(known[name]).__name__}, not {value!r}"
+                )
+            setattr(self, name, value)
+
+    @classmethod
+    def options(cls) -> dict[str, Any]:
+        """The names of the options and their defaults."""
+        classes = [c for c in reversed(cls.__mro__) if issubclass(c, Cell) and c is not Cell]
+        names = [name for c in classes for name in inspect.get_annotations(c)]
+        return {name: getattr(cls, name) for name in names if hasattr(cls, name)}
+
+    @property
+    def output_size(self) -> int:
+        """The size of the output at each time step."""
+        return self.hidden_size
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of each parameter, by name."""
+        raise NotImplementedError
+
+    def project(self, p: Parameters, x: Array) -> Array:
+        """What depends on the input alone, for all time steps at once: (time, batch, input) -> (time, batch, …).
+
+        Each time step of the result depends on the same time step of ``x`` only.
+        """
+        return x
+
+    def step(self, p: Parameters, z: Array, state: Any) -> tuple[Array, Any]:
+        """One time step: z (batch, …) and the state -> output (batch, output), new state."""
+        raise NotImplementedError
+
+    def initial_state(self, batch: int, zeros: Callable[[tuple[int, ...]], Array]) -> Any:
+        """The state before the first step; ``zeros(shape)`` makes an array of the right kind."""
+        return zeros((batch, self.hidden_size))
+
+    def initialize(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.floating[Any]]:
+        """The parameter ``name`` before training: vectors are zero, matrices uniform within ±1/√hidden."""
+        if len(shape) < 2:
+            return np.zeros(shape)
+        limit = self.hidden_size**-0.5
+        return random.uniform(-limit, limit, shape)
+
+    def kernel_weights(self, p: Parameters) -> Sequence[Array]:
+        """The weights as ``kernel`` takes them: input and hidden matrices, (gates, input) and (gates, hidden),
+        then their two biases, (gates,)."""
+        return p.W.t(), p.U.t(), p.b, p.b.new_zeros(p.b.shape)
+
+
+def scan(cell: Cell, p: Parameters, z: Array, state: Any) -> tuple[Array, Any]:
+    """The cell over a sequence: z (time, batch, …) -> outputs (time, batch, output), the last state."""
+    if len(z) == 1:  # one token after the other: nothing to stack
+        output, state = cell.step(p, z[0], state)
+        return output[None], state
+    outputs = []
+    for step in z:
+        output, state = cell.step(p, step, state)
+        outputs.append(output)
+    return ops.stack(outputs), state

@@ -1,0 +1,30 @@
+"""The simple recurrent network as frameworks offer it: tanh or ReLU, with a fused kernel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from revgen import ops
+from revgen.cells.cell import Parameters
+from revgen.cells.elman import Elman
+from revgen.errors import OptionError
+from revgen.ops import Array
+from revgen.registry import register_cell
+
+
+@register_cell("rnn")
+class RNN(Elman):
+    """h' = f(x W + h U + b) with f tanh or ReLU (Elman 1990; ReLU: Le, Jaitly & Hinton 2015)."""
+
+    nonlinearity: str = "tanh"
+
+    def __init__(self, input_size: int, hidden_size: int, **options: Any) -> None:
+        super().__init__(input_size, hidden_size, **options)
+        if self.nonlinearity not in ("tanh", "relu"):
+            raise OptionError(f'nonlinearity must be "tanh" or "relu", not {self.nonlinearity!r}')
+        self.function = ops.tanh if self.nonlinearity == "tanh" else ops.relu
+        self.kernel = f"rnn_{self.nonlinearity}"  # type: ignore[misc]
+
+    def step(self, p: Parameters, z: Array, h: Any) -> tuple[Array, Any]:
+        h = self.function(z + h @ p.U)  # (batch, hidden)
+        return h, h

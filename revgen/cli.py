@@ -1,0 +1,225 @@
+"""The command ``revgen``: parses, calls the public face, prints."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from revgen.errors import RevgenError
+
+MODEL = "the name of a pretrained model, or the directory of a saved one"
+EXAMPLES = {
+    "": """examples:
+  revgen generate lstm-char --prompt "the "
+  revgen fit gru-char reviews.txt --valid 0.1 --epochs 5 --out my-model
+  revgen evaluate my-model held_out.txt
+  revgen list "lstm-*\"""",
+    "list": """examples:
+  revgen list
+  revgen list "gru-*" --pretrained --json""",
+    "info": """examples:
+  revgen info lstm-char
+  revgen info my-model --json""",
+    "generate": """examples:
+  revgen generate lstm-char --prompt "the "
+  revgen generate my-model -n 5 --temperature 0.7 --top-p 0.95 --seed 1 --json""",
+    "fit": """examples:
+  revgen fit lstm-char reviews.txt --valid 0.1 --epochs 5 --out my-model
+  revgen fit gru-word posts.jsonl --field body --max-seconds 300 --set hidden_size=128 --out my-model
+  revgen fit my-model more.txt --epochs 2 --out my-finer-model""",
+    "evaluate": """examples:
+  revgen evaluate lstm-char held_out.txt
+  revgen evaluate my-model posts.csv --field body --json""",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 0 when it went well, 2 for an error that the line on standard error explains."""
+    options = parser().parse_args(arguments)
+    try:
+        options.run(options)
+        sys.stdout.flush()
+    except RevgenError as error:
+        print(f"revgen: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output has seen enough
+        sys.stderr.close()
+        return 0
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line and its help."""
+    from revgen import __version__
+
+    top = argparse.ArgumentParser(
+        prog="revgen",
+        description="A zoo of small language models: generate text, train on your own, evaluate.",
+        epilog=EXAMPLES[""],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"revgen {__version__}")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, run: Any, summary: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            epilog=EXAMPLES[name],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        added.set_defaults(run=run)
+        added.add_argument("--json", action="store_true", help="print JSON")
+        return added
+
+    listing = command("list", _list, "list the models")
+    listing.add_argument("pattern", nargs="?", default="*", help='names with wildcards, like "lstm-*"')
+    listing.add_argument("--pretrained", action="store_true", help="only those with weights")
+
+    info = command("info", _info, "show what is known of a model")
+    info.add_argument("model", help=MODEL)
+
+    generate = command("generate", _generate, "write text")
+    generate.add_argument("model", help=MODEL)
+    generate.add_argument("--prompt", default="", help="the text to go on from")
+    generate.add_argument("-n", type=int, default=1, help="how many texts (default: 1)")
+    generate.add_argument("--max-tokens", type=int, default=300, help="the longest continuation (default: 300)")
+    generate.add_argument("--temperature", type=float, default=1.0, help="below 1 bolder, above 1 wilder, 0 greedy")
+    generate.add_argument("--top-k", type=int, help="draw among the K likeliest tokens")
+    generate.add_argument("--top-p", type=float, help="draw among the likeliest tokens with this probability")
+    generate.add_argument("--min-p", type=float, help="draw among tokens this likely, measured by the likeliest")
+    generate.add_argument("--repetition-penalty", type=float, default=1.0, help="above 1: avoid what was said")
+    generate.add_argument("--stop", action="append", help="end before this string; can be given again")
+    generate.add_argument("--seed", type=int, help="the same seed gives the same text")
+    generate.add_argument("--device", default="cpu", help='"cpu" (default), "cuda", …')
+
+    fit = command("fit", _fit, "train a new model, or go on with one that has weights")
+    fit.add_argument("model", help=f"the name of an architecture and level (a new model), or {MODEL}")
+    fit.add_argument("texts", nargs="+", help="files or directories: .txt .csv .tsv .jsonl .parquet, and .gz of each")
+    fit.add_argument("--out", required=True, help="the directory to save the model in")
+    fit.add_argument("--valid", help="the share to hold out for validation, or a file")
+    fit.add_argument("--epochs", type=int, help="passes over the text (default: 10)")
+    fit.add_argument("--max-seconds", type=float, help="a budget of time")
+    fit.add_argument("--batch-size", type=int, help="rows of text side by side (default: by the corpus)")
+    fit.add_argument("--sequence-length", type=int, help="how far gradients reach back, in tokens")
+    fit.add_argument("--learning-rate", type=float, help="the peak of the schedule")
+    fit.add_argument("--patience", type=int, help="stop after so many epochs without a better one")
+    fit.add_argument("--seed", type=int, help="the same seed gives the same weights (default: 0)")
+    fit.add_argument("--checkpoint", help="a directory to keep the state of training in")
+    fit.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+    fit.add_argument("--extend-vocabulary", action="store_true", help="learn characters new to a model with weights")
+    fit.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of a new model")
+    fit.add_argument("--device", default="cpu", help='"cpu" (default), "cuda", …')
+    _add_reading(fit)
+
+    evaluate = command("evaluate", _evaluate, "measure how well a model predicts text")
+    evaluate.add_argument("model", help=MODEL)
+    evaluate.add_argument("texts", nargs="+", help="files or directories, as for fit")
+    evaluate.add_argument("--device", default="cpu", help='"cpu" (default), "cuda", …')
+    _add_reading(evaluate)
+    return top
+
+
+def _add_reading(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--field", default="text", help="the column or JSON field with the text (default: text)")
+    command.add_argument("--documents", choices=["file", "line"], default="file", help="what is one document in .txt")
+    command.add_argument("--errors", choices=["raise", "skip"], default="raise", help="what to do with bad lines")
+
+
+def _reading(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ("field", "documents", "errors")}
+
+
+def _list(options: argparse.Namespace) -> None:
+    from revgen.zoo import models
+
+    table = models(options.pattern, pretrained=options.pretrained)
+    print(json.dumps(table.to_dicts(), indent=2) if options.json else table)
+
+
+def _info(options: argparse.Namespace) -> None:
+    from revgen.card import card
+    from revgen.zoo import load
+
+    model = load(options.model)
+    if options.json:
+        print(json.dumps(model.describe(), indent=2))
+    else:
+        print(card(model), end="")
+
+
+def _generate(options: argparse.Namespace) -> None:
+    from revgen.zoo import load
+
+    model = load(options.model, device=options.device)
+    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_tokens", "stop", "seed")
+    settings: dict[str, Any] = {name: getattr(options, name) for name in names}
+    if options.json or options.n != 1:
+        texts = model.generate(options.prompt, n=options.n, **settings)
+        for text in [texts] if isinstance(texts, str) else texts:
+            print(json.dumps({"model": model.name, "prompt": options.prompt, "text": text}) if options.json else text)
+        return
+    pieces = model.stream(options.prompt, **settings)  # checks the options before anything is printed
+    print(options.prompt, end="", flush=True)
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print()
+
+
+def _fit(options: argparse.Namespace) -> None:
+    from revgen.zoo import create, list_models, load
+
+    if options.model in list_models():
+        model = create(options.model, **dict(map(_setting, options.set)))
+    else:
+        model = load(options.model)
+    names = ("epochs", "max_seconds", "batch_size", "sequence_length", "learning_rate", "patience", "seed")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    given |= {
+        name: value for name in ("checkpoint", "resume", "extend_vocabulary") if (value := getattr(options, name))
+    }
+    valid = _number(options.valid) if options.valid else None
+    history = model.to(options.device).fit(options.texts, valid, **given, **_reading(options))
+    directory = model.save(options.out)
+    if options.json:
+        print(json.dumps({"directory": str(directory), "notes": history.notes, "epochs": history.to_dicts()}, indent=2))
+    else:
+        print(history)
+        print(f'saved: revgen generate {directory} --prompt "the "')
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from revgen.zoo import load
+
+    evaluation = load(options.model, device=options.device).evaluate(options.texts, **_reading(options))
+    print(json.dumps(evaluation.to_dict(), indent=2) if options.json else evaluation)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """``name=value`` with the value as JSON where it is any."""
+    from revgen.errors import OptionError
+
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise OptionError(f"--set takes NAME=VALUE, not {text!r}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

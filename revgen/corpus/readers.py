@@ -1,0 +1,288 @@
+"""Readers: documents from files of many kinds, a directory, or anything that yields strings.
+
+A document comes in blocks, so that a file of any length is read in little memory.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, cast
+
+from revgen.errors import CorpusError, MissingExtraError, OptionError
+
+Block = tuple[str, bool]
+"""A piece of a document, and whether it is the last one."""
+
+BLOCK = 1 << 20  # characters
+LINE = 1 << 20  # bytes: a longer line is read in pieces
+
+
+class Corpus:
+    """Documents that can be read again and again: iterate over it for one string each.
+
+    ``skipped`` counts what the last reading passed over, where ``errors="skip"``.
+    """
+
+    def __init__(self, source: Any, field: str = "text", documents: str = "file", errors: str = "raise") -> None:
+        for name, value, allowed in (("documents", documents, ("file", "line")), ("errors", errors, ("raise", "skip"))):
+            if value not in allowed:
+                raise OptionError(f"{name} must be {' or '.join(map(repr, allowed))}, not {value!r}")
+        self.field = field
+        self.documents = documents
+        self.errors = errors
+        self.skipped = 0
+        self._files = _files(source)
+        self._texts = None if self._files else _texts(source, field)
+        self._spool: IO[str] | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        parts: list[str] = []
+        for block, last in self.blocks():
+            parts.append(block)
+            if last:
+                yield "".join(parts)
+                parts = []
+
+    def blocks(self) -> Iterator[Block]:
+        """The documents in pieces: (text, whether the document ends with it). Empty documents are left out."""
+        self.skipped = 0
+        if self._texts is not None:
+            yield from self._from_memory()
+        else:
+            for path in self._files:
+                yield from READERS[_kind(path) or ".txt"](path, self)
+
+    def bad(self, message: str, path: Path, line: int) -> None:
+        """Raise a CorpusError, or count it where errors are skipped."""
+        if self.errors == "raise":
+            raise CorpusError(message, path, line)
+        self.skipped += 1
+
+    def _from_memory(self) -> Iterator[Block]:
+        for number, text in enumerate(self._again(), 1):
+            if not isinstance(text, str):
+                if self.errors == "raise":
+                    raise CorpusError(f"text number {number} is of the type {type(text).__name__}, not a string")
+                self.skipped += 1
+            elif text:
+                yield text, True
+
+    def _again(self) -> Iterator[Any]:
+        """The texts; what can be iterated over only once goes to a temporary file first."""
+        if isinstance(self._texts, Iterator) and self._spool is None:
+            spool = cast(IO[str], tempfile.TemporaryFile("w+", encoding="ascii"))  # noqa: SIM115
+            for text in self._texts:
+                spool.write(json.dumps(text if isinstance(text, str) else None) + "\n")
+            self._spool = spool
+        if self._spool is None:
+            yield from cast(Iterable[Any], self._texts)
+        else:
+            self._spool.seek(0)
+            yield from map(json.loads, self._spool)
+
+
+def read(source: Any, *, field: str = "text", documents: str = "file", errors: str = "raise") -> Corpus:
+    """Documents from a path, several, a directory, or from strings.
+
+    - A path, or a list of paths: ``.txt``, ``.csv``, ``.tsv``, ``.jsonl``, ``.parquet`` (with the extra
+      ``parquet``), and ``.gz`` of each; a file of another name is read as text. A directory: all files of these
+      kinds in it, in the order of their names. A list of strings is one of paths where they all exist.
+    - A list or iterator of strings, or a column of pandas or ``datasets``: one document each.
+
+    ``field`` names the column or the JSON field; ``documents="line"`` makes each line of a text file a
+    document of its own, where otherwise the file is one; ``errors="skip"`` passes over lines that cannot be
+    read and counts them. Raises CorpusError with the file and the line otherwise.
+    """
+    return source if isinstance(source, Corpus) else Corpus(source, field, documents, errors)
+
+
+def _files(source: Any) -> list[Path]:
+    """The files that a source names; none where it holds texts."""
+    if isinstance(source, str | Path):
+        paths = [Path(source)]
+    elif isinstance(source, list | tuple) and source and all(isinstance(item, str | Path) for item in source):
+        there = [_exists(item) for item in source]
+        if not any(there) and not any(isinstance(item, Path) for item in source):
+            return []
+        paths = [Path(item) for item in source]
+    else:
+        return []
+    files = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if file.is_file() and _kind(file))
+            if not inside:
+                raise CorpusError(f"the directory has no file of the kinds {', '.join(READERS)}", path)
+            files += inside
+        elif path.is_file():
+            files.append(path)
+        else:
+            hint = "; to learn from a text itself, put it in a list" if isinstance(source, str) else ""
+            raise CorpusError(f"there is no such file or directory{hint}", str(path)[:200])
+    return files
+
+
+def _exists(item: str | Path) -> bool:
+    try:
+        return Path(item).exists()
+    except (OSError, ValueError):  # too long for a name, or with a NUL: a text
+        return False
+
+
+def _texts(source: Any, field: str) -> Iterable[Any]:
+    columns = getattr(source, "column_names", getattr(source, "columns", None))
+    if columns is not None and not isinstance(source, list):  # a whole table of pandas or datasets
+        if field not in columns:
+            raise CorpusError(f"the table has no column {field!r}; it has {', '.join(map(str, columns))}")
+        source = source[field]
+    if not isinstance(source, Iterable) or isinstance(source, bytes | dict):
+        raise CorpusError(f"cannot read text from an object of the type {type(source).__name__}")
+    return source
+
+
+def _kind(path: Path) -> str | None:
+    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    return suffix if suffix in READERS else None
+
+
+def _open(path: Path) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path)) if path.name.endswith(".gz") else path.open("rb")
+
+
+def _lines(path: Path, corpus: Corpus) -> Iterator[tuple[int, str]]:
+    """The lines of a file with their numbers and ends; a line that is not UTF-8 is an error with its number."""
+    number, middle = 1, False
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        with _open(path) as file:
+            while raw := file.readline(LINE):
+                middle = not raw.endswith(b"\n")
+                try:
+                    line = decoder.decode(raw, final=not middle)
+                    if number == 1:
+                        line = line.removeprefix("\ufeff")
+                    yield number, line.replace("\r\n", "\n")
+                except UnicodeDecodeError as error:
+                    decoder.reset()
+                    corpus.bad(f"not valid UTF-8: {error.reason} at byte {error.start + 1} of the line", path, number)
+                number += not middle
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        corpus.bad(f"not valid UTF-8: {error.reason}", path, number)
+    except (OSError, EOFError) as error:
+        raise CorpusError(f"cannot be read: {error}", path) from None
+
+
+def _whole_lines(path: Path, corpus: Corpus) -> Iterator[tuple[int, str]]:
+    """The same with no line in pieces, however long; blank ones are left out."""
+    parts: list[str] = []
+    number = 1
+    for number, line in _lines(path, corpus):
+        parts.append(line)
+        if line.endswith("\n"):
+            if (whole := "".join(parts)).strip():
+                yield number, whole
+            parts = []
+    if (whole := "".join(parts)).strip():
+        yield number, whole
+
+
+def _read_text(path: Path, corpus: Corpus) -> Iterator[Block]:
+    if corpus.documents == "line":
+        for _, line in _whole_lines(path, corpus):
+            yield line.rstrip("\n"), True
+        return
+    waiting, size = [], 0
+    for _, line in _lines(path, corpus):
+        waiting.append(line)
+        size += len(line)
+        if size >= BLOCK:
+            block, rest = _cut("".join(waiting))
+            yield block, False
+            waiting, size = [rest], len(rest)
+    if rest := "".join(waiting):
+        yield rest, True
+
+
+def _cut(text: str) -> tuple[str, str]:
+    """A block cut where its last word begins, and the rest, so that tokens stay whole."""
+    border = re.search(r"\s(?=\S+\s*\Z)", text[-BLOCK // 8 :])
+    at = len(text) - len(text[-BLOCK // 8 :]) + border.end() if border else len(text) - 1
+    return text[:at], text[at:]
+
+
+def _read_delimited(delimiter: str) -> Callable[[Path, Corpus], Iterator[Block]]:
+    def read_rows(path: Path, corpus: Corpus) -> Iterator[Block]:
+        csv.field_size_limit(1 << 30)
+        rows = csv.DictReader((line for _, line in _whole_lines(path, corpus)), delimiter=delimiter)
+        if corpus.field not in (rows.fieldnames or ()):
+            raise CorpusError(f"no column {corpus.field!r}; it has {', '.join(rows.fieldnames or ())}", path, 1)
+        while True:
+            try:
+                row = next(rows)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                corpus.bad(str(error), path, rows.line_num)
+                continue
+            if row[corpus.field] is None:
+                corpus.bad(f"the row has no column {corpus.field!r}: too few fields", path, rows.line_num)
+            elif row[corpus.field]:
+                yield row[corpus.field], True
+
+    return read_rows
+
+
+def _read_jsonl(path: Path, corpus: Corpus) -> Iterator[Block]:
+    for number, line in _whole_lines(path, corpus):
+        try:
+            text = json.loads(line)[corpus.field]
+            if not isinstance(text, str):
+                raise TypeError(f"is of the type {type(text).__name__}, not a string")
+        except (ValueError, RecursionError) as error:
+            corpus.bad(f"not valid JSON: {error}", path, number)
+        except KeyError:
+            corpus.bad(f"the object has no field {corpus.field!r}", path, number)
+        except (TypeError, IndexError) as error:
+            corpus.bad(f"no text in the field {corpus.field!r}: {error}", path, number)
+        else:
+            if text:
+                yield text, True
+
+
+def _read_parquet(path: Path, corpus: Corpus) -> Iterator[Block]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise MissingExtraError("reading .parquet needs pyarrow: pip install 'revgen[parquet]'") from None
+    try:
+        with _open(path) as file:
+            table = parquet.ParquetFile(file)
+            if corpus.field not in table.schema_arrow.names:
+                raise CorpusError(f"no column {corpus.field!r}; it has {', '.join(table.schema_arrow.names)}", path)
+            number = 0
+            for batch in table.iter_batches(batch_size=1024, columns=[corpus.field]):
+                for text in batch.column(0).to_pylist():
+                    number += 1
+                    if not isinstance(text, str):
+                        corpus.bad(f"the column {corpus.field!r} has no string in this row", path, number)
+                    elif text:
+                        yield text, True
+    except (ArrowException, OSError) as error:
+        raise CorpusError(f"cannot be read as Parquet: {error}", path) from None
+
+
+READERS: dict[str, Callable[[Path, Corpus], Iterator[Block]]] = {
+    ".txt": _read_text,
+    ".csv": _read_delimited(","),
+    ".tsv": _read_delimited("\t"),
+    ".jsonl": _read_jsonl,
+    ".parquet": _read_parquet,
+}

@@ -1,0 +1,162 @@
+"""Likelihood: what a model gives to text, counted so that models of any tokenizer can be compared.
+
+A document is scored from its start token, and its end token counts as a prediction; the sum over all
+documents is divided by their number of characters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from math import exp, log
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from revgen.errors import CorpusError
+from revgen.ops import log_softmax
+from revgen.tokenizers import Tokenizer
+
+if TYPE_CHECKING:
+    from revgen.language_model import LanguageModel
+
+Forward = Callable[[NDArray[Any], Any], tuple[NDArray[Any], Any]]
+
+WINDOW, WARM_UP = 4096, 512
+ROWS, VALUES = 64, 1 << 22
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well a model predicts some documents."""
+
+    nats_per_char: float
+    """The negative natural-log likelihood of all documents with their ends, over their characters."""
+    perplexity: float
+    """exp of the same over the tokens: comparable only between models of one tokenizer."""
+    tokens: int
+    characters: int
+    documents: int
+    unknown: int
+    """How many of the tokens are ``<unk>``."""
+
+    @property
+    def bits_per_char(self) -> float:
+        """``nats_per_char`` over ln 2."""
+        return self.nats_per_char / log(2)
+
+    def to_dict(self) -> dict[str, float]:
+        """Every figure by name."""
+        return dataclasses.asdict(self) | {"bits_per_char": self.bits_per_char}
+
+    def __str__(self) -> str:
+        return (
+            f"{self.nats_per_char:.4f} nats per character ({self.bits_per_char:.4f} bits), "
+            f"perplexity {self.perplexity:.2f} per token; {self.documents:,} documents, "
+            f"{self.characters:,} characters, {self.tokens:,} tokens, {self.unknown:,} unknown"
+        )
+
+
+@dataclass(frozen=True)
+class Score:
+    """The log-probability of one document, token by token."""
+
+    tokens: tuple[str, ...]
+    logprobs: NDArray[np.floating[Any]]
+    """Natural logarithms: one for each token, then that of the document's end, (tokens + 1,)."""
+
+    @property
+    def total(self) -> float:
+        """The natural logarithm of the document's probability."""
+        return float(self.logprobs.sum())
+
+
+def score(model: LanguageModel, text: str) -> Score:
+    """See ``LanguageModel.score``."""
+    tokenizer = model.tokenizer
+    ids = document_ids(tokenizer, text)
+    pieces = tuple(tokenizer.vocabulary[i] for i in ids[1:-1])
+    return Score(pieces, next(logprobs(model.forward, model.initial_state, [ids]))[1])
+
+
+def evaluate(model: LanguageModel, texts: Iterable[str]) -> Evaluation:
+    """See ``LanguageModel.evaluate``."""
+    return measure(
+        model.forward,
+        model.initial_state,
+        model.tokenizer,
+        (document_ids(model.tokenizer, text) for text in texts),
+    )
+
+
+def document_ids(tokenizer: Tokenizer, text: str) -> NDArray[Any]:
+    """The ids of a document between its start and its end."""
+    ids = tokenizer.encode(text)
+    return np.concatenate([[tokenizer.start], ids, [tokenizer.end]]).astype(ids.dtype)
+
+
+def measure(
+    forward: Forward, initial_state: Callable[[int], Any], tokenizer: Tokenizer, documents: Iterable[NDArray[Any]]
+) -> Evaluation:
+    """Evaluate on documents of ids, each with its start and end.
+
+    A document longer than 4,096 tokens is read in windows, each after 512 tokens to warm the state up on.
+    """
+    nats, tokens, characters, count, unknown = 0.0, 0, 0, 0, 0
+    for group in _groups(documents):
+        windows, warm_ups = [], []
+        for ids in group:
+            count += 1
+            tokens += len(ids) - 1
+            characters += len(tokenizer.decode(ids[1:]))
+            unknown += int((ids[1:] == tokenizer.unknown).sum())
+            for start in range(0, len(ids) - 1, WINDOW):
+                begin = max(0, start - WARM_UP)
+                windows.append(ids[begin : start + WINDOW + 1])
+                warm_ups.append(start - begin)
+        for i, row in logprobs(forward, initial_state, windows):
+            nats -= float(row[warm_ups[i] :].sum(dtype=np.float64))
+    if not characters:
+        raise CorpusError("there is no text to evaluate on: it has no characters")
+    return Evaluation(nats / characters, exp(min(nats / tokens, 700)), tokens, characters, count, unknown)
+
+
+def logprobs(
+    forward: Forward, initial_state: Callable[[int], Any], sequences: list[NDArray[Any]]
+) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Yield (index, the log-probability of each token behind the first) for each sequence of ids."""
+    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+    for first in range(0, len(order), ROWS):
+        batch = order[first : first + ROWS]
+        longest = len(sequences[batch[-1]])
+        ids = np.full((longest, len(batch)), Tokenizer.end, np.int64)  # (time, batch), padded
+        for row, i in enumerate(batch):
+            ids[: len(sequences[i]), row] = sequences[i]
+        inputs, targets = ids[:-1], ids[1:]
+        given = np.empty(targets.shape, np.float32)
+        state = initial_state(len(batch))
+        begin, step = 0, 1
+        while begin < len(inputs):
+            logits, state = forward(inputs[begin : begin + step], state)
+            some = targets[begin : begin + step]
+            given[begin : begin + step] = np.take_along_axis(log_softmax(logits), some[..., None], -1)[..., 0]
+            begin += step
+            step = max(1, VALUES // (len(batch) * logits.shape[-1]))
+        for row, i in enumerate(batch):
+            yield i, given[: len(sequences[i]) - 1, row]
+
+
+def _groups(documents: Iterable[NDArray[Any]], tokens: int = 1 << 20) -> Iterator[list[NDArray[Any]]]:
+    """Documents by groups of about so many tokens: enough to sort by length, few enough to hold."""
+    group: list[NDArray[Any]] = []
+    size = 0
+    for ids in documents:
+        group.append(ids)
+        size += len(ids)
+        if size >= tokens:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group

@@ -1,0 +1,1 @@
+"""Generation: the sampler, and the loop that decodes text from any model."""

@@ -1,0 +1,400 @@
+"""The interface that every model of the zoo has, and the directory that holds one."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from revgen.errors import (
+    CheckpointError,
+    NotFittedError,
+    OptionError,
+    RevgenError,
+    UnknownModelError,
+)
+from revgen.files import write_atomically
+from revgen.registry import tokenizers
+from revgen.tokenizers import Tokenizer
+
+if TYPE_CHECKING:
+    from revgen.evaluation.likelihood import Evaluation, Score
+    from revgen.generation.sampler import SamplingOptions
+    from revgen.training.history import History
+
+FORMAT_VERSION = 1
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+PENDING = ".new"
+
+Weights = dict[str, NDArray[np.floating[Any]]]
+
+
+class LanguageModel(ABC):
+    """A model of text: a tokenizer, a configuration, and weights as NumPy arrays by name.
+
+    A subclass gives ``Config`` (a frozen dataclass of plain values), ``weight_shapes``, ``forward``,
+    ``initial_state`` and ``fit``; all the rest follows from these.
+    """
+
+    Config: ClassVar[type[Any]]
+    levels: ClassVar[tuple[str, ...] | None] = None
+    """The tokenizer levels that the architecture makes sense for; None: all."""
+
+    def __init__(
+        self,
+        architecture: str,
+        level: str,
+        config: Any,
+        tokenizer: Tokenizer | None = None,
+        tokenizer_options: dict[str, Any] | None = None,
+    ) -> None:
+        self.architecture = architecture
+        self.level = level
+        self.config = config
+        self.tokenizer_options = tokenizer_options or {}
+        self.metadata: dict[str, Any] = {}
+        """What is known of the model beside its weights (licence, corpus, training, evaluation); saved with it."""
+        self.device = "cpu"
+        self._tokenizer = tokenizer
+        self._weights: Weights | None = None
+        self._warned = False
+
+    # What a subclass gives ------------------------------------------------------------------
+
+    @abstractmethod
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each weight, by name, for this configuration and tokenizer."""
+
+    @abstractmethod
+    def initial_state(self, batch: int) -> Any:
+        """The state at the start of ``batch`` documents, opaque to all but the model."""
+
+    @abstractmethod
+    def forward(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
+        """Token ids (time, batch) and a state -> logits (time, batch, vocab) and the state behind them."""
+
+    @abstractmethod
+    def fit(self, texts: Any, valid: Any = None, *, labels: Any = None) -> History:
+        """Learn from texts. Subclasses add options."""
+
+    def check(self) -> None:  # noqa: B027  most configurations check themselves
+        """Raise OptionError where the configuration cannot be built; called before anything is learnt."""
+
+    # What is known --------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """``<architecture>-<level>``."""
+        return f"{self.architecture}-{self.level}"
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer. Raises NotFittedError before there is one."""
+        if self._tokenizer is None:
+            raise NotFittedError(f"{self.name} has no tokenizer yet: fit it, or create it with tokenizer=…")
+        return self._tokenizer
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether there is a tokenizer."""
+        return self._tokenizer is not None
+
+    @property
+    def weights(self) -> Weights:
+        """The weights by name, float32. Raises NotFittedError before there are any."""
+        if self._weights is None:
+            raise NotFittedError(f"{self.name} has no weights yet: fit it, or load one that was saved")
+        return self._weights
+
+    @weights.setter
+    def weights(self, weights: Weights) -> None:
+        self._weights = weights
+
+    @property
+    def fitted(self) -> bool:
+        """Whether there are weights."""
+        return self._weights is not None
+
+    @property
+    def num_parameters(self) -> int:
+        """The number of values in the weights."""
+        return sum(array.size for array in self.weights.values())
+
+    def __repr__(self) -> str:
+        size = f"{self.num_parameters:,} parameters, {len(self.tokenizer):,} tokens" if self.fitted else "not fitted"
+        return f"<revgen model {self.name}: {size}>"
+
+    def describe(self) -> dict[str, Any]:
+        """Name, sizes, configuration and metadata, in plain values."""
+        return {
+            "name": self.name,
+            "parameters": self.num_parameters,
+            "tokens": len(self.tokenizer),
+            "config": dataclasses.asdict(self.config),
+            "metadata": self.metadata,
+        }
+
+    def to(self, device: str) -> Self:
+        """Compute on this device from now on ("cpu", "cuda", "cuda:1", "mps")."""
+        if device != "cpu":
+            raise OptionError(f"{self.name} computes on the CPU only, not on {device!r}")
+        return self
+
+    # Text -----------------------------------------------------------------------------------
+
+    @overload
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        n: Literal[1] = 1,
+        max_tokens: int = 300,
+        stop: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> str: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        n: int = ...,
+        max_tokens: int = 300,
+        stop: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> list[str]: ...
+
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        n: int = 1,
+        max_tokens: int = 300,
+        stop: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> str | list[str]:
+        """The prompt and its continuation; for ``n`` > 1 a list of ``n`` of them.
+
+        The text ends where the model ends the document, before the first of the ``stop`` strings, or
+        after ``max_tokens`` tokens. The same ``seed`` gives the same text. ``temperature``, ``top_k``,
+        ``top_p``, ``min_p`` and ``repetition_penalty`` are described at ``revgen.Sampling``.
+        Raises OptionError for a value outside its range, before anything is drawn.
+        """
+        from revgen.generation.decoding import decode
+        from revgen.generation.sampler import Sampling
+
+        pieces = decode(self, prompt, Sampling(**sampling), n=n, max_tokens=max_tokens, stop=stop, seed=seed)
+        texts = [[prompt] for _ in range(n)]
+        for row, piece in pieces:
+            texts[row].append(piece)
+        joined = ["".join(parts) for parts in texts]
+        return joined[0] if n == 1 else joined
+
+    def stream(
+        self,
+        prompt: str = "",
+        *,
+        max_tokens: int = 300,
+        stop: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> Iterator[str]:
+        """What ``generate`` puts behind the prompt, piece by piece as it is drawn."""
+        from revgen.generation.decoding import decode
+        from revgen.generation.sampler import Sampling
+
+        pieces = decode(self, prompt, Sampling(**sampling), max_tokens=max_tokens, stop=stop, seed=seed)
+        return (piece for _, piece in pieces)
+
+    def encode_prompt(self, prompt: str) -> list[int]:
+        """The document's start and the ids of a prompt; warns once where the model does not know a character."""
+        ids = self.tokenizer.encode(prompt).tolist()
+        if self.tokenizer.unknown in ids and not self._warned:
+            self._warned = True
+            strange = sorted({c for c in prompt if self.tokenizer.unknown in self.tokenizer.encode(c)})
+            warnings.warn(
+                f"{self.name} has never seen {', '.join(map(repr, strange))}: read as {self.tokenizer.vocabulary[2]}",
+                stacklevel=4,
+            )
+        return [self.tokenizer.start, *ids]
+
+    def score(self, text: str) -> Score:
+        """The log-probability of each token of one document, then that of its end."""
+        from revgen.evaluation.likelihood import score
+
+        return score(self, text)
+
+    def evaluate(
+        self, texts: Any, *, field: str = "text", documents: str = "file", errors: str = "raise"
+    ) -> Evaluation:
+        """How well the model predicts documents: nats and bits per character, perplexity per token.
+
+        ``texts`` is what ``revgen.read`` takes, and so are the other parameters.
+        """
+        from revgen.corpus import read
+        from revgen.evaluation.likelihood import evaluate
+
+        return evaluate(self, read(texts, field=field, documents=documents, errors=errors))
+
+    # The model directory --------------------------------------------------------------------
+
+    def save(self, directory: str | Path, *, dtype: Literal["float32", "float16"] = "float32") -> Path:
+        """Write the model directory: configuration, tokenizer, weights, and a card where there is none.
+
+        A process killed at any moment leaves the directory with the last good model or with this one.
+        ``dtype="float16"`` halves the file.
+        """
+        from safetensors.numpy import save
+
+        from revgen.card import card
+
+        if dtype not in ("float32", "float16"):
+            raise OptionError(f'dtype must be "float32" or "float16", not {dtype!r}')
+        directory = Path(directory)
+        weights = save({name: np.ascontiguousarray(array, dtype) for name, array in self.weights.items()})
+        tokenizer = self.tokenizer.to_bytes()
+        config = {
+            "format_version": FORMAT_VERSION,
+            "revgen_version": _version(),
+            "architecture": self.architecture,
+            "level": self.level,
+            "config": dataclasses.asdict(self.config),
+            "tokenizer": _entry(self.tokenizer.file, tokenizer) | {"tokens": len(self.tokenizer)},
+            "weights": _entry(WEIGHTS, weights) | {"parameters": self.num_parameters, "dtype": dtype},
+            "metadata": self.metadata,
+        }
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            _settle(directory)
+            write_atomically(directory / f"{WEIGHTS}{PENDING}", weights)
+            write_atomically(directory / f"{self.tokenizer.file}{PENDING}", tokenizer)
+            # From the moment that this file stands, the new model is the one that counts.
+            write_atomically(directory / f"{CONFIG}{PENDING}", json.dumps(config, indent=2).encode())
+            _settle(directory)
+            if not (directory / CARD).exists():
+                write_atomically(directory / CARD, card(self).encode())
+        except OSError as error:
+            raise CheckpointError(f"{directory}: could not save the model: {error.strerror or error}") from error
+        return directory
+
+    @staticmethod
+    def from_directory(directory: str | Path) -> LanguageModel:
+        """The model in a directory. Raises CheckpointError that names the file where one is damaged."""
+        from revgen.zoo import architecture_class
+
+        directory = Path(directory)
+        content = read_config(directory)
+        where = directory / CONFIG
+        try:
+            architecture, level, options = content["architecture"], content["level"], content["config"]
+            tokenizer_entry, weights_entry = content["tokenizer"], content["weights"]
+            files = Path(tokenizer_entry["file"]).name, Path(weights_entry["file"]).name
+            if not all(isinstance(part, str) for part in (architecture, level)) or not isinstance(options, dict):
+                raise TypeError("a value has the wrong type")
+        except (KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{where} is damaged: {error!r}") from None
+        try:
+            model_class, tokenizer_class = architecture_class(architecture), tokenizers.get(level)
+        except UnknownModelError as error:
+            raise UnknownModelError(
+                f"{where} needs {architecture!r}, which is not registered here ({error}). Import the package "
+                f"that brings it, or put @revgen.register_cell({architecture!r}) on its class, and load again"
+            ) from None
+        try:
+            config = model_class.Config(**options)
+        except (TypeError, RevgenError) as error:
+            raise CheckpointError(f"{where} has a configuration that {architecture} does not take: {error}") from None
+        tokenizer = tokenizer_class.from_bytes(_read(directory / files[0], tokenizer_entry.get("sha256")))
+        model: LanguageModel = model_class(architecture, level, config, tokenizer)
+        metadata = content.get("metadata", {})
+        model.metadata = metadata if isinstance(metadata, dict) else {}
+        path = directory / files[1]
+        model.weights = _read_weights(path, weights_entry.get("sha256"), model.weight_shapes())
+        return model
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The content of a model directory's config.json, after a save that was cut off is brought to its end."""
+    _settle(directory)
+    path = directory / CONFIG
+    if not path.is_file():
+        raise CheckpointError(f"{directory} is no model directory: it has no {CONFIG}")
+    try:
+        content = json.loads(path.read_bytes())
+        version = content["format_version"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged, or not of a revgen model: {error!r}") from None
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has the format version {version!r}; this revgen {_version()} reads {FORMAT_VERSION}: "
+            "upgrade revgen to read a newer one"
+        )
+    return dict(content)
+
+
+def _settle(directory: Path) -> None:
+    """Put the files of a complete save in their places; the configuration comes last, as it marks them whole."""
+    pending = directory / f"{CONFIG}{PENDING}"
+    if not pending.exists():
+        return
+    try:
+        content = json.loads(pending.read_bytes())
+        for name in (content["weights"]["file"], content["tokenizer"]["file"], CONFIG):
+            file = directory / Path(name).name
+            if (waiting := Path(f"{file}{PENDING}")).exists():
+                waiting.replace(file)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{pending} is damaged: {error!r}") from None
+    except OSError as error:
+        raise CheckpointError(f"{pending}: could not finish an interrupted save: {error.strerror or error}") from None
+
+
+def _entry(file: str, data: bytes) -> dict[str, Any]:
+    return {"file": file, "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _read(path: Path, sha256: object) -> bytes:
+    """The content of a file of a model directory, checked against its hash."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise CheckpointError(f"{path} is damaged, or belongs to another model: its hash is not the one in {CONFIG}")
+    return data
+
+
+def _read_weights(path: Path, sha256: object, shapes: dict[str, tuple[int, ...]]) -> Weights:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        arrays = load(_read(path, sha256))
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
+    missing, extra = sorted(shapes.keys() - arrays.keys()), sorted(arrays.keys() - shapes.keys())
+    if missing or extra:
+        raise CheckpointError(f"{path} has not the weights of its configuration: missing {missing}, unknown {extra}")
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape:
+            raise CheckpointError(f"{path}: the weight {name} has the shape {arrays[name].shape}, not {shape}")
+        if arrays[name].dtype.kind != "f" or not np.isfinite(arrays[name]).all():
+            raise CheckpointError(f"{path}: the weight {name} holds values that are not finite numbers")
+    return {name: arrays[name].astype(np.float32) for name in shapes}
+
+
+def _version() -> str:
+    from revgen import __version__
+
+    return __version__

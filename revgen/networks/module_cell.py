@@ -1,0 +1,65 @@
+"""A ``torch.nn.Module`` dressed as a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from revgen.cells.cell import Cell, Parameters
+from revgen.errors import OptionError, RegistrationError
+from revgen.ops import Array
+
+
+class ModuleCell(Cell):
+    """``kind(input_size, hidden_size, **options)`` is a module whose ``forward(x, state)`` reads a whole sequence.
+
+    x is (time, batch, input), the state None at the start of a document; it returns the output, (time, batch,
+    hidden or its attribute ``output_size``), and the new state. It has no equation for NumPy.
+    """
+
+    portable = False
+
+    def __init__(self, kind: type[nn.Module], input_size: int, hidden_size: int, options: Mapping[str, Any]) -> None:
+        super().__init__(input_size, hidden_size)
+        try:
+            self.make: Callable[[], nn.Module] = lambda: kind(input_size, hidden_size, **options)
+            self.module = self.make()
+        except TypeError as error:
+            raise OptionError(f"the cell {kind.__name__}(input_size, hidden_size, **options): {error}") from None
+        persistent = self.module.state_dict().keys() - dict(self.module.named_parameters()).keys()
+        if persistent:
+            raise RegistrationError(
+                f"the cell {kind.__name__} keeps the buffers {sorted(persistent)}, which a model does not save: "
+                "register them with persistent=False"
+            )
+        self._fresh: dict[str, NDArray[Any]] = {}
+
+    @property
+    def output_size(self) -> int:
+        return int(getattr(self.module, "output_size", self.hidden_size))
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {name: tuple(value.shape) for name, value in self.module.named_parameters()}
+
+    def initial_state(self, batch: int, zeros: Callable[[tuple[int, ...]], Array]) -> Any:
+        return None
+
+    def initialize(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
+        """What the module itself puts there, from a seed that is drawn once."""
+        if name not in self._fresh:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(int(random.integers(1 << 31)))
+                module = self.make()
+            self._fresh = {key: value.detach().numpy() for key, value in module.named_parameters()}
+        return self._fresh.pop(name)
+
+    def run(self, p: Parameters, x: Array, state: Any, training: bool) -> tuple[Array, Any]:
+        """The module over a sequence with the parameters ``p``."""
+        self.module.train(training)
+        output, state = torch.func.functional_call(self.module.to(x.device), vars(p), (x, state))
+        return output, state

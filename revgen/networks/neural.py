@@ -1,0 +1,168 @@
+"""What neural models share: weights that a PyTorch network trains."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from revgen.errors import OptionError
+from revgen.language_model import LanguageModel, Weights
+from revgen.tokenizers import Tokenizer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from revgen.networks.network import Network
+    from revgen.training.history import History
+
+
+class NeuralModel(LanguageModel):
+    """A model whose weights are learnt by gradient descent; a subclass gives ``initialize`` and ``make_network``."""
+
+    @abstractmethod
+    def initialize(self, random: np.random.Generator) -> Weights:
+        """The weights before training, for this configuration and tokenizer."""
+
+    @abstractmethod
+    def make_network(self) -> Network:
+        """The PyTorch network with the present weights, on the CPU."""
+
+    @cached_property
+    def network(self) -> Network:
+        """The network on the model's device, in evaluation mode."""
+        return self.make_network().to(self.device).eval()
+
+    def forget(self) -> None:
+        """Drop what was made from weights or for a device that are no longer the present ones."""
+        self.__dict__.pop("network", None)
+
+    @property
+    def weights(self) -> Weights:
+        return super().weights
+
+    @weights.setter
+    def weights(self, weights: Weights) -> None:
+        self._weights = weights
+        self.forget()
+
+    def to(self, device: str) -> Self:
+        if device != "cpu":
+            import torch
+
+            try:
+                torch.empty(0, device=device)
+            except (RuntimeError, AssertionError) as error:
+                raise OptionError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+        self.device = device
+        self.forget()
+        return self
+
+    def initial_state(self, batch: int) -> Any:
+        return None
+
+    def forward(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
+        from revgen.networks.network import network_forward
+
+        return network_forward(self.network)(tokens, state)
+
+    def prepare(self, tokenizer: Tokenizer, seed: int) -> None:
+        """Be ready to train with this tokenizer: with first weights, or with those that are there."""
+        if not self.fitted:
+            self._tokenizer = tokenizer
+            self.weights = self.initialize(np.random.default_rng(seed))
+        elif tokenizer != self.tokenizer:
+            self.extend(tokenizer)
+
+    def extend(self, tokenizer: Tokenizer) -> None:
+        """Take a tokenizer that adds tokens to the present one; their rows begin as the mean of the others."""
+        old = self.weights
+        self._tokenizer = tokenizer
+        weights: Weights = {}
+        for name, shape in self.weight_shapes().items():
+            array = old[name]
+            more = shape[0] - len(array)
+            rows = np.repeat(array.mean(0, keepdims=True), more, 0)
+            weights[name] = np.concatenate([array, rows]) if more else array
+        self.weights = weights
+
+    def fit(
+        self,
+        texts: Any,
+        valid: Any = None,
+        *,
+        labels: Any = None,
+        epochs: int | None = None,
+        max_seconds: float | None = None,
+        batch_size: int | None = None,
+        sequence_length: int = 100,
+        learning_rate: float = 4e-3,
+        weight_decay: float = 0.05,
+        patience: int | None = 5,
+        seed: int = 0,
+        extend_vocabulary: bool = False,
+        checkpoint: str | Path | None = None,
+        resume: bool = False,
+        callbacks: Sequence[Callable[[Self, Any], None]] = (),
+        progress: bool = True,
+        sample: str = "",
+        field: str = "text",
+        documents: str = "file",
+        errors: str = "raise",
+    ) -> History:
+        """Train on texts: from scratch, or from the weights that the model has (fine-tuning).
+
+        Args:
+            texts: a path, several, a directory, strings: what ``revgen.read`` takes, as are ``field``,
+                ``documents`` and ``errors``.
+            valid: text to validate on after each epoch, in the same forms, or the share of ``texts`` to hold
+                out for it (whole documents). With it the best epoch's weights are kept, otherwise the last's.
+            labels: a label for each text, for architectures that can be conditioned on one.
+            epochs: passes over the text; 10 where neither this nor ``max_seconds`` is given.
+            max_seconds: a budget that the schedule of the learning rate is fitted to, validation included.
+            batch_size: rows of text read side by side; chosen from the size of the corpus where not given.
+            sequence_length: tokens that gradients reach back over, about: drawn anew for each step.
+            learning_rate: the peak of a one-cycle schedule, for AdamW.
+            weight_decay: of the matrices, decoupled.
+            patience: stop after so many epochs without a better one; None: never.
+            seed: of the first weights, the order of the text and dropout: the same seed gives the same
+                weights on one CPU.
+            extend_vocabulary: give characters (and words) that a fitted model does not know tokens of their
+                own; without it, such characters are a VocabularyError.
+            checkpoint: a directory to keep the state of training in, after each epoch.
+            resume: go on from ``checkpoint`` where it holds one, to the same end.
+            callbacks: each is called with the model and the ``Epoch`` after each epoch.
+            progress: show a bar, the figures and a sample after each epoch.
+            sample: the prompt of these samples.
+
+        Ctrl-C ends training and keeps the best weights. A loss that diverges takes training back to the last
+        good weights with half the learning rate; after three times it is a TrainingError, and the model keeps
+        the last good weights. Raises CorpusError for text that cannot be read, is empty or too short.
+        """
+        from revgen.corpus import read
+        from revgen.training.loop import fit
+        from revgen.training.recipe import Recipe
+
+        recipe = Recipe(
+            epochs, max_seconds, batch_size, sequence_length, learning_rate, weight_decay, patience=patience, seed=seed
+        )
+        if labels is not None:
+            raise OptionError(f"{self.name} cannot be conditioned on labels")
+        if not (valid is None or isinstance(valid, int | float)):
+            valid = read(valid, field=field, documents=documents, errors=errors)
+        return fit(
+            self,
+            read(texts, field=field, documents=documents, errors=errors),
+            valid,
+            recipe,
+            extend_vocabulary=extend_vocabulary,
+            checkpoint=checkpoint,
+            resume=resume,
+            callbacks=callbacks,
+            progress=progress,
+            sample=sample,
+        )

@@ -1,0 +1,85 @@
+"""The recurrent network in PyTorch: the equation of ``stack`` with fused kernels and dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from revgen.cells.cell import Cell
+from revgen.language_model import Weights
+from revgen.networks.module_cell import ModuleCell
+from revgen.networks.network import Network
+from revgen.networks.stack import RecurrentConfig, Stack, nest
+from revgen.ops import Array, map_state
+
+KERNELS: Mapping[str, Any] = {
+    "lstm": torch.lstm,
+    "gru": torch.gru,
+    "rnn_tanh": torch.rnn_tanh,
+    "rnn_relu": torch.rnn_relu,
+}
+
+
+class RecurrentNetwork(Network):
+    """A stack of any cell, ready to train; ``dropout`` works in training mode."""
+
+    def __init__(self, cell: str, config: RecurrentConfig, vocab: int, weights: Weights) -> None:
+        super().__init__(weights)
+        self.stack = FusedStack(cell, config, vocab)
+
+    def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        if state is None:
+            state = self.stack.initial_state(tokens.shape[1], self.values[0].new_zeros)
+        self.stack.training = self.training
+        return self.stack.forward(nest(self.named_weights()), tokens, state)
+
+
+class FusedStack(Stack):
+    """The stack as it trains: PyTorch's sequence kernel where the cell names one, and dropout."""
+
+    training = False
+
+    def run(self, p: SimpleNamespace, i: int, x: Array, state: Any, tokens: Array) -> tuple[Array, Any]:
+        cell = self.cells[i]
+        if isinstance(cell, ModuleCell):
+            return cell.run(p.layers[i], self.norm(p, i, x), state, self.training)
+        if cell.kernel is None:
+            return super().run(p, i, x, state, tokens)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.training and reduced(cell, x.device)):
+            return run_kernel(cell, p.layers[i], self.norm(p, i, x), state)
+
+    def drop(self, x: Array) -> Array:
+        """Leave out channels, the same at every time step (Gal & Ghahramani 2016): x (time, batch, size)."""
+        if not self.training or not self.config.dropout:
+            return x
+        kept = 1 - self.config.dropout
+        return x * (torch.rand(x.shape[1:], device=x.device) < kept).to(x.dtype).div_(kept)
+
+
+def run_kernel(cell: Cell, p: Any, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+    """One layer by the fused kernel of the cell: x (time, batch, input) -> (time, batch, hidden), state."""
+    assert cell.kernel is not None
+    first = map_state(lambda a: a[None], state)  # kernels have an axis for layers
+    result = KERNELS[cell.kernel](x, first, cell.kernel_weights(p), True, 1, 0.0, x.requires_grad, False, False)
+    output, *last = (part if i == 0 else part[0] for i, part in enumerate(result))
+    return output, tuple(last) if isinstance(state, tuple) else last[0]
+
+
+def reduced(cell: Cell, device: torch.device) -> bool:
+    """Whether the kernel trains faster in bfloat16.
+
+    On a CPU only oneDNN's LSTM does, and without the processor's support it is many times slower; the other
+    kernels are put together from single steps, which gain little and round the state at each.
+    """
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return (
+        device.type == "cpu"
+        and cell.kernel == "lstm"
+        and bool(torch.backends.mkldnn.enabled)
+        and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    )

@@ -1,0 +1,133 @@
+"""Names and what they stand for: the registries of architectures, cells and tokenizer levels.
+
+A registry is a dictionary with manners. Its built-in entries are found by importing every module of
+one package, so that adding an entry is adding a file; plug-in packages are found by the entry-point
+group ``revgen.plugins`` (the value names a module, which registers what it brings when imported).
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+import warnings
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+from typing import Any, Generic, TypeVar
+
+from revgen.errors import RegistrationError, UnknownModelError
+
+T = TypeVar("T")
+
+PLUGIN_GROUP = "revgen.plugins"
+_plugins_loaded = False
+
+
+class Registry(Generic[T]):
+    """Named entries of one kind.
+
+    ``package`` is the package whose modules register the built-in entries; ``needs`` are attributes of
+    which an entry must have one whole group, so that a wrong object is refused where it is registered.
+    """
+
+    def __init__(self, kind: str, package: str, *needs: tuple[str, ...]) -> None:
+        self.kind = kind
+        self.package = package
+        self.needs = needs
+        self._entries: dict[str, T] = {}
+        self._loaded = False
+
+    def register(self, name: str, *, replace: bool = False) -> Callable[[T], T]:
+        """A decorator that enters what it decorates under ``name``.
+
+        Raises RegistrationError if the name is taken, unless ``replace=True``, or is not made of
+        lower-case letters, digits and hyphens.
+        """
+        if not name or not all(part.isalnum() and part == part.lower() for part in name.split("-")):
+            raise RegistrationError(f"{self.kind} name {name!r}: use lower-case letters and digits, joined by hyphens")
+
+        def enter(value: T) -> T:
+            if not getattr(value, "__module__", "").startswith(f"{self.package}."):
+                self._load()  # so that a name that is built in cannot be taken unseen
+            if not any(all(hasattr(value, attribute) for attribute in group) for group in self.needs):
+                groups = ", or ".join(" and ".join(group) for group in self.needs)
+                raise RegistrationError(f"the {self.kind} {name!r} needs {groups}; got {value!r}")
+            if name in self._entries and not replace:
+                raise RegistrationError(
+                    f"the {self.kind} {name!r} is registered already; pass replace=True to put this one in its place"
+                )
+            self._entries[name] = value
+            return value
+
+        return enter
+
+    def get(self, name: str) -> T:
+        """The entry of that name. Raises UnknownModelError with the nearest names."""
+        if name not in self:
+            raise UnknownModelError(unknown(self.kind, name, self.names()))
+        return self._entries[name]
+
+    def __contains__(self, name: str) -> bool:
+        self._load()
+        if name not in self._entries:
+            load_plugins()
+        return name in self._entries
+
+    def names(self) -> list[str]:
+        """All names, sorted, those of the plug-in packages among them."""
+        self._load()
+        load_plugins()
+        return sorted(self._entries)
+
+    def unregister(self, name: str) -> None:
+        """Forget a name, as tests and notebooks do."""
+        self._entries.pop(name, None)
+
+    def _load(self) -> None:
+        if not self._loaded:
+            self._loaded = True
+            package = importlib.import_module(self.package)
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{self.package}.{module.name}")
+
+
+def load_plugins() -> None:
+    """Import each plug-in package once; one that fails warns and does not break the rest."""
+    global _plugins_loaded
+    if _plugins_loaded:
+        return
+    _plugins_loaded = True
+    from importlib.metadata import entry_points
+
+    for point in entry_points(group=PLUGIN_GROUP):
+        try:
+            point.load()
+        except Exception as error:
+            warnings.warn(
+                f"the revgen plug-in {point.name!r} ({point.value}) could not be loaded: "
+                f"{type(error).__name__}: {error}",
+                stacklevel=2,
+            )
+
+
+def matching(names: Iterable[str], pattern: str | Iterable[str] = "*") -> list[str]:
+    """The names that match one wildcard pattern, or any of several, in the order given."""
+    patterns = [pattern] if isinstance(pattern, str) else list(pattern)
+    return [name for name in names if any(fnmatchcase(name, wanted) for wanted in patterns)]
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """The message for a name that is not known: it offers the nearest ones."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}"
+    return f"there is no {kind} {name!r}; {hint}"
+
+
+architectures: Registry[Any] = Registry("architecture", "revgen.models", ("fit", "generate", "Config"))
+cells: Registry[Any] = Registry("cell", "revgen.cells", ("shapes", "project", "step"), ("forward", "parameters"))
+tokenizers: Registry[Any] = Registry("tokenizer level", "revgen.tokenizers", ("train", "encode", "decode"))
+
+register_model = architectures.register
+register_cell = cells.register
+register_tokenizer = tokenizers.register

@@ -1,0 +1,127 @@
+"""Subwords: SentencePiece (Kudo & Richardson 2018), set so that every text comes back exactly.
+
+White space is kept as it stands, a line end is a token, and a character outside the vocabulary is
+spelled by its UTF-8 bytes.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Self
+
+import numpy as np
+
+from revgen.errors import CheckpointError, CorpusError
+from revgen.registry import register_tokenizer
+from revgen.tokenizers.tokenizer import SPECIALS, Ids, Tokenizer, at_least
+
+SPACE = "▁"  # what SentencePiece writes for a space
+SENTENCE = 4000  # bytes: SentencePiece passes over longer ones
+BYTES = 256
+
+# What SentencePiece cannot give back (its own sign for a space, and NUL), spelled by bytes instead.
+_apart = re.compile(f"([{SPACE}\0]+)").split
+_surrogate = re.compile("[\ud800-\udfff]")
+
+
+@register_tokenizer("subword")
+class SubwordTokenizer(Tokenizer):
+    """A unigram model over pieces of words. A lone surrogate, which UTF-8 cannot spell, becomes U+FFFD."""
+
+    level = "subword"
+    file = "tokenizer.model"
+
+    def __init__(self, model: bytes) -> None:
+        import sentencepiece
+
+        self._model = model
+        self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+        size = self._pieces.get_piece_size()
+        self.vocabulary = tuple(self._pieces.id_to_piece(i) for i in range(size))
+        self._bytes = [
+            b""
+            if i < self.unknown
+            else "�".encode()
+            if i == self.unknown
+            else bytes([int(piece[3:5], 16)])
+            if self._pieces.is_byte(i)
+            else piece.replace(SPACE, " ").encode()
+            for i, piece in enumerate(self.vocabulary)
+        ]
+        self._byte_ids = [self._pieces.piece_to_id(f"<0x{byte:02X}>") for byte in range(BYTES)]
+
+    @classmethod
+    def train(cls, texts: Iterable[str], *, vocab_size: int = 2_000, sentences: int = 1_000_000) -> Self:
+        """Learn at most ``vocab_size`` pieces from at most ``sentences`` lines, drawn by chance.
+
+        The 256 byte pieces and the special tokens are part of ``vocab_size``; a small text gives fewer.
+        """
+        import sentencepiece
+
+        at_least("vocab_size", vocab_size, BYTES + len(SPECIALS) + 1)
+        model = io.BytesIO()
+        options: dict[str, Any] = {
+            "model_type": "unigram",
+            "vocab_size": vocab_size,
+            "hard_vocab_limit": False,
+            "character_coverage": 0.9999,
+            "byte_fallback": True,
+            "normalization_rule_name": "identity",
+            "add_dummy_prefix": False,
+            "remove_extra_whitespaces": False,
+            "user_defined_symbols": ["\n"],
+            "bos_id": Tokenizer.start,
+            "eos_id": Tokenizer.end,
+            "unk_id": Tokenizer.unknown,
+            "input_sentence_size": sentences,
+            "max_sentence_length": SENTENCE * 2,
+            "num_threads": 1,  # more threads add up in another order: not the same pieces every time
+            "minloglevel": 2,
+        }
+        try:
+            sentencepiece.SentencePieceTrainer.train(sentence_iterator=_sentences(texts), model_writer=model, **options)
+        except (RuntimeError, OSError) as error:
+            raise CorpusError(f"SentencePiece could not learn {vocab_size} pieces from this text: {error}") from None
+        return cls(model.getvalue())
+
+    def encode(self, text: str) -> Ids:
+        if _surrogate.search(text):
+            text = _surrogate.sub("�", text)
+        ids: list[int] = []
+        for i, part in enumerate(_apart(text)):
+            if i % 2:
+                ids.extend(self._byte_ids[byte] for byte in part.encode())
+            else:
+                ids.extend(self._pieces.encode(part))
+        return np.array(ids, self.dtype)
+
+    def decoder(self) -> Callable[[int], str]:
+        utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        return lambda i: utf8.decode(self._bytes[i], final=i == self.end)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return b"".join([self._bytes[int(i)] for i in ids]).decode(errors="replace")
+
+    def to_bytes(self) -> bytes:
+        return self._model
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        try:
+            tokenizer = cls(data)
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise CheckpointError(f"{cls.file} is damaged: {error}") from None
+        if tokenizer.vocabulary[: len(SPECIALS)] != ("<s>", "</s>", "<unk>"):
+            raise CheckpointError(f"{cls.file} has other special tokens than {', '.join(SPECIALS)}")
+        return tokenizer
+
+
+def _sentences(texts: Iterable[str]) -> Iterator[str]:
+    """The lines of the texts, cut to a length that SentencePiece takes."""
+    for text in texts:
+        for line in _surrogate.sub("", text).replace("\0", "").split("\n"):
+            for start in range(0, len(line), SENTENCE // 4):
+                yield line[start : start + SENTENCE // 4]

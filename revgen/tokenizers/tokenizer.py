@@ -1,0 +1,124 @@
+"""The interface of a tokenizer, and what the three levels share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from revgen.errors import CheckpointError, OptionError
+
+Ids = NDArray[np.unsignedinteger[Any]]
+
+SPECIALS = ("<s>", "</s>", "<unk>")
+"""The start of a document, its end, and what is not in the vocabulary: ids 0, 1, 2 at every level."""
+
+
+class Tokenizer(ABC):
+    """Text as ids of a vocabulary; immutable once trained.
+
+    Lossless: ``decode(encode(text)) == text`` for any text of known characters. The special tokens are
+    ids that no text can spell: a text ``"<s>"`` is three characters like any others. An unknown
+    character is shown by ``decode`` as U+FFFD.
+    """
+
+    level: ClassVar[str]
+    file: ClassVar[str] = "tokenizer.json"
+    start: ClassVar[int] = 0
+    end: ClassVar[int] = 1
+    unknown: ClassVar[int] = 2
+
+    vocabulary: tuple[str, ...]
+    """The tokens as text, by id; the first three are ``SPECIALS``."""
+
+    @classmethod
+    @abstractmethod
+    def train(cls, texts: Iterable[str]) -> Self:
+        """Learn a vocabulary from texts, read once. Subclasses add options."""
+
+    @abstractmethod
+    def encode(self, text: str) -> Ids:
+        """The ids of a text, (time,), without the document's start and end. Never fails."""
+
+    @abstractmethod
+    def decoder(self) -> Callable[[int], str]:
+        """A function from one id after the other to the text that it completes, for streaming."""
+
+    @abstractmethod
+    def to_bytes(self) -> bytes:
+        """The content of the tokenizer's file in a model directory."""
+
+    @classmethod
+    @abstractmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """The tokenizer of such a file. Raises CheckpointError where it is damaged."""
+
+    def missing(self, texts: Iterable[str]) -> list[str]:
+        """The characters that training on these texts would learn, and this tokenizer reads as ``<unk>``."""
+        return []
+
+    def extend(self, texts: Iterable[str]) -> Self:
+        """This tokenizer with the tokens behind its last one that training on these texts would add."""
+        return self
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids, (time,); document starts and ends are nothing."""
+        decode = self.decoder()
+        return "".join([decode(int(i)) for i in ids])
+
+    def __len__(self) -> int:
+        return len(self.vocabulary)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tokenizer) and self.fingerprint == other.fingerprint
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self):,} tokens>"
+
+    @property
+    def dtype(self) -> type[np.unsignedinteger[Any]]:
+        """The smallest type that holds every id."""
+        return np.uint16 if len(self) <= 1 << 16 else np.uint32
+
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 of the tokenizer's file: equal for tokenizers that give the same ids."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+
+def shown(tokens: Sequence[str]) -> tuple[str, ...]:
+    """The text that each token of a vocabulary decodes to."""
+    return ("", "", "�", *tokens[len(SPECIALS) :])
+
+
+def at_least(name: str, value: int, least: int) -> int:
+    """``value``, or an OptionError that names it."""
+    if not isinstance(value, int) or value < least:
+        raise OptionError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    return value
+
+
+def to_json(level: str, tokens: Sequence[str], **options: int | None) -> bytes:
+    """The file of a tokenizer that is a list of tokens and the options of its training."""
+    return json.dumps({"level": level, **options, "tokens": list(tokens)}, indent=0).encode()
+
+
+def from_json(level: str, data: bytes) -> dict[str, Any]:
+    """Read ``to_json`` back; raises CheckpointError where it is anything else."""
+    try:
+        content = json.loads(data)
+        assert content["level"] == level, f"it is of the level {content['level']!r}, not {level!r}"
+        tokens = content["tokens"]
+        assert tokens[:3] == list(SPECIALS) and all(isinstance(t, str) and t for t in tokens), "bad tokens"
+        assert len(set(tokens)) == len(tokens), "it holds a token twice"
+        return dict(content)
+    except (ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
+        raise CheckpointError(f"tokenizer.json is damaged: {type(error).__name__}: {error}") from None

@@ -1,0 +1,79 @@
+"""What happened in training: every figure of every epoch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from revgen.tables import to_frame, to_text
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The figures of one epoch."""
+
+    epoch: int
+    train_loss: float
+    """Nats per token in training, with dropout, averaged over the epoch."""
+    learning_rate: float
+    """At the epoch's end."""
+    tokens_per_second: float
+    """Of training alone."""
+    seconds: float
+    """Since the start of training, validation included."""
+    nats_per_char: float | None = None
+    """On the validation text, as are the next two; None without one."""
+    bits_per_char: float | None = None
+    perplexity: float | None = None
+    best: bool = False
+    """Whether no earlier epoch was better."""
+    sample: str = ""
+
+
+@dataclass
+class History:
+    """The epochs of one ``fit``; prints as a table, iterates as ``Epoch``."""
+
+    epochs: list[Epoch] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What went otherwise than planned: an interruption, an early stop, a return to earlier weights."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """The settings that training ran with, those that were chosen for the user among them."""
+
+    @property
+    def best(self) -> Epoch | None:
+        """The epoch whose weights the model has: the best on the validation text, or the last."""
+        best = [epoch for epoch in self.epochs if epoch.best]
+        return best[-1] if best else None
+
+    @property
+    def seconds(self) -> float:
+        """How long training took."""
+        return self.epochs[-1].seconds if self.epochs else 0.0
+
+    def __len__(self) -> int:
+        return len(self.epochs)
+
+    def __iter__(self) -> Iterator[Epoch]:
+        return iter(self.epochs)
+
+    def __getitem__(self, i: int) -> Epoch:
+        return self.epochs[i]
+
+    def __str__(self) -> str:
+        hidden = {"sample"}
+        if all(epoch.nats_per_char is None for epoch in self.epochs):
+            hidden |= {"nats_per_char", "bits_per_char", "perplexity"}
+        columns = [column.name for column in dataclasses.fields(Epoch) if column.name not in hidden]
+        rows = [row | {"best": "*" if row["best"] else ""} for row in self.to_dicts()]
+        return "\n".join([to_text(rows, columns), *self.notes])
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One dictionary an epoch."""
+        return [dataclasses.asdict(epoch) for epoch in self.epochs]
+
+    def to_frame(self) -> Any:
+        """One row an epoch, as a pandas data frame."""
+        return to_frame(self.to_dicts())

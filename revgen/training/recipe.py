@@ -1,0 +1,58 @@
+"""How to train: the numbers of a training run, checked, and the schedule of its learning rate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from revgen.generation.sampler import check, number, whole
+
+WARM_UP = 0.1
+DEFAULT_EPOCHS = 10
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The numbers of a training run; ``NeuralModel.fit`` says what each is for."""
+
+    epochs: int | None = None
+    max_seconds: float | None = None
+    batch_size: int | None = None
+    sequence_length: int = 100
+    learning_rate: float = 4e-3
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    patience: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "sequence_length", "patience"):
+            value = getattr(self, name)
+            optional = value is None and name != "sequence_length"
+            check(name, value, optional or whole(value, 1), "a whole number of at least 1")
+        seconds = self.max_seconds
+        check("max_seconds", seconds, seconds is None or 0 < number(seconds) < math.inf, "above 0")
+        check("learning_rate", self.learning_rate, 0 < number(self.learning_rate) < math.inf, "above 0")
+        check("weight_decay", self.weight_decay, 0 <= number(self.weight_decay) < math.inf, "0 or more")
+        check("clip", self.clip, number(self.clip) > 0, "above 0")
+        check("seed", self.seed, whole(self.seed, 0), "a whole number of at least 0")
+
+    @property
+    def planned_epochs(self) -> float:
+        """How many epochs end the run; without a number, the seconds alone do."""
+        return self.epochs or (DEFAULT_EPOCHS if self.max_seconds is None else math.inf)
+
+    def batch_size_for(self, tokens: int) -> int:
+        """``batch_size``, or one that gives a small corpus enough steps: a power of 2 from 16 to 64."""
+        if self.batch_size is not None:
+            return self.batch_size
+        wanted: int = 2 ** math.floor(math.log2(max(tokens / 8_000, 1)))
+        return max(1, min(64, max(16, wanted), tokens // (2 * self.sequence_length)))
+
+
+def one_cycle(progress: float) -> float:
+    """The share of the peak learning rate at ``progress`` (0 to 1) of the run: a linear warm-up over the first
+    tenth, then half a cosine down to zero (after Smith & Topin 2018)."""
+    if progress < WARM_UP:
+        return (progress + 0.01) / (WARM_UP + 0.01)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - WARM_UP) / (1 - WARM_UP))))
