@@ -82,7 +82,7 @@ class LanguageModel(ABC):
         """Token ids (time, batch) and a state -> logits (time, batch, vocab) and the state behind them."""
 
     @abstractmethod
-    def fit(self, texts: Any, valid: Any = None, *, labels: Any = None) -> History:
+    def fit(self, texts: Any, valid: Any = None, *args: Any, **options: Any) -> History:
         """Learn from texts. Subclasses add options."""
 
     def check(self) -> None:  # noqa: B027  most configurations check themselves

@@ -116,7 +116,7 @@ def _files(source: Any) -> list[Path]:
         return []
     files = []
     for path in paths:
-        if path.is_dir():
+        if source != "" and path.is_dir():
             inside = sorted(file for file in path.rglob("*") if file.is_file() and _kind(file))
             if not inside:
                 raise CorpusError(f"the directory has no file of the kinds {', '.join(READERS)}", path)
@@ -131,7 +131,7 @@ def _files(source: Any) -> list[Path]:
 
 def _exists(item: str | Path) -> bool:
     try:
-        return Path(item).exists()
+        return item != "" and Path(item).exists()
     except (OSError, ValueError):  # too long for a name, or with a NUL: a text
         return False
 

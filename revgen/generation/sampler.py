@@ -82,8 +82,8 @@ class Sampling:
 
 def draw(probabilities: Floats, uniform: Floats) -> NDArray[np.intp]:
     """One token a row, (batch,), where ``uniform`` (batch,) in [0, 1) falls in the cumulated (batch, vocab)."""
-    cumulated = np.cumsum(probabilities, -1, dtype=np.float64)
-    drawn: NDArray[np.intp] = (cumulated <= uniform[:, None] * cumulated[:, -1:]).sum(-1)
+    cumulated = probabilities.cumsum(-1, dtype=np.float64)
+    drawn: NDArray[np.intp] = (cumulated > uniform[:, None] * cumulated[:, -1:]).argmax(-1)
     return drawn
 
 

@@ -64,13 +64,13 @@ def fit(
         held_out = tokenize(valid, tokenizer)
     elif valid:
         train, held_out = train.split(valid, recipe.seed)
-    batch_size = recipe.batch_size_for(len(train))
-    Batches(train, batch_size, recipe.sequence_length, recipe.seed, 0)  # raises where the text is too short
+    recipe = recipe.settled(len(train), model.fitted)
+    make_batches(train, recipe, 0)  # raises where the text is too short
 
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         model.prepare(tokenizer, recipe.seed)
-        training = Training(model, train, held_out, dataclasses.replace(recipe, batch_size=batch_size), progress)
+        training = Training(model, train, held_out, recipe, progress)
         training.callbacks = callbacks
         training.sample = sample
         if checkpoint is not None:
@@ -78,6 +78,12 @@ def fit(
             if resume:
                 training.checkpoint.restore(training)
         return training.run()
+
+
+def make_batches(tokens: Tokens, recipe: Recipe, epoch: int) -> Batches:
+    """The batches of one epoch by a settled recipe."""
+    assert recipe.batch_size is not None
+    return Batches(tokens, recipe.batch_size, recipe.sequence_length, recipe.seed, epoch)
 
 
 def _tokenizer(model: NeuralModel, texts: Corpus, extend: bool) -> Tokenizer:
@@ -110,7 +116,7 @@ class Training:
         self.recipe = recipe
         self.network = model.make_network().to(model.device)
         self.weights = list(self.network.parameters())
-        self.rate = recipe.learning_rate  # halved at each return to earlier weights
+        self.rate = recipe.learning_rate or 0.0  # halved at each return to earlier weights
         self.optimizer = self._make_optimizer()
         self.history = History(settings=dataclasses.asdict(recipe) | {"tokens": len(train), "device": model.device})
         self.epochs_done = 0
@@ -146,9 +152,7 @@ class Training:
         return self.earlier_seconds + time.perf_counter() - self.began
 
     def _epoch(self) -> None:
-        recipe, start = self.recipe, self.model.tokenizer.start
-        assert recipe.batch_size is not None
-        batches = Batches(self.train, recipe.batch_size, recipe.sequence_length, recipe.seed, self.epochs_done)
+        batches = make_batches(self.train, self.recipe, self.epochs_done)
         self.network.train()
         state: Any = None
         total, tokens, began = 0.0, 0, time.perf_counter()
@@ -156,7 +160,7 @@ class Training:
             share = self._share(self.epochs_done + i / len(batches))
             if share >= 1:
                 break
-            loss, state = self._step(torch.from_numpy(inputs), torch.from_numpy(targets), state, share, start)
+            loss, state = self._step(torch.from_numpy(inputs), torch.from_numpy(targets), state, share)
             if not self._watch(loss):
                 state = None
                 continue
@@ -167,11 +171,12 @@ class Training:
             self.epochs_done += 1
             self._end_epoch(total / tokens, tokens / (time.perf_counter() - began))
 
-    def _step(self, inputs: Tensor, targets: Tensor, state: Any, share: float, start: int) -> tuple[float, Any]:
+    def _step(self, inputs: Tensor, targets: Tensor, state: Any, share: float) -> tuple[float, Any]:
         """One step of the optimizer on one chunk, (time, batch): the loss in nats per token, and the state behind it.
 
         What follows a document's end is its neighbour's start, which is nothing to learn.
         """
+        start = self.model.tokenizer.start
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * one_cycle(share)
         inputs, targets = inputs.to(self.model.device), targets.to(self.model.device)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from revgen.generation.sampler import check, number, whole
 
 WARM_UP = 0.1
+NEW, FINE_TUNED = 8e-3, 2e-3
 DEFAULT_EPOCHS = 10
 
 
@@ -19,7 +20,7 @@ class Recipe:
     max_seconds: float | None = None
     batch_size: int | None = None
     sequence_length: int = 100
-    learning_rate: float = 4e-3
+    learning_rate: float | None = None
     weight_decay: float = 0.05
     clip: float = 1.0
     patience: int | None = None
@@ -32,7 +33,8 @@ class Recipe:
             check(name, value, optional or whole(value, 1), "a whole number of at least 1")
         seconds = self.max_seconds
         check("max_seconds", seconds, seconds is None or 0 < number(seconds) < math.inf, "above 0")
-        check("learning_rate", self.learning_rate, 0 < number(self.learning_rate) < math.inf, "above 0")
+        rate = self.learning_rate
+        check("learning_rate", rate, rate is None or 0 < number(rate) < math.inf, "above 0")
         check("weight_decay", self.weight_decay, 0 <= number(self.weight_decay) < math.inf, "0 or more")
         check("clip", self.clip, number(self.clip) > 0, "above 0")
         check("seed", self.seed, whole(self.seed, 0), "a whole number of at least 0")
@@ -42,12 +44,16 @@ class Recipe:
         """How many epochs end the run; without a number, the seconds alone do."""
         return self.epochs or (DEFAULT_EPOCHS if self.max_seconds is None else math.inf)
 
-    def batch_size_for(self, tokens: int) -> int:
-        """``batch_size``, or one that gives a small corpus enough steps: a power of 2 from 16 to 64."""
-        if self.batch_size is not None:
-            return self.batch_size
-        wanted: int = 2 ** math.floor(math.log2(max(tokens / 8_000, 1)))
-        return max(1, min(64, max(16, wanted), tokens // (2 * self.sequence_length)))
+    def settled(self, tokens: int, fitted: bool) -> Recipe:
+        """With what was left to choose: a peak learning rate for new or for fitted weights, and a batch size that
+        gives a small corpus enough steps, a power of 2 from 16 to 64."""
+        power: int = 2 ** math.floor(math.log2(max(tokens / 8_000, 1)))
+        chosen = max(1, min(max(16, power), 64, tokens // (2 * self.sequence_length)))
+        return replace(
+            self,
+            batch_size=self.batch_size or chosen,
+            learning_rate=self.learning_rate or (FINE_TUNED if fitted else NEW),
+        )
 
 
 def one_cycle(progress: float) -> float:

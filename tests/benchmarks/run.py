@@ -1,0 +1,218 @@
+"""What revgen promises of speed and quality, measured against a peer in the same run.
+
+    python tests/benchmarks/run.py                          everything that needs no corpus
+    python tests/benchmarks/run.py startup generation       some of it
+    python tests/benchmarks/run.py quality --corpus DIR     DIR holds train.jsonl, valid.jsonl, valid_clean.jsonl
+
+Each figure is the median of several runs, the two sides of a ratio measured in turn. Run it on a quiet machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import revgen
+from revgen.tables import to_text
+
+Row = dict[str, Any]
+RUNS = 5
+
+
+def row(what: str, measured: float, unit: str, against: str, reference: float, goal: str, met: bool) -> Row:
+    ratio = measured / reference if reference else None
+    columns = ("what", "measured", "unit", "against", "reference", "ratio", "goal", "met")
+    values = (what, measured, unit, against, reference, ratio, goal, "yes" if met else "NO")
+    return dict(zip(columns, values, strict=True))
+
+
+def medians(*tasks: Callable[[], float]) -> list[float]:
+    """The median of what each task returns, the tasks run in turn, after a first round that does not count."""
+    rounds = [[task() for task in tasks] for _ in range(RUNS + 1)][1:]
+    return [statistics.median(column) for column in zip(*rounds, strict=True)]
+
+
+def seconds(command: list[str]) -> Callable[[], float]:
+    def run() -> float:
+        began = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - began
+
+    return run
+
+
+def startup(_: argparse.Namespace) -> Iterator[Row]:
+    """Whole processes."""
+    python = sys.executable
+    generate, torch_alone, imported, bare = medians(
+        seconds([python, "-m", "revgen", "generate", "lstm-char", "--prompt", "the ", "--seed", "1"]),
+        seconds([python, "-c", "import torch"]),
+        seconds([python, "-c", "import revgen"]),
+        seconds([python, "-c", "pass"]),
+    )
+    goal = "< 0.5 of it"
+    yield row("revgen generate lstm-char", generate, "s", "import torch", torch_alone, goal, generate < torch_alone / 2)
+    more = imported - bare
+    yield row("import revgen, beyond the start", more, "s", "limit", 0.15, "< the limit", more < 0.15)
+
+
+def plain_lstm(vocab: int, hidden: int) -> tuple[nn.Embedding, nn.LSTM, nn.Linear]:
+    torch.manual_seed(0)
+    return nn.Embedding(vocab, hidden), nn.LSTM(hidden, hidden, 2), nn.Linear(hidden, vocab)
+
+
+def same_network(embedding: nn.Embedding, lstm: nn.LSTM, head: nn.Linear) -> revgen.LanguageModel:
+    """A revgen model with the weights of a plain PyTorch one."""
+    vocab, hidden = embedding.weight.shape
+    tokenizer = revgen.tokenizers.CharTokenizer(["<s>", "</s>", "<unk>", *map(chr, range(97, 97 + vocab - 3))])
+    options: dict[str, Any] = {"residual": False, "layer_norm": False, "tie_embeddings": False, "dropout": 0.0}
+    model = revgen.create("lstm-char", tokenizer=tokenizer, hidden_size=hidden, **options)
+    weights = {"embedding": embedding.weight, "head": head.weight, "bias": head.bias}
+    for i in range(2):
+        i_f_g_o = [getattr(lstm, f"{kind}_l{i}").chunk(4) for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        w, u, b, c = (torch.cat([part[0], part[1], part[3], part[2]]) for part in i_f_g_o)
+        weights |= {f"layers.{i}.W": w.t(), f"layers.{i}.U": u.t(), f"layers.{i}.b": b + c}
+    model.weights = {name: value.detach().numpy().copy() for name, value in weights.items()}
+    return model
+
+
+def generation(_: argparse.Namespace) -> Iterator[Row]:
+    """Batch 1, one thread, two layers of 128, vocabulary 70. (Start with OPENBLAS_NUM_THREADS=1.)"""
+    torch.set_num_threads(1)
+    vocab, tokens = 70, 2000
+    embedding, lstm, head = plain_lstm(vocab, 128)
+    model = same_network(embedding, lstm, head)
+
+    @torch.no_grad()
+    def plain() -> float:
+        began, token, state = time.perf_counter(), torch.zeros(1, 1, dtype=torch.long), None
+        for _ in range(tokens):
+            output, state = lstm(embedding(token), state)
+            token = torch.multinomial(head(output[0]).softmax(-1), 1)
+        return tokens / (time.perf_counter() - began)
+
+    def ours() -> float:
+        model.weights["bias"][1] = -1e9  # never the document's end
+        began = time.perf_counter()
+        text = model.generate("", max_tokens=tokens, seed=0)
+        assert len(text) == tokens
+        return tokens / (time.perf_counter() - began)
+
+    logits, _ = model.forward(np.arange(50)[:, None], model.initial_state(1))
+    with torch.no_grad():
+        expected = head(lstm(embedding(torch.arange(50)[:, None]))[0])
+    assert np.abs(logits - expected.numpy()).max() < 1e-5, "not the same network"
+
+    fast, slow = medians(ours, plain)
+    yield row("generate, tokens/s", fast, "1/s", "nn.LSTM + multinomial", slow, "≥ 6 times it", fast >= 6 * slow)
+    torch.set_num_threads(os.cpu_count() or 1)
+
+
+def training(_: argparse.Namespace) -> Iterator[Row]:
+    """Two layers of 128, batch 64, length 70: ``fit`` against a plain float32 loop over the same network."""
+    batch, length = 64, 70
+    random = np.random.default_rng(0)
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyz,. "))
+    texts = ["".join(random.choice(letters, 1000)) for _ in range(400)]
+    for cell, goal in (("lstm", 1.5), ("gru", 1.0), ("rnn", 1.0)):
+        network = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[cell](128, 128, 2)
+
+        def plain(network: Any = network) -> float:
+            embedding, head = nn.Embedding(70, 128), nn.Linear(128, 70)
+            optimizer = torch.optim.AdamW([*embedding.parameters(), *network.parameters(), *head.parameters()])
+            ids = torch.randint(0, 70, (90 * length + 1, batch))
+            state: Any = None
+            began = time.perf_counter()
+            for start in range(0, 90 * length, length):
+                output, state = network(embedding(ids[start : start + length]), state)
+                loss = nn.functional.cross_entropy(
+                    head(output).flatten(0, 1), ids[start + 1 : start + length + 1].flatten()
+                )
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+                optimizer.step()
+                state = tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
+            return 90 * length * batch / (time.perf_counter() - began)
+
+        def ours(cell: str = cell) -> float:
+            options: dict[str, Any] = {"residual": False, "layer_norm": False, "dropout": 0.0}
+            model = revgen.create(f"{cell}-char", hidden_size=128, num_layers=2, **options)
+            history = model.fit(texts, epochs=1, batch_size=batch, sequence_length=length, progress=False)
+            return history[0].tokens_per_second
+
+        fast, slow = medians(ours, plain)
+        what = f"fit {cell} 2×128, tokens/s"
+        yield row(what, fast, "1/s", "plain float32 loop", slow, f"≥ {goal} times it", fast >= goal * slow)
+
+
+def encoding(_: argparse.Namespace) -> Iterator[Row]:
+    """Tokenizers on the package's own corpus, repeated."""
+    reviews = list(revgen.datasets.load("reviews"))
+    text = "\n".join(reviews) * 50
+    size = len(text.encode()) / 1e6
+    for level, limit in (("char", 50.0), ("word", 3.0), ("subword", 1.0)):
+        tokenizer = revgen.registry.tokenizers.get(level).train(reviews)
+
+        def rate(tokenizer: Any = tokenizer) -> float:
+            began = time.perf_counter()
+            tokenizer.encode(text)
+            return size / (time.perf_counter() - began)
+
+        (measured,) = medians(rate)
+        yield row(f"encode {level}", measured, "MB/s", "limit", limit, "≥ the limit", measured >= limit)
+
+
+def quality(options: argparse.Namespace) -> Iterator[Row]:
+    """``lstm-char`` 2×256 on a lowercased corpus in at most 15 minutes: nats per character."""
+    corpus = Path(options.corpus)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("train", "valid", "valid_clean"):
+            lines = (corpus / f"{name}.jsonl").read_text("utf-8").splitlines()
+            texts = [json.dumps({"text": json.loads(line)["text"].lower()}) for line in lines]
+            Path(folder, f"{name}.jsonl").write_text("\n".join(texts), "utf-8")
+        model = revgen.create("lstm-char", hidden_size=256, num_layers=2, dropout=0.35)
+        history = model.fit(f"{folder}/train.jsonl", f"{folder}/valid.jsonl", max_seconds=options.seconds)
+        print(history)
+        everything = model.evaluate(f"{folder}/valid.jsonl").nats_per_char
+        clean = model.evaluate(f"{folder}/valid_clean.jsonl").nats_per_char
+    yield row("training time", history.seconds, "s", "limit", 900.0, "≤ the limit", history.seconds <= 900)
+    yield row("validation, all", everything, "nats/char", "limit", 1.40, "≤ the limit", everything <= 1.40)
+    yield row("validation, clean", clean, "nats/char", "all", everything, "", True)
+
+
+BENCHMARKS = {"startup": startup, "encoding": encoding, "generation": generation, "training": training}
+
+
+def main() -> None:
+    """Run the benchmarks that were named and print one table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help=f"some of {', '.join([*BENCHMARKS, 'quality'])}")
+    parser.add_argument("--corpus", help="the directory of the corpus for quality")
+    parser.add_argument("--seconds", type=float, default=880, help="the budget of training for quality")
+    options = parser.parse_args()
+    every = BENCHMARKS | {"quality": quality}
+    rows: list[Row] = []
+    for name in options.names or BENCHMARKS:
+        rows += every[name](options)
+    machine = f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}"
+    print(f"revgen {revgen.__version__}, torch {torch.__version__}, numpy {np.__version__}; {machine}\n")
+    print(to_text(rows, list(rows[0])))
+
+
+if __name__ == "__main__":
+    main()
