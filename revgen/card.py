@@ -13,13 +13,14 @@ def card(model: LanguageModel) -> str:
     known = model.metadata
     head = ["library_name: revgen", "pipeline_tag: text-generation", f"tags: [{model.architecture}, {model.level}]"]
     if "licence" in known:
-        head.append(f"license: {known['licence'].lower()}")
+        head.append(f"license: {str(known['licence']).lower()}")
     if "language" in known:
         head.append(f"language: {known['language']}")
+    plain = f"A {model.level}-level {model.architecture} language model, trained with revgen."
     parts = [
         "---\n" + "\n".join(head) + "\n---",
         f"# {model.name}",
-        known.get("description", f"A {model.level}-level {model.architecture} language model, trained with revgen."),
+        str(known.get("description", plain)),
         f"{model.num_parameters:,} parameters, a vocabulary of {len(model.tokenizer):,} tokens.",
         "```python\nimport revgen\n\n"
         f'model = revgen.load("{known.get("load_as", "path/to/this/directory")}")\n'
@@ -28,8 +29,8 @@ def card(model: LanguageModel) -> str:
     for title, key in (("Data", "data"), ("Training", "training"), ("Evaluation", "evaluation")):
         if key in known:
             parts += [f"## {title}", _shown(known[key])]
-    if samples := known.get("samples"):
-        parts += ["## Samples", *("> " + text.replace("\n", "\n> ") for text in samples)]
+    if isinstance(samples := known.get("samples"), list):
+        parts += ["## Samples", *("> " + str(text).replace("\n", "\n> ") for text in samples)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
+import warnings
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
-from revgen.errors import RevgenError
+from revgen.errors import CheckpointError, OptionError, RevgenError
 
 MODEL = "the name of a pretrained model, or the directory of a saved one"
 EXAMPLES = {
@@ -36,11 +39,22 @@ EXAMPLES = {
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 when it went well, 2 for an error that the line on standard error explains."""
     options = parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may not know every character that is drawn
     try:
-        options.run(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: print(f"revgen: {message}", file=sys.stderr)
+            options.run(options)
         sys.stdout.flush()
     except RevgenError as error:
         print(f"revgen: {' '.join(str(error).split())}", file=sys.stderr)
@@ -53,11 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line and its help."""
     from revgen import __version__
 
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="revgen",
         description="A zoo of small language models: generate text, train on your own, evaluate.",
         epilog=EXAMPLES[""],
@@ -177,6 +191,8 @@ def _fit(options: argparse.Namespace) -> None:
 
     if options.model in list_models():
         model = create(options.model, **dict(map(_setting, options.set)))
+    elif options.set:
+        raise OptionError(f"--set is for a new model; {options.model} has its configuration")
     else:
         model = load(options.model)
     names = ("epochs", "max_seconds", "batch_size", "sequence_length", "learning_rate", "patience", "seed")
@@ -185,6 +201,10 @@ def _fit(options: argparse.Namespace) -> None:
         name: value for name in ("checkpoint", "resume", "extend_vocabulary") if (value := getattr(options, name))
     }
     valid = _number(options.valid) if options.valid else None
+    try:
+        Path(options.out).mkdir(parents=True, exist_ok=True)  # before the work, not after it
+    except OSError as error:
+        raise CheckpointError(f"--out {options.out}: {error.strerror or error}") from None
     history = model.to(options.device).fit(options.texts, valid, **given, **_reading(options))
     directory = model.save(options.out)
     if options.json:
@@ -203,8 +223,6 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _setting(text: str) -> tuple[str, Any]:
     """``name=value`` with the value as JSON where it is any."""
-    from revgen.errors import OptionError
-
     name, sign, value = text.partition("=")
     if not sign:
         raise OptionError(f"--set takes NAME=VALUE, not {text!r}")

@@ -18,14 +18,15 @@ from revgen.errors import (
     CheckpointError,
     NotFittedError,
     OptionError,
-    RevgenError,
     UnknownModelError,
+    VocabularyError,
 )
 from revgen.files import write_atomically
 from revgen.registry import tokenizers
 from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
+    from revgen.corpus import Corpus
     from revgen.evaluation.likelihood import Evaluation, Score
     from revgen.generation.sampler import SamplingOptions
     from revgen.training.history import History
@@ -34,7 +35,7 @@ FORMAT_VERSION = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 PENDING = ".new"
 
-Weights = dict[str, NDArray[np.floating[Any]]]
+Weights = dict[str, NDArray[Any]]
 
 
 class LanguageModel(ABC):
@@ -88,6 +89,42 @@ class LanguageModel(ABC):
     def check(self) -> None:  # noqa: B027  most configurations check themselves
         """Raise OptionError where the configuration cannot be built; called before anything is learnt."""
 
+    def misfit(self, arrays: Weights) -> str | None:
+        """What is wrong with these arrays as the weights of this model; None where they fit."""
+        shapes = self.weight_shapes()
+        missing, extra = sorted(shapes.keys() - arrays.keys()), sorted(arrays.keys() - shapes.keys())
+        if missing or extra:
+            return f"not the weights of its configuration: missing {missing}, unknown {extra}"
+        for name, shape in shapes.items():
+            if arrays[name].shape != shape:
+                return f"the weight {name} has the shape {arrays[name].shape}, not {shape}"
+            if arrays[name].dtype.kind != "f" or not np.isfinite(arrays[name]).all():
+                return f"the weight {name} holds values that are not finite numbers"
+        return None
+
+    def logprobs(self, sequences: list[NDArray[Any]]) -> Iterator[tuple[int, NDArray[np.floating[Any]]]]:
+        """Yield (index, log-probability of each token behind the first) for each of some sequences of ids."""
+        from revgen.evaluation.likelihood import logprobs
+
+        return logprobs(self.forward, self.initial_state, sequences)
+
+    def tokenizer_for(self, texts: Corpus, extend: bool = False) -> Tokenizer:
+        """The tokenizer to learn these texts with: the model's, extended on request, or one trained on them.
+
+        Raises VocabularyError where a fitted model does not know a character of them.
+        """
+        if not self.has_tokenizer:
+            trained: Tokenizer = tokenizers.get(self.level).train(texts.pieces(), **self.tokenizer_options)
+            return trained
+        if extend:
+            return self.tokenizer.extend(texts.pieces())
+        if self.fitted and (missing := self.tokenizer.missing(texts.pieces())):
+            raise VocabularyError(
+                f"{self.name} does not know {len(missing)} characters of this text: {' '.join(missing[:20])!r}. "
+                "Pass extend_vocabulary=True to learn them, or take them out of the text"
+            )
+        return self.tokenizer
+
     # What is known --------------------------------------------------------------------------
 
     @property
@@ -109,7 +146,7 @@ class LanguageModel(ABC):
 
     @property
     def weights(self) -> Weights:
-        """The weights by name, float32. Raises NotFittedError before there are any."""
+        """The weights by name. Raises NotFittedError before there are any."""
         if self._weights is None:
             raise NotFittedError(f"{self.name} has no weights yet: fit it, or load one that was saved")
         return self._weights
@@ -262,7 +299,13 @@ class LanguageModel(ABC):
         if dtype not in ("float32", "float16"):
             raise OptionError(f'dtype must be "float32" or "float16", not {dtype!r}')
         directory = Path(directory)
-        weights = save({name: np.ascontiguousarray(array, dtype) for name, array in self.weights.items()})
+        with np.errstate(over="ignore"):
+            arrays = {name: _stored(array, dtype) for name, array in self.weights.items()}
+        if strange := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
+            raise CheckpointError(
+                f"{directory}: the weight {strange[0]} holds values that are not finite numbers as {dtype}; not saved"
+            )
+        weights = save(arrays)
         tokenizer = self.tokenizer.to_bytes()
         config = {
             "format_version": FORMAT_VERSION,
@@ -274,13 +317,14 @@ class LanguageModel(ABC):
             "weights": _entry(WEIGHTS, weights) | {"parameters": self.num_parameters, "dtype": dtype},
             "metadata": self.metadata,
         }
+        marks = json.dumps(config, indent=2, default=np.generic.item).encode()  # NumPy's numbers as plain ones
         try:
             directory.mkdir(parents=True, exist_ok=True)
             _settle(directory)
             write_atomically(directory / f"{WEIGHTS}{PENDING}", weights)
             write_atomically(directory / f"{self.tokenizer.file}{PENDING}", tokenizer)
             # From the moment that this file stands, the new model is the one that counts.
-            write_atomically(directory / f"{CONFIG}{PENDING}", json.dumps(config, indent=2).encode())
+            write_atomically(directory / f"{CONFIG}{PENDING}", marks)
             _settle(directory)
             if not (directory / CARD).exists():
                 write_atomically(directory / CARD, card(self).encode())
@@ -305,22 +349,29 @@ class LanguageModel(ABC):
         except (KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{where} is damaged: {error!r}") from None
         try:
-            model_class, tokenizer_class = architecture_class(architecture), tokenizers.get(level)
+            model_class = architecture_class(architecture)
         except UnknownModelError as error:
             raise UnknownModelError(
                 f"{where} needs {architecture!r}, which is not registered here ({error}). Import the package "
                 f"that brings it, or put @revgen.register_cell({architecture!r}) on its class, and load again"
             ) from None
         try:
-            config = model_class.Config(**options)
-        except (TypeError, RevgenError) as error:
-            raise CheckpointError(f"{where} has a configuration that {architecture} does not take: {error}") from None
+            tokenizer_class = tokenizers.get(level)
+        except UnknownModelError as error:
+            raise UnknownModelError(f"{where} needs a tokenizer that is not registered here: {error}") from None
         tokenizer = tokenizer_class.from_bytes(_read(directory / files[0], tokenizer_entry.get("sha256")))
-        model: LanguageModel = model_class(architecture, level, config, tokenizer)
+        try:
+            model: LanguageModel = model_class(architecture, level, model_class.Config(**options), tokenizer)
+            model.weight_shapes()
+        except Exception as error:  # whatever an architecture or a cell makes of values that it never wrote
+            raise CheckpointError(f"{where} has a configuration that {architecture} does not take: {error}") from error
         metadata = content.get("metadata", {})
         model.metadata = metadata if isinstance(metadata, dict) else {}
         path = directory / files[1]
-        model.weights = _read_weights(path, weights_entry.get("sha256"), model.weight_shapes())
+        arrays = _read_arrays(path, weights_entry.get("sha256"))
+        if problem := model.misfit(arrays):
+            raise CheckpointError(f"{path}: {problem}")
+        model.weights = {name: a.astype(np.float32) if a.dtype.kind == "f" else a for name, a in arrays.items()}
         return model
 
 
@@ -333,7 +384,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
         version = content["format_version"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged, or not of a revgen model: {error!r}") from None
     if version != FORMAT_VERSION:
         raise CheckpointError(
@@ -354,10 +405,14 @@ def _settle(directory: Path) -> None:
             file = directory / Path(name).name
             if (waiting := Path(f"{file}{PENDING}")).exists():
                 waiting.replace(file)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{pending} is damaged: {error!r}") from None
     except OSError as error:
         raise CheckpointError(f"{pending}: could not finish an interrupted save: {error.strerror or error}") from None
+
+
+def _stored(array: NDArray[Any], dtype: str) -> NDArray[Any]:
+    return np.ascontiguousarray(array, dtype if array.dtype.kind == "f" else None)
 
 
 def _entry(file: str, data: bytes) -> dict[str, Any]:
@@ -368,30 +423,21 @@ def _read(path: Path, sha256: object) -> bytes:
     """The content of a file of a model directory, checked against its hash."""
     try:
         data = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise CheckpointError(f"{str(path)!r} cannot be read: {error}") from None
     if hashlib.sha256(data).hexdigest() != sha256:
         raise CheckpointError(f"{path} is damaged, or belongs to another model: its hash is not the one in {CONFIG}")
     return data
 
 
-def _read_weights(path: Path, sha256: object, shapes: dict[str, tuple[int, ...]]) -> Weights:
+def _read_arrays(path: Path, sha256: object) -> Weights:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
     try:
-        arrays = load(_read(path, sha256))
+        return load(_read(path, sha256))
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
-    missing, extra = sorted(shapes.keys() - arrays.keys()), sorted(arrays.keys() - shapes.keys())
-    if missing or extra:
-        raise CheckpointError(f"{path} has not the weights of its configuration: missing {missing}, unknown {extra}")
-    for name, shape in shapes.items():
-        if arrays[name].shape != shape:
-            raise CheckpointError(f"{path}: the weight {name} has the shape {arrays[name].shape}, not {shape}")
-        if arrays[name].dtype.kind != "f" or not np.isfinite(arrays[name]).all():
-            raise CheckpointError(f"{path}: the weight {name} holds values that are not finite numbers")
-    return {name: arrays[name].astype(np.float32) for name in shapes}
 
 
 def _version() -> str:

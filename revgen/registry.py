@@ -27,13 +27,15 @@ class Registry(Generic[T]):
     """Named entries of one kind.
 
     ``package`` is the package whose modules register the built-in entries; ``needs`` are attributes of
-    which an entry must have one whole group, so that a wrong object is refused where it is registered.
+    which a class must have one whole group, so that a wrong object is refused where it is registered;
+    ``joiner`` may stand between the letters of a name.
     """
 
-    def __init__(self, kind: str, package: str, *needs: tuple[str, ...]) -> None:
+    def __init__(self, kind: str, package: str, *needs: tuple[str, ...], joiner: str = "-") -> None:
         self.kind = kind
         self.package = package
         self.needs = needs
+        self.joiner = joiner
         self._entries: dict[str, T] = {}
         self._loaded = False
 
@@ -41,17 +43,20 @@ class Registry(Generic[T]):
         """A decorator that enters what it decorates under ``name``.
 
         Raises RegistrationError if the name is taken, unless ``replace=True``, or is not made of
-        lower-case letters, digits and hyphens.
+        lower-case letters, digits and hyphens (a tokenizer level: no hyphens).
         """
-        if not name or not all(part.isalnum() and part == part.lower() for part in name.split("-")):
-            raise RegistrationError(f"{self.kind} name {name!r}: use lower-case letters and digits, joined by hyphens")
+        parts = (name.split(self.joiner) if self.joiner else [name]) if isinstance(name, str) else [""]
+        if not all(part.isalnum() and part == part.lower() for part in parts):
+            joined = ", joined by hyphens" if self.joiner else ""
+            raise RegistrationError(f"{self.kind} name {name!r}: use lower-case letters and digits{joined}")
 
         def enter(value: T) -> T:
             if not getattr(value, "__module__", "").startswith(f"{self.package}."):
                 self._load()  # so that a name that is built in cannot be taken unseen
-            if not any(all(hasattr(value, attribute) for attribute in group) for group in self.needs):
+            complete = any(all(hasattr(value, attribute) for attribute in group) for group in self.needs)
+            if not (isinstance(value, type) and complete):
                 groups = ", or ".join(" and ".join(group) for group in self.needs)
-                raise RegistrationError(f"the {self.kind} {name!r} needs {groups}; got {value!r}")
+                raise RegistrationError(f"the {self.kind} {name!r} must be a class with {groups}; got {value!r}")
             if name in self._entries and not replace:
                 raise RegistrationError(
                     f"the {self.kind} {name!r} is registered already; pass replace=True to put this one in its place"
@@ -68,9 +73,13 @@ class Registry(Generic[T]):
         return self._entries[name]
 
     def __contains__(self, name: str) -> bool:
-        self._load()
-        if name not in self._entries:
+        if not self.at_hand(name):
             load_plugins()
+        return name in self._entries
+
+    def at_hand(self, name: str) -> bool:
+        """Whether that name is known, with no look at plug-in packages that are not loaded yet."""
+        self._load()
         return name in self._entries
 
     def names(self) -> list[str]:
@@ -126,7 +135,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
 
 architectures: Registry[Any] = Registry("architecture", "revgen.models", ("fit", "generate", "Config"))
 cells: Registry[Any] = Registry("cell", "revgen.cells", ("shapes", "project", "step"), ("forward", "parameters"))
-tokenizers: Registry[Any] = Registry("tokenizer level", "revgen.tokenizers", ("train", "encode", "decode"))
+tokenizers: Registry[Any] = Registry("tokenizer level", "revgen.tokenizers", ("train", "encode", "decode"), joiner="")
 
 register_model = architectures.register
 register_cell = cells.register

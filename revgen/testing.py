@@ -31,7 +31,7 @@ def check_cell(cell: str | type[Any], **options: Any) -> None:
     """Hold a cell to its contract: a registered name, or a class (which is registered for the while).
 
     - its parameters, output and state have the shapes that it says, whatever the batch;
-    - a sequence read at once and in two parts gives the same, so nothing hides beside the state;
+    - a sequence read again, or in two parts, gives the same, so nothing hides beside the state;
     - each row of a batch is computed on its own, and each time step depends on the ones before it alone;
     - its equation on NumPy, on PyTorch, and the fused kernel where it names one, agree to 1e-5;
     - every parameter that is a matrix gets a gradient;
@@ -125,14 +125,15 @@ def _check_equation(cell: Cell) -> None:
     )
     map_state(lambda array: _check_rows(array, BATCH), last)
 
+    _same(run(x)[0], whole, "one sequence read twice (is there state beside the state?)")
+    other = x.copy()
+    other[4:] += 1
+    _same(run(other)[0][:4], whole[:4], "the first steps before one and another future")
     begun, middle = run(x[:3])
     rest, end = run(x[3:], middle)
     _same(torch.cat([begun, rest]), whole, "a sequence in two parts, and at once")
     _same_state(end, last, "the state behind a sequence in two parts, and at once")
     _same(run(x[:, 1:2])[0], whole[:, 1:2], "a row alone, and in a batch")
-    other = x.copy()
-    other[4:] += 1
-    _same(run(other)[0][:4], whole[:4], "the first steps before one and another future")
 
     whole.sum().backward()
     for name, value in vars(p).items():
@@ -150,7 +151,10 @@ def _check_equation(cell: Cell) -> None:
     if cell.kernel is not None:
         from revgen.networks.recurrent import run_kernel
 
-        fused, state = run_kernel(cell, p, torch.as_tensor(x), cell.initial_state(BATCH, torch.zeros))
+        try:
+            fused, state = run_kernel(cell, p, torch.as_tensor(x), cell.initial_state(BATCH, torch.zeros))
+        except (RuntimeError, LookupError, TypeError, ValueError) as error:
+            raise AssertionError(f"the kernel {cell.kernel} does not take what the cell gives it: {error}") from error
         _same(fused, whole, f"the kernel {cell.kernel}, and the equation")
         _same_state(state, last, f"the state of the kernel {cell.kernel}, and of the equation")
 

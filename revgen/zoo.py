@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from revgen.cells import Cell
 from revgen.errors import CheckpointError, OptionError, UnknownModelError
 from revgen.language_model import LanguageModel, read_config
-from revgen.registry import architectures, cells, matching, tokenizers, unknown
+from revgen.registry import architectures, cells, load_plugins, matching, tokenizers, unknown
 from revgen.tables import to_frame, to_text
 from revgen.tokenizers import Tokenizer
 
@@ -27,29 +29,32 @@ def list_models(pattern: str | Iterable[str] = "*", *, pretrained: bool = False)
     return matching([name for name in _names() if not pretrained or name in _pretrained()], pattern)
 
 
-def create(name: str, *, tokenizer: Tokenizer | Mapping[str, Any] | None = None, **options: Any) -> LanguageModel:
+def create(name: str, /, *, tokenizer: Tokenizer | Mapping[str, Any] | None = None, **options: Any) -> LanguageModel:
     """A new model, to be fitted.
 
     ``tokenizer`` is a trained one, or the options of the one that ``fit`` will train (``{"vocab_size": 5000}``).
     ``options`` are those of the architecture's configuration (``hidden_size``, ``num_layers``, ``dropout``, …)
     and of its cell. Raises UnknownModelError for a name, OptionError for an option that there is not.
     """
-    if name not in _names():
+    if not _is_model(name):
         raise UnknownModelError(unknown("model", name, _names()))
     architecture, _, level = name.rpartition("-")
     model_class = architecture_class(architecture)
     known = [field.name for field in dataclasses.fields(model_class.Config)]
-    own = {key: value for key, value in options.items() if key in known}
+    config = model_class.Config(**{key: value for key, value in options.items() if key in known})
     if others := {key: value for key, value in options.items() if key not in known}:
-        if "cell_options" not in known:
-            raise OptionError(unknown(f"option of {architecture}", next(iter(others)), known))
-        own["cell_options"] = {**own.get("cell_options", {}), **others}
-    config = model_class.Config(**own)
+        offered = known + _cell_options(architecture, others) if "cell_options" in known else known
+        if strange := [key for key in others if key not in offered]:
+            raise OptionError(unknown(f"option of {architecture}", strange[0], offered))
+        config = dataclasses.replace(config, cell_options={**config.cell_options, **others})
+    if not isinstance(tokenizer, Tokenizer | Mapping | None):
+        raise OptionError(f"tokenizer must be a trained one, or the options of one by name, not {tokenizer!r}")
     trained, settings = (tokenizer, {}) if isinstance(tokenizer, Tokenizer) else (None, dict(tokenizer or {}))
     if trained is not None and trained.level != level:
         raise OptionError(f"tokenizer is of the level {trained.level!r}, and {name} needs one of {level!r}")
-    if strange := settings.keys() - (offered := list(inspect.signature(tokenizers.get(level).train).parameters)[1:]):
-        raise OptionError(unknown(f"option of the {level} tokenizer", sorted(strange)[0], offered))
+    offered = list(inspect.signature(tokenizers.get(level).train).parameters)[1:]
+    if strange := [key for key in settings if key not in offered]:
+        raise OptionError(unknown(f"option of the {level} tokenizer", strange[0], offered))
     model: LanguageModel = model_class(architecture, level, config, trained, settings)
     model.check()
     return model
@@ -63,11 +68,11 @@ def load(name: str | Path, *, device: str = "cpu") -> LanguageModel:
     directory = Path(name)
     if isinstance(name, str) and name in _pretrained():
         directory = PRETRAINED / name
-    elif not directory.is_dir():
-        if name in _names():
+    elif not os.path.isdir(name):  # noqa: PTH112  unlike Path, it takes a name of any length
+        if _is_model(str(name)):
             raise UnknownModelError(
-                f"{name} has no pretrained weights: train one with revgen.create({name!r}).fit(…); "
-                f"pretrained are {', '.join(sorted(_pretrained()))}"
+                f"{name} has no pretrained weights: train one with revgen.create({str(name)!r}).fit(…); "
+                f"pretrained are {', '.join(sorted(_pretrained())) or 'none'}"
             )
         if isinstance(name, Path) or "/" in str(name):
             raise CheckpointError(f"{name}: there is no such directory")
@@ -129,12 +134,32 @@ def models(pattern: str | Iterable[str] = "*", *, pretrained: bool = False) -> M
 
 def architecture_class(name: str) -> type[LanguageModel]:
     """The class behind an architecture's name; a cell is an architecture by its registration."""
-    if name in architectures or name not in cells:
+    if not _is_architecture(name):
+        raise UnknownModelError(unknown("architecture", name, _architectures()))
+    if architectures.at_hand(name):
         found: type[LanguageModel] = architectures.get(name)
         return found
     from revgen.models.recurrent import RecurrentModel
 
     return RecurrentModel
+
+
+def _is_architecture(name: str) -> bool:
+    """Plug-in packages are looked at for a name that is not built in only: each may import what it likes."""
+    if not (architectures.at_hand(name) or cells.at_hand(name)):
+        load_plugins()
+    return architectures.at_hand(name) or cells.at_hand(name)
+
+
+def _is_model(name: str) -> bool:
+    architecture, _, level = name.rpartition("-")
+    return _is_architecture(architecture) and level in (architecture_class(architecture).levels or tokenizers)
+
+
+def _cell_options(architecture: str, given: Iterable[str]) -> list[str]:
+    """What a cell takes beside the options of its network; what is no ``Cell`` says so itself when it is made."""
+    kind = cells.get(architecture) if cells.at_hand(architecture) else None
+    return list(kind.options() if isinstance(kind, type) and issubclass(kind, Cell) else given)
 
 
 def _architectures() -> list[str]:
@@ -155,7 +180,7 @@ def _pretrained() -> set[str]:
 
 def _info(name: str) -> ModelInfo:
     architecture = name.rpartition("-")[0]
-    source = architectures.get(architecture) if architecture in architectures else cells.get(architecture)
+    source = architectures.get(architecture) if architectures.at_hand(architecture) else cells.get(architecture)
     lines = (inspect.getdoc(source) or "").splitlines()
     info = ModelInfo(name, lines[0] if lines else "", name in _pretrained())
     if not info.pretrained:

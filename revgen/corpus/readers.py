@@ -11,6 +11,7 @@ import gzip
 import json
 import re
 import tempfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
@@ -59,6 +60,10 @@ class Corpus:
             for path in self._files:
                 yield from READERS[_kind(path) or ".txt"](path, self)
 
+    def pieces(self) -> Iterator[str]:
+        """The text of the blocks: all there is to read where documents do not matter."""
+        return (text for text, _ in self.blocks())
+
     def bad(self, message: str, path: Path, line: int) -> None:
         """Raise a CorpusError, or count it where errors are skipped."""
         if self.errors == "raise":
@@ -106,22 +111,22 @@ def read(source: Any, *, field: str = "text", documents: str = "file", errors: s
 def _files(source: Any) -> list[Path]:
     """The files that a source names; none where it holds texts."""
     if isinstance(source, str | Path):
-        paths = [Path(source)]
+        items = [source]
     elif isinstance(source, list | tuple) and source and all(isinstance(item, str | Path) for item in source):
-        there = [_exists(item) for item in source]
-        if not any(there) and not any(isinstance(item, Path) for item in source):
+        items = list(source)
+        if not any(isinstance(item, Path) or _exists(item) for item in items):
             return []
-        paths = [Path(item) for item in source]
     else:
         return []
     files = []
-    for path in paths:
-        if source != "" and path.is_dir():
+    for item in items:
+        path, there = Path(item), _exists(item)
+        if there and path.is_dir():
             inside = sorted(file for file in path.rglob("*") if file.is_file() and _kind(file))
             if not inside:
                 raise CorpusError(f"the directory has no file of the kinds {', '.join(READERS)}", path)
             files += inside
-        elif path.is_file():
+        elif there and path.is_file():
             files.append(path)
         else:
             hint = "; to learn from a text itself, put it in a list" if isinstance(source, str) else ""
@@ -156,51 +161,48 @@ def _open(path: Path) -> IO[bytes]:
     return cast(IO[bytes], gzip.open(path)) if path.name.endswith(".gz") else path.open("rb")
 
 
-def _lines(path: Path, corpus: Corpus) -> Iterator[tuple[int, str]]:
-    """The lines of a file with their numbers and ends; a line that is not UTF-8 is an error with its number."""
-    number, middle = 1, False
+def _lines(path: Path, corpus: Corpus, longest: int = -1) -> Iterator[tuple[int, str]]:
+    """The lines of a file with their numbers and ends; one of more than ``longest`` bytes comes in pieces.
+
+    A line that is not UTF-8 is an error with its number.
+    """
+    number, size, bad = 1, 0, False  # the line's number, its bytes so far, whether the rest of it is skipped
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         with _open(path) as file:
-            while raw := file.readline(LINE):
-                middle = not raw.endswith(b"\n")
+            while raw := file.readline(longest):
+                while raw.endswith(b"\r") and (more := file.readline(1)):
+                    raw += more
+                ends = raw.endswith(b"\n")
+                size += len(raw)
                 try:
-                    line = decoder.decode(raw, final=not middle)
-                    if number == 1:
-                        line = line.removeprefix("\ufeff")
-                    yield number, line.replace("\r\n", "\n")
+                    if not bad:
+                        line = decoder.decode(raw, final=ends)
+                        if number == 1 and size == len(raw):
+                            line = line.removeprefix("\ufeff")
+                        yield number, line.replace("\r\n", "\n")
                 except UnicodeDecodeError as error:
                     decoder.reset()
-                    corpus.bad(f"not valid UTF-8: {error.reason} at byte {error.start + 1} of the line", path, number)
-                number += not middle
+                    byte = size - len(error.object) + error.start + 1
+                    corpus.bad(f"not valid UTF-8: {error.reason} at byte {byte} of the line", path, number)
+                    bad = True
+                if ends:
+                    number, size, bad = number + 1, 0, False
         decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
         corpus.bad(f"not valid UTF-8: {error.reason}", path, number)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise CorpusError(f"cannot be read: {error}", path) from None
-
-
-def _whole_lines(path: Path, corpus: Corpus) -> Iterator[tuple[int, str]]:
-    """The same with no line in pieces, however long; blank ones are left out."""
-    parts: list[str] = []
-    number = 1
-    for number, line in _lines(path, corpus):
-        parts.append(line)
-        if line.endswith("\n"):
-            if (whole := "".join(parts)).strip():
-                yield number, whole
-            parts = []
-    if (whole := "".join(parts)).strip():
-        yield number, whole
 
 
 def _read_text(path: Path, corpus: Corpus) -> Iterator[Block]:
     if corpus.documents == "line":
-        for _, line in _whole_lines(path, corpus):
-            yield line.rstrip("\n"), True
+        for _, line in _lines(path, corpus):
+            if line.strip():
+                yield line.rstrip("\n"), True
         return
     waiting, size = [], 0
-    for _, line in _lines(path, corpus):
+    for _, line in _lines(path, corpus, LINE):
         waiting.append(line)
         size += len(line)
         if size >= BLOCK:
@@ -212,8 +214,8 @@ def _read_text(path: Path, corpus: Corpus) -> Iterator[Block]:
 
 
 def _cut(text: str) -> tuple[str, str]:
-    """A block cut where its last word begins, and the rest, so that tokens stay whole."""
-    border = re.search(r"\s(?=\S+\s*\Z)", text[-BLOCK // 8 :])
+    """A block cut before the white space of its last word, and the rest, so that tokens stay whole."""
+    border = re.search(r"[^ \n](?=[ \n]+[^ \n]*\Z)", text[-BLOCK // 8 :])
     at = len(text) - len(text[-BLOCK // 8 :]) + border.end() if border else len(text) - 1
     return text[:at], text[at:]
 
@@ -221,16 +223,21 @@ def _cut(text: str) -> tuple[str, str]:
 def _read_delimited(delimiter: str) -> Callable[[Path, Corpus], Iterator[Block]]:
     def read_rows(path: Path, corpus: Corpus) -> Iterator[Block]:
         csv.field_size_limit(1 << 30)
-        rows = csv.DictReader((line for _, line in _whole_lines(path, corpus)), delimiter=delimiter)
-        if corpus.field not in (rows.fieldnames or ()):
-            raise CorpusError(f"no column {corpus.field!r}; it has {', '.join(rows.fieldnames or ())}", path, 1)
+        rows = csv.DictReader((line for _, line in _lines(path, corpus)), delimiter=delimiter, strict=True)
+        try:
+            names = rows.fieldnames or ()
+        except csv.Error as error:
+            raise CorpusError(f"the names of the columns cannot be read: {error}", path, 1) from None
+        if corpus.field not in names:
+            raise CorpusError(f"no column {corpus.field!r}; it has {', '.join(names)}", path, 1)
         while True:
             try:
                 row = next(rows)
             except StopIteration:
                 return
             except csv.Error as error:
-                corpus.bad(str(error), path, rows.line_num)
+                # An error may show far behind its cause: a quote that is not closed takes in all that follows.
+                corpus.bad(f"the row behind line {rows.line_num}: {error}", path, rows.reader.line_num)
                 continue
             if row[corpus.field] is None:
                 corpus.bad(f"the row has no column {corpus.field!r}: too few fields", path, rows.line_num)
@@ -241,7 +248,9 @@ def _read_delimited(delimiter: str) -> Callable[[Path, Corpus], Iterator[Block]]
 
 
 def _read_jsonl(path: Path, corpus: Corpus) -> Iterator[Block]:
-    for number, line in _whole_lines(path, corpus):
+    for number, line in _lines(path, corpus):
+        if not line.strip():
+            continue
         try:
             text = json.loads(line)[corpus.field]
             if not isinstance(text, str):
@@ -275,7 +284,7 @@ def _read_parquet(path: Path, corpus: Corpus) -> Iterator[Block]:
                         corpus.bad(f"the column {corpus.field!r} has no string in this row", path, number)
                     elif text:
                         yield text, True
-    except (ArrowException, OSError) as error:
+    except (ArrowException, OSError, EOFError, zlib.error) as error:
         raise CorpusError(f"cannot be read as Parquet: {error}", path) from None
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.corpus.readers import Corpus
-from revgen.errors import CorpusError
+from revgen.errors import CorpusError, OptionError
 from revgen.tokenizers import Tokenizer
 
 
@@ -37,9 +37,9 @@ class Tokens:
 
     def split(self, share: float, seed: int) -> tuple[Tokens, Tokens]:
         """Hold out about this share of the tokens: whole documents drawn by chance, or where there are
-        fewer than 20 the end of each."""
+        fewer than 20, or one is longer than that, the end of each."""
         starts, ends = self.spans.T
-        if len(self.spans) < 20:
+        if len(self.spans) < 20 or (ends - starts).max() > len(self) * share:
             borders = ends - np.maximum(((ends - starts) * share).astype(np.int64), 2)
             return Tokens(self.ids, np.stack([starts, borders], 1)), Tokens(self.ids, np.stack([borders, ends], 1))
         order = np.random.default_rng(seed).permutation(len(self.spans))
@@ -74,3 +74,15 @@ def tokenize(corpus: Corpus, tokenizer: Tokenizer) -> Tokens:
         ids = np.memmap(file, tokenizer.dtype, "r", shape=(size,))
     marks = np.array(borders, np.int64)
     return Tokens(ids, np.stack([marks[:-1], marks[1:]], 1))
+
+
+def tokenize_parts(
+    texts: Corpus, valid: Corpus | float | None, tokenizer: Tokenizer, seed: int
+) -> tuple[Tokens, Tokens | None]:
+    """What to train on and what to validate on: another corpus, or a share of ``texts`` that is held out."""
+    if isinstance(valid, int | float) and not 0 <= valid < 1:
+        raise OptionError(f"valid must be text, or a share in 0 ≤ valid < 1, not {valid!r}")
+    tokens = tokenize(texts, tokenizer)
+    if isinstance(valid, Corpus):
+        return tokens, tokenize(valid, tokenizer)
+    return tokens.split(valid, seed) if valid else (tokens, None)

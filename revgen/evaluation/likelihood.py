@@ -9,12 +9,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from math import exp, log
+from math import exp, inf, log
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from revgen.corpus import Corpus
+from revgen.corpus.tokens import tokenize
 from revgen.errors import CorpusError
 from revgen.ops import log_softmax
 from revgen.tokenizers import Tokenizer
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from revgen.language_model import LanguageModel
 
 Forward = Callable[[NDArray[Any], Any], tuple[NDArray[Any], Any]]
+LogProbs = Callable[[list[NDArray[Any]]], Iterator[tuple[int, NDArray[Any]]]]
 
 WINDOW, WARM_UP = 4096, 512
 ROWS, VALUES = 64, 1 << 22
@@ -76,31 +79,19 @@ class Score:
 def score(model: LanguageModel, text: str) -> Score:
     """See ``LanguageModel.score``."""
     tokenizer = model.tokenizer
-    ids = document_ids(tokenizer, text)
+    ids = np.array([tokenizer.start, *tokenizer.encode(text), tokenizer.end])
     pieces = tuple(tokenizer.vocabulary[i] for i in ids[1:-1])
-    return Score(pieces, next(logprobs(model.forward, model.initial_state, [ids]))[1])
+    return Score(pieces, next(model.logprobs([ids]))[1])
 
 
-def evaluate(model: LanguageModel, texts: Iterable[str]) -> Evaluation:
+def evaluate(model: LanguageModel, corpus: Corpus) -> Evaluation:
     """See ``LanguageModel.evaluate``."""
-    return measure(
-        model.forward,
-        model.initial_state,
-        model.tokenizer,
-        (document_ids(model.tokenizer, text) for text in texts),
-    )
+    tokens = tokenize(corpus, model.tokenizer)
+    return measure(model.logprobs, model.tokenizer, tokens.documents())
 
 
-def document_ids(tokenizer: Tokenizer, text: str) -> NDArray[Any]:
-    """The ids of a document between its start and its end."""
-    ids = tokenizer.encode(text)
-    return np.concatenate([[tokenizer.start], ids, [tokenizer.end]]).astype(ids.dtype)
-
-
-def measure(
-    forward: Forward, initial_state: Callable[[int], Any], tokenizer: Tokenizer, documents: Iterable[NDArray[Any]]
-) -> Evaluation:
-    """Evaluate on documents of ids, each with its start and end.
+def measure(given: LogProbs, tokenizer: Tokenizer, documents: Iterable[NDArray[Any]]) -> Evaluation:
+    """Evaluate on documents of ids, each with its start and end, by the log-probabilities ``given`` to sequences.
 
     A document longer than 4,096 tokens is read in windows, each after 512 tokens to warm the state up on.
     """
@@ -110,17 +101,20 @@ def measure(
         for ids in group:
             count += 1
             tokens += len(ids) - 1
-            characters += len(tokenizer.decode(ids[1:]))
+            decode = tokenizer.decoder()
             unknown += int((ids[1:] == tokenizer.unknown).sum())
             for start in range(0, len(ids) - 1, WINDOW):
                 begin = max(0, start - WARM_UP)
                 windows.append(ids[begin : start + WINDOW + 1])
                 warm_ups.append(start - begin)
-        for i, row in logprobs(forward, initial_state, windows):
+                characters += sum(len(decode(i)) for i in ids[start + 1 : start + WINDOW + 1].tolist())
+        for i, row in given(windows):
             nats -= float(row[warm_ups[i] :].sum(dtype=np.float64))
     if not characters:
         raise CorpusError("there is no text to evaluate on: it has no characters")
-    return Evaluation(nats / characters, exp(min(nats / tokens, 700)), tokens, characters, count, unknown)
+    return Evaluation(
+        nats / characters, exp(nats / tokens) if nats < 700 * tokens else inf, tokens, characters, count, unknown
+    )
 
 
 def logprobs(

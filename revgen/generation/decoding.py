@@ -31,7 +31,8 @@ def decode(
     A row ends at the end of the document, before the first of the ``stop`` strings, or after
     ``max_tokens``. Bad options raise OptionError here, before anything is drawn.
     """
-    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
+    stops = () if stop is None else tuple(stop) if isinstance(stop, list | tuple) else (stop,)
+    check("prompt", prompt, isinstance(prompt, str), "a string")
     check("n", n, whole(n, 1), "a whole number of at least 1")
     check("max_tokens", max_tokens, whole(max_tokens, 0), "a whole number of at least 0")
     check("stop", stop, all(isinstance(s, str) and s for s in stops), "one or more strings that are not empty")

@@ -13,6 +13,9 @@ from revgen.ops import softmax
 
 Floats = NDArray[np.floating[Any]]
 
+COLDEST = 1e-30
+"""The lowest temperature that logits are divided by: float32 still holds the quotients."""
+
 
 class SamplingOptions(TypedDict, total=False):
     """The keyword arguments of ``generate`` and ``stream`` that shape the distribution."""
@@ -63,7 +66,7 @@ class Sampling:
             return greedy
         if self.temperature != 1:
             # The likeliest at 0 first: a division by a very small temperature stays finite there.
-            logits = (logits - logits.max(-1, keepdims=True)) / self.temperature
+            logits = (logits - logits.max(-1, keepdims=True)) / max(self.temperature, COLDEST)
         if self.top_k is not None and self.top_k < logits.shape[-1]:
             least = np.partition(logits, -self.top_k, axis=-1)[:, -self.top_k, None]
             logits = np.where(logits < least, -np.inf, logits)

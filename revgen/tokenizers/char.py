@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from revgen.errors import CheckpointError
 from revgen.registry import register_tokenizer
 from revgen.tokenizers.tokenizer import (
     SPECIALS,
@@ -63,7 +64,9 @@ class CharTokenizer(Tokenizer):
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         content = from_json(cls.level, data)
-        return cls(content["tokens"], content.get("min_count", 1))
+        if any(len(token) != 1 for token in content["tokens"][len(SPECIALS) :]):
+            raise CheckpointError(f"{cls.file} is damaged: it holds a token that is not one character")
+        return cls(content["tokens"], content.get("min_count") or 1)
 
 
 def code_points(text: str) -> NDArray[np.uint32]:
@@ -71,14 +74,15 @@ def code_points(text: str) -> NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
-def frequent_characters(texts: Iterable[str], min_count: int) -> list[str]:
-    """The characters seen at least ``min_count`` times, in the order of the code points."""
+def frequent_characters(texts: Iterable[str], min_count: int, most: int | None = None) -> list[str]:
+    """The characters seen at least ``min_count`` times, the ``most`` frequent ones, in the order of the code points."""
     counts = np.zeros(1 << 8, np.int64)
     for block in joined(texts, BLOCK):
         seen = np.bincount(code_points(block), minlength=len(counts))
         seen[: len(counts)] += counts
         counts = seen
-    return [chr(point) for point in np.flatnonzero(counts >= min_count)]
+    points = np.flatnonzero(counts >= min_count)
+    return [chr(point) for point in np.sort(points[np.argsort(-counts[points], kind="stable")[:most]])]
 
 
 def joined(texts: Iterable[str], size: int) -> Iterator[str]:

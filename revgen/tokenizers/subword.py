@@ -21,6 +21,7 @@ from revgen.tokenizers.tokenizer import SPECIALS, Ids, Tokenizer, at_least
 SPACE = "▁"  # what SentencePiece writes for a space
 SENTENCE = 4000  # bytes: SentencePiece passes over longer ones
 BYTES = 256
+PROBE = "  a \U0010ffff\n "
 
 # What SentencePiece cannot give back (its own sign for a space, and NUL), spelled by bytes instead.
 _apart = re.compile(f"([{SPACE}\0]+)").split
@@ -54,7 +55,7 @@ class SubwordTokenizer(Tokenizer):
         self._byte_ids = [self._pieces.piece_to_id(f"<0x{byte:02X}>") for byte in range(BYTES)]
 
     @classmethod
-    def train(cls, texts: Iterable[str], *, vocab_size: int = 2_000, sentences: int = 1_000_000) -> Self:
+    def train(cls, texts: Iterable[str], *, vocab_size: int = 2_000, sentences: int = 100_000) -> Self:
         """Learn at most ``vocab_size`` pieces from at most ``sentences`` lines, drawn by chance.
 
         The 256 byte pieces and the special tokens are part of ``vocab_size``; a small text gives fewer.
@@ -62,6 +63,7 @@ class SubwordTokenizer(Tokenizer):
         import sentencepiece
 
         at_least("vocab_size", vocab_size, BYTES + len(SPECIALS) + 1)
+        at_least("sentences", sentences, 101)  # the least that SentencePiece takes
         model = io.BytesIO()
         options: dict[str, Any] = {
             "model_type": "unigram",
@@ -110,12 +112,17 @@ class SubwordTokenizer(Tokenizer):
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
+        if not data:
+            raise CheckpointError(f"{cls.file} is damaged: it is empty")
         try:
             tokenizer = cls(data)
         except (RuntimeError, ValueError, IndexError) as error:
             raise CheckpointError(f"{cls.file} is damaged: {error}") from None
-        if tokenizer.vocabulary[: len(SPECIALS)] != ("<s>", "</s>", "<unk>"):
+        if tokenizer.vocabulary[: len(SPECIALS)] != SPECIALS:
             raise CheckpointError(f"{cls.file} has other special tokens than {', '.join(SPECIALS)}")
+        # A file that is cut between two of its parts can be read, and is set otherwise.
+        if tokenizer.decode(tokenizer.encode(PROBE)) != PROBE:
+            raise CheckpointError(f"{cls.file} is damaged, or not made by revgen: text does not come back exactly")
         return tokenizer
 
 

@@ -114,11 +114,17 @@ def to_json(level: str, tokens: Sequence[str], **options: int | None) -> bytes:
 def from_json(level: str, data: bytes) -> dict[str, Any]:
     """Read ``to_json`` back; raises CheckpointError where it is anything else."""
     try:
-        content = json.loads(data)
-        assert content["level"] == level, f"it is of the level {content['level']!r}, not {level!r}"
+        content = dict(json.loads(data))
         tokens = content["tokens"]
-        assert tokens[:3] == list(SPECIALS) and all(isinstance(t, str) and t for t in tokens), "bad tokens"
-        assert len(set(tokens)) == len(tokens), "it holds a token twice"
-        return dict(content)
-    except (ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
+        if content["level"] != level:
+            raise ValueError(f"it is of the level {content['level']!r}, not {level!r}")
+        if tokens[:3] != list(SPECIALS) or not all(isinstance(t, str) and t for t in tokens):
+            raise ValueError("bad tokens")
+        if len(set(tokens)) != len(tokens):
+            raise ValueError("it holds a token twice")
+        for name in ("min_count", "vocab_size"):
+            if content.get(name) is not None:
+                at_least(name, content[name], 1)
+        return content
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"tokenizer.json is damaged: {type(error).__name__}: {error}") from None

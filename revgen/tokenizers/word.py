@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 
 from revgen.registry import register_tokenizer
-from revgen.tokenizers.char import BLOCK, frequent_characters, joined
+from revgen.tokenizers.char import frequent_characters
 from revgen.tokenizers.tokenizer import (
     SPECIALS,
     Ids,
@@ -81,7 +81,7 @@ class WordTokenizer(Tokenizer):
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         content = from_json(cls.level, data)
-        return cls(content["tokens"], content.get("min_count", 1), content.get("vocab_size"))
+        return cls(content["tokens"], content.get("min_count") or 1, content.get("vocab_size"))
 
 
 def _frequent(texts: Iterable[str], min_count: int, vocab_size: int | None) -> list[str]:
@@ -89,11 +89,11 @@ def _frequent(texts: Iterable[str], min_count: int, vocab_size: int | None) -> l
     counts: Counter[str] = Counter()
 
     def counted() -> Iterator[str]:
-        for block in joined(texts, BLOCK):
-            counts.update(split(block))
-            yield block
+        for text in texts:
+            counts.update(split(text))
+            yield text
 
-    characters = frequent_characters(counted(), min_count)
+    room = None if vocab_size is None else vocab_size - len(SPECIALS)
+    characters = frequent_characters(counted(), min_count, room)
     words = [(-count, word) for word, count in counts.items() if count >= min_count and len(word) > 1]
-    room = None if vocab_size is None else max(0, vocab_size - len(SPECIALS) - len(characters))
-    return characters + [word for _, word in sorted(words)[:room]]
+    return (characters + [word for _, word in sorted(words)])[:room]

@@ -10,6 +10,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,12 @@ from torch.nn.functional import cross_entropy
 
 from revgen.corpus import Corpus
 from revgen.corpus.batches import Batches
-from revgen.corpus.tokens import Tokens, tokenize
-from revgen.errors import OptionError, TrainingError, VocabularyError
-from revgen.evaluation.likelihood import Evaluation, measure
+from revgen.corpus.tokens import Tokens, tokenize_parts
+from revgen.errors import OptionError, TrainingError
+from revgen.evaluation.likelihood import Evaluation, logprobs, measure
 from revgen.networks.network import network_forward
 from revgen.networks.neural import NeuralModel
 from revgen.ops import map_state
-from revgen.registry import tokenizers
-from revgen.tokenizers import Tokenizer
 from revgen.training.checkpoint import Checkpoint
 from revgen.training.history import Epoch, History
 from revgen.training.progress import Progress
@@ -54,16 +53,10 @@ def fit(
     sample: str,
 ) -> History:
     """See ``NeuralModel.fit``. The model is not touched before all text is read."""
-    if isinstance(valid, int | float) and not 0 <= valid < 1:
-        raise OptionError(f"valid must be text, or a share in 0 ≤ valid < 1, not {valid!r}")
     if resume and checkpoint is None:
         raise OptionError("resume needs the directory to go on from: checkpoint=…")
-    tokenizer = _tokenizer(model, texts, extend_vocabulary)
-    train, held_out = tokenize(texts, tokenizer), None
-    if isinstance(valid, Corpus):
-        held_out = tokenize(valid, tokenizer)
-    elif valid:
-        train, held_out = train.split(valid, recipe.seed)
+    tokenizer = model.tokenizer_for(texts, extend_vocabulary)
+    train, held_out = tokenize_parts(texts, valid, tokenizer, recipe.seed)
     recipe = recipe.settled(len(train), model.fitted)
     make_batches(train, recipe, 0)  # raises where the text is too short
 
@@ -86,22 +79,6 @@ def make_batches(tokens: Tokens, recipe: Recipe, epoch: int) -> Batches:
     return Batches(tokens, recipe.batch_size, recipe.sequence_length, recipe.seed, epoch)
 
 
-def _tokenizer(model: NeuralModel, texts: Corpus, extend: bool) -> Tokenizer:
-    """The model's tokenizer, extended on request, or one trained on the texts."""
-    if not model.has_tokenizer:
-        trained: Tokenizer = tokenizers.get(model.level).train(texts, **model.tokenizer_options)
-        return trained
-    tokenizer = model.tokenizer
-    if extend:
-        return tokenizer.extend(texts)
-    if model.fitted and (missing := tokenizer.missing(texts)):
-        raise VocabularyError(
-            f"{model.name} does not know {len(missing)} characters of this text: {' '.join(missing[:20])!r}. "
-            "Pass extend_vocabulary=True to learn them, or take them out of the text"
-        )
-    return tokenizer
-
-
 class Training:
     """The state of one run: the network, its optimizer, and the weights to return to."""
 
@@ -115,7 +92,7 @@ class Training:
         self.valid = valid
         self.recipe = recipe
         self.network = model.make_network().to(model.device)
-        self.weights = list(self.network.parameters())
+        self.weights = list(self.network.values)
         self.rate = recipe.learning_rate or 0.0  # halved at each return to earlier weights
         self.optimizer = self._make_optimizer()
         self.history = History(settings=dataclasses.asdict(recipe) | {"tokens": len(train), "device": model.device})
@@ -252,8 +229,8 @@ class Training:
     def _validate(self) -> Evaluation | None:
         if self.valid is None:
             return None
-        forward = network_forward(self.network.eval())
-        return measure(forward, lambda batch: None, self.model.tokenizer, self.valid.documents())
+        given = partial(logprobs, network_forward(self.network.eval()), lambda batch: None)
+        return measure(given, self.model.tokenizer, self.valid.documents())
 
     def _share(self, epochs: float) -> float:
         """How much of the run is done after so many epochs, 0 to 1: by epochs or by seconds, whichever is more."""
@@ -270,10 +247,14 @@ class Training:
         return True
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
-        """AdamW; matrices decay, vectors do not (Loshchilov & Hutter 2019)."""
+        """AdamW (Loshchilov & Hutter 2019); the matrices decay, but for those that stand for tokens."""
+        decayed: list[Tensor] = []
+        others: list[Tensor] = []
+        for name, weight in self.network.named_weights().items():
+            (decayed if weight.ndim > 1 and name not in ("embedding", "head") else others).append(weight)
         groups = [
-            {"params": [w for w in self.weights if w.ndim >= 2], "weight_decay": self.recipe.weight_decay},
-            {"params": [w for w in self.weights if w.ndim < 2], "weight_decay": 0.0},
+            {"params": decayed, "weight_decay": self.recipe.weight_decay},
+            {"params": others, "weight_decay": 0.0},
         ]
         return torch.optim.AdamW(groups, lr=self.rate, betas=(0.9, 0.99), fused=True)
 

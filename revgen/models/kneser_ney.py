@@ -1,0 +1,79 @@
+"""Kneser-Ney n-grams: every count gives a little away, and the shorter context says to which words.
+
+    p(w | h) = (c(h w) - D(c)) / c(h) + γ(h) p(w | h without its first word)
+
+c is the count of an n-gram in the highest order and at the start of a document, and elsewhere the number of different
+words that stand before it: "Francisco" is frequent, but follows one word. The discounts D for counts of 1, 2, and 3 or
+more come from the counts of counts; γ(h) is what they took from h. Order 1 is interpolated with the uniform
+distribution. (Kneser & Ney 1995; interpolated and modified: Chen & Goodman 1999, equations 26 and 27.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from revgen.models.ngram import NGramModel, check_order
+from revgen.ngrams import Counts, Floats, Ints
+from revgen.registry import register_model
+from revgen.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class KneserNeyConfig:
+    """``order`` counts the predicted token too."""
+
+    order: int = 6
+
+    def __post_init__(self) -> None:
+        check_order(self.order)
+
+
+@register_model("kneser-ney")
+class KneserNeyModel(NGramModel):
+    """Counts of n-grams, smoothed (Kneser & Ney 1995; Chen & Goodman 1999)."""
+
+    Config = KneserNeyConfig
+
+    def estimate(self, orders: list[Counts]) -> tuple[list[Floats], list[Floats]]:
+        probabilities: list[Floats] = []
+        backoffs: list[Floats] = []
+        vocab = len(orders[0].words)
+        shorter = np.full(vocab, 1 / (vocab - 1))
+        shorter[Tokenizer.start] = 0  # never predicted
+        contexts = 1
+        for counted, counts in zip(orders, adjusted(orders), strict=True):
+            taken = discounts(counts)[np.minimum(counts, 3)]
+            totals = np.bincount(counted.contexts, counts, contexts)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                gamma = np.where(totals > 0, np.bincount(counted.contexts, taken, contexts) / totals, 1.0)
+                own = np.nan_to_num((counts - taken) / totals[counted.contexts])
+            lower = shorter if not probabilities else probabilities[-1][counted.suffixes]
+            probabilities.append(own + gamma[counted.contexts] * lower)
+            backoffs.append(gamma)
+            contexts = len(counts)
+        return probabilities, backoffs
+
+
+def adjusted(orders: list[Counts]) -> list[Ints]:
+    """The counts that each order is estimated from: of different words before an n-gram, but for the highest order
+    and for what begins a document, before which nothing stands."""
+    lower = [
+        np.where(low.opens, low.counts, np.bincount(high.suffixes, minlength=len(low.counts)))
+        for low, high in pairwise(orders)
+    ]
+    return [*lower, orders[-1].counts]
+
+
+def discounts(counts: Ints) -> Floats:
+    """What is taken from counts of 0, 1, 2, and 3 or more, (4,) (Chen & Goodman 1999, equation 26).
+
+    Where a text is too small to have n-grams of all counts from 1 to 4, they are 1/2, 1 and 3/2.
+    """
+    n = [int(np.count_nonzero(counts == i)) for i in range(1, 5)]
+    if not all(n):
+        return np.array([0, 0.5, 1, 1.5])
+    y = n[0] / (n[0] + 2 * n[1])
+    return np.array([0, *(np.clip(i - (i + 1) * y * n[i] / n[i - 1], 0, i) for i in (1, 2, 3))])

@@ -1,0 +1,202 @@
+"""N-grams by maximum likelihood: what followed the last words in the text, in the shares in which it did.
+
+    p(w | h) = count(h w) / count(h),   h the last order - 1 tokens
+
+Nothing is smoothed: a word that never followed has probability 0, so a text with an unseen n-gram has perplexity
+infinity, and a sample of high order copies the text. (Shannon 1948; the unsmoothed character model is Goldberg's
+answer of 2015 to recurrent networks.)
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from revgen.errors import OptionError
+from revgen.language_model import LanguageModel, Weights
+from revgen.ngrams import Counts, Floats, Trie, count, text_loss, to_weights
+from revgen.registry import register_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from revgen.training.history import History
+
+LONGEST = 20
+
+
+@dataclass(frozen=True)
+class NGramConfig:
+    """``order`` counts the predicted token too; ``unseen`` says what a context that never stood in the text does:
+    ``"back_off"`` to the longest shorter one that did, or ``"end"`` the document."""
+
+    order: int = 6
+    unseen: str = "back_off"
+
+    def __post_init__(self) -> None:
+        check_order(self.order)
+        if self.unseen not in ("back_off", "end"):
+            raise OptionError(f'unseen must be "back_off" or "end", not {self.unseen!r}')
+
+
+@register_model("ngram")
+class NGramModel(LanguageModel):
+    """Counts of n-grams, unsmoothed (Shannon 1948)."""
+
+    Config: ClassVar[type[Any]] = NGramConfig
+
+    def estimate(self, orders: list[Counts]) -> tuple[list[Floats], list[Floats]]:
+        """From counts: the probability of each n-gram, and what each context leaves to the order below."""
+        probabilities: list[Floats] = []
+        backoffs: list[Floats] = []
+        contexts = 1
+        for counted in orders:
+            totals = np.bincount(counted.contexts, counted.counts, contexts)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                p = counted.counts / totals[counted.contexts]
+            probabilities.append(np.nan_to_num(p))
+            backoffs.append(np.where(totals > 0, 0.0, 1.0))
+            contexts = len(counted.counts)
+        return probabilities, backoffs
+
+    def fit(
+        self,
+        texts: Any,
+        valid: Any = None,
+        *,
+        labels: Any = None,
+        seed: int = 0,
+        progress: bool = True,
+        field: str = "text",
+        documents: str = "file",
+        errors: str = "raise",
+    ) -> History:
+        """Count the n-grams of texts, and let go of what was counted before; a tokenizer that is there stays.
+
+        ``texts``, ``valid``, ``field``, ``documents`` and ``errors`` are what a neural model's ``fit`` takes, ``seed``
+        chooses the documents that a share ``valid`` holds out. The history has one epoch.
+        """
+        from revgen.corpus import read
+        from revgen.corpus.tokens import tokenize_parts
+        from revgen.evaluation.likelihood import measure
+        from revgen.training.history import Epoch, History
+
+        if labels is not None:
+            raise OptionError(f"{self.name} cannot be conditioned on labels")
+        began = time.perf_counter()
+        corpus = read(texts, field=field, documents=documents, errors=errors)
+        if not (valid is None or isinstance(valid, int | float)):
+            valid = read(valid, field=field, documents=documents, errors=errors)
+        tokenizer = self.tokenizer_for(corpus)
+        train, held_out = tokenize_parts(corpus, valid, tokenizer, seed)
+        orders = count(train.documents(), len(tokenizer), self.config.order)
+        probabilities, backoffs = self.estimate(orders)
+        self._tokenizer, self.weights = tokenizer, to_weights(orders, probabilities, backoffs)
+        seconds = time.perf_counter() - began
+
+        figures: dict[str, Any] = {}
+        if held_out is not None:
+            evaluation = measure(self.logprobs, tokenizer, held_out.documents())
+            figures = {name: getattr(evaluation, name) for name in ("nats_per_char", "bits_per_char", "perplexity")}
+            self.metadata["evaluation"] = {name: figures[name] for name in ("nats_per_char", "bits_per_char")}
+        sample = self.generate("", max_tokens=80, seed=seed)
+        loss = text_loss(orders, probabilities)
+        epoch = Epoch(1, loss, 0.0, len(train) / seconds, seconds, **figures, best=True, sample=sample)
+        history = History([epoch], settings={"tokens": len(train), "seed": seed})
+        self.metadata["training"] = history.settings | {"seconds": round(seconds, 2)}
+        if progress:
+            from revgen.training.progress import Progress
+
+            Progress(shown=True).epoch(epoch)
+        return history
+
+    @cached_property
+    def trie(self) -> Trie:
+        """The n-grams as they are read."""
+        return Trie(self.weights)
+
+    @property
+    def weights(self) -> Weights:
+        return super().weights
+
+    @weights.setter
+    def weights(self, weights: Weights) -> None:
+        self._weights = weights
+        self.__dict__.pop("trie", None)
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"1.logp": (len(self.tokenizer),)}
+
+    def misfit(self, arrays: Weights) -> str | None:
+        return malformed(arrays, len(self.tokenizer), self.config.order)
+
+    def initial_state(self, batch: int) -> Any:
+        return np.zeros((batch, 3), np.int64)  # depth and place of the context, tokens read
+
+    def forward(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
+        time_steps, batch = tokens.shape
+        trie, end = self.trie, self.tokenizer.end
+        logits = np.empty((time_steps, batch, trie.vocab), np.float32)
+        state = state.copy()
+        for row in range(batch):
+            depth, place, read = state[row].tolist()
+            for step, word in enumerate(tokens[:, row].tolist()):
+                depth, place = trie.advance(depth, place, word)
+                read += 1
+                if self.ends_unseen and depth < min(read, trie.order - 1):
+                    p = np.eye(trie.vocab)[end]
+                else:
+                    p = trie.distribution(depth, place)
+                with np.errstate(divide="ignore"):
+                    np.log(p, out=logits[step, row], casting="same_kind")
+            state[row] = depth, place, read
+        return logits, state
+
+    @property
+    def ends_unseen(self) -> bool:
+        """Whether a context that was never seen ends the document."""
+        return getattr(self.config, "unseen", None) == "end"
+
+    def logprobs(self, sequences: list[NDArray[Any]]) -> Iterator[tuple[int, NDArray[np.floating[Any]]]]:
+        if self.ends_unseen:
+            return super().logprobs(sequences)
+        return iter(enumerate(self.trie.logprobs(sequences)))
+
+
+def check_order(order: object) -> None:
+    """Raise OptionError for an order that there is not."""
+    if type(order) is not int or not 1 <= order <= LONGEST:
+        raise OptionError(f"order must be a whole number from 1 to {LONGEST}, not {order!r}")
+
+
+def malformed(arrays: Weights, vocab: int, order: int) -> str | None:
+    """What is wrong with arrays that should be a trie's; None where they can be read without harm."""
+    size = 1
+    for n in range(1, order + 1):
+        wanted = ["logp", "backoff", *(["begins", "words"] if n > 1 else []), *(["suffixes"] if 1 < n < order else [])]
+        for kind in wanted:
+            if f"{n}.{kind}" not in arrays:
+                return f"the array {n}.{kind} is missing"
+            if arrays[f"{n}.{kind}"].dtype.kind != ("f" if kind in ("logp", "backoff") else "u"):
+                return f"the array {n}.{kind} is of the type {arrays[f'{n}.{kind}'].dtype}"
+        found = {kind: arrays[f"{n}.{kind}"] for kind in wanted}
+        count = vocab if n == 1 else len(found["words"])
+        lengths = {"logp": count, "backoff": size, "begins": size + 1, "words": count, "suffixes": count}
+        for kind, array in found.items():
+            if array.shape != (lengths[kind],):
+                return f"the array {n}.{kind} has the shape {array.shape}, not {(lengths[kind],)}"
+            if kind in ("logp", "backoff") and not (array <= 1e-2).all():
+                return f"the array {n}.{kind} holds values that are no logarithms of probabilities"
+        if n > 1:
+            begins, words = found["begins"].astype(np.int64), found["words"]
+            if begins[0] != 0 or begins[-1] != count or (np.diff(begins) < 0).any() or (words >= vocab).any():
+                return f"the arrays {n}.begins and {n}.words do not belong together"
+            if "suffixes" in found and (found["suffixes"] >= size).any():
+                return f"the array {n}.suffixes points outside"
+        size = count
+    return None

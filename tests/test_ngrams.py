@@ -1,0 +1,147 @@
+"""The models that count: held to hand-made figures, to their definition, and to damage."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import revgen
+from revgen.models.kneser_ney import adjusted, discounts
+from revgen.models.ngram import malformed
+from revgen.ngrams import count
+from revgen.testing import check_model
+
+TOY = ["abab", "abc"]
+
+
+def fitted(name: str, texts: list[str], **options: object) -> revgen.LanguageModel:
+    model = revgen.create(name, tokenizer={"min_count": 1}, **options)
+    model.fit(texts, progress=False)
+    return model
+
+
+def distribution(model: revgen.LanguageModel, text: str) -> dict[str, float]:
+    """The probability of each token behind a text."""
+    ids = np.array(model.encode_prompt(text))[:, None]
+    logits, _ = model.forward(ids, model.initial_state(1))
+    return dict(zip(model.tokenizer.vocabulary, np.exp(logits[-1, 0]).tolist(), strict=True))
+
+
+@pytest.mark.parametrize("name", revgen.list_models(["ngram-*", "kneser-ney-*"]))
+def test_a_counting_model_does_everything(name: str) -> None:
+    check_model(name, order=4)
+
+
+def test_maximum_likelihood_is_the_share_of_what_followed() -> None:
+    model = fitted("ngram-char", TOY, order=2)
+    assert distribution(model, "b") == pytest.approx(
+        {"a": 1 / 3, "c": 1 / 3, "</s>": 1 / 3, "<s>": 0, "<unk>": 0, "b": 0}
+    )
+    assert model.score("abc").total == pytest.approx(math.log(1 * 1 * (1 / 3) * 1))
+    assert model.evaluate(["ca"]).nats_per_char == math.inf
+
+
+@pytest.mark.parametrize(("unseen", "ends"), [("end", 1.0), ("back_off", 0.0)])
+def test_a_context_never_seen_ends_the_text_or_backs_off(unseen: str, ends: float) -> None:
+    model = fitted("ngram-char", TOY, order=3, unseen=unseen)
+    assert distribution(model, "cb")["</s>"] == pytest.approx(max(ends, 1 / 3))
+
+
+def test_counts_of_different_words_before_an_ngram_are_those_of_a_hand() -> None:
+    # Documents <s> a b a b </s> and <s> a b c </s>, as ids: <s> 0, </s> 1, a 3, b 4, c 5.
+    orders = count([np.array([0, 3, 4, 3, 4, 1]), np.array([0, 3, 4, 5, 1])], vocab=6, order=3)
+    bigrams = {
+        (int(c), int(w)): int(n) for c, w, n in zip(orders[1].contexts, orders[1].words, orders[1].counts, strict=True)
+    }
+    assert bigrams == {(0, 3): 2, (3, 4): 3, (4, 1): 1, (4, 3): 1, (4, 5): 1, (5, 1): 1}
+    low, middle, high = adjusted(orders)
+    assert low.tolist() == [0, 2, 0, 2, 1, 1]  # </s> follows b and c; a follows <s> and b; b a; c b
+    # "<s> a" opens documents and keeps its count 2; before "a b" stand <s> and b; before the others one word each.
+    assert middle.tolist() == [2, 2, 1, 1, 1, 1]
+    assert high.sum() == sum(orders[2].counts)
+
+
+def test_discounts_are_those_of_the_formula() -> None:
+    counts = np.repeat([1, 2, 3, 4, 5], [10, 6, 3, 2, 7])
+    y = 10 / (10 + 2 * 6)
+    expected = [0, 1 - 2 * y * 6 / 10, 2 - 3 * y * 3 / 6, 3 - 4 * y * 2 / 3]
+    assert discounts(counts) == pytest.approx(expected)
+
+
+def test_a_probability_is_that_of_a_hand() -> None:
+    # The text is too small for counts of counts, so the discounts are 1/2, 1 and 3/2.
+    p = distribution(fitted("kneser-ney-char", TOY, order=2), "b")
+    # Order 1, from different words before: </s> 2, a 2, b 1, c 1 of 6; 1 + 1 + 1/2 + 1/2 = 3 of them are taken, for the
+    # uniform distribution over the 5 tokens that can be predicted.
+    order_1 = {
+        "</s>": 1 / 6 + 0.5 / 5,
+        "a": 1 / 6 + 0.5 / 5,
+        "b": 0.5 / 6 + 0.5 / 5,
+        "c": 0.5 / 6 + 0.5 / 5,
+        "<unk>": 0.1,
+    }
+    # Behind b stand </s>, a and c once each: half of each is taken.
+    expected = {w: (0.5 / 3 if w in ("</s>", "a", "c") else 0) + 0.5 * q for w, q in order_1.items()} | {"<s>": 0}
+    assert p == pytest.approx(expected)
+
+
+def test_the_probabilities_behind_every_context_sum_to_1(reviews: list[str]) -> None:
+    model = fitted("kneser-ney-char", reviews, order=6)
+    trie = model.trie  # type: ignore[attr-defined]
+    random = np.random.default_rng(0)
+    for depth in range(1, 6):
+        places = np.arange(len(trie.words[depth]))
+        for place in random.permutation(places)[:2000]:
+            assert trie.distribution(depth, int(place)).sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_the_score_of_a_text_is_that_of_its_steps(reviews: list[str]) -> None:
+    model = fitted("kneser-ney-char", reviews[:100], order=5)
+    for text in (reviews[120], "zzz qqq", "", "the"):
+        ids = np.array([*model.encode_prompt(text), model.tokenizer.end])
+        logits, _ = model.forward(ids[:-1, None], model.initial_state(1))
+        assert model.score(text).logprobs == pytest.approx(logits[np.arange(len(ids) - 1), 0, ids[1:]], abs=1e-4)
+
+
+def test_a_higher_order_learns_the_text_by_heart_and_smoothing_helps_on_another(reviews: list[str]) -> None:
+    train, held_out = reviews[:140], reviews[140:]
+    losses, scores = [], []
+    for order in (2, 4, 8):
+        model = revgen.create("kneser-ney-char", order=order)
+        history = model.fit(train, valid=held_out, progress=False)
+        losses.append(history[0].train_loss)
+        assert history[0].nats_per_char is not None
+        scores.append(history[0].nats_per_char)
+    assert losses[0] > losses[1] > losses[2]
+    assert scores[1] < scores[0]
+
+
+def test_a_sample_of_high_order_stands_in_the_text(reviews: list[str]) -> None:
+    text = fitted("ngram-char", reviews, order=15).generate("", seed=3, max_tokens=60)
+    assert any(text in review for review in reviews)
+
+
+@pytest.mark.parametrize("order", [0, 21, 2.5, True])
+def test_an_order_that_there_is_not_is_an_error(order: object) -> None:
+    with pytest.raises(revgen.OptionError, match="order"):
+        revgen.create("kneser-ney-char", order=order)
+
+
+def test_arrays_that_would_lead_astray_are_refused(tmp_path: Path) -> None:
+    model = fitted("kneser-ney-char", TOY, order=3)
+    arrays = load_file(model.save(tmp_path) / "model.safetensors")
+    vocab = len(model.tokenizer)
+    assert malformed(arrays, vocab, 3) is None
+    for name, array in arrays.items():
+        others = {key: value for key, value in arrays.items() if key != name}
+        assert name in str(malformed(others, vocab, 3))
+        assert malformed({**others, name: array[:-1]}, vocab, 3)
+        assert name in str(malformed({**others, name: array.astype(np.int64)}, vocab, 3))
+        if array.dtype.kind == "u":
+            assert malformed({**others, name: array + 1000}, vocab, 3)
+        else:
+            assert name in str(malformed({**others, name: array * np.nan}, vocab, 3))

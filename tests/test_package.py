@@ -1,0 +1,49 @@
+"""The package as users get it: built, checked, installed in a fresh environment, run outside the checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PRETRAINED = ROOT / "revgen" / "pretrained"
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    # Nothing may be fetched at run time, and the checkout must not be found by accident.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_the_weights_in_the_package_are_small() -> None:
+    directories = [path for path in PRETRAINED.iterdir() if path.is_dir()]
+    assert "lstm-char" in [path.name for path in directories]
+    for directory in directories:
+        assert sum(file.stat().st_size for file in directory.iterdir()) <= 6_000_000
+        assert (directory / "README.md").read_text("utf-8").startswith("---\nlibrary_name: revgen\n")
+
+
+@pytest.mark.slow
+def test_the_wheel_does_the_main_job_in_a_fresh_environment(tmp_path: Path) -> None:
+    run(sys.executable, "-m", "build", "--outdir", tmp_path / "dist", ROOT, cwd=tmp_path)
+    wheel, sdist = next((tmp_path / "dist").glob("*.whl")), next((tmp_path / "dist").glob("*.tar.gz"))
+    run(sys.executable, "-m", "twine", "check", "--strict", wheel, sdist, cwd=tmp_path)
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {"revgen/py.typed", "revgen/datasets/reviews.jsonl", "revgen/pretrained/lstm-char/config.json"} <= {*names}
+    assert all(name.startswith(("revgen/", "revgen-")) for name in names)
+
+    venv.create(tmp_path / "venv", with_pip=True)
+    scripts = tmp_path / "venv" / "bin"
+    run(scripts / "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", wheel, cwd=tmp_path)
+    text = run(scripts / "revgen", "generate", "lstm-char", "--prompt", "the ", cwd=tmp_path)
+    assert text.startswith("the ") and len(text) > 20
+    code = 'import revgen; print(revgen.load("lstm-char").generate("the "))'
+    assert run(scripts / "python", "-c", code, cwd=tmp_path).startswith("the ")

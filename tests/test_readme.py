@@ -1,0 +1,68 @@
+"""What README and docs say works as it is printed there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import revgen
+from revgen.cli import main
+from revgen.registry import cells
+from revgen.testing import check_cell
+
+ROOT = Path(__file__).parent.parent
+
+
+def blocks(path: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / path).read_text("utf-8"), re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reviews: list[str]) -> Path:
+    """A folder with the files that README speaks of."""
+    monkeypatch.chdir(tmp_path)
+    Path("reviews.txt").write_text("\n".join(reviews[:40]), "utf-8")
+    Path("held_out.txt").write_text("\n".join(reviews[40:50]), "utf-8")
+    Path("more.txt").write_text("\n".join(reviews[:20]), "utf-8")
+    return tmp_path
+
+
+def test_the_python_of_the_readme_runs(folder: Path) -> None:
+    scope: dict[str, object] = {}
+    for block in blocks("README.md", "python"):
+        exec(compile(block, "README.md", "exec"), scope)
+    assert cells.get("relu-rnn").__name__ == "ReluRNN"
+    check_cell("relu-rnn")
+    cells.unregister("relu-rnn")
+
+
+def test_the_commands_of_the_readme_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [line for block in blocks("README.md", "sh") for line in block.splitlines() if line.startswith("revgen ")]
+    assert len(lines) == 5
+    for line in lines:
+        assert main(shlex.split(line)[1:]) == 0, line
+    assert "the " in capsys.readouterr().out
+
+
+def test_the_python_of_the_docs_runs() -> None:
+    scope: dict[str, object] = {}
+    for block in blocks("docs/extending.md", "python"):
+        exec(compile(block, "docs/extending.md", "exec"), scope)
+    scope["test_leaky"]()  # type: ignore[operator]
+    check_cell("leaky", scale=0.5)
+    check_cell("torch-gru")
+    for name in ("leaky", "torch-gru"):
+        cells.unregister(name)
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    main_job, tests = blocks("README.md", "sh")[:2]
+    assert "revgen generate lstm-char" in main_job
+    assert tests.strip() in (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
+
+
+def test_the_version_stands_in_one_place() -> None:
+    assert revgen.__version__ not in (ROOT / "pyproject.toml").read_text("utf-8")
