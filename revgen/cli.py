@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import io
 import json
 import sys
@@ -200,6 +201,8 @@ def _fit(options: argparse.Namespace) -> None:
     given |= {
         name: value for name in ("checkpoint", "resume", "extend_vocabulary") if (value := getattr(options, name))
     }
+    if strange := [name for name in given if name not in inspect.signature(model.fit).parameters]:
+        raise OptionError(f"{model.name} is not trained with --{strange[0].replace('_', '-')}")
     valid = _number(options.valid) if options.valid else None
     try:
         Path(options.out).mkdir(parents=True, exist_ok=True)  # before the work, not after it

@@ -97,6 +97,24 @@ def concatenate(arrays: Sequence[Array]) -> Array:
     return np.concatenate(arrays, -1) if isinstance(arrays[0], np.ndarray) else _torch().cat(arrays, -1)
 
 
+def linear_scan(a: Array, b: Array, h: Array) -> Array:
+    """h_t = a_t h_(t-1) + b_t for all time steps at once: a and b (time, batch, …), h (batch, …) -> (time, batch, …).
+
+    Each of log2(time) rounds joins every step with the one twice as far back (Hillis & Steele 1986).
+    """
+    b = _joined(b[:1] + a[:1] * h, b[1:])
+    distance = 1
+    while distance < len(b):
+        b = _joined(b[:distance], b[distance:] + a[distance:] * b[:-distance])
+        a = _joined(a[:distance], a[distance:] * a[:-distance])
+        distance *= 2
+    return b
+
+
+def _joined(first: Array, rest: Array) -> Array:
+    return np.concatenate([first, rest]) if isinstance(first, np.ndarray) else _torch().cat([first, rest])
+
+
 def layer_norm(x: Array, scale: Array, shift: Array) -> Array:
     """The last axis brought to mean 0 and variance 1, then scaled and shifted (Ba et al. 2016)."""
     if isinstance(x, np.ndarray):

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from revgen.cells.cell import Cell, scan
+from revgen.cells.cell import Cell
 from revgen.language_model import LanguageModel
 from revgen.networks.stack import make_cell
 from revgen.ops import map_state
@@ -129,6 +129,11 @@ def _check_equation(cell: Cell) -> None:
     other = x.copy()
     other[4:] += 1
     _same(run(other)[0][:4], whole[:4], "the first steps before one and another future")
+    steps, state = [], None
+    for step in x[:, None]:
+        output, state = run(step, state)
+        steps.append(output)
+    _same(torch.cat(steps), whole, "a sequence step by step, and at once")
     begun, middle = run(x[:3])
     rest, end = run(x[3:], middle)
     _same(torch.cat([begun, rest]), whole, "a sequence in two parts, and at once")
@@ -143,7 +148,7 @@ def _check_equation(cell: Cell) -> None:
     if cell.portable:
         numpy = SimpleNamespace(**values)
         zeros = cell.initial_state(BATCH, lambda shape: np.zeros(shape, np.float32))
-        output, state = scan(cell, numpy, cell.project(numpy, x), zeros)
+        output, state = cell.sequence(numpy, cell.project(numpy, x), zeros)
         assert isinstance(output, np.ndarray), f"on NumPy the output is a {type(output).__name__}"
         assert output.dtype == np.float32, f"on NumPy float32 becomes {output.dtype}"
         _same(output, whole, "the equation on NumPy, and on PyTorch")
@@ -166,7 +171,8 @@ def _run(cell: Cell, p: Any, x: Any, state: Any) -> tuple[Any, Any]:
 
     if isinstance(cell, ModuleCell):
         return cell.run(p, x, state, training=False)
-    return scan(cell, p, cell.project(p, x), cell.initial_state(x.shape[1], torch.zeros) if state is None else state)
+    state = cell.initial_state(x.shape[1], torch.zeros) if state is None else state
+    return cell.sequence(p, cell.project(p, x), state)
 
 
 def _check_normalized(model: LanguageModel) -> None:

@@ -73,6 +73,20 @@ class Cell:
         """One time step: z (batch, …) and the state -> output (batch, output), new state."""
         raise NotImplementedError
 
+    def sequence(self, p: Parameters, z: Array, state: Any) -> tuple[Array, Any]:
+        """All time steps: z (time, batch, …) and the state -> outputs (time, batch, output), the last state.
+
+        The same as ``step`` by ``step``; a cell overrides it where all steps can be computed at once.
+        """
+        if len(z) == 1:  # one token after the other: nothing to stack
+            output, state = self.step(p, z[0], state)
+            return output[None], state
+        outputs = []
+        for now in z:
+            output, state = self.step(p, now, state)
+            outputs.append(output)
+        return ops.stack(outputs), state
+
     def initial_state(self, batch: int, zeros: Callable[[tuple[int, ...]], Array]) -> Any:
         """The state before the first step; ``zeros(shape)`` makes an array of the right kind."""
         return zeros((batch, self.hidden_size))
@@ -88,15 +102,3 @@ class Cell:
         """The weights as ``kernel`` takes them: input and hidden matrices, (gates, input) and (gates, hidden),
         then their two biases, (gates,)."""
         return p.W.t(), p.U.t(), p.b, p.b.new_zeros(p.b.shape)
-
-
-def scan(cell: Cell, p: Parameters, z: Array, state: Any) -> tuple[Array, Any]:
-    """The cell over a sequence: z (time, batch, …) -> outputs (time, batch, output), the last state."""
-    if len(z) == 1:  # one token after the other: nothing to stack
-        output, state = cell.step(p, z[0], state)
-        return output[None], state
-    outputs = []
-    for step in z:
-        output, state = cell.step(p, step, state)
-        outputs.append(output)
-    return ops.stack(outputs), state

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from revgen import ops
-from revgen.cells.cell import Cell, scan
+from revgen.cells.cell import Cell
 from revgen.errors import OptionError
 from revgen.language_model import Weights
 from revgen.ops import Array
@@ -127,7 +127,7 @@ class Stack:
     def run(self, p: SimpleNamespace, i: int, x: Array, state: Any, tokens: Array) -> tuple[Array, Any]:
         """Layer i over a sequence: (time, batch, input), state -> (time, batch, output), state."""
         cell, q = self.cells[i], p.layers[i]
-        return scan(cell, q, cell.project(q, self.norm(p, i, x)), state)
+        return cell.sequence(q, cell.project(q, self.norm(p, i, x)), state)
 
     def drop(self, x: Array) -> Array:
         """Where training leaves out channels; nothing elsewhere."""
@@ -157,7 +157,7 @@ class Tabulated(Stack):
     def run(self, p: SimpleNamespace, i: int, x: Array, state: Any, tokens: Array) -> tuple[Array, Any]:
         if i > 0:
             return super().run(p, i, x, state, tokens)
-        return scan(self.cells[0], p.layers[0], self.table[tokens], state)
+        return self.cells[0].sequence(p.layers[0], self.table[tokens], state)
 
 
 def make_cell(name: str, input_size: int, hidden_size: int, options: Mapping[str, Any]) -> Cell:
