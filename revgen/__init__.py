@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 _ROOMS = {
     "revgen.zoo": ("ModelInfo", "ModelTable", "create", "list_models", "load", "models"),
+    "revgen.models.mixture": ("Mixture", "mix"),
     "revgen.registry": ("register_cell", "register_model", "register_tokenizer"),
     "revgen.cells": ("Cell",),
     "revgen.language_model": ("LanguageModel",),
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
     from revgen.evaluation.likelihood import Evaluation as Evaluation, Score as Score
     from revgen.generation.sampler import Sampling as Sampling
     from revgen.language_model import LanguageModel as LanguageModel
+    from revgen.models.mixture import Mixture as Mixture, mix as mix
     from revgen.registry import (
         register_cell as register_cell,
         register_model as register_model,

@@ -147,6 +147,10 @@ def _add_reading(command: argparse.ArgumentParser) -> None:
     command.add_argument("--errors", choices=["raise", "skip"], default="raise", help="what to do with bad lines")
 
 
+def _texts(options: argparse.Namespace) -> list[Path]:
+    return [Path(name) for name in options.texts]  # as strings, names of files that are not there would be texts
+
+
 def _reading(options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(options, name) for name in ("field", "documents", "errors")}
 
@@ -208,7 +212,7 @@ def _fit(options: argparse.Namespace) -> None:
         Path(options.out).mkdir(parents=True, exist_ok=True)  # before the work, not after it
     except OSError as error:
         raise CheckpointError(f"--out {options.out}: {error.strerror or error}") from None
-    history = model.to(options.device).fit(options.texts, valid, **given, **_reading(options))
+    history = model.to(options.device).fit(_texts(options), valid, **given, **_reading(options))
     directory = model.save(options.out)
     if options.json:
         print(json.dumps({"directory": str(directory), "notes": history.notes, "epochs": history.to_dicts()}, indent=2))
@@ -220,7 +224,7 @@ def _fit(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from revgen.zoo import load
 
-    evaluation = load(options.model, device=options.device).evaluate(options.texts, **_reading(options))
+    evaluation = load(options.model, device=options.device).evaluate(_texts(options), **_reading(options))
     print(json.dumps(evaluation.to_dict(), indent=2) if options.json else evaluation)
 
 

@@ -11,7 +11,7 @@ import difflib
 import importlib
 import pkgutil
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any, Generic, TypeVar
 
@@ -87,6 +87,9 @@ class Registry(Generic[T]):
         self._load()
         load_plugins()
         return sorted(self._entries)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
 
     def unregister(self, name: str) -> None:
         """Forget a name, as tests and notebooks do."""

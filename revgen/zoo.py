@@ -16,7 +16,7 @@ from typing import Any
 from revgen.cells import Cell
 from revgen.errors import CheckpointError, OptionError, UnknownModelError
 from revgen.language_model import LanguageModel, read_config
-from revgen.registry import architectures, cells, load_plugins, matching, tokenizers, unknown
+from revgen.registry import Registry, architectures, cells, load_plugins, matching, tokenizers, unknown
 from revgen.tables import to_frame, to_text
 from revgen.tokenizers import Tokenizer
 
@@ -153,7 +153,7 @@ def _is_architecture(name: str) -> bool:
 
 def _is_model(name: str) -> bool:
     architecture, _, level = name.rpartition("-")
-    return _is_architecture(architecture) and level in (architecture_class(architecture).levels or tokenizers)
+    return _is_architecture(architecture) and level in _levels(architecture)
 
 
 def _cell_options(architecture: str, given: Iterable[str]) -> list[str]:
@@ -166,12 +166,13 @@ def _architectures() -> list[str]:
     return sorted({*architectures.names(), *cells.names()})
 
 
+def _levels(architecture: str) -> Registry[Any] | tuple[str, ...]:
+    levels = architecture_class(architecture).levels
+    return tokenizers if levels is None else levels
+
+
 def _names() -> list[str]:
-    return [
-        f"{architecture}-{level}"
-        for architecture in _architectures()
-        for level in architecture_class(architecture).levels or tokenizers.names()
-    ]
+    return [f"{architecture}-{level}" for architecture in _architectures() for level in _levels(architecture)]
 
 
 def _pretrained() -> set[str]:

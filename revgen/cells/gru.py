@@ -22,6 +22,7 @@ class GRU(Cell):
     """
 
     kernel = "gru"
+    function = staticmethod(tanh)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         gates = 3 * self.hidden_size
@@ -34,7 +35,7 @@ class GRU(Cell):
         xr, xu, xn = split(z, 3)
         hr, hu, hn = split(h @ p.U + p.c, 3)  # each (batch, hidden)
         r, u = sigmoid(xr + hr), sigmoid(xu + hu)
-        n = tanh(xn + r * hn)
+        n = self.function(xn + r * hn)
         h = n + u * (h - n)
         return h, h
 

@@ -24,6 +24,7 @@ class LSTM(Cell):
     """
 
     kernel = "lstm"
+    function = staticmethod(tanh)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         gates = 4 * self.hidden_size
@@ -37,9 +38,9 @@ class LSTM(Cell):
         z = z + h @ p.U
         gates = 3 * self.hidden_size
         i, f, o = split(sigmoid(z[..., :gates]), 3)  # each (batch, hidden)
-        g = tanh(z[..., gates:])
+        g = self.function(z[..., gates:])
         c = f * c + i * g
-        h = o * tanh(c)
+        h = o * self.function(c)
         return h, (h, c)
 
     def kernel_weights(self, p: Parameters) -> Sequence[Array]:

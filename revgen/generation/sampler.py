@@ -71,10 +71,12 @@ class Sampling:
             least = np.partition(logits, -self.top_k, axis=-1)[:, -self.top_k, None]
             logits = np.where(logits < least, -np.inf, logits)
         p: Floats = softmax(logits)
-        if self.top_p is not None:
+        if self.top_p is not None and self.top_p < 1:
             order = np.argsort(-p, axis=-1, kind="stable")
             ordered = np.take_along_axis(p, order, -1)
-            kept = np.cumsum(ordered, -1) - ordered < self.top_p  # what lies before it is not enough yet
+            kept = (
+                np.cumsum(ordered, -1, dtype=np.float64) - ordered < self.top_p
+            )  # what lies before it is not enough yet
             np.put_along_axis(p, order, ordered * kept, -1)
         if self.min_p is not None:
             p[p < self.min_p * p.max(-1, keepdims=True)] = 0

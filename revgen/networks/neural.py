@@ -101,7 +101,7 @@ class NeuralModel(LanguageModel):
         batch_size: int | None = None,
         sequence_length: int = 100,
         learning_rate: float | None = None,
-        weight_decay: float = 0.05,
+        weight_decay: float = 0.2,
         patience: int | None = 5,
         seed: int = 0,
         extend_vocabulary: bool = False,
@@ -126,7 +126,7 @@ class NeuralModel(LanguageModel):
             max_seconds: a budget that the schedule of the learning rate is fitted to, validation included.
             batch_size: rows of text read side by side; chosen from the size of the corpus where not given.
             sequence_length: tokens that gradients reach back over, about: drawn anew for each step.
-            learning_rate: the peak of a one-cycle schedule, for AdamW; 8e-3 for new weights, 2e-3 for fitted ones
+            learning_rate: the peak of a one-cycle schedule, for AdamW; 1e-2 for new weights, 2e-3 for fitted ones
                 where not given.
             weight_decay: of the matrices, decoupled.
             patience: stop after so many epochs without a better one; None: never.

@@ -37,7 +37,7 @@ class RecurrentConfig:
     hidden_size: int = 256
     num_layers: int = 2
     embedding_size: int | None = None
-    dropout: float = 0.2
+    dropout: float = 0.3
     residual: bool = True
     layer_norm: bool = True
     tie_embeddings: bool = True

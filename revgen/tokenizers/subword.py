@@ -55,7 +55,7 @@ class SubwordTokenizer(Tokenizer):
         self._byte_ids = [self._pieces.piece_to_id(f"<0x{byte:02X}>") for byte in range(BYTES)]
 
     @classmethod
-    def train(cls, texts: Iterable[str], *, vocab_size: int = 2_000, sentences: int = 100_000) -> Self:
+    def train(cls, texts: Iterable[str], *, vocab_size: int = 2_000, sentences: int = 50_000) -> Self:
         """Learn at most ``vocab_size`` pieces from at most ``sentences`` lines, drawn by chance.
 
         The 256 byte pieces and the special tokens are part of ``vocab_size``; a small text gives fewer.
@@ -83,6 +83,7 @@ class SubwordTokenizer(Tokenizer):
             "num_threads": 1,  # more threads add up in another order: not the same pieces every time
             "minloglevel": 2,
         }
+        sentencepiece.set_random_generator_seed(0)  # its own would draw other lines in each process
         try:
             sentencepiece.SentencePieceTrainer.train(sentence_iterator=_sentences(texts), model_writer=model, **options)
         except (RuntimeError, OSError) as error:

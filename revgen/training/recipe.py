@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from revgen.generation.sampler import check, number, whole
 
 WARM_UP = 0.1
-NEW, FINE_TUNED = 8e-3, 2e-3
+NEW, FINE_TUNED = 1e-2, 2e-3
 DEFAULT_EPOCHS = 10
 
 
@@ -21,7 +21,7 @@ class Recipe:
     batch_size: int | None = None
     sequence_length: int = 100
     learning_rate: float | None = None
-    weight_decay: float = 0.05
+    weight_decay: float = 0.2
     clip: float = 1.0
     patience: int | None = None
     seed: int = 0

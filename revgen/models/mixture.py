@@ -1,0 +1,205 @@
+"""Mixtures: several models that share a tokenizer vote on each token.
+
+    p(w | h) = Σ_i λ_i p_i(w | h)
+
+The weights λ are given, or learnt on held-out text by expectation maximization: each step sets them to the share of
+the tokens that each model is responsible for (Jelinek & Mercer 1980). A model that counts and one that is trained
+err in different places, so their mixture is better than both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from revgen.errors import OptionError, VocabularyError
+from revgen.language_model import LanguageModel, Weights
+from revgen.ops import log_softmax
+from revgen.registry import register_model
+
+if TYPE_CHECKING:
+    from revgen.training.history import History
+
+STEPS, TOLERANCE = 1000, 1e-7
+
+
+@dataclass(frozen=True)
+class MixtureConfig:
+    """The architecture and configuration of each model, and the weight of each in the mixture."""
+
+    models: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    shares: Sequence[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not self.models or len(self.models) != len(self.shares):
+            raise OptionError(f"a mixture needs a weight for each of its models, not {len(self.shares)} weights")
+        numbers = all(isinstance(share, int | float) and 0 <= share <= 1 for share in self.shares)
+        if not numbers or abs(sum(self.shares) - 1) > 1e-6:
+            raise OptionError(f"weights must be 0 or more and sum to 1, not {list(self.shares)!r}")
+
+
+@register_model("mixture")
+class Mixture(LanguageModel):
+    """An interpolation of models that share a tokenizer; made by ``revgen.mix``."""
+
+    Config = MixtureConfig
+    levels: ClassVar[tuple[str, ...] | None] = ()  # not made by name
+
+    def __init__(self, *args: Any, models: Sequence[LanguageModel] = (), **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.models = list(models) or [self._empty(part) for part in self.config.models]
+
+    def _empty(self, part: Mapping[str, Any]) -> LanguageModel:
+        from revgen.zoo import architecture_class
+
+        model_class = architecture_class(part["architecture"])
+        return model_class(part["architecture"], self.level, model_class.Config(**part["config"]), self.tokenizer)
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """The weight of each model, (models,)."""
+        return np.array(self.config.shares, float)
+
+    def fit(
+        self,
+        texts: Any,
+        valid: Any = None,
+        *,
+        progress: bool = True,
+        field: str = "text",
+        documents: str = "file",
+        errors: str = "raise",
+    ) -> History:
+        """Learn the weights on text that none of the models has seen; the models stay as they are.
+
+        ``texts`` and the last three are what ``revgen.read`` takes; ``valid`` is text to validate on.
+        """
+        from revgen.corpus import read
+        from revgen.corpus.tokens import tokenize
+        from revgen.training.history import Epoch, History
+
+        began = time.perf_counter()
+        tokens = tokenize(read(texts, field=field, documents=documents, errors=errors), self.tokenizer)
+        given = self._given([np.asarray(ids) for ids in tokens.documents()])
+        shares, nats = learn_shares(np.concatenate([parts for _, parts in given], 1), self.shares)
+        self.config = dataclasses.replace(self.config, shares=shares.tolist())
+        seconds = time.perf_counter() - began
+        figures: dict[str, Any] = {}
+        if valid is not None:
+            evaluation = self.evaluate(valid, field=field, documents=documents, errors=errors)
+            figures = {name: getattr(evaluation, name) for name in ("nats_per_char", "bits_per_char", "perplexity")}
+        epoch = Epoch(1, nats, 0.0, len(tokens) / seconds, seconds, **figures, best=True)
+        names = ", ".join(f"{m.name} {share:.3f}" for m, share in zip(self.models, shares, strict=True))
+        history = History([epoch], notes=[f"weights: {names}"])
+        if progress:
+            from revgen.training.progress import Progress
+
+            Progress(shown=True).say(history.notes[0])
+        return history
+
+    def _given(self, sequences: list[NDArray[Any]]) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Yield (index, the log-probability that each model gives to each token, (models, tokens))."""
+        parts = [dict(model.logprobs(sequences)) for model in self.models]
+        for i in range(len(sequences)):
+            yield i, np.stack([part[i] for part in parts])
+
+    def logprobs(self, sequences: list[NDArray[Any]]) -> Iterator[tuple[int, NDArray[np.floating[Any]]]]:
+        for i, given in self._given(sequences):
+            yield i, mixed(given, self.shares[:, None])
+
+    def initial_state(self, batch: int) -> Any:
+        return tuple(model.initial_state(batch) for model in self.models)
+
+    def forward(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
+        parts, states = zip(*(m.forward(tokens, s) for m, s in zip(self.models, state, strict=True)), strict=True)
+        given = np.stack([log_softmax(part) for part in parts])  # (models, time, batch, vocab)
+        return mixed(given, self.shares[:, None, None, None]), states
+
+    def to(self, device: str) -> Self:
+        for model in self.models:
+            model.to(device)
+        self.device = device
+        return self
+
+    @property
+    def weights(self) -> Weights:
+        return {f"{i}.{name}": array for i, m in enumerate(self.models) for name, array in m.weights.items()}
+
+    @weights.setter
+    def weights(self, weights: Weights) -> None:
+        for model, part in zip(self.models, self._parts(weights), strict=True):
+            model.weights = part
+
+    @property
+    def fitted(self) -> bool:
+        return all(model.fitted for model in self.models)
+
+    def _parts(self, weights: Weights) -> list[Weights]:
+        prefixes = [f"{i}." for i in range(len(self.models))]
+        return [{n.removeprefix(p): array for n, array in weights.items() if n.startswith(p)} for p in prefixes]
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {f"{i}.{name}": s for i, model in enumerate(self.models) for name, s in model.weight_shapes().items()}
+
+    def misfit(self, arrays: Weights) -> str | None:
+        for model, part in zip(self.models, self._parts(arrays), strict=True):
+            if problem := model.misfit(part):
+                return f"{model.name}: {problem}"
+        return None
+
+
+def mix(models: Sequence[LanguageModel], weights: Sequence[float] | None = None) -> Mixture:
+    """Interpolate fitted models that share a tokenizer, with these weights, or equal ones until ``fit`` learns them.
+
+    Raises VocabularyError where a tokenizer is another one, OptionError for weights that do not sum to 1.
+    """
+    if not models:
+        raise OptionError("a mixture needs at least one model")
+    first = models[0]
+    for model in models:
+        if model.tokenizer != first.tokenizer:
+            raise VocabularyError(
+                f"{model.name} has another tokenizer than {first.name}: make it with "
+                f"revgen.create({model.name!r}, tokenizer=first.tokenizer)"
+            )
+    parts = [{"architecture": m.architecture, "config": dataclasses.asdict(m.config)} for m in models]
+    shares = [1 / len(models)] * len(models) if weights is None else [float(weight) for weight in weights]
+    return Mixture("mixture", first.level, MixtureConfig(parts, shares), first.tokenizer, models=models)
+
+
+def learn_shares(given: NDArray[Any], shares: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """The weights that make text likeliest, and its nats per token with them.
+
+    ``given`` are the log-probabilities of each model for each token, (models, tokens); ``shares`` where to begin.
+    """
+    likelihoods = np.exp(given - _highest(given))
+    shares = np.maximum(shares, 1e-6)
+    for _ in range(STEPS):
+        joint = shares[:, None] * likelihoods
+        new = (joint / joint.sum(0)).mean(1)
+        done = np.abs(new - shares).max() < TOLERANCE
+        shares = new
+        if done:
+            break
+    shares /= shares.sum()
+    return shares, -float(mixed(given, shares[:, None]).mean())
+
+
+def mixed(given: NDArray[Any], shares: NDArray[np.float64]) -> NDArray[Any]:
+    """log Σ_i λ_i exp(given_i) over the first axis."""
+    highest = _highest(given)
+    with np.errstate(divide="ignore"):
+        logarithm: NDArray[Any] = np.log((shares * np.exp(given - highest)).sum(0)) + highest
+    return logarithm
+
+
+def _highest(given: NDArray[Any]) -> NDArray[Any]:
+    """The largest over the first axis; 0 where that is the logarithm of 0."""
+    highest: NDArray[Any] = given.max(0)
+    return np.where(np.isfinite(highest), highest, 0)
