@@ -141,5 +141,16 @@ cells: Registry[Any] = Registry("cell", "revgen.cells", ("shapes", "project", "s
 tokenizers: Registry[Any] = Registry("tokenizer level", "revgen.tokenizers", ("train", "encode", "decode"), joiner="")
 
 register_model = architectures.register
-register_cell = cells.register
 register_tokenizer = tokenizers.register
+
+
+def register_cell(name: str, *, replace: bool = False) -> Callable[[T], T]:
+    """``Registry.register`` for a cell; its name becomes an architecture's, and so must not be one already."""
+
+    def enter(value: T) -> T:
+        built_in = getattr(value, "__module__", "").startswith(f"{cells.package}.")
+        if not built_in and architectures.at_hand(name):
+            raise RegistrationError(f"the cell {name!r} would be hidden by the architecture of that name")
+        return cells.register(name, replace=replace)(value)
+
+    return enter

@@ -10,7 +10,7 @@ import pytest
 
 import revgen
 from revgen.cli import main
-from revgen.registry import cells
+from revgen.registry import architectures, cells
 from revgen.testing import check_cell
 
 ROOT = Path(__file__).parent.parent
@@ -56,6 +56,7 @@ def test_the_python_of_the_docs_runs() -> None:
     check_cell("torch-gru")
     for name in ("leaky", "torch-gru"):
         cells.unregister(name)
+    architectures.unregister("unigram")
 
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:

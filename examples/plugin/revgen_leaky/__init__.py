@@ -1,0 +1,34 @@
+"""A leaky integrator as a plug-in: ``pip install`` this package, and ``leaky-char`` is one of revgen's models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import revgen
+from revgen.ops import sigmoid, tanh
+
+
+@revgen.register_cell("leaky")
+class Leaky(revgen.Cell):
+    """c' = a c + (1 - a) x W and h' = tanh(c' + h U), with a learnt share a for each channel."""
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {
+            "W": (self.input_size, self.hidden_size),
+            "U": (self.hidden_size, self.hidden_size),
+            "a": (self.hidden_size,),
+        }
+
+    def project(self, p: Any, x: Any) -> Any:
+        return x @ p.W
+
+    def step(self, p: Any, z: Any, state: Any) -> tuple[Any, Any]:
+        h, c = state
+        share = sigmoid(p.a)
+        c = share * c + (1 - share) * z
+        h = tanh(c + h @ p.U)
+        return h, (h, c)
+
+    def initial_state(self, batch: int, zeros: Callable[[tuple[int, ...]], Any]) -> Any:
+        return zeros((batch, self.hidden_size)), zeros((batch, self.hidden_size))
