@@ -10,6 +10,8 @@ import codecs
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from random import Random
 from typing import Any, Self
 
 import numpy as np
@@ -19,7 +21,7 @@ from revgen.registry import register_tokenizer
 from revgen.tokenizers.tokenizer import SPECIALS, Ids, Tokenizer, at_least
 
 SPACE = "▁"  # what SentencePiece writes for a space
-SENTENCE = 4000  # bytes: SentencePiece passes over longer ones
+SENTENCE = 500  # characters
 BYTES = 256
 PROBE = "  a \U0010ffff\n "
 
@@ -63,7 +65,7 @@ class SubwordTokenizer(Tokenizer):
         import sentencepiece
 
         at_least("vocab_size", vocab_size, BYTES + len(SPECIALS) + 1)
-        at_least("sentences", sentences, 101)  # the least that SentencePiece takes
+        at_least("sentences", sentences, 1)
         model = io.BytesIO()
         options: dict[str, Any] = {
             "model_type": "unigram",
@@ -78,14 +80,13 @@ class SubwordTokenizer(Tokenizer):
             "bos_id": Tokenizer.start,
             "eos_id": Tokenizer.end,
             "unk_id": Tokenizer.unknown,
-            "input_sentence_size": sentences,
-            "max_sentence_length": SENTENCE * 2,
+            "max_sentence_length": SENTENCE * 4,  # bytes: SentencePiece passes over longer ones
             "num_threads": 1,  # more threads add up in another order: not the same pieces every time
             "minloglevel": 2,
         }
-        sentencepiece.set_random_generator_seed(0)  # its own would draw other lines in each process
         try:
-            sentencepiece.SentencePieceTrainer.train(sentence_iterator=_sentences(texts), model_writer=model, **options)
+            lines = iter(_sample(_sentences(texts), sentences))
+            sentencepiece.SentencePieceTrainer.train(sentence_iterator=lines, model_writer=model, **options)
         except (RuntimeError, OSError) as error:
             raise CorpusError(f"SentencePiece could not learn {vocab_size} pieces from this text: {error}") from None
         return cls(model.getvalue())
@@ -131,5 +132,16 @@ def _sentences(texts: Iterable[str]) -> Iterator[str]:
     """The lines of the texts, cut to a length that SentencePiece takes."""
     for text in texts:
         for line in _surrogate.sub("", text).replace("\0", "").split("\n"):
-            for start in range(0, len(line), SENTENCE // 4):
-                yield line[start : start + SENTENCE // 4]
+            for start in range(0, len(line), SENTENCE):
+                yield line[start : start + SENTENCE]
+
+
+def _sample(lines: Iterator[str], count: int) -> list[str]:
+    """At most ``count`` lines, each with the same chance; SentencePiece would draw others in each process."""
+    random = Random(0)
+    kept = list(islice(lines, count))
+    for number, line in enumerate(lines, count + 1):
+        place = random.randrange(number)
+        if place < count:
+            kept[place] = line
+    return kept
