@@ -48,8 +48,7 @@ def train(name: str, options: argparse.Namespace) -> None:
     model = revgen.create(name, **recipe["create"])
     print(model.fit(options.train, options.valid, sample="the ", **settings))
 
-    figures = {Path(path).stem: model.evaluate(path) for path in [options.valid, *options.also]}
-    first = figures[Path(options.valid).stem]
+    first = model.evaluate(options.valid)
     model.metadata |= {
         "licence": "MIT",
         "language": "en",
@@ -58,7 +57,7 @@ def train(name: str, options: argparse.Namespace) -> None:
         "natural case: it ships with revgen, to play with and to fine-tune.",
         "data": options.data,
         "evaluation": {"nats_per_char": first.nats_per_char, "bits_per_char": first.bits_per_char}
-        | {f"nats_per_char on {stem}": figure.nats_per_char for stem, figure in figures.items()},
+        | {f"nats_per_char on {Path(path).stem}": model.evaluate(path).nats_per_char for path in options.also},
         "samples": [model.generate(p, temperature=0.7, max_tokens=300, seed=1) for p in PROMPTS],
     }
     directory = options.out / name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ def card(model: LanguageModel) -> str:
         f'model = revgen.load("{known.get("load_as", "path/to/this/directory")}")\n'
         'print(model.generate("the ", temperature=0.7))\n```',
     ]
+    configuration = {name: value for name, value in dataclasses.asdict(model.config).items() if value is not None}
+    parts += ["## Configuration", _shown(configuration)]
     for title, key in (("Data", "data"), ("Training", "training"), ("Evaluation", "evaluation")):
         if key in known:
             parts += [f"## {title}", _shown(known[key])]
@@ -37,13 +40,15 @@ def card(model: LanguageModel) -> str:
 def _shown(value: Any) -> str:
     if not isinstance(value, dict):
         return str(value)
-    rows = [f"| {name} | {_figure(item)} |" for name, item in value.items() if item not in (None, [])]
+    rows = [f"| {name} | {_figure(item)} |" for name, item in value.items() if item not in (None, [], {})]
     return "\n".join(["| | |", "|---|---|", *rows])
 
 
 def _figure(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+        return f"{value:.5g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, list):
         return "; ".join(map(str, value))
     return f"{value:,}" if isinstance(value, int) else str(value)
