@@ -23,6 +23,7 @@ _ROOMS = {
     "revgen.tokenizers": ("Tokenizer",),
     "revgen.corpus": ("Corpus", "read"),
     "revgen.generation.sampler": ("Sampling",),
+    "revgen.evaluation.compare": ("Comparison", "compare"),
     "revgen.evaluation.likelihood": ("Evaluation", "Score"),
     "revgen.training.history": ("Epoch", "History"),
     "revgen.errors": (
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
         UnknownModelError as UnknownModelError,
         VocabularyError as VocabularyError,
     )
+    from revgen.evaluation.compare import Comparison as Comparison, compare as compare
     from revgen.evaluation.likelihood import Evaluation as Evaluation, Score as Score
     from revgen.generation.sampler import Sampling as Sampling
     from revgen.language_model import LanguageModel as LanguageModel

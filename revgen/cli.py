@@ -37,6 +37,10 @@ EXAMPLES = {
     "evaluate": """examples:
   revgen evaluate lstm-char held_out.txt
   revgen evaluate my-model posts.csv --field body --json""",
+    "compare": """examples:
+  revgen compare reviews.txt --epochs 3 --out report
+  revgen compare posts.jsonl --field body --models kneser-ney-char:order=8 gru-char lstm-char:hidden_size=128 \\
+    --max-seconds 60 --valid held_out.txt --prompt "the " --out report""",
 }
 
 
@@ -111,6 +115,7 @@ def parser() -> Parser:
     generate.add_argument("--min-p", type=float, help="draw among tokens this likely, measured by the likeliest")
     generate.add_argument("--repetition-penalty", type=float, default=1.0, help="above 1: avoid what was said")
     generate.add_argument("--stop", action="append", help="end before this string; can be given again")
+    generate.add_argument("--label", help="write for this label, with a model that was fitted with labels")
     generate.add_argument("--seed", type=int, help="the same seed gives the same text")
     generate.add_argument("--device", default="cpu", help='"cpu" (default), "cuda", …')
 
@@ -119,6 +124,7 @@ def parser() -> Parser:
     fit.add_argument("texts", nargs="+", help="files or directories: .txt .csv .tsv .jsonl .parquet, and .gz of each")
     fit.add_argument("--out", required=True, help="the directory to save the model in")
     fit.add_argument("--valid", help="the share to hold out for validation, or a file")
+    fit.add_argument("--labels", metavar="FIELD", help="the column or JSON field with a label of each document")
     fit.add_argument("--epochs", type=int, help="passes over the text (default: 10)")
     fit.add_argument("--max-seconds", type=float, help="a budget of time")
     fit.add_argument("--batch-size", type=int, help="rows of text side by side (default: by the corpus)")
@@ -136,8 +142,23 @@ def parser() -> Parser:
     evaluate = command("evaluate", _evaluate, "measure how well a model predicts text")
     evaluate.add_argument("model", help=MODEL)
     evaluate.add_argument("texts", nargs="+", help="files or directories, as for fit")
+    evaluate.add_argument("--labels", metavar="FIELD", help="the column or JSON field with a label of each document")
     evaluate.add_argument("--device", default="cpu", help='"cpu" (default), "cuda", …')
     _add_reading(evaluate)
+
+    compare = command("compare", _compare, "train several models on the same text and put them side by side")
+    compare.add_argument("texts", nargs="+", metavar="CORPUS", help="files or directories, as for fit")
+    compare.add_argument("--models", nargs="+", metavar="NAME[:OPTION=VALUE,…]", help="new models, with their options")
+    compare.add_argument("--out", help="the directory to write report.html, report.md and report.json in")
+    compare.add_argument("--valid", default="0.1", help="the share to hold out, or a file (default: 0.1)")
+    compare.add_argument("--epochs", type=int, help="the budget of each model: passes over the text (default: 10)")
+    compare.add_argument("--max-seconds", type=float, help="the budget of each model: time")
+    compare.add_argument("--prompt", default="the ", help='what the samples go on from (default: "the ")')
+    compare.add_argument("--max-tokens", type=int, default=300, help="the longest sample (default: 300)")
+    compare.add_argument("--temperature", type=float, default=1.0, help="of the samples (default: 1)")
+    compare.add_argument("--max-order", type=int, default=10, help="of the curve over n-gram orders; 0: no curve")
+    compare.add_argument("--seed", type=int, default=0, help="of split, training and samples (default: 0)")
+    _add_reading(compare)
     return top
 
 
@@ -177,7 +198,7 @@ def _generate(options: argparse.Namespace) -> None:
     from revgen.zoo import load
 
     model = load(options.model, device=options.device)
-    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_tokens", "stop", "seed")
+    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_tokens", "stop", "seed", "label")
     settings: dict[str, Any] = {name: getattr(options, name) for name in names}
     if options.json or options.n != 1:
         texts = model.generate(options.prompt, n=options.n, **settings)
@@ -200,7 +221,7 @@ def _fit(options: argparse.Namespace) -> None:
         raise OptionError(f"--set is for a new model; {options.model} has its configuration")
     else:
         model = load(options.model)
-    names = ("epochs", "max_seconds", "batch_size", "sequence_length", "learning_rate", "patience", "seed")
+    names = ("labels", "epochs", "max_seconds", "batch_size", "sequence_length", "learning_rate", "patience", "seed")
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
     given |= {
         name: value for name in ("checkpoint", "resume", "extend_vocabulary") if (value := getattr(options, name))
@@ -208,10 +229,7 @@ def _fit(options: argparse.Namespace) -> None:
     if strange := [name for name in given if name not in inspect.signature(model.fit).parameters]:
         raise OptionError(f"{model.name} is not trained with --{strange[0].replace('_', '-')}")
     valid = _number(options.valid) if options.valid else None
-    try:
-        Path(options.out).mkdir(parents=True, exist_ok=True)  # before the work, not after it
-    except OSError as error:
-        raise CheckpointError(f"--out {options.out}: {error.strerror or error}") from None
+    _make_directory(options.out)
     history = model.to(options.device).fit(_texts(options), valid, **given, **_reading(options))
     directory = model.save(options.out)
     if options.json:
@@ -224,8 +242,33 @@ def _fit(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from revgen.zoo import load
 
-    evaluation = load(options.model, device=options.device).evaluate(_texts(options), **_reading(options))
+    evaluation = load(options.model, device=options.device).evaluate(
+        _texts(options), labels=options.labels, **_reading(options)
+    )
     print(json.dumps(evaluation.to_dict(), indent=2) if options.json else evaluation)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from revgen.evaluation.compare import MODELS, compare
+
+    names = ("epochs", "max_seconds", "prompt", "max_tokens", "temperature", "max_order", "seed")
+    settings: dict[str, Any] = {name: getattr(options, name) for name in names}
+    if options.out:
+        _make_directory(options.out)
+    valid = _number(options.valid)
+    comparison = compare(_texts(options), options.models or MODELS, valid=valid, **settings, **_reading(options))
+    print(comparison.to_json() if options.json else comparison)
+    if options.out:
+        directory = comparison.save(options.out)
+        print(f"saved: {directory / 'report.html'}", file=sys.stderr)
+
+
+def _make_directory(name: str) -> None:
+    """Before the work, not after it."""
+    try:
+        Path(name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"--out {name}: {error.strerror or error}") from None
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -48,6 +48,9 @@ class LanguageModel(ABC):
     Config: ClassVar[type[Any]]
     levels: ClassVar[tuple[str, ...] | None] = None
     """The tokenizer levels that the architecture makes sense for; None: all."""
+    takes_labels: ClassVar[bool] = False
+    """Whether the architecture can be conditioned on labels. Then its ``Config`` has ``labels``, which ``fit`` fills
+    in, and the ids that ``forward`` reads may carry one (``corpus.tokens.shift``)."""
 
     def __init__(
         self,
@@ -196,6 +199,7 @@ class LanguageModel(ABC):
         max_tokens: int = 300,
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
+        label: str | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> str: ...
 
@@ -208,6 +212,7 @@ class LanguageModel(ABC):
         max_tokens: int = 300,
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
+        label: str | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> list[str]: ...
 
@@ -219,19 +224,23 @@ class LanguageModel(ABC):
         max_tokens: int = 300,
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
+        label: str | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> str | list[str]:
         """The prompt and its continuation; for ``n`` > 1 a list of ``n`` of them.
 
         The text ends where the model ends the document, before the first of the ``stop`` strings, or
-        after ``max_tokens`` tokens. The same ``seed`` gives the same text. ``temperature``, ``top_k``,
+        after ``max_tokens`` tokens. The same ``seed`` gives the same text. ``label`` is one of ``labels``, for models
+        that were fitted with them. ``temperature``, ``top_k``,
         ``top_p``, ``min_p`` and ``repetition_penalty`` are described at ``revgen.Sampling``.
         Raises OptionError for a value outside its range, before anything is drawn.
         """
         from revgen.generation.decoding import decode
         from revgen.generation.sampler import Sampling
 
-        pieces = decode(self, prompt, Sampling(**sampling), n=n, max_tokens=max_tokens, stop=stop, seed=seed)
+        pieces = decode(
+            self, prompt, Sampling(**sampling), n=n, max_tokens=max_tokens, stop=stop, seed=seed, label=label
+        )
         texts = [[prompt] for _ in range(n)]
         for row, piece in pieces:
             texts[row].append(piece)
@@ -245,14 +254,34 @@ class LanguageModel(ABC):
         max_tokens: int = 300,
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
+        label: str | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> Iterator[str]:
         """What ``generate`` puts behind the prompt, piece by piece as it is drawn."""
         from revgen.generation.decoding import decode
         from revgen.generation.sampler import Sampling
 
-        pieces = decode(self, prompt, Sampling(**sampling), max_tokens=max_tokens, stop=stop, seed=seed)
+        pieces = decode(self, prompt, Sampling(**sampling), max_tokens=max_tokens, stop=stop, seed=seed, label=label)
         return (piece for _, piece in pieces)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that the model was fitted with."""
+        return tuple(getattr(self.config, "labels", ()))
+
+    def check_labels(self) -> None:
+        """Raise OptionError where the architecture cannot be conditioned on labels."""
+        if not self.takes_labels:
+            raise OptionError(f"{self.name} cannot be conditioned on labels")
+
+    def label_shift(self, label: str | None) -> int:
+        """What a label adds to the ids of its text (``corpus.tokens.shift``). Raises OptionError for one that there
+        is not."""
+        from revgen.corpus.tokens import shift
+
+        if label is not None:
+            self.check_labels()
+        return shift(label, self.labels, len(self.tokenizer))
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """The document's start and the ids of a prompt; warns once where the model does not know a character."""
@@ -266,23 +295,27 @@ class LanguageModel(ABC):
             )
         return [self.tokenizer.start, *ids]
 
-    def score(self, text: str) -> Score:
+    def score(self, text: str, *, label: str | None = None) -> Score:
         """The log-probability of each token of one document, then that of its end."""
         from revgen.evaluation.likelihood import score
 
-        return score(self, text)
+        return score(self, text, label)
 
     def evaluate(
-        self, texts: Any, *, field: str = "text", documents: str = "file", errors: str = "raise"
+        self, texts: Any, *, labels: Any = None, field: str = "text", documents: str = "file", errors: str = "raise"
     ) -> Evaluation:
         """How well the model predicts documents: nats and bits per character, perplexity per token.
 
-        ``texts`` is what ``revgen.read`` takes, and so are the other parameters.
+        ``texts`` is what ``revgen.read`` takes, and so are the other parameters; with ``labels``, each document is
+        predicted under its own.
         """
         from revgen.corpus import read
         from revgen.evaluation.likelihood import evaluate
 
-        return evaluate(self, read(texts, field=field, documents=documents, errors=errors))
+        if labels is not None:
+            self.check_labels()
+        corpus = read(texts, field=field, documents=documents, errors=errors, labels=labels)
+        return evaluate(self, corpus, () if labels is None else self.labels)
 
     # The model directory --------------------------------------------------------------------
 

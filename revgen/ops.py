@@ -16,6 +16,7 @@ Array: TypeAlias = Any
 """A NumPy array or a PyTorch tensor."""
 
 EPSILON = 1e-5
+PARTS = 1 << 24  # of a turn
 
 
 def _torch() -> Any:
@@ -79,6 +80,21 @@ def softmax(x: Array) -> Array:
     return x.softmax(-1)
 
 
+def logsumexp(x: Array) -> Array:
+    """log Σ exp(x) over the last axis."""
+    return np.logaddexp.reduce(x, -1) if isinstance(x, np.ndarray) else x.logsumexp(-1)
+
+
+def where(condition: Array, x: Array, y: float) -> Array:
+    """``x`` where a condition holds, and the number ``y`` elsewhere."""
+    return np.where(condition, x, x.dtype.type(y)) if isinstance(x, np.ndarray) else _torch().where(condition, x, y)
+
+
+def lower_triangle(x: Array, diagonal: int = 0) -> Array:
+    """The matrices of the last two axes with 0 above a diagonal."""
+    return np.tril(x, diagonal) if isinstance(x, np.ndarray) else x.tril(diagonal)
+
+
 def split(x: Array, parts: int) -> Sequence[Array]:
     """Equal parts of the last axis."""
     if isinstance(x, np.ndarray):
@@ -92,9 +108,9 @@ def stack(arrays: Sequence[Array]) -> Array:
     return np.stack(arrays) if isinstance(arrays[0], np.ndarray) else _torch().stack(arrays)
 
 
-def concatenate(arrays: Sequence[Array]) -> Array:
-    """Arrays joined along their last axis."""
-    return np.concatenate(arrays, -1) if isinstance(arrays[0], np.ndarray) else _torch().cat(arrays, -1)
+def concatenate(arrays: Sequence[Array], axis: int = -1) -> Array:
+    """Arrays joined along an axis, the last where not given."""
+    return np.concatenate(arrays, axis) if isinstance(arrays[0], np.ndarray) else _torch().cat(arrays, axis)
 
 
 def linear_scan(a: Array, b: Array, h: Array) -> Array:
@@ -128,12 +144,76 @@ def layer_norm(x: Array, scale: Array, shift: Array) -> Array:
     return _torch().nn.functional.layer_norm(x, scale.shape, scale, shift, EPSILON)
 
 
+def gelu(x: Array) -> Array:
+    """x times the normal distribution function of x, by its approximation with tanh (Hendrycks & Gimpel 2016)."""
+    if isinstance(x, np.ndarray):
+        y = x * x
+        y *= 0.044715
+        y += 1
+        y *= x
+        y *= (2 / np.pi) ** 0.5
+        np.tanh(y, out=y)
+        y += 1
+        y *= x
+        y *= 0.5
+        return y
+    return _torch().nn.functional.gelu(x, approximate="tanh")
+
+
+def arange(size: int, like: Array) -> Array:
+    """The whole numbers from 0 on, as an array of the kind and on the device of ``like``."""
+    return np.arange(size) if isinstance(like, np.ndarray) else _torch().arange(size, device=like.device)
+
+
+def running_maximum(x: Array) -> Array:
+    """The largest value so far along the last axis."""
+    return np.maximum.accumulate(x, -1) if isinstance(x, np.ndarray) else x.cummax(-1).values
+
+
+def attention(query: Array, key: Array, value: Array, mask: Array) -> Array:
+    """What each query takes from the values whose keys match it: softmax(query key' / √size) value, where ``mask``.
+
+    Queries are (batch, heads, time, size), keys and values (batch, heads, keys, size), and the mask can be spread over
+    (batch, heads, time, keys). (Vaswani et al. 2017, equation 1.)
+    """
+    if isinstance(query, np.ndarray):
+        scores = query * query.shape[-1] ** -0.5 @ key.swapaxes(-1, -2)
+        np.copyto(scores, -np.inf, where=~mask)
+        return softmax(scores) @ value
+    torch = _torch()
+    if not (query.device.type == "cpu" and torch.is_autocast_enabled("cpu")):
+        return torch.nn.functional.scaled_dot_product_attention(query, key, value, mask)
+    # The backward pass of that in bfloat16 takes a CPU twice as long as these.
+    scores = query * query.shape[-1] ** -0.5 @ key.swapaxes(-1, -2)
+    scores += torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, -torch.inf)
+    return softmax(scores) @ value
+
+
+def rotation(positions: Array, size: int) -> tuple[Array, Array]:
+    """Cosine and sine of the angles by which ``size`` channels in pairs are turned at each position: (…) ->
+    (…, size / 2), from 1 radian a position down to 1/10,000 (Su et al. 2021).
+
+    Angles are whole parts of a turn, so that those of high positions are as exact as those of low ones.
+    """
+    pairs = size // 2
+    speeds: Any = np.round(PARTS / (2 * np.pi) * 10_000.0 ** (-np.arange(pairs) / pairs)).astype(np.int64)
+    if not isinstance(positions, np.ndarray):
+        speeds = _torch().as_tensor(speeds, device=positions.device)
+    parts = positions[..., None] * speeds % PARTS
+    if isinstance(parts, np.ndarray):
+        angles = parts.astype(np.float32) * np.float32(2 * np.pi / PARTS)
+        return np.cos(angles), np.sin(angles)
+    angles = parts.float() * (2 * np.pi / PARTS)
+    return angles.cos(), angles.sin()
+
+
 def map_state(function: Callable[[Array], Array], state: Any) -> Any:
     """``function`` of every array in a state: an array, None, or a tuple, list or dict of states."""
     if state is None:
         return None
     if isinstance(state, tuple | list):
-        return type(state)([map_state(function, part) for part in state])
+        parts = [map_state(function, part) for part in state]
+        return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)  # a named tuple, or a plain one
     if isinstance(state, dict):
         return {name: map_state(function, part) for name, part in state.items()}
     return function(state)

@@ -131,7 +131,7 @@ def matching(names: Iterable[str], pattern: str | Iterable[str] = "*") -> list[s
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """The message for a name that is not known: it offers the nearest ones."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}"
     return f"there is no {kind} {name!r}; {hint}"
 
@@ -146,11 +146,12 @@ register_tokenizer = tokenizers.register
 
 def register_cell(name: str, *, replace: bool = False) -> Callable[[T], T]:
     """``Registry.register`` for a cell; its name becomes an architecture's, and so must not be one already."""
+    enter: Callable[[T], T] = cells.register(name, replace=replace)
 
-    def enter(value: T) -> T:
+    def enter_cell(value: T) -> T:
         built_in = getattr(value, "__module__", "").startswith(f"{cells.package}.")
         if not built_in and architectures.at_hand(name):
             raise RegistrationError(f"the cell {name!r} would be hidden by the architecture of that name")
-        return cells.register(name, replace=replace)(value)
+        return enter(value)
 
-    return enter
+    return enter_cell

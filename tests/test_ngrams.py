@@ -125,6 +125,12 @@ def test_a_sample_of_high_order_stands_in_the_text(reviews: list[str]) -> None:
     assert any(text in review for review in reviews)
 
 
+def test_where_only_an_unknown_character_followed_the_text_ends() -> None:
+    model = revgen.create("ngram-char", order=4, tokenizer={"min_count": 2})
+    model.fit(["aabbZ", "ab bba"], progress=False)
+    assert model.generate("aabb", seed=1) == "aabb"
+
+
 @pytest.mark.parametrize("order", [0, 21, 2.5, True])
 def test_an_order_that_there_is_not_is_an_error(order: object) -> None:
     with pytest.raises(revgen.OptionError, match="order"):

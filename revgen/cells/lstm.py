@@ -24,7 +24,6 @@ class LSTM(Cell):
     """
 
     kernel = "lstm"
-    function = staticmethod(tanh)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         gates = 4 * self.hidden_size
@@ -38,9 +37,9 @@ class LSTM(Cell):
         z = z + h @ p.U
         gates = 3 * self.hidden_size
         i, f, o = split(sigmoid(z[..., :gates]), 3)  # each (batch, hidden)
-        g = self.function(z[..., gates:])
+        g = tanh(z[..., gates:])
         c = f * c + i * g
-        h = o * self.function(c)
+        h = o * tanh(c)
         return h, (h, c)
 
     def kernel_weights(self, p: Parameters) -> Sequence[Array]:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from revgen.corpus.tokens import Tokens
 from revgen.errors import CorpusError
 
+UNLABELLED = 0.1
+"""The share of documents that are read without their labels, drawn anew for each epoch: so a model learns both."""
 LENGTHS = (0.75, 1.0, 1.25)
 """How long a chunk is, drawn by chance, in parts of ``sequence_length``: few, as each is a shape to prepare for."""
 
@@ -40,19 +42,21 @@ class Batches:
             )
         self.offset = int(random.integers(total - self.row_length * batch_size))
         self.lengths = self._lengths(sequence_length, random)
+        self.vocab = tokens.vocab
+        self.unlabelled = random.random(len(spans)) < UNLABELLED
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Yield inputs and targets, the inputs one token later, each (time, batch)."""
+        """Yield inputs and targets, the inputs one token later, each (time, batch); only inputs carry labels."""
         start = 0
         for length in self.lengths:
             rows = np.empty((self.batch_size, length + 1), np.int64)
             for row in range(self.batch_size):
                 self._read(self.offset + row * self.row_length + start, rows[row])
             chunk = np.ascontiguousarray(rows.T)
-            yield chunk[:-1], chunk[1:]
+            yield chunk[:-1], chunk[1:] if self.vocab is None else chunk[1:] % self.vocab
             start += length
 
     def _lengths(self, sequence_length: int, random: np.random.Generator) -> list[int]:
@@ -72,7 +76,8 @@ class Batches:
             end = int(self.ends[document])
             take = min(end - position, len(out) - filled)
             begin = int(self.begins[document]) + position - (end - self._length(document))
-            out[filled : filled + take] = self.ids[begin : begin + take]
+            ids = self.ids[begin : begin + take]
+            out[filled : filled + take] = ids % self.vocab if self.vocab and self.unlabelled[document] else ids
             filled += take
             position += take
             document += 1

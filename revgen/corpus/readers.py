@@ -12,14 +12,18 @@ import json
 import re
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
+from itertools import zip_longest
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
 from revgen.errors import CorpusError, MissingExtraError, OptionError
 
 Block = tuple[str, bool]
 """A piece of a document, and whether it is the last one."""
+
+Item = TypeVar("Item")
 
 BLOCK = 1 << 20  # characters
 LINE = 1 << 20  # bytes: a longer line is read in pieces
@@ -28,10 +32,13 @@ LINE = 1 << 20  # bytes: a longer line is read in pieces
 class Corpus:
     """Documents that can be read again and again: iterate over it for one string each.
 
-    ``skipped`` counts what the last reading passed over, where ``errors="skip"``.
+    ``skipped`` counts what the last reading passed over, where ``errors="skip"``. ``label`` is that of the document
+    which is being read, None for one without.
     """
 
-    def __init__(self, source: Any, field: str = "text", documents: str = "file", errors: str = "raise") -> None:
+    def __init__(
+        self, source: Any, field: str = "text", documents: str = "file", errors: str = "raise", labels: Any = None
+    ) -> None:
         for name, value, allowed in (("documents", documents, ("file", "line")), ("errors", errors, ("raise", "skip"))):
             if value not in allowed:
                 raise OptionError(f"{name} must be {' or '.join(map(repr, allowed))}, not {value!r}")
@@ -39,9 +46,14 @@ class Corpus:
         self.documents = documents
         self.errors = errors
         self.skipped = 0
+        self.label: str | None = None
         self._files = _files(source)
         self._texts = None if self._files else _texts(source, field)
         self._spool: IO[str] | None = None
+        self._source = source
+        self._labels: str | list[Any] | None = None
+        if labels is not None:
+            self._set_labels(labels)
 
     def __iter__(self) -> Iterator[str]:
         parts: list[str] = []
@@ -54,15 +66,43 @@ class Corpus:
     def blocks(self) -> Iterator[Block]:
         """The documents in pieces: (text, whether the document ends with it). Empty documents are left out."""
         self.skipped = 0
+        self.label = None
         if self._texts is not None:
             yield from self._from_memory()
         else:
-            for path in self._files:
+            for path in self._labelled(self._files):
                 yield from READERS[_kind(path) or ".txt"](path, self)
 
     def pieces(self) -> Iterator[str]:
         """The text of the blocks: all there is to read where documents do not matter."""
         return (text for text, _ in self.blocks())
+
+    def labelled(self, labels: Any) -> Corpus:
+        """The same documents with labels, as ``read`` takes them."""
+        corpus = copy(self)
+        corpus._set_labels(labels)
+        return corpus
+
+    def label_names(self) -> list[str]:
+        """The labels that there are, in the order of the alphabet; the corpus is read for them."""
+        if self._labels is None:
+            return []
+        return sorted({self.label for _, last in self.blocks() if last and self.label is not None})
+
+    @property
+    def label_field(self) -> str | None:
+        """The column or JSON field with the label."""
+        return self._labels if isinstance(self._labels, str) else None
+
+    @property
+    def fields(self) -> list[str]:
+        """The columns that are read."""
+        return list(dict.fromkeys([self.field, self.label_field or self.field]))
+
+    def take_label(self, row: Mapping[str, Any]) -> None:
+        """Read the label of a document from its row, where it is in a field; an empty one is none."""
+        if self.label_field is not None:
+            self.label = _label(row[self.label_field])
 
     def bad(self, message: str, path: Path, line: int) -> None:
         """Raise a CorpusError, or count it where errors are skipped."""
@@ -71,13 +111,35 @@ class Corpus:
         self.skipped += 1
 
     def _from_memory(self) -> Iterator[Block]:
-        for number, text in enumerate(self._again(), 1):
+        for number, text in enumerate(self._labelled(self._again()), 1):
             if not isinstance(text, str):
                 if self.errors == "raise":
                     raise CorpusError(f"text number {number} is of the type {type(text).__name__}, not a string")
                 self.skipped += 1
             elif text:
                 yield text, True
+
+    def _set_labels(self, labels: Any) -> None:
+        if isinstance(labels, str) and self._texts is not None:
+            labels = _texts(self._source, labels) if _columns(self._source) is not None else None
+        if isinstance(labels, str):
+            self._labels = labels
+        elif isinstance(labels, Iterable):
+            self._labels = list(map(_label, labels))
+        else:
+            raise OptionError("labels must be one for each text or file, or name the field that holds them")
+
+    def _labelled(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items, texts or files, with ``label`` set to that of each where they have one."""
+        if not isinstance(self._labels, list):
+            yield from items
+            return
+        nothing: Any = object()
+        for item, label in zip_longest(items, self._labels, fillvalue=nothing):
+            if item is nothing or label is nothing:
+                raise OptionError(f"labels must be one for each text or file: {len(self._labels)} are not as many")
+            self.label = label
+            yield item
 
     def _again(self) -> Iterator[Any]:
         """The texts; what can be iterated over only once goes to a temporary file first."""
@@ -93,7 +155,9 @@ class Corpus:
             yield from map(json.loads, self._spool)
 
 
-def read(source: Any, *, field: str = "text", documents: str = "file", errors: str = "raise") -> Corpus:
+def read(
+    source: Any, *, field: str = "text", documents: str = "file", errors: str = "raise", labels: Any = None
+) -> Corpus:
     """Documents from a path, several, a directory, or from strings.
 
     - A path, or a list of paths: ``.txt``, ``.csv``, ``.tsv``, ``.jsonl``, ``.parquet`` (with the extra
@@ -104,8 +168,13 @@ def read(source: Any, *, field: str = "text", documents: str = "file", errors: s
     ``field`` names the column or the JSON field; ``documents="line"`` makes each line of a text file a
     document of its own, where otherwise the file is one; ``errors="skip"`` passes over lines that cannot be
     read and counts them. Raises CorpusError with the file and the line otherwise.
+
+    ``labels`` is one for each text or for each file, None for one without; or the name of the column or field with the
+    label of each document.
     """
-    return source if isinstance(source, Corpus) else Corpus(source, field, documents, errors)
+    if isinstance(source, Corpus):
+        return source if labels is None else source.labelled(labels)
+    return Corpus(source, field, documents, errors, labels)
 
 
 def _files(source: Any) -> list[Path]:
@@ -142,14 +211,24 @@ def _exists(item: str | Path) -> bool:
 
 
 def _texts(source: Any, field: str) -> Iterable[Any]:
-    columns = getattr(source, "column_names", getattr(source, "columns", None))
-    if columns is not None and not isinstance(source, list):  # a whole table of pandas or datasets
+    columns = _columns(source)
+    if columns is not None:
         if field not in columns:
             raise CorpusError(f"the table has no column {field!r}; it has {', '.join(map(str, columns))}")
         source = source[field]
     if not isinstance(source, Iterable) or isinstance(source, bytes | dict):
         raise CorpusError(f"cannot read text from an object of the type {type(source).__name__}")
     return source
+
+
+def _columns(source: Any) -> Any:
+    """The columns of a whole table of pandas or datasets; None for anything else."""
+    return None if isinstance(source, list) else getattr(source, "column_names", getattr(source, "columns", None))
+
+
+def _label(value: Any) -> str | None:
+    """A label, which may be a number; None for what is missing."""
+    return None if value is None or value == "" or value != value else str(value)
 
 
 def _kind(path: Path) -> str | None:
@@ -196,6 +275,8 @@ def _lines(path: Path, corpus: Corpus, longest: int = -1) -> Iterator[tuple[int,
 
 
 def _read_text(path: Path, corpus: Corpus) -> Iterator[Block]:
+    if corpus.label_field is not None:
+        raise CorpusError(f"a file of text has no field {corpus.label_field!r} with labels", path)
     if corpus.documents == "line":
         for _, line in _lines(path, corpus):
             if line.strip():
@@ -228,8 +309,9 @@ def _read_delimited(delimiter: str) -> Callable[[Path, Corpus], Iterator[Block]]
             names = rows.fieldnames or ()
         except csv.Error as error:
             raise CorpusError(f"the names of the columns cannot be read: {error}", path, 1) from None
-        if corpus.field not in names:
-            raise CorpusError(f"no column {corpus.field!r}; it has {', '.join(names)}", path, 1)
+        for field in corpus.fields:
+            if field not in names:
+                raise CorpusError(f"no column {field!r}; it has {', '.join(names)}", path, 1)
         while True:
             try:
                 row = next(rows)
@@ -242,6 +324,7 @@ def _read_delimited(delimiter: str) -> Callable[[Path, Corpus], Iterator[Block]]
             if row[corpus.field] is None:
                 corpus.bad(f"the row has no column {corpus.field!r}: too few fields", path, rows.line_num)
             elif row[corpus.field]:
+                corpus.take_label(row)
                 yield row[corpus.field], True
 
     return read_rows
@@ -252,13 +335,15 @@ def _read_jsonl(path: Path, corpus: Corpus) -> Iterator[Block]:
         if not line.strip():
             continue
         try:
-            text = json.loads(line)[corpus.field]
+            row = json.loads(line)
+            text = row[corpus.field]
             if not isinstance(text, str):
                 raise TypeError(f"is of the type {type(text).__name__}, not a string")
+            corpus.take_label(row)
         except (ValueError, RecursionError) as error:
             corpus.bad(f"not valid JSON: {error}", path, number)
-        except KeyError:
-            corpus.bad(f"the object has no field {corpus.field!r}", path, number)
+        except KeyError as error:
+            corpus.bad(f"the object has no field {error}", path, number)
         except (TypeError, IndexError) as error:
             corpus.bad(f"no text in the field {corpus.field!r}: {error}", path, number)
         else:
@@ -274,11 +359,14 @@ def _read_parquet(path: Path, corpus: Corpus) -> Iterator[Block]:
     try:
         with _open(path) as file:
             table = parquet.ParquetFile(file)
-            if corpus.field not in table.schema_arrow.names:
-                raise CorpusError(f"no column {corpus.field!r}; it has {', '.join(table.schema_arrow.names)}", path)
+            for field in corpus.fields:
+                if field not in table.schema_arrow.names:
+                    raise CorpusError(f"no column {field!r}; it has {', '.join(table.schema_arrow.names)}", path)
             number = 0
-            for batch in table.iter_batches(batch_size=1024, columns=[corpus.field]):
-                for text in batch.column(0).to_pylist():
+            for batch in table.iter_batches(batch_size=1024, columns=corpus.fields):
+                for row in batch.to_pylist():
+                    text = row[corpus.field]
+                    corpus.take_label(row)
                     number += 1
                     if not isinstance(text, str):
                         corpus.bad(f"the column {corpus.field!r} has no string in this row", path, number)

@@ -7,7 +7,7 @@ documents is divided by their number of characters.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import exp, inf, log
 from typing import TYPE_CHECKING, Any
@@ -76,24 +76,25 @@ class Score:
         return float(self.logprobs.sum())
 
 
-def score(model: LanguageModel, text: str) -> Score:
+def score(model: LanguageModel, text: str, label: str | None = None) -> Score:
     """See ``LanguageModel.score``."""
     tokenizer = model.tokenizer
     ids = np.array([tokenizer.start, *tokenizer.encode(text), tokenizer.end])
     pieces = tuple(tokenizer.vocabulary[i] for i in ids[1:-1])
-    return Score(pieces, next(model.logprobs([ids]))[1])
+    return Score(pieces, next(model.logprobs([ids + model.label_shift(label)]))[1])
 
 
-def evaluate(model: LanguageModel, corpus: Corpus) -> Evaluation:
+def evaluate(model: LanguageModel, corpus: Corpus, labels: Sequence[str] = ()) -> Evaluation:
     """See ``LanguageModel.evaluate``."""
-    tokens = tokenize(corpus, model.tokenizer)
+    tokens = tokenize(corpus, model.tokenizer, labels)
     return measure(model.logprobs, model.tokenizer, tokens.documents())
 
 
 def measure(given: LogProbs, tokenizer: Tokenizer, documents: Iterable[NDArray[Any]]) -> Evaluation:
     """Evaluate on documents of ids, each with its start and end, by the log-probabilities ``given`` to sequences.
 
-    A document longer than 4,096 tokens is read in windows, each after 512 tokens to warm the state up on.
+    The ids may carry labels (``corpus.tokens.shift``). A document longer than 4,096 tokens is read in windows, each
+    after 512 tokens to warm the state up on.
     """
     nats, tokens, characters, count, unknown = 0.0, 0, 0, 0, 0
     for group in _groups(documents):
@@ -101,13 +102,13 @@ def measure(given: LogProbs, tokenizer: Tokenizer, documents: Iterable[NDArray[A
         for ids in group:
             count += 1
             tokens += len(ids) - 1
-            decode = tokenizer.decoder()
-            unknown += int((ids[1:] == tokenizer.unknown).sum())
+            decode, plain = tokenizer.decoder(), ids % len(tokenizer)
+            unknown += int((plain[1:] == tokenizer.unknown).sum())
             for start in range(0, len(ids) - 1, WINDOW):
                 begin = max(0, start - WARM_UP)
                 windows.append(ids[begin : start + WINDOW + 1])
                 warm_ups.append(start - begin)
-                characters += sum(len(decode(i)) for i in ids[start + 1 : start + WINDOW + 1].tolist())
+                characters += sum(len(decode(i)) for i in plain[start + 1 : start + WINDOW + 1].tolist())
         for i, row in given(windows):
             nats -= float(row[warm_ups[i] :].sum(dtype=np.float64))
     if not characters:
@@ -134,7 +135,7 @@ def logprobs(
         begin, step = 0, 1
         while begin < len(inputs):
             logits, state = forward(inputs[begin : begin + step], state)
-            some = targets[begin : begin + step]
+            some = targets[begin : begin + step] % logits.shape[-1]  # without labels
             given[begin : begin + step] = np.take_along_axis(log_softmax(logits), some[..., None], -1)[..., 0]
             begin += step
             step = max(1, VALUES // (len(batch) * logits.shape[-1]))

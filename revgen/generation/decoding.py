@@ -25,6 +25,7 @@ def decode(
     max_tokens: int = 300,
     stop: str | Sequence[str] | None = None,
     seed: int | None = None,
+    label: str | None = None,
 ) -> Iterator[tuple[int, str]]:
     """Draw ``n`` continuations at once; yields (row, piece of its text) as they come.
 
@@ -37,12 +38,14 @@ def decode(
     check("max_tokens", max_tokens, whole(max_tokens, 0), "a whole number of at least 0")
     check("stop", stop, all(isinstance(s, str) and s for s in stops), "one or more strings that are not empty")
     check("seed", seed, seed is None or whole(seed, 0), "a whole number of at least 0")
-    return _decode(model, model.encode_prompt(prompt), sampling, n, max_tokens, stops, seed)
+    shift = model.label_shift(label)
+    return _decode(model, model.encode_prompt(prompt), shift, sampling, n, max_tokens, stops, seed)
 
 
 def _decode(
     model: LanguageModel,
     prompt: list[int],
+    shift: int,
     sampling: Sampling,
     n: int,
     max_tokens: int,
@@ -59,11 +62,13 @@ def _decode(
         seen[:, prompt] = True
     writers = [Writer(tokenizer.decoder(), stops) for _ in range(n)]
     rows = np.arange(n)
-    tokens, state = np.array(prompt)[:, None], model.initial_state(1)
+    tokens, state = np.array(prompt)[:, None] + shift, model.initial_state(1)
 
     for position in range(max_tokens):
         logits, state = model.forward(tokens, state)  # (time, rows, vocab)
         last = logits[-1] + never
+        if (stuck := np.isneginf(last.max(-1))).any():  # where nothing but the unknown can follow, the document ends
+            last[stuck, tokenizer.end] = 0
         if position == 0 and n > 1:
             last, state = last.repeat(n, 0), _rows(state, np.zeros(n, int))
         uniform = random.random(n)  # for all rows, so that a row's draws do not depend on which others are done
@@ -86,7 +91,7 @@ def _decode(
         if len(going) < len(rows):
             kept = np.array(going)
             rows, drawn, state = rows[kept], drawn[kept], _rows(state, kept)
-        tokens = drawn[None]
+        tokens = drawn[None] + shift
     for row in rows.tolist():
         writers[row].finish()
         if piece := writers[row].take():

@@ -94,7 +94,12 @@ def draw(probabilities: Floats, uniform: Floats) -> NDArray[np.intp]:
 
 def number(value: object) -> float:
     """``value`` where it is a number, else a NaN, which lies in no range."""
-    return float(value) if isinstance(value, int | float | np.number) else np.nan
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        return np.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return np.inf
 
 
 def whole(value: object, least: int) -> bool:

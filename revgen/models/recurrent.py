@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from functools import cached_property
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from revgen.language_model import Weights
 from revgen.networks.neural import NeuralModel
-from revgen.networks.stack import RecurrentConfig, Stack, Tabulated, make_cell, nest
+from revgen.networks.stack import RecurrentConfig, Stack, nest
 
 if TYPE_CHECKING:
     from revgen.networks.network import Network
@@ -27,15 +27,19 @@ if TYPE_CHECKING:
 class RecurrentModel(NeuralModel):
     """A stack of ``num_layers`` of the cell that the architecture is named after."""
 
-    Config = RecurrentConfig
+    Config: ClassVar[type[Any]] = RecurrentConfig
+
+    def make_stack(self, vocab: int) -> Stack:
+        """The network as an equation, for a vocabulary of that size."""
+        return Stack(self.architecture, self.config, vocab)
 
     @property
     def stack(self) -> Stack:
         """The network as an equation."""
-        return Stack(self.architecture, self.config, len(self.tokenizer))
+        return self.make_stack(len(self.tokenizer))
 
     def check(self) -> None:
-        make_cell(self.architecture, 1, 1, self.config.cell_options)
+        self.make_stack(1)
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         return self.stack.shapes()
@@ -46,7 +50,7 @@ class RecurrentModel(NeuralModel):
     def make_network(self) -> Network:
         from revgen.networks.recurrent import RecurrentNetwork
 
-        return RecurrentNetwork(self.architecture, self.config, len(self.tokenizer), self.weights)
+        return RecurrentNetwork(self.stack, self.weights)
 
     def initial_state(self, batch: int) -> Any:
         if self.equation is None:
@@ -66,7 +70,8 @@ class RecurrentModel(NeuralModel):
         stack, p = self.stack, nest(self.weights)
         if self.device != "cpu" or not all(cell.portable for cell in stack.cells):
             return None
-        return Tabulated.over(stack, p), p
+        stack.tabulate(p)
+        return stack, p
 
     def forget(self) -> None:
         super().forget()

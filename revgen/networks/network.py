@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import dropout
 
 from revgen.language_model import Weights
+from revgen.networks.stack import nest
 
 if TYPE_CHECKING:
     from revgen.evaluation.likelihood import Forward
+    from revgen.networks.equation import Equation
+
+
+Penalty: TypeAlias = Tensor | float
 
 
 class Network(nn.Module):
@@ -20,6 +26,9 @@ class Network(nn.Module):
 
     ``state`` None is the start of a document.
     """
+
+    penalty: Penalty = 0.0
+    """What the last ``forward`` in training adds to the loss, for networks that are regularized so."""
 
     def __init__(self, weights: Weights) -> None:
         super().__init__()
@@ -37,6 +46,31 @@ class Network(nn.Module):
     def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """See the class."""
         raise NotImplementedError
+
+
+class EquationNetwork(Network):
+    """An equation, ready to train; ``dropout`` works in training mode."""
+
+    def __init__(self, equation: Equation, weights: Weights) -> None:
+        super().__init__(weights)
+        self.equation = equation
+        equation.drop = self.drop
+
+    def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=self.training and reduced(tokens.device)):
+            return self.equation.forward(nest(self.named_weights()), tokens, state)
+
+    def drop(self, x: Tensor) -> Tensor:
+        """Leave values out in training."""
+        return dropout(x, self.equation.config.dropout, self.training)
+
+
+def reduced(device: torch.device) -> bool:
+    """Whether matrix products are faster in bfloat16: on a CPU, where it has units for them."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    units = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return device.type == "cpu" and bool(torch.backends.mkldnn.enabled) and bool(units())
 
 
 def network_forward(network: Network) -> Forward:

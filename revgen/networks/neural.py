@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 
 class NeuralModel(LanguageModel):
     """A model whose weights are learnt by gradient descent; a subclass gives ``initialize`` and ``make_network``."""
+
+    learning_rate: ClassVar[float] = 1e-2
+    """The peak of the schedule that ``fit`` trains new weights by, where it is given none."""
+
+    averaging: ClassVar[float] = 0.0
+    """The part of a run, at its end, over which weights are averaged where ``fit`` is not told."""
 
     @abstractmethod
     def initialize(self, random: np.random.Generator) -> Weights:
@@ -70,18 +77,19 @@ class NeuralModel(LanguageModel):
 
         return network_forward(self.network)(tokens, state)
 
-    def prepare(self, tokenizer: Tokenizer, seed: int) -> None:
-        """Be ready to train with this tokenizer: with first weights, or with those that are there."""
-        if not self.fitted:
-            self._tokenizer = tokenizer
-            self.weights = self.initialize(np.random.default_rng(seed))
-        elif tokenizer != self.tokenizer:
-            self.extend(tokenizer)
-
-    def extend(self, tokenizer: Tokenizer) -> None:
-        """Take a tokenizer that adds tokens to the present one; their rows begin as the mean of the others."""
-        old = self.weights
+    def prepare(self, tokenizer: Tokenizer, seed: int, labels: Sequence[str] = ()) -> None:
+        """Be ready to train with this tokenizer and these labels: with first weights, or with those that are there."""
         self._tokenizer = tokenizer
+        if labels:
+            self.config = dataclasses.replace(self.config, labels=tuple(labels))
+        if self.fitted:
+            self.extend()
+        else:
+            self.weights = self.initialize(np.random.default_rng(seed))
+
+    def extend(self) -> None:
+        """Make rows for tokens and labels that were added; they begin as the mean of the others."""
+        old = self.weights
         weights: Weights = {}
         for name, shape in self.weight_shapes().items():
             array = old[name]
@@ -102,6 +110,7 @@ class NeuralModel(LanguageModel):
         sequence_length: int = 100,
         learning_rate: float | None = None,
         weight_decay: float = 0.2,
+        averaging: float | None = None,
         patience: int | None = 5,
         seed: int = 0,
         extend_vocabulary: bool = False,
@@ -121,14 +130,17 @@ class NeuralModel(LanguageModel):
                 ``documents`` and ``errors``.
             valid: text to validate on after each epoch, in the same forms, or the share of ``texts`` to hold
                 out for it (whole documents). With it the best epoch's weights are kept, otherwise the last's.
-            labels: a label for each text, for architectures that can be conditioned on one.
+            labels: for architectures that can be conditioned on one, the label of each text, as ``revgen.read`` takes
+                them: one for each text or file, or the name of the field that holds them.
             epochs: passes over the text; 10 where neither this nor ``max_seconds`` is given.
             max_seconds: a budget that the schedule of the learning rate is fitted to, validation included.
             batch_size: rows of text read side by side; chosen from the size of the corpus where not given.
             sequence_length: tokens that gradients reach back over, about: drawn anew for each step.
-            learning_rate: the peak of a one-cycle schedule, for AdamW; 1e-2 for new weights, 2e-3 for fitted ones
-                where not given.
+            learning_rate: the peak of a one-cycle schedule, for AdamW; where not given, the architecture's own (of
+                recurrent networks 1e-2), and a fifth of it for fitted weights.
             weight_decay: of the matrices, decoupled.
+            averaging: the part of the run, at its end, over whose steps the weights are averaged; the average
+                is validated and kept. The architecture's choice where not given, for most 0: none.
             patience: stop after so many epochs without a better one; None: never.
             seed: of the first weights, the order of the text and dropout: the same seed gives the same
                 weights on one CPU.
@@ -149,15 +161,24 @@ class NeuralModel(LanguageModel):
         from revgen.training.recipe import Recipe
 
         recipe = Recipe(
-            epochs, max_seconds, batch_size, sequence_length, learning_rate, weight_decay, patience=patience, seed=seed
+            epochs,
+            max_seconds,
+            batch_size,
+            sequence_length,
+            learning_rate,
+            weight_decay,
+            averaging=self.averaging if averaging is None else averaging,
+            patience=patience,
+            seed=seed,
         )
         if labels is not None:
-            raise OptionError(f"{self.name} cannot be conditioned on labels")
+            self.check_labels()
         if not (valid is None or isinstance(valid, int | float)):
-            valid = read(valid, field=field, documents=documents, errors=errors)
+            named = labels if isinstance(labels, str) else None  # a list is of the texts alone
+            valid = read(valid, field=field, documents=documents, errors=errors, labels=named)
         return fit(
             self,
-            read(texts, field=field, documents=documents, errors=errors),
+            read(texts, field=field, documents=documents, errors=errors, labels=labels),
             valid,
             recipe,
             extend_vocabulary=extend_vocabulary,

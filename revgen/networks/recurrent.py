@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from revgen.cells.cell import Cell
+from revgen.cells.cell import Cell, Parameters
 from revgen.language_model import Weights
 from revgen.networks.module_cell import ModuleCell
 from revgen.networks.network import Network
-from revgen.networks.stack import RecurrentConfig, Stack, nest
-from revgen.ops import Array, map_state
+from revgen.networks.stack import Stack, nest, sequence
+from revgen.ops import map_state
 
 KERNELS: Mapping[str, Any] = {
     "lstm": torch.lstm,
@@ -27,37 +27,46 @@ KERNELS: Mapping[str, Any] = {
 class RecurrentNetwork(Network):
     """A stack of any cell, ready to train; ``dropout`` works in training mode."""
 
-    def __init__(self, cell: str, config: RecurrentConfig, vocab: int, weights: Weights) -> None:
+    def __init__(self, stack: Stack, weights: Weights) -> None:
         super().__init__(weights)
-        self.stack = FusedStack(cell, config, vocab)
+        self.stack = stack
+        stack.sequence, stack.drop = self.sequence, self.drop
 
     def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        return self.run(nest(self.named_weights()), tokens, state)
+
+    def run(self, p: SimpleNamespace, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """``forward`` with the weights ``p``."""
         if state is None:
             state = self.stack.initial_state(tokens.shape[1], self.values[0].new_zeros)
-        self.stack.training = self.training
-        return self.stack.forward(nest(self.named_weights()), tokens, state)
+        return self.stack.forward(p, tokens, state)
 
-
-class FusedStack(Stack):
-    """The stack as it trains: PyTorch's sequence kernel where the cell names one, and dropout."""
-
-    training = False
-
-    def run(self, p: SimpleNamespace, i: int, x: Array, state: Any, tokens: Array) -> tuple[Array, Any]:
-        cell = self.cells[i]
+    def sequence(self, cell: Cell, p: Parameters, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """One layer: by PyTorch's sequence kernel where the cell names one."""
         if isinstance(cell, ModuleCell):
-            return cell.run(p.layers[i], self.norm(p, i, x), state, self.training)
+            return cell.run(p, x, state, self.training)
         if cell.kernel is None:
-            return super().run(p, i, x, state, tokens)
+            return sequence(cell, p, x, state)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.training and reduced(cell, x.device)):
-            return run_kernel(cell, p.layers[i], self.norm(p, i, x), state)
+            y, state = run_kernel(cell, p, x, state)
+        return y.to(x.dtype), state
 
-    def drop(self, x: Array) -> Array:
+    def drop(self, x: Tensor, site: int) -> Tensor:
         """Leave out channels, the same at every time step (Gal & Ghahramani 2016): x (time, batch, size)."""
-        if not self.training or not self.config.dropout:
+        rate = self.dropout(site)
+        if not self.training or not rate:
             return x
-        kept = 1 - self.config.dropout
-        return x * (torch.rand(x.shape[1:], device=x.device) < kept).to(x.dtype).div_(kept)
+        return x * mask(x, x.shape[1:], rate)
+
+    def dropout(self, site: int) -> float:
+        """The share that is left out of the embedding, site 0, and behind layer i, site i + 1."""
+        return float(self.stack.config.dropout)
+
+
+def mask(x: Tensor, shape: Sequence[int], rate: float) -> Tensor:
+    """0 where something is left out, and elsewhere what keeps the mean: a factor for ``x``."""
+    kept = 1 - rate
+    return (torch.rand(shape, device=x.device) < kept).to(x.dtype).div_(kept)
 
 
 def run_kernel(cell: Cell, p: Any, x: Tensor, state: Any) -> tuple[Tensor, Any]:

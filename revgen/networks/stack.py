@@ -8,7 +8,6 @@ logits = norm(x) [P] E' + b            the output shares the embedding matrix wh
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from copy import copy
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -16,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from revgen import ops
-from revgen.cells.cell import Cell
+from revgen.cells.cell import Cell, Parameters
 from revgen.errors import OptionError
 from revgen.language_model import Weights
 from revgen.ops import Array
 from revgen.registry import cells
 
 TABLE = 1 << 22  # values
+LARGEST = {"hidden_size": 65_536, "num_layers": 256, "embedding_size": 65_536}
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class RecurrentConfig:
     cell_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("hidden_size", "num_layers", "embedding_size"):
+        for name, most in LARGEST.items():
             value = getattr(self, name)
-            if not (value is None and name == "embedding_size") and (type(value) is not int or value < 1):
-                raise OptionError(f"{name} must be a whole number of at least 1, not {value!r}")
+            if not (value is None and name == "embedding_size") and (type(value) is not int or not 1 <= value <= most):
+                raise OptionError(f"{name} must be a whole number from 1 to {most:,}, not {value!r}")
         if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
             raise OptionError(f"dropout must lie in 0 ≤ dropout < 1, not {self.dropout!r}")
         for name in ("residual", "layer_norm", "tie_embeddings"):
@@ -58,17 +58,32 @@ class RecurrentConfig:
 
 
 class Stack:
-    """Embedding, ``num_layers`` cells and output: the shapes, the first values and the equation."""
+    """Embedding, ``num_layers`` cells and output: the shapes, the first values and the equation.
 
-    def __init__(self, cell: str, config: RecurrentConfig, vocab: int) -> None:
+    ``config`` is a RecurrentConfig, or has its names. A subclass may arrange the layers otherwise, by ``input_size``,
+    ``hidden_size`` and ``forward``; a network in training puts its own ways in the place of ``sequence`` and ``drop``.
+    """
+
+    table: Array | None = None
+
+    def __init__(self, cell: str, config: Any, vocab: int) -> None:
         self.config = config
         self.vocab = vocab
-        self.embedding_size = config.embedding_size or config.hidden_size
+        self.embedding_size: int = config.embedding_size or config.hidden_size
         self.cells: list[Cell] = []
-        self.sizes = [self.embedding_size]  # what enters each layer, then the output
-        for _ in range(config.num_layers):
-            self.cells.append(make_cell(cell, self.sizes[-1], config.hidden_size, config.cell_options))
-            self.sizes.append(self.cells[-1].output_size)
+        for i in range(config.num_layers):
+            self.cells.append(make_cell(cell, self.input_size(i), self.hidden_size(i), config.cell_options))
+        self.sizes = [self.input_size(i) for i in range(config.num_layers + 1)]
+        self.sequence: Callable[[Cell, Parameters, Array, Any], tuple[Array, Any]] = sequence
+        self.drop: Callable[[Array, int], Array] = keep
+
+    def input_size(self, i: int) -> int:
+        """What enters layer i, when the layers before it are there; behind the last layer, what enters the output."""
+        return self.cells[i - 1].output_size if i else self.embedding_size
+
+    def hidden_size(self, i: int) -> int:
+        """The size of layer i."""
+        return int(self.config.hidden_size)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each weight, by its dotted name."""
@@ -96,6 +111,8 @@ class Stack:
                 value = np.full(shape, float(rest.endswith("scale")))
             elif kind == "bias":
                 value = np.zeros(shape)
+            elif kind == "embedding" and not self.config.layer_norm:
+                value = random.normal(0, 1, shape)  # as large as what is normalized
             else:
                 value = random.normal(0, shape[-1] ** -0.5, shape)
             weights[name] = np.asarray(value, np.float32)
@@ -107,18 +124,14 @@ class Stack:
 
     def forward(self, p: SimpleNamespace, tokens: Array, state: Any) -> tuple[Array, Any]:
         """Tokens (time, batch) -> logits (time, batch, vocab), the new state; ``p`` as ``nest`` gives it."""
-        x = self.drop(p.embedding[tokens])  # (time, batch, embedding)
+        x = self.drop(p.embedding[tokens], 0)  # (time, batch, embedding)
         states = []
         for i in range(len(self.cells)):
             y, layer_state = self.run(p, i, x, state[i], tokens)  # (time, batch, hidden)
-            y = self.drop(y)
+            y = self.drop(y, i + 1)
             x = x + y if self.config.residual and self.sizes[i] == self.sizes[i + 1] else y
             states.append(layer_state)
-        x = self.norm(p, len(self.cells), x)
-        if hasattr(p, "projection"):
-            x = x @ p.projection
-        head = p.embedding if self.config.tie_embeddings else p.head
-        return x @ head.T + p.bias, tuple(states)
+        return self.logits(p, self.norm(p, len(self.cells), x)), tuple(states)
 
     def norm(self, p: SimpleNamespace, i: int, x: Array) -> Array:
         """What enters layer i, normalized where the configuration says so."""
@@ -126,38 +139,36 @@ class Stack:
 
     def run(self, p: SimpleNamespace, i: int, x: Array, state: Any, tokens: Array) -> tuple[Array, Any]:
         """Layer i over a sequence: (time, batch, input), state -> (time, batch, output), state."""
-        cell, q = self.cells[i], p.layers[i]
-        return cell.sequence(q, cell.project(q, self.norm(p, i, x)), state)
+        if i == 0 and self.table is not None:
+            return self.cells[0].sequence(p.layers[0], self.table[tokens], state)
+        return self.sequence(self.cells[i], p.layers[i], self.norm(p, i, x), state)
 
-    def drop(self, x: Array) -> Array:
-        """Where training leaves out channels; nothing elsewhere."""
-        return x
+    def logits(self, p: SimpleNamespace, x: Array) -> Array:
+        """What comes out of the layers -> logits: (time, batch, output) -> (time, batch, vocab)."""
+        if hasattr(p, "projection"):
+            x = x @ p.projection
+        head = p.head if hasattr(p, "head") else p.embedding
+        return x @ head.T + p.bias
 
-
-class Tabulated(Stack):
-    """The same with a table of what the first layer makes of each token before its recurrence: as it depends on
-    the token alone, generation looks it up, (vocab, …)."""
-
-    table: Array
-
-    @classmethod
-    def over(cls, stack: Stack, p: SimpleNamespace) -> Stack:
-        """The stack with its table, or as it is where the table would be large."""
+    def tabulate(self, p: SimpleNamespace) -> None:
+        """Keep a table of what the first layer makes of each token before its recurrence, unless it would be large:
+        as it depends on the token alone, generation looks it up, (vocab, …)."""
 
         def projected(rows: Array) -> Array:
-            return stack.cells[0].project(p.layers[0], stack.norm(p, 0, rows[:, None]))[:, 0]
+            return self.cells[0].project(p.layers[0], self.norm(p, 0, rows[:, None]))[:, 0]
 
-        if projected(p.embedding[:1]).size * stack.vocab > TABLE:
-            return stack
-        tabulated = copy(stack)
-        tabulated.__class__ = cls
-        tabulated.table = projected(p.embedding)  # type: ignore[attr-defined]
-        return tabulated
+        if projected(p.embedding[:1]).size * self.vocab <= TABLE:
+            self.table = projected(p.embedding)
 
-    def run(self, p: SimpleNamespace, i: int, x: Array, state: Any, tokens: Array) -> tuple[Array, Any]:
-        if i > 0:
-            return super().run(p, i, x, state, tokens)
-        return self.cells[0].sequence(p.layers[0], self.table[tokens], state)
+
+def sequence(cell: Cell, p: Parameters, x: Array, state: Any) -> tuple[Array, Any]:
+    """One layer by its equation: (time, batch, input), state -> (time, batch, output), state."""
+    return cell.sequence(p, cell.project(p, x), state)
+
+
+def keep(x: Array, site: int) -> Array:
+    """No dropout, neither of the embedding, site 0, nor behind layer i, site i + 1."""
+    return x
 
 
 def make_cell(name: str, input_size: int, hidden_size: int, options: Mapping[str, Any]) -> Cell:

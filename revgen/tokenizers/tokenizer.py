@@ -101,7 +101,7 @@ def shown(tokens: Sequence[str]) -> tuple[str, ...]:
 
 def at_least(name: str, value: int, least: int) -> int:
     """``value``, or an OptionError that names it."""
-    if not isinstance(value, int) or value < least:
+    if type(value) is not int or value < least:
         raise OptionError(f"{name} must be a whole number of at least {least}, not {value!r}")
     return value
 

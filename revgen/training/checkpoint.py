@@ -38,7 +38,8 @@ class Checkpoint:
         """Write the state at the end of an epoch; a process killed meanwhile leaves the state before."""
         training.model.save(self.directory)
         tensors = {"random": torch.get_rng_state()}
-        for kind, weights in (("network", training.weights), ("good", training.good), ("best", training.best or [])):
+        kinds = {"network": training.weights, "good": training.good, "best": training.best or []}
+        for kind, weights in (kinds | {"average": training.average.mean}).items():
             tensors |= {f"{kind}.{i}": weight.detach().clone() for i, weight in enumerate(weights)}
         for i, values in training.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{name}": value for name, value in values.items()}
@@ -48,13 +49,14 @@ class Checkpoint:
             "rate": training.rate,
             "rollbacks": training.rollbacks,
             "steps": training.steps,
+            "averaged": training.average.steps,
             "loss": training.loss,
             "lowest": training.lowest,
             "notes": training.history.notes,
             "history": training.history.to_dicts(),
         }
         try:
-            write_atomically(self.path, save(tensors, {"state": json.dumps(state)}))
+            write_atomically(self.path, save(tensors, {"state": json.dumps(state, default=float)}))
         except OSError as error:
             raise CheckpointError(f"{self.path} cannot be written: {error.strerror or error}") from error
 
@@ -89,6 +91,7 @@ class Checkpoint:
                 optimizer["state"].setdefault(int(i), {})[key] = value
         training._put(of("network"))
         training.good, training.best = of("good"), of("best") or None
+        training.average.mean, training.average.steps = of("average"), state["averaged"]
         training.optimizer.load_state_dict(optimizer)
         torch.set_rng_state(tensors["random"])
         for name in ("epochs_done", "rate", "rollbacks", "steps", "loss", "lowest"):

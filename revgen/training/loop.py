@@ -26,6 +26,7 @@ from revgen.evaluation.likelihood import Evaluation, logprobs, measure
 from revgen.networks.network import network_forward
 from revgen.networks.neural import NeuralModel
 from revgen.ops import map_state
+from revgen.training.averaging import Average
 from revgen.training.checkpoint import Checkpoint
 from revgen.training.history import Epoch, History
 from revgen.training.progress import Progress
@@ -56,13 +57,14 @@ def fit(
     if resume and checkpoint is None:
         raise OptionError("resume needs the directory to go on from: checkpoint=…")
     tokenizer = model.tokenizer_for(texts, extend_vocabulary)
-    train, held_out = tokenize_parts(texts, valid, tokenizer, recipe.seed)
-    recipe = recipe.settled(len(train), model.fitted)
+    labels = tuple(dict.fromkeys([*model.labels, *texts.label_names()])) if model.takes_labels else ()
+    train, held_out = tokenize_parts(texts, valid, tokenizer, recipe.seed, labels)
+    recipe = recipe.settled(len(train), model.learning_rate, model.fitted)
     make_batches(train, recipe, 0)  # raises where the text is too short
 
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        model.prepare(tokenizer, recipe.seed)
+        model.prepare(tokenizer, recipe.seed, labels)
         training = Training(model, train, held_out, recipe, progress)
         training.callbacks = callbacks
         training.sample = sample
@@ -104,6 +106,7 @@ class Training:
         self.lowest = math.inf
         self.good = self._copy()
         self.best: list[Tensor] | None = None
+        self.average = Average(self.weights, recipe.averaging)
         self.progress = Progress(progress)
         self.began = time.perf_counter()
         self.validation_seconds = 0.0
@@ -118,7 +121,8 @@ class Training:
             self._note("interrupted: the best weights so far are kept")
         finally:
             self.progress.close()
-            self._put(self.best or (self.good if self.rollbacks > ROLLBACKS else self._copy()))
+            last = self.average.mean or self._copy()
+            self._put(self.best or (self.good if self.rollbacks > ROLLBACKS else last))
             self.model.weights = self.network.arrays()
             self._describe()
         return self.history
@@ -141,6 +145,7 @@ class Training:
             if not self._watch(loss):
                 state = None
                 continue
+            self.average.add(share)
             total += loss * targets.size
             tokens += targets.size
             self.progress.step(share, self.loss or loss, tokens / (time.perf_counter() - began))
@@ -161,7 +166,7 @@ class Training:
         loss = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=start, reduction="sum")
         loss = loss / (targets != start).sum().clamp(min=1)
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss + self.network.penalty).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.weights, self.recipe.clip)
         self.optimizer.step()
         return loss.item(), map_state(lambda array: array.detach(), state)
@@ -188,6 +193,7 @@ class Training:
             f"with a peak learning rate of {self.rate:g}"
         )
         self._put(self.good)
+        self.average.clear()
         self.optimizer = self._make_optimizer()
         self.loss = None
         return False
@@ -195,7 +201,10 @@ class Training:
     def _end_epoch(self, train_loss: float, tokens_per_second: float) -> None:
         """Validate, compare, show, and keep."""
         began = time.perf_counter()
-        evaluation = self._validate()
+        with self.average.in_place():
+            evaluation = self._validate()
+            candidate = self._copy()
+            self.model.weights = self.network.arrays()
         figures = {}
         if evaluation is not None:
             figures = {name: getattr(evaluation, name) for name in ("nats_per_char", "bits_per_char", "perplexity")}
@@ -205,8 +214,7 @@ class Training:
             and (earlier is None or evaluation.nats_per_char < (earlier.nats_per_char or math.inf))
         )
         if is_best and evaluation is not None:
-            self.best = self._copy()
-        self.model.weights = self.network.arrays()
+            self.best = candidate
         text = self.model.generate(self.sample, max_tokens=SAMPLE_TOKENS, seed=self.recipe.seed)
         self.validation_seconds = time.perf_counter() - began
         epoch = Epoch(
@@ -251,7 +259,7 @@ class Training:
         decayed: list[Tensor] = []
         others: list[Tensor] = []
         for name, weight in self.network.named_weights().items():
-            (decayed if weight.ndim > 1 and name not in ("embedding", "head") else others).append(weight)
+            (decayed if weight.ndim > 1 and name not in ("embedding", "labels", "head") else others).append(weight)
         groups = [
             {"params": decayed, "weight_decay": self.recipe.weight_decay},
             {"params": others, "weight_decay": 0.0},

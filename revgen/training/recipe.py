@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from revgen.generation.sampler import check, number, whole
 
 WARM_UP = 0.1
-NEW, FINE_TUNED = 1e-2, 2e-3
+FINE_TUNING = 1 / 5
+"""How much of an architecture's learning rate is right for weights that are fitted already."""
 DEFAULT_EPOCHS = 10
 
 
@@ -23,6 +24,7 @@ class Recipe:
     learning_rate: float | None = None
     weight_decay: float = 0.2
     clip: float = 1.0
+    averaging: float = 0.0
     patience: int | None = None
     seed: int = 0
 
@@ -36,6 +38,7 @@ class Recipe:
         rate = self.learning_rate
         check("learning_rate", rate, rate is None or 0 < number(rate) < math.inf, "above 0")
         check("weight_decay", self.weight_decay, 0 <= number(self.weight_decay) < math.inf, "0 or more")
+        check("averaging", self.averaging, 0 <= number(self.averaging) <= 1, "in 0 ≤ averaging ≤ 1")
         check("clip", self.clip, number(self.clip) > 0, "above 0")
         check("seed", self.seed, whole(self.seed, 0), "a whole number of at least 0")
 
@@ -44,15 +47,15 @@ class Recipe:
         """How many epochs end the run; without a number, the seconds alone do."""
         return self.epochs or (DEFAULT_EPOCHS if self.max_seconds is None else math.inf)
 
-    def settled(self, tokens: int, fitted: bool) -> Recipe:
-        """With what was left to choose: a peak learning rate for new or for fitted weights, and a batch size that
-        gives a small corpus enough steps, a power of 2 from 16 to 64."""
+    def settled(self, tokens: int, learning_rate: float, fitted: bool) -> Recipe:
+        """With what was left to choose: the architecture's learning rate, less for fitted weights, and a batch size
+        that gives a small corpus enough steps, a power of 2 from 16 to 64."""
         power: int = 2 ** math.floor(math.log2(max(tokens / 8_000, 1)))
         chosen = max(1, min(max(16, power), 64, tokens // (2 * self.sequence_length)))
         return replace(
             self,
             batch_size=self.batch_size or chosen,
-            learning_rate=self.learning_rate or (FINE_TUNED if fitted else NEW),
+            learning_rate=self.learning_rate or learning_rate * (FINE_TUNING if fitted else 1),
         )
 
 

@@ -185,7 +185,7 @@ def quality(options: argparse.Namespace) -> Iterator[Row]:
             lines = (corpus / f"{name}.jsonl").read_text("utf-8").splitlines()
             texts = [json.dumps({"text": json.loads(line)["text"].lower()}) for line in lines]
             Path(folder, f"{name}.jsonl").write_text("\n".join(texts), "utf-8")
-        model = revgen.create("lstm-char", hidden_size=256, num_layers=2, dropout=0.35)
+        model = revgen.create("lstm-char", hidden_size=256, num_layers=2)
         history = model.fit(f"{folder}/train.jsonl", f"{folder}/valid.jsonl", max_seconds=options.seconds)
         print(history)
         everything = model.evaluate(f"{folder}/valid.jsonl").nats_per_char

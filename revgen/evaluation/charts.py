@@ -1,0 +1,113 @@
+"""The charts of a comparison, by matplotlib: loss against training time, and against the order of n-grams."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+from revgen.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from revgen.evaluation.compare import Comparison
+
+COLOURS = ("#4c82e6", "#e0683c", "#3a9d6d", "#a868d8", "#c99a1d", "#26a0b4", "#d95590", "#86909c", "#8a6d4b", "#6f9a2a")
+INK = "#010203"
+"""Stands for the page's own colour of text, which a chart takes on when it is drawn as SVG."""
+FONTS = "system-ui, sans-serif"
+
+
+def figure(comparison: Comparison, ink: str = "black") -> Any:
+    """Both charts in one matplotlib figure, or the one for which there are figures."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtraError("charts need matplotlib: pip install 'revgen[plots]'") from None
+    draws = [draw for draw, there in ((_time, comparison.rows), (_orders, comparison.orders)) if there]
+    made = Figure(figsize=(6.2 * len(draws), 4.2), layout="constrained")
+    for place, draw in enumerate(draws, 1):
+        axes = made.add_subplot(1, len(draws), place)
+        draw(axes, comparison, ink)
+        _dress(axes, ink)
+    return made
+
+
+def charts(comparison: Comparison) -> dict[str, str]:
+    """Each chart as SVG text by its title; text in it has the colour of what stands around it."""
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtraError("charts need matplotlib: pip install 'revgen[plots]'") from None
+    found = {}
+    for title, draw, there in (
+        ("Loss against training time", _time, any(row.history for row in comparison)),
+        ("Loss against n-gram order", _orders, bool(comparison.orders)),
+    ):
+        if not there:
+            continue
+        with rc_context({"svg.fonttype": "none", "svg.hashsalt": title, "font.family": "sans-serif"}):
+            made = Figure(figsize=(6.2, 4.0), layout="constrained")
+            made.patch.set_alpha(0)
+            axes = made.add_subplot()
+            draw(axes, comparison, INK)
+            _dress(axes, INK)
+            file = io.StringIO()
+            made.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        found[title] = _plain(file.getvalue())
+    return found
+
+
+def _time(axes: Any, comparison: Comparison, ink: str) -> None:
+    rows = [(row, [p for p in row.history if math.isfinite(p[1])]) for row in comparison]
+    rows = [(row, points) for row, points in rows if points]
+    for (row, points), colour in zip(rows, COLOURS * len(rows), strict=False):
+        seconds, nats = zip(*points, strict=True)
+        marker = "o" if len(points) > 1 else "D"
+        axes.plot(seconds, nats, marker=marker, markersize=4 if len(points) > 1 else 6, color=colour, label=row.model)
+    if rows:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.legend(frameon=False, labelcolor=ink, fontsize=9)
+    axes.set_xlabel("seconds of training")
+    axes.set_ylabel("nats per character, held-out text")
+
+
+def _orders(axes: Any, comparison: Comparison, ink: str) -> None:
+    orders = [point.order for point in comparison.orders]
+    held_out = [point.valid_nats_per_char for point in comparison.orders]
+    axes.plot(orders, held_out, marker="o", markersize=4, color=COLOURS[1], label="held-out text")
+    train = [point.train_nats_per_char for point in comparison.orders]
+    axes.plot(orders, train, marker="o", markersize=4, color=COLOURS[0], label="training text")
+    best = min(range(len(orders)), key=held_out.__getitem__)
+    axes.plot([orders[best]], [held_out[best]], marker="o", markersize=11, fillstyle="none", color=COLOURS[1])
+    axes.annotate(
+        f"{held_out[best]:.3f}", (orders[best], held_out[best]), (0, 12), textcoords="offset points", ha="center"
+    ).set_color(ink)
+    axes.set_xticks(orders)
+    axes.set_xlabel("order of Kneser-Ney n-grams, in characters")
+    axes.set_ylabel("nats per character")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, labelcolor=ink, fontsize=9)
+
+
+def _dress(axes: Any, ink: str) -> None:
+    """Light lines, no box, text in one colour."""
+    axes.patch.set_alpha(0)
+    axes.spines[["top", "right"]].set_visible(False)
+    for spine in axes.spines.values():
+        spine.set_color(ink)
+        spine.set_alpha(0.35)
+    axes.grid(color=ink, alpha=0.12, linewidth=0.7)
+    axes.tick_params(which="both", color=ink, labelcolor=ink, labelsize=9)
+    axes.xaxis.label.set_color(ink)
+    axes.yaxis.label.set_color(ink)
+
+
+def _plain(svg: str) -> str:
+    """The ``<svg>`` element alone, in the colours and fonts of the page."""
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' id="[a-z]\w*_\d+"', "", svg)  # names of groups, the same in every chart
+    return svg.replace("<svg ", '<svg class="chart" role="img" ', 1).replace("sans-serif", FONTS)

@@ -1,0 +1,89 @@
+"""Novelty: how much of a text is copied, character by character, from the text that a model learnt from.
+
+A span is copied where it stands in one training document as it is, and cannot be made longer. All suffixes of the
+training text are sorted once, so that any string is looked up in it by bisection.
+(Suffix arrays: Manber & Myers 1993; sorted by doubling, the unresolved groups alone: Larsson & Sadakane 1999.)
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+BORDER = "\udfff"  # no text holds half a surrogate pair
+
+
+class Span(NamedTuple):
+    """The characters ``start`` to ``end`` of a text."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What of a text is copied."""
+
+    spans: tuple[Span, ...]
+    """The copied spans of at least the asked length, from left to right; none lies within another, but they may
+    overlap."""
+    longest: int
+    """Characters of the longest copied span, however short it is."""
+    share: float
+    """The part of the text's characters that lies in ``spans``."""
+
+
+class Index:
+    """Training documents, ready to look strings up in them."""
+
+    def __init__(self, training: Iterable[str]) -> None:
+        self.text = BORDER.join([training] if isinstance(training, str) else training)
+        self.suffixes = suffix_array(self.text)
+
+    def __contains__(self, string: str) -> bool:
+        text, size = self.text, len(string)
+        place = bisect_left(self.suffixes, string, key=lambda start: text[start : start + size])
+        return place < len(self.suffixes) and text.startswith(string, self.suffixes[place]) and BORDER not in string
+
+
+def copied(text: str, training: Iterable[str] | Index, minimum: int = 20) -> Copied:
+    """The spans of a text that stand in training documents (a string, several, a corpus, or an ``Index`` of them,
+    which is made once for many texts); those of at least ``minimum`` characters count."""
+    index = training if isinstance(training, Index) else Index(training)
+    spans: list[Span] = []
+    longest, covered, end = 0, 0, 0
+    for start in range(len(text)):
+        before, end = end, max(end, start)
+        while end < len(text) and text[start : end + 1] in index:
+            end += 1
+        if end > max(before, start):  # otherwise it lies within the span before
+            longest = max(longest, end - start)
+            if end - start >= minimum:
+                covered += end - max(start, spans[-1].end if spans else 0)
+                spans.append(Span(start, end))
+    return Copied(tuple(spans), longest, covered / len(text) if text else 0.0)
+
+
+def suffix_array(text: str) -> NDArray[np.int64]:
+    """Where the suffixes of a text begin, in alphabetical order, (characters,)."""
+    codes: NDArray[Any] = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    order = np.argsort(codes, kind="stable")
+    ranks = np.zeros(len(codes) + 1, np.int64)  # of each suffix: 1 + the first place of its group; 0 past the end
+    places, keys = np.arange(len(codes)), codes[order].astype(np.int64)  # the suffixes that are not in order yet
+    length = 1
+    while len(places):
+        begins = np.concatenate([[True], keys[1:] != keys[:-1]])
+        ranks[order[places]] = 1 + places[np.maximum.accumulate(np.where(begins, np.arange(len(places)), 0))]
+        alone = begins & np.concatenate([begins[1:], [True]])
+        places = places[~alone]
+        some = order[places]
+        keys = ranks[some] * len(ranks) + ranks[np.minimum(some + length, len(codes))]
+        by = np.argsort(keys)
+        order[places], keys = some[by], keys[by]
+        length *= 2
+    return order

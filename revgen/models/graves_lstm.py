@@ -1,0 +1,74 @@
+"""Graves' LSTM: every layer reads the input, and every layer writes to the output.
+
+    x = E[token]
+    h_1 = lstm_1(x),   h_n = lstm_n(x, h_(n-1))
+    logits = W_1 h_1 + … + W_N h_N + b
+
+The connections that skip layers shorten the way between the input and the output, so that deep networks learn
+(Graves 2013, *Generating sequences with recurrent neural networks*, arXiv 1308.0850, equations 1 to 4). The layers are
+LSTMs with peepholes, ``peephole-lstm``. Dropout stands in the place of the paper's noise on the weights, and the output
+shares the embedding matrix where it is tied: then W_n = E P_n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType, SimpleNamespace
+from typing import Any, ClassVar
+
+from revgen.generation.sampler import check, number, whole
+from revgen.models.recurrent import RecurrentModel
+from revgen.networks.stack import Stack
+from revgen.ops import Array, concatenate
+from revgen.registry import register_model
+
+
+@dataclass(frozen=True)
+class GravesConfig:
+    """The sizes; ``embedding_size`` None means ``hidden_size``; ``dropout`` as in ``RecurrentConfig``."""
+
+    hidden_size: int = 192
+    num_layers: int = 3
+    embedding_size: int | None = None
+    dropout: float = 0.2
+    tie_embeddings: bool = True
+    layer_norm: ClassVar[bool] = False
+    cell_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_size", "num_layers", "embedding_size"):
+            value = getattr(self, name)
+            optional = value is None and name == "embedding_size"
+            check(name, value, optional or whole(value, 1), "a whole number of at least 1")
+        check("dropout", self.dropout, 0 <= number(self.dropout) < 1, "in 0 ≤ dropout < 1")
+        check("tie_embeddings", self.tie_embeddings, type(self.tie_embeddings) is bool, "True or False")
+
+
+class GravesStack(Stack):
+    """Layers with connections from the input to each, and from each to the output."""
+
+    def input_size(self, i: int) -> int:
+        if i == self.config.num_layers:
+            return sum(cell.output_size for cell in self.cells)
+        return self.embedding_size + (self.cells[i - 1].output_size if i else 0)
+
+    def forward(self, p: SimpleNamespace, tokens: Array, state: Any) -> tuple[Array, Any]:
+        x = self.drop(p.embedding[tokens], 0)  # (time, batch, embedding)
+        outputs: list[Array] = []
+        states = []
+        for i in range(len(self.cells)):
+            y, layer_state = self.run(p, i, concatenate([x, *outputs[-1:]]), state[i], tokens)
+            outputs.append(self.drop(y, i + 1))  # (time, batch, hidden)
+            states.append(layer_state)
+        return self.logits(p, concatenate(outputs)), tuple(states)
+
+
+@register_model("graves-lstm")
+class GravesLSTM(RecurrentModel):
+    """LSTMs with peepholes and connections that skip layers (Graves 2013)."""
+
+    Config = GravesConfig
+
+    def make_stack(self, vocab: int) -> Stack:
+        return GravesStack("peephole-lstm", self.config, vocab)

@@ -1,0 +1,87 @@
+"""A feedforward network over the last n tokens: what lies further back is not seen.
+
+    x_t = [E[token_t-n+1] … E[token_t]]
+    h_t = relu(x_t W + b), for each layer
+    p(token_t+1) = softmax(h_t V' + c)
+
+Where the document began less than n tokens ago, start tokens stand before it.
+(Bengio et al. 2003, *A neural probabilistic language model*; ReLU in place of tanh, no direct connections.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from revgen.generation.sampler import check, number, whole
+from revgen.networks.equation import Equation, EquationModel
+from revgen.ops import Array, concatenate, relu
+from revgen.registry import register_model
+from revgen.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class MLPConfig:
+    """``context`` is the number of tokens that the next one is predicted from; ``dropout`` the share of the embeddings
+    and of each layer's output that are left out of a training step."""
+
+    context: int = 8
+    embedding_size: int = 64
+    hidden_size: int = 512
+    num_layers: int = 1
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("context", "embedding_size", "hidden_size", "num_layers"):
+            check(name, getattr(self, name), whole(getattr(self, name), 1), "a whole number of at least 1")
+        check("dropout", self.dropout, 0 <= number(self.dropout) < 1, "in 0 ≤ dropout < 1")
+
+
+class MLP(Equation):
+    """The network; its state are the last ``context`` - 1 tokens, (batch, context - 1)."""
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        c = self.config
+        shapes: dict[str, tuple[int, ...]] = {"embedding": (self.vocab, c.embedding_size)}
+        inputs = c.context * c.embedding_size
+        for i in range(c.num_layers):
+            shapes |= {f"layers.{i}.W": (inputs, c.hidden_size), f"layers.{i}.b": (c.hidden_size,)}
+            inputs = c.hidden_size
+        return shapes | {"head": (self.vocab, c.hidden_size), "bias": (self.vocab,)}
+
+    def initialize(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
+        weights = super().initialize(name, shape, random)
+        if name == "embedding":
+            weights *= shape[1] ** 0.5  # of the size that the layers expect
+        if name.endswith(".W"):
+            weights *= 2**0.5  # ReLU lets half of it through (He et al. 2015)
+        return weights
+
+    def forward(self, p: SimpleNamespace, tokens: Array, state: Any) -> tuple[Array, Any]:
+        n, start = self.config.context, Tokenizer.start
+        if state is None:
+            state = [tokens[0][:, None] * 0 + start] * (n - 1)
+        read = concatenate([*state, tokens.T]) if isinstance(state, list) else concatenate([state, tokens.T])
+        time = len(tokens)
+        window = [read[:, n - 1 :]]  # the tokens now, then those before them, (batch, time)
+        for back in range(1, n):
+            begun = window[-1] == start  # the document, so what stands before is another's
+            before = read[:, n - 1 - back : n - 1 - back + time]
+            window.append(before * ~begun + start * begun)
+        x = self.drop(concatenate([p.embedding[part.T] for part in reversed(window)]))  # (time, batch, n * embedding)
+        for layer in p.layers:
+            x = self.drop(relu(x @ layer.W + layer.b))  # (time, batch, hidden)
+        return x @ p.head.T + p.bias, read[:, time:]
+
+
+@register_model("mlp")
+class MLPModel(EquationModel):
+    """A feedforward network over the last n tokens (Bengio et al. 2003)."""
+
+    Config = MLPConfig
+    kind = MLP
+    learning_rate = 3e-3

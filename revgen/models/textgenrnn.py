@@ -1,0 +1,136 @@
+"""textgenrnn: LSTMs whose features of all layers are averaged over the text so far, as attention weighs them.
+
+    x_t = norm([e_t, h1_t, …, hN_t]),   e = E[token] + L[label],   h1 = lstm_1(e),   hn = lstm_n(h(n-1))
+    a_t = Σ_s exp(w·x_s) x_s / Σ_s exp(w·x_s)   over the tokens s of the document up to t
+    logits = [a_t, x_t] W + b
+
+The embedding and every LSTM skip to the average (Woolf 2017, *textgenrnn*, after DeepMoji: Felbo et al. 2017,
+arXiv 1708.00524). What differs from textgenrnn:
+
+- It reads a window of the last 40 tokens anew for each prediction. Here the average goes over all of the document so
+  far, and one pass gives the predictions of a whole sequence: the state holds the average and its weight.
+- The output sees the newest features x_t beside the average, in which they would drown: a network that begins anew
+  with each window can tell by counting which tokens are the last ones, one that reads on cannot.
+- What enters each layer and the average is normalized, as in ``networks.stack``: without that it hardly learns.
+- A label (its context) is added to the embedding of every token, rather than to the output alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+from types import MappingProxyType, SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from revgen.generation.sampler import check, number, whole
+from revgen.language_model import Weights
+from revgen.models.recurrent import RecurrentModel
+from revgen.networks.stack import Stack
+from revgen.ops import Array, concatenate, logsumexp, lower_triangle, softmax, where
+from revgen.registry import register_model
+from revgen.tokenizers import Tokenizer
+
+BLOCK = 128
+"""Tokens that are averaged over at once: the shares of a block take its square."""
+
+
+@dataclass(frozen=True)
+class TextgenConfig:
+    """The sizes; ``embedding_size`` None means ``hidden_size``; ``dropout`` as in ``RecurrentConfig``; ``labels`` are
+    those that a text can have, which ``fit`` fills in."""
+
+    hidden_size: int = 128
+    num_layers: int = 2
+    embedding_size: int | None = 100
+    dropout: float = 0.2
+    labels: Sequence[str] = ()
+    layer_norm: ClassVar[bool] = True
+    tie_embeddings: ClassVar[bool] = False
+    cell_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_size", "num_layers", "embedding_size"):
+            value = getattr(self, name)
+            optional = value is None and name == "embedding_size"
+            check(name, value, optional or whole(value, 1), "a whole number of at least 1")
+        check("dropout", self.dropout, 0 <= number(self.dropout) < 1, "in 0 ≤ dropout < 1")
+        named = isinstance(self.labels, list | tuple) and all(isinstance(label, str) for label in self.labels)
+        check("labels", self.labels, named and len({*self.labels}) == len(self.labels), "different strings")
+        object.__setattr__(self, "labels", tuple(self.labels))  # a list, where it comes from JSON
+
+
+class AttentiveStack(Stack):
+    """Layers whose features, the embedding's among them, are averaged by attention."""
+
+    def input_size(self, i: int) -> int:
+        return self.features if i == self.config.num_layers else super().input_size(i)
+
+    @property
+    def features(self) -> int:
+        """The size of the embedding and all layers together."""
+        return self.embedding_size + sum(cell.output_size for cell in self.cells)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        labels = (1 + len(self.config.labels), self.embedding_size)  # the first row: none
+        head = (self.vocab, 2 * self.features)
+        return super().shapes() | {"labels": labels, "attention": (self.features,), "head": head}
+
+    def initialize(self, random: np.random.Generator) -> Weights:
+        weights = super().initialize(random)
+        for name in ("labels", "attention"):
+            weights[name][:] = 0
+        return weights
+
+    def initial_state(self, batch: int, zeros: Callable[[tuple[int, ...]], Array]) -> Any:
+        past = zeros((batch, self.features)), zeros((batch,)) - inf  # no weight
+        return super().initial_state(batch, zeros), past
+
+    def forward(self, p: SimpleNamespace, tokens: Array, state: Any) -> tuple[Array, Any]:
+        """Tokens (time, batch), with labels (``corpus.tokens.shift``) -> logits (time, batch, vocab), the new state."""
+        layers, past = state
+        labels, tokens = tokens // self.vocab, tokens % self.vocab
+        x = p.embedding[tokens] + p.labels[labels]  # (time, batch, embedding)
+        outputs, states = [self.drop(x, 0)], []
+        for i in range(len(self.cells)):
+            y, layer_state = self.run(p, i, outputs[-1], layers[i], tokens)  # (time, batch, hidden)
+            outputs.append(self.drop(y, i + 1))
+            states.append(layer_state)
+        x = self.norm(p, len(self.cells), concatenate(outputs))  # (time, batch, features)
+        begins = tokens == Tokenizer.start
+        averages = []
+        for i in range(0, len(x), BLOCK):
+            average, past = attend(p, x[i : i + BLOCK], begins[i : i + BLOCK], *past)
+            averages.append(average)
+        return self.logits(p, concatenate([concatenate(averages, 0), x])), (tuple(states), past)
+
+    def tabulate(self, p: SimpleNamespace) -> None:
+        """There is no table: what enters the first layer depends on the label too."""
+
+
+def attend(p: SimpleNamespace, x: Array, begins: Array, average: Array, weight: Array) -> tuple[Array, Any]:
+    """The averages up to each token of x, (time, batch, features), and the last one with the logarithm of its weight.
+
+    ``begins`` tells where documents begin, (time, batch). What was before x counts as one token: ``average``
+    (batch, features), ``weight`` (batch,).
+    """
+    x = x.swapaxes(0, 1)  # (batch, time, features)
+    document = begins.swapaxes(0, 1).cumsum(1)[..., None]  # 0 is the one that began before x
+    visible = lower_triangle(concatenate([document == 0, document == document.swapaxes(1, 2)]), 1)
+    scores = concatenate([weight[:, None], x @ p.attention])[:, None]
+    scores = where(visible, scores, -inf)  # (batch, time, 1 + time)
+    averages = softmax(scores) @ concatenate([average[:, None], x], 1)
+    return averages.swapaxes(0, 1), (averages[:, -1], logsumexp(scores[:, -1]))
+
+
+@register_model("textgenrnn")
+class Textgenrnn(RecurrentModel):
+    """LSTMs under an attention-weighted average of all features, and labels (Woolf 2017; Felbo et al. 2017)."""
+
+    Config = TextgenConfig
+    takes_labels = True
+
+    def make_stack(self, vocab: int) -> Stack:
+        return AttentiveStack("lstm", self.config, vocab)

@@ -1,0 +1,153 @@
+"""A decoder-only transformer: each token looks back at the ones before it and takes from those that matter.
+
+    x = √hidden E[tokens]
+    x = x + attention(norm(x)) W_o                      for each layer
+    x = x + gelu(norm(x) W_1 + b_1) W_2
+    p(next token) = softmax(norm(x) E' + c)
+
+    attention: q, k, v = x W_q, x W_k, x W_v in heads;  softmax(q k' / √size) v
+
+Attention reaches over the last ``context`` tokens of a document. The keys and values of these are the state, so that
+a text read in parts, or token by token, gives what it gives at once; gradients stop at the border of a part. Queries
+and keys are turned by angles proportional to their positions, so that their products depend on the distance alone.
+
+(Vaswani et al. 2017, *Attention is all you need*; decoder only: Radford et al. 2018; the norm before each part: Xiong
+et al. 2020; rotary positions: Su et al. 2021; keys and values kept from part to part: Dai et al. 2019.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from revgen import ops
+from revgen.generation.sampler import check, number, whole
+from revgen.networks.equation import Equation, EquationModel
+from revgen.ops import Array
+from revgen.registry import register_model
+from revgen.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """``context`` is the number of tokens that one layer looks at, the present one among them; ``dropout`` the share
+    of the embedding and of what each part adds that is left out of a training step."""
+
+    hidden_size: int = 256
+    num_layers: int = 4
+    num_heads: int = 4
+    context: int = 256
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_size", "num_layers", "num_heads", "context"):
+            check(name, getattr(self, name), whole(getattr(self, name), 1), "a whole number of at least 1")
+        fits = self.hidden_size % (2 * self.num_heads) == 0
+        check("hidden_size", self.hidden_size, fits, f"a multiple of 2 × num_heads = {2 * self.num_heads}")
+        check("dropout", self.dropout, 0 <= number(self.dropout) < 1, "in 0 ≤ dropout < 1")
+
+
+class Transformer(Equation):
+    """The network; its state is how many tokens of the document were read, (batch,), and for each layer the last keys
+    and values, each (batch, heads, tokens, size)."""
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        hidden = self.config.hidden_size
+        shapes: dict[str, tuple[int, ...]] = {"embedding": (self.vocab, hidden)}
+        for i in range(self.config.num_layers):
+            shapes |= {
+                f"layers.{i}.attention": (hidden, 3 * hidden),  # queries, keys, values
+                f"layers.{i}.output": (hidden, hidden),
+                f"layers.{i}.up": (hidden, 4 * hidden),
+                f"layers.{i}.bias": (4 * hidden,),
+                f"layers.{i}.down": (4 * hidden, hidden),
+            }
+        for i in range(2 * self.config.num_layers + 1):  # before each attention and each feedforward part, and the last
+            shapes |= {f"norms.{i}.scale": (hidden,), f"norms.{i}.shift": (hidden,)}
+        return shapes | {"bias": (self.vocab,)}
+
+    def initialize(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
+        weights = super().initialize(name, shape, random)
+        if name.endswith(("output", "down")):  # so that all they add up to has the size of one
+            weights *= (2 * self.config.num_layers) ** -0.5
+        return weights
+
+    def forward(self, p: SimpleNamespace, tokens: Array, state: Any) -> tuple[Array, Any]:
+        """A long sequence is read in parts of ``context`` tokens, which bounds the memory for it."""
+        logits = []
+        for begin in range(0, len(tokens), self.config.context):
+            part, state = self.read(p, tokens[begin : begin + self.config.context], state)
+            logits.append(part)
+        return ops.concatenate(logits, 0), state
+
+    def read(self, p: SimpleNamespace, tokens: Array, state: Any) -> tuple[Array, Any]:
+        """``forward`` over at most ``context`` tokens."""
+        tokens = tokens.T
+        read, caches = state or (tokens[:, 0] * 0, [None] * len(p.layers))
+        positions = positions_in_documents(tokens, read)  # (batch, time)
+        kept = 0 if caches[0] is None else caches[0][0].shape[2]
+        mask = self.mask(positions, kept)
+        turn = ops.rotation(positions[:, None], self.config.hidden_size // self.config.num_heads)
+        x = self.drop(p.embedding[tokens] * self.config.hidden_size**0.5)  # (batch, time, hidden)
+        new = []
+        for i, layer in enumerate(p.layers):
+            y, cache = self.attention(layer, norm(p, 2 * i, x), turn, mask, caches[i])
+            x = x + self.drop(y)
+            x = x + self.drop(ops.gelu(norm(p, 2 * i + 1, x) @ layer.up + layer.bias) @ layer.down)
+            new.append(cache)
+        x = norm(p, -1, x).swapaxes(0, 1)
+        return x @ p.embedding.T + p.bias, (positions[:, -1] + 1, new)
+
+    def attention(self, layer: SimpleNamespace, x: Array, turn: Any, mask: Array, cache: Any) -> tuple[Array, Any]:
+        """(batch, time, hidden), the keys and values before -> (batch, time, hidden), keys and values to keep."""
+        batch, time, hidden = x.shape
+        heads = (batch, time, self.config.num_heads, hidden // self.config.num_heads)
+        q, k, v = (part.reshape(heads).swapaxes(1, 2) for part in ops.split(x @ layer.attention, 3))
+        q, k = rotate(q, turn), rotate(k, turn)  # (batch, heads, time, size)
+        if cache is not None:
+            k, v = ops.concatenate([cache[0], k], 2), ops.concatenate([cache[1], v], 2)
+        y = ops.attention(q, k, v, mask).swapaxes(1, 2).reshape(batch, time, hidden)
+        first = max(0, k.shape[2] - self.config.context + 1)
+        return y @ layer.output, (k[:, :, first:], v[:, :, first:])
+
+    def mask(self, positions: Array, kept: int) -> Array:
+        """Which of the kept and the new tokens each new one sees: (batch, time) -> (batch, 1, time, kept + time).
+
+        The last ``context`` as far as they are of its document, and none that follows it.
+        """
+        order = ops.arange(kept + positions.shape[1], positions)
+        distance = order[kept:, None] - order  # (time, kept + time)
+        seen = (distance >= 0) & (distance < self.config.context)
+        return seen & (distance <= positions[:, None, :, None])
+
+
+def positions_in_documents(tokens: Array, read: Array) -> Array:
+    """How many tokens of its document stand before each, (batch, time), where ``read`` of the first document, (batch,),
+    stand before these."""
+    order, read = ops.arange(tokens.shape[1], tokens), read[:, None]
+    begins = (tokens == Tokenizer.start) * (order + read) - read  # before this part for a token that begins none
+    return order - ops.running_maximum(begins)
+
+
+def norm(p: SimpleNamespace, i: int, x: Array) -> Array:
+    """The i-th normalization."""
+    return ops.layer_norm(x, p.norms[i].scale, p.norms[i].shift)
+
+
+def rotate(x: Array, turn: tuple[Array, Array]) -> Array:
+    """Pairs of channels turned by the angles of ``ops.rotation``."""
+    (a, b), (cos, sin) = ops.split(x, 2), turn
+    return ops.concatenate([a * cos - b * sin, a * sin + b * cos])
+
+
+@register_model("transformer")
+class TransformerModel(EquationModel):
+    """A decoder-only transformer (Vaswani et al. 2017; Radford et al. 2018)."""
+
+    Config = TransformerConfig
+    kind = Transformer
+    learning_rate = 4e-3

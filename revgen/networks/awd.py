@@ -1,0 +1,46 @@
+"""The AWD-LSTM in PyTorch: what training leaves out of it, and what it adds to the loss (Merity et al. 2018)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from revgen.networks.network import Penalty
+from revgen.networks.recurrent import RecurrentNetwork, mask
+from revgen.networks.stack import nest
+
+
+class AWDNetwork(RecurrentNetwork):
+    """A stack with masks on weights, words and channels, each drawn once for a whole sequence."""
+
+    def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        p, config = nest(self.named_weights()), self.stack.config
+        if self.training:
+            for layer in p.layers:  # DropConnect (Wan et al. 2013)
+                layer.U = layer.U * mask(layer.U, layer.U.shape, config.weight_drop)
+            p.head = p.embedding  # the output knows all words
+            p.embedding = p.embedding * mask(p.embedding, (len(p.embedding), 1), config.embedding_dropout)
+        return self.run(p, tokens, state)
+
+    def drop(self, x: Tensor, site: int) -> Tensor:
+        y = super().drop(x, site)
+        if self.training and site == len(self.stack.cells):
+            self.penalty = self.activation(y) + self.change(x)
+        return y
+
+    def dropout(self, site: int) -> float:
+        config = self.stack.config
+        if site == 0:
+            return float(config.input_dropout)
+        return float(config.dropout if site == len(self.stack.cells) else config.hidden_dropout)
+
+    def activation(self, y: Tensor) -> Penalty:
+        """Activation regularization: large outputs, behind their dropout, cost."""
+        alpha: float = self.stack.config.alpha
+        return alpha * y.square().mean() if alpha else 0.0
+
+    def change(self, x: Tensor) -> Penalty:
+        """Temporal activation regularization: outputs that change from one time step to the next cost."""
+        beta: float = self.stack.config.beta
+        return beta * (x[1:] - x[:-1]).square().mean() if beta and len(x) > 1 else 0.0
