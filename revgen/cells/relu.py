@@ -6,7 +6,7 @@ LSTM   g = relu(x W + h U + b);   c' = f * c + (1 - f) * i * g;   h' = o * relu(
 Nothing holds the state within ±1 any more: it grows by what the gates let pass times what the candidate's matrix U
 stretches. The GRU's state is a mean of itself and the candidate at any gates, so it stays bounded while U shrinks
 what it maps. The LSTM's gates may keep all and write all, f = i = 1, and then its memory runs away in training
-wherever U begins; what is written is therefore weighed with 1 - f, which makes the memory such a mean as well.
+however small U begins; what is written is therefore weighed with 1 - f, which makes the memory such a mean as well.
 
 U begins as half an orthogonal matrix: it halves what goes around, in all directions alike. (Le, Jaitly & Hinton
 2015, *A simple way to initialize recurrent networks of rectified linear units*, begin with the identity, which

@@ -8,7 +8,7 @@ y = (h' * gelu(x G)) V
 
 (De et al. 2024, *Griffin: mixing gated linear recurrences with local attention*, arXiv 2402.19427,
 equations 1 to 4, and the recurrent block of figure 2.) The block's short convolution before the gates is left
-out, and so are the local attention and the multilayer perceptron between such blocks; W_r and W_i are full matrices.
+out, and so are the local attention and the perceptron between such blocks; W_r and W_i are full, kept as one R.
 """
 
 from __future__ import annotations

@@ -28,7 +28,8 @@ Forward = Callable[[NDArray[Any], Any], tuple[NDArray[Any], Any]]
 LogProbs = Callable[[list[NDArray[Any]]], Iterator[tuple[int, NDArray[Any]]]]
 
 WINDOW, WARM_UP = 4096, 512
-ROWS, VALUES = 64, 1 << 22
+ROWS, VALUES, STEPS = 32, 1 << 18, 16
+"""Sequences side by side, and how much of them at once: more would not fit into the processor's caches."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def logprobs(
             some = targets[begin : begin + step] % logits.shape[-1]  # without labels
             given[begin : begin + step] = np.take_along_axis(log_softmax(logits), some[..., None], -1)[..., 0]
             begin += step
-            step = max(1, VALUES // (len(batch) * logits.shape[-1]))
+            step = max(STEPS, VALUES // (len(batch) * logits.shape[-1]))
         for row, i in enumerate(batch):
             yield i, given[: len(sequences[i]) - 1, row]
 
