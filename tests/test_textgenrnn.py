@@ -17,8 +17,8 @@ from revgen.corpus.tokens import tokenize
 from revgen.language_model import LanguageModel
 from revgen.models import textgenrnn
 from revgen.models.textgenrnn import attend
+from revgen.networks.equation import nest
 from revgen.networks.network import network_forward
-from revgen.networks.stack import nest
 from revgen.registry import tokenizers
 from revgen.testing import check_model
 

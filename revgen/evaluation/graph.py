@@ -103,7 +103,7 @@ class Graph:
 def graphs(model: LanguageModel) -> dict[str, Graph]:
     """The pictures of a fitted model by title: of the network around its cells and of one cell's time step, or of the
     whole network, or where that is not to be had or too large, of its weights in blocks."""
-    stack: Any = getattr(model, "stack", None)
+    stack: Any = getattr(model, "definition", None)
     found: dict[str, Graph] = {}
     from revgen.networks.trace import trace_cell, trace_network, trace_stack
 

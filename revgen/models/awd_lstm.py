@@ -22,9 +22,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from revgen.generation.sampler import check, number, whole
-from revgen.language_model import Weights
 from revgen.models.recurrent import RecurrentModel
 from revgen.networks.stack import Stack
 from revgen.registry import register_model
@@ -76,13 +76,11 @@ class AWDStack(Stack):
     def hidden_size(self, i: int) -> int:
         return self.embedding_size if i == self.config.num_layers - 1 else super().hidden_size(i)
 
-    def initialize(self, random: np.random.Generator) -> Weights:
+    def first(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
         """With larger matrices between layers: of the small values that come out of an LSTM, little would arrive behind
         three of them, and learning would stand still for long."""
-        weights = super().initialize(random)
-        for i in range(1, self.config.num_layers):
-            weights[f"layers.{i}.W"] *= GAIN
-        return weights
+        between = name.endswith(".W") and name != "layers.0.W"
+        return super().first(name, shape, random) * (GAIN if between else 1)
 
 
 @register_model("awd-lstm")
@@ -92,10 +90,10 @@ class AWDLSTM(RecurrentModel):
     Config = AWDConfig
     averaging = 0.25
 
-    def make_stack(self, vocab: int) -> Stack:
+    def make_equation(self, vocab: int) -> Stack:
         return AWDStack("lstm", self.config, vocab)
 
     def make_network(self) -> Network:
         from revgen.networks.awd import AWDNetwork
 
-        return AWDNetwork(self.stack, self.weights)
+        return AWDNetwork(self.make_equation(len(self.tokenizer)), self.weights)

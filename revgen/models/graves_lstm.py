@@ -70,5 +70,5 @@ class GravesLSTM(RecurrentModel):
 
     Config = GravesConfig
 
-    def make_stack(self, vocab: int) -> Stack:
+    def make_equation(self, vocab: int) -> Stack:
         return GravesStack("peephole-lstm", self.config, vocab)

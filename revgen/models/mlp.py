@@ -53,8 +53,8 @@ class MLP(Equation):
             inputs = c.hidden_size
         return shapes | {"head": (self.vocab, c.hidden_size), "bias": (self.vocab,)}
 
-    def initialize(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
-        weights = super().initialize(name, shape, random)
+    def first(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
+        weights = super().first(name, shape, random)
         if name == "embedding":
             weights *= shape[1] ** 0.5  # of the size that the layers expect
         if name.endswith(".W"):

@@ -24,9 +24,9 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from revgen.generation.sampler import check, number, whole
-from revgen.language_model import Weights
 from revgen.models.recurrent import RecurrentModel
 from revgen.networks.stack import Stack
 from revgen.ops import Array, concatenate, logsumexp, lower_triangle, softmax, where
@@ -78,11 +78,8 @@ class AttentiveStack(Stack):
         head = (self.vocab, 2 * self.features)
         return super().shapes() | {"labels": labels, "attention": (self.features,), "head": head}
 
-    def initialize(self, random: np.random.Generator) -> Weights:
-        weights = super().initialize(random)
-        for name in ("labels", "attention"):
-            weights[name][:] = 0
-        return weights
+    def first(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
+        return np.zeros(shape) if name in ("labels", "attention") else super().first(name, shape, random)
 
     def initial_state(self, batch: int, zeros: Callable[[tuple[int, ...]], Array]) -> Any:
         past = zeros((batch, self.features)), zeros((batch,)) - inf  # no weight
@@ -132,5 +129,5 @@ class Textgenrnn(RecurrentModel):
     Config = TextgenConfig
     takes_labels = True
 
-    def make_stack(self, vocab: int) -> Stack:
+    def make_equation(self, vocab: int) -> Stack:
         return AttentiveStack("lstm", self.config, vocab)

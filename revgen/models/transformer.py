@@ -70,8 +70,8 @@ class Transformer(Equation):
             shapes |= {f"norms.{i}.scale": (hidden,), f"norms.{i}.shift": (hidden,)}
         return shapes | {"bias": (self.vocab,)}
 
-    def initialize(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
-        weights = super().initialize(name, shape, random)
+    def first(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
+        weights = super().first(name, shape, random)
         if name.endswith(("output", "down")):  # so that all they add up to has the size of one
             weights *= (2 * self.config.num_layers) ** -0.5
         return weights

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
+from revgen.networks.equation import nest
 from revgen.networks.network import Penalty
 from revgen.networks.recurrent import RecurrentNetwork, mask
-from revgen.networks.stack import nest
 
 
 class AWDNetwork(RecurrentNetwork):

@@ -6,7 +6,7 @@ PyTorch trains it, with dropout; NumPy generates and scores by it on the CPU.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from revgen.language_model import Weights
 from revgen.networks.neural import NeuralModel
-from revgen.networks.stack import nest
 from revgen.ops import Array
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ class Equation(ABC):
     def __init__(self, config: Any, vocab: int) -> None:
         self.config = config
         self.vocab = vocab
-        self.drop: Callable[[Array], Array] = keep  # a network in training puts dropout in its place
+        self.drop: Callable[..., Array] = keep  # (x, site); a network in training puts dropout in its place
 
     @abstractmethod
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -39,10 +38,14 @@ class Equation(ABC):
     def forward(self, p: SimpleNamespace, tokens: Array, state: Any) -> tuple[Array, Any]:
         """Tokens (time, batch) -> logits (time, batch, vocab), the new state; ``p`` as ``nest`` gives it.
 
-        The state None is the start of a document; the arrays of others have the batch as their first axis.
+        The arrays of a state have the batch as their first axis.
         """
 
-    def initialize(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
+    def initial_state(self, batch: int, zeros: Callable[[tuple[int, ...]], Array]) -> Any:
+        """The state at the start of a document; ``zeros(shape)`` makes an array of the right kind."""
+        return None
+
+    def first(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
         """The weight ``name`` before training: vectors are zero, or one as a ``scale``; the outputs of matrices have
         the size of their inputs, and an embedding has the length 1."""
         if len(shape) == 1:
@@ -50,38 +53,62 @@ class Equation(ABC):
         inputs = shape[0] if name.startswith("layers.") else shape[1]
         return random.normal(0, inputs**-0.5, shape)
 
+    @property
+    def portable(self) -> bool:
+        """Whether it runs on NumPy too."""
+        return True
+
+    def tabulate(self, p: SimpleNamespace) -> None:  # noqa: B027  most have nothing to
+        """Compute once, from the weights on NumPy, what generation would compute again and again."""
+
 
 class EquationModel(NeuralModel):
     """A model that is an ``Equation``; a subclass names its ``kind`` and its ``Config``, which has a ``dropout``."""
 
     kind: ClassVar[type[Equation]]
 
-    def make_equation(self) -> Equation:
+    def make_equation(self, vocab: int) -> Equation:
+        """The equation for this configuration and a vocabulary of that size."""
+        return self.kind(self.config, vocab)
+
+    @property
+    def definition(self) -> Equation:
         """The equation for this configuration and tokenizer."""
-        return self.kind(self.config, len(self.tokenizer))
+        return self.make_equation(len(self.tokenizer))
+
+    def check(self) -> None:
+        self.make_equation(1)
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        return self.make_equation().shapes()
+        return self.definition.shapes()
 
     def initialize(self, random: np.random.Generator) -> Weights:
-        equation = self.make_equation()
-        return {
-            name: np.asarray(equation.initialize(name, shape, random), np.float32)
-            for name, shape in equation.shapes().items()
-        }
+        equation = self.definition
+        shapes = equation.shapes()
+        return {n: np.asarray(equation.first(n, shape, random), np.float32) for n, shape in shapes.items()}
 
     def make_network(self) -> Network:
         from revgen.networks.network import EquationNetwork
 
-        return EquationNetwork(self.make_equation(), self.weights)
+        return EquationNetwork(self.definition, self.weights)
 
     @cached_property
-    def equation(self) -> tuple[Equation, SimpleNamespace]:
-        """The equation, and the weights on NumPy to put into it."""
-        return self.make_equation(), nest(self.weights)
+    def equation(self) -> tuple[Equation, SimpleNamespace] | None:
+        """The equation with the weights to put into it, on NumPy; None on another device than the CPU, and where it is
+        written for PyTorch alone."""
+        equation, p = self.definition, nest(self.weights)
+        if self.device != "cpu" or not equation.portable:
+            return None
+        equation.tabulate(p)
+        return equation, p
+
+    def initial_state(self, batch: int) -> Any:
+        if self.equation is None:
+            return None
+        return self.equation[0].initial_state(batch, lambda shape: np.zeros(shape, np.float32))
 
     def forward(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
-        if self.device != "cpu":
+        if self.equation is None:
             return super().forward(tokens, state)
         equation, p = self.equation
         return equation.forward(p, tokens, state)
@@ -91,6 +118,22 @@ class EquationModel(NeuralModel):
         self.__dict__.pop("equation", None)
 
 
-def keep(x: Array) -> Array:
-    """No dropout."""
+def keep(x: Array, site: int = 0) -> Array:
+    """No dropout, at whichever site of the network."""
     return x
+
+
+def nest(weights: Mapping[str, Array]) -> SimpleNamespace:
+    """Weights by dotted names as attributes: ``layers.0.W`` is ``p.layers[0].W``."""
+    nested: dict[str, Any] = {}
+    for name, value in weights.items():
+        kind, _, rest = name.partition(".")
+        if not rest:
+            nested[kind] = value
+            continue
+        i, _, leaf = rest.partition(".")
+        parts = nested.setdefault(kind, [])
+        while len(parts) <= int(i):
+            parts.append(SimpleNamespace())
+        setattr(parts[int(i)], leaf, value)
+    return SimpleNamespace(**nested)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 
 from revgen.language_model import Weights
-from revgen.networks.stack import nest
+from revgen.networks.equation import nest
 
 if TYPE_CHECKING:
     from revgen.evaluation.likelihood import Forward
@@ -57,10 +57,12 @@ class EquationNetwork(Network):
         equation.drop = self.drop
 
     def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        if state is None:
+            state = self.equation.initial_state(tokens.shape[1], self.values[0].new_zeros)
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=self.training and reduced(tokens.device)):
             return self.equation.forward(nest(self.named_weights()), tokens, state)
 
-    def drop(self, x: Tensor) -> Tensor:
+    def drop(self, x: Tensor, site: int = 0) -> Tensor:
         """Leave values out in training."""
         return dropout(x, self.equation.config.dropout, self.training)
 

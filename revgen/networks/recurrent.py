@@ -11,9 +11,10 @@ from torch import Tensor
 
 from revgen.cells.cell import Cell, Parameters
 from revgen.language_model import Weights
+from revgen.networks.equation import nest
 from revgen.networks.module_cell import ModuleCell
 from revgen.networks.network import Network
-from revgen.networks.stack import Stack, nest, sequence
+from revgen.networks.stack import Stack, sequence
 from revgen.ops import map_state
 
 KERNELS: Mapping[str, Any] = {

@@ -13,11 +13,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from revgen import ops
 from revgen.cells.cell import Cell, Parameters
 from revgen.errors import OptionError
-from revgen.language_model import Weights
+from revgen.networks.equation import Equation
 from revgen.ops import Array
 from revgen.registry import cells
 
@@ -57,25 +58,24 @@ class RecurrentConfig:
             raise OptionError(f"cell_options must be a mapping, not {self.cell_options!r}")
 
 
-class Stack:
+class Stack(Equation):
     """Embedding, ``num_layers`` cells and output: the shapes, the first values and the equation.
 
     ``config`` is a RecurrentConfig, or has its names. A subclass may arrange the layers otherwise, by ``input_size``,
-    ``hidden_size`` and ``forward``; a network in training puts its own ways in the place of ``sequence`` and ``drop``.
+    ``hidden_size`` and ``forward``; a network in training puts its own ways in the place of ``sequence`` and ``drop``,
+    whose sites are 0, the embedding, and i + 1, what comes from layer i.
     """
 
     table: Array | None = None
 
     def __init__(self, cell: str, config: Any, vocab: int) -> None:
-        self.config = config
-        self.vocab = vocab
+        super().__init__(config, vocab)
         self.embedding_size: int = config.embedding_size or config.hidden_size
         self.cells: list[Cell] = []
         for i in range(config.num_layers):
             self.cells.append(make_cell(cell, self.input_size(i), self.hidden_size(i), config.cell_options))
         self.sizes = [self.input_size(i) for i in range(config.num_layers + 1)]
         self.sequence: Callable[[Cell, Parameters, Array, Any], tuple[Array, Any]] = sequence
-        self.drop: Callable[[Array, int], Array] = keep
 
     def input_size(self, i: int) -> int:
         """What enters layer i, when the layers before it are there; behind the last layer, what enters the output."""
@@ -86,7 +86,6 @@ class Stack:
         return int(self.config.hidden_size)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each weight, by its dotted name."""
         shapes: dict[str, tuple[int, ...]] = {"embedding": (self.vocab, self.embedding_size)}
         for i, cell in enumerate(self.cells):
             shapes |= {f"layers.{i}.{name}": tuple(shape) for name, shape in cell.shapes().items()}
@@ -99,31 +98,23 @@ class Stack:
             shapes["projection"] = (self.sizes[-1], self.embedding_size)
         return shapes | {"bias": (self.vocab,)}
 
-    def initialize(self, random: np.random.Generator) -> Weights:
-        """The weights before training."""
-        weights: Weights = {}
-        for name, shape in self.shapes().items():
-            kind, _, rest = name.partition(".")
-            if kind == "layers":
-                i, _, parameter = rest.partition(".")
-                value = self.cells[int(i)].initialize(parameter, shape, random)
-            elif kind == "norms":
-                value = np.full(shape, float(rest.endswith("scale")))
-            elif kind == "bias":
-                value = np.zeros(shape)
-            elif kind == "embedding" and not self.config.layer_norm:
-                value = random.normal(0, 1, shape)  # as large as what is normalized
-            else:
-                value = random.normal(0, shape[-1] ** -0.5, shape)
-            weights[name] = np.asarray(value, np.float32)
-        return weights
+    def first(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
+        kind, _, rest = name.partition(".")
+        if kind == "layers":
+            i, _, parameter = rest.partition(".")
+            return self.cells[int(i)].initialize(parameter, shape, random)
+        if kind == "embedding" and not self.config.layer_norm:
+            return random.normal(0, 1, shape)  # as large as what is normalized
+        return super().first(name, shape, random)
+
+    @property
+    def portable(self) -> bool:
+        return all(cell.portable for cell in self.cells)
 
     def initial_state(self, batch: int, zeros: Callable[[tuple[int, ...]], Array]) -> Any:
-        """The state of all layers at the start of a document."""
         return tuple(cell.initial_state(batch, zeros) for cell in self.cells)
 
     def forward(self, p: SimpleNamespace, tokens: Array, state: Any) -> tuple[Array, Any]:
-        """Tokens (time, batch) -> logits (time, batch, vocab), the new state; ``p`` as ``nest`` gives it."""
         x = self.drop(p.embedding[tokens], 0)  # (time, batch, embedding)
         states = []
         for i in range(len(self.cells)):
@@ -166,11 +157,6 @@ def sequence(cell: Cell, p: Parameters, x: Array, state: Any) -> tuple[Array, An
     return cell.sequence(p, cell.project(p, x), state)
 
 
-def keep(x: Array, site: int) -> Array:
-    """No dropout, neither of the embedding, site 0, nor behind layer i, site i + 1."""
-    return x
-
-
 def make_cell(name: str, input_size: int, hidden_size: int, options: Mapping[str, Any]) -> Cell:
     """A registered cell; a ``torch.nn.Module`` is dressed as one."""
     kind = cells.get(name)
@@ -179,19 +165,3 @@ def make_cell(name: str, input_size: int, hidden_size: int, options: Mapping[str
     from revgen.networks.module_cell import ModuleCell
 
     return ModuleCell(kind, input_size, hidden_size, options)
-
-
-def nest(weights: Mapping[str, Array]) -> SimpleNamespace:
-    """Weights by dotted names as attributes: ``layers.0.W`` is ``p.layers[0].W``."""
-    nested: dict[str, Any] = {}
-    for name, value in weights.items():
-        kind, _, rest = name.partition(".")
-        if not rest:
-            nested[kind] = value
-            continue
-        i, _, leaf = rest.partition(".")
-        parts = nested.setdefault(kind, [])
-        while len(parts) <= int(i):
-            parts.append(SimpleNamespace())
-        setattr(parts[int(i)], leaf, value)
-    return SimpleNamespace(**nested)

@@ -19,9 +19,10 @@ from torch.overrides import TorchFunctionMode
 
 from revgen.cells.cell import Cell
 from revgen.evaluation.graph import Graph
+from revgen.networks.equation import nest
 from revgen.networks.module_cell import ModuleCell
 from revgen.networks.network import Network
-from revgen.networks.stack import Stack, nest
+from revgen.networks.stack import Stack
 from revgen.ops import map_state
 
 SIGNS = {"add": "+", "sub": "−", "mul": "×", "multiply": "×", "div": "÷", "truediv": "÷", "divide": "÷"}
