@@ -28,7 +28,7 @@ class Batches:
 
     def __init__(self, tokens: Tokens, batch_size: int, sequence_length: int, seed: int, epoch: int) -> None:
         random = np.random.default_rng((seed, epoch))
-        self.ids = tokens.ids
+        self.ids = np.asarray(tokens.ids)  # slices of a memory map itself cost several times as much
         spans = tokens.spans[random.permutation(len(tokens.spans))]
         self.begins = spans[:, 0]
         self.ends = np.cumsum(spans[:, 1] - spans[:, 0])

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 from revgen.generation.sampler import check, number, whole
 from revgen.models.recurrent import RecurrentModel
 from revgen.networks.stack import Stack
-from revgen.ops import Array, concatenate
+from revgen.ops import Array, concatenate, embed
 from revgen.registry import register_model
 
 
@@ -54,7 +54,7 @@ class GravesStack(Stack):
         return self.embedding_size + (self.cells[i - 1].output_size if i else 0)
 
     def forward(self, p: SimpleNamespace, tokens: Array, state: Any) -> tuple[Array, Any]:
-        x = self.drop(p.embedding[tokens], 0)  # (time, batch, embedding)
+        x = self.drop(embed(p.embedding, tokens), 0)  # (time, batch, embedding)
         outputs: list[Array] = []
         states = []
         for i in range(len(self.cells)):

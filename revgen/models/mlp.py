@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from revgen.generation.sampler import check, number, whole
 from revgen.networks.equation import Equation, EquationModel
-from revgen.ops import Array, concatenate, relu
+from revgen.ops import Array, concatenate, embed, relu
 from revgen.registry import register_model
 from revgen.tokenizers import Tokenizer
 
@@ -72,7 +72,9 @@ class MLP(Equation):
             begun = window[-1] == start  # the document, so what stands before is another's
             before = read[:, n - 1 - back : n - 1 - back + time]
             window.append(before * ~begun + start * begun)
-        x = self.drop(concatenate([p.embedding[part.T] for part in reversed(window)]))  # (time, batch, n * embedding)
+        x = self.drop(
+            concatenate([embed(p.embedding, part.T) for part in reversed(window)])
+        )  # (time, batch, n * embedding)
         for layer in p.layers:
             x = self.drop(relu(x @ layer.W + layer.b))  # (time, batch, hidden)
         return x @ p.head.T + p.bias, read[:, time:]

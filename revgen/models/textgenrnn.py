@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from revgen.generation.sampler import check, number, whole
 from revgen.models.recurrent import RecurrentModel
 from revgen.networks.stack import Stack
-from revgen.ops import Array, concatenate, logsumexp, lower_triangle, softmax, where
+from revgen.ops import Array, concatenate, embed, logsumexp, lower_triangle, softmax, where
 from revgen.registry import register_model
 from revgen.tokenizers import Tokenizer
 
@@ -89,7 +89,7 @@ class AttentiveStack(Stack):
         """Tokens (time, batch), with labels (``corpus.tokens.shift``) -> logits (time, batch, vocab), the new state."""
         layers, past = state
         labels, tokens = tokens // self.vocab, tokens % self.vocab
-        x = p.embedding[tokens] + p.labels[labels]  # (time, batch, embedding)
+        x = embed(p.embedding, tokens) + embed(p.labels, labels)  # (time, batch, embedding)
         outputs, states = [self.drop(x, 0)], []
         for i in range(len(self.cells)):
             y, layer_state = self.run(p, i, outputs[-1], layers[i], tokens)  # (time, batch, hidden)

@@ -92,7 +92,7 @@ class Transformer(Equation):
         kept = 0 if caches[0] is None else caches[0][0].shape[2]
         mask = self.mask(positions, kept)
         turn = ops.rotation(positions[:, None], self.config.hidden_size // self.config.num_heads)
-        x = self.drop(p.embedding[tokens] * self.config.hidden_size**0.5)  # (batch, time, hidden)
+        x = self.drop(ops.embed(p.embedding, tokens) * self.config.hidden_size**0.5)  # (batch, time, hidden)
         new = []
         for i, layer in enumerate(p.layers):
             y, cache = self.attention(layer, norm(p, 2 * i, x), turn, mask, caches[i])

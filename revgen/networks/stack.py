@@ -115,7 +115,7 @@ class Stack(Equation):
         return tuple(cell.initial_state(batch, zeros) for cell in self.cells)
 
     def forward(self, p: SimpleNamespace, tokens: Array, state: Any) -> tuple[Array, Any]:
-        x = self.drop(p.embedding[tokens], 0)  # (time, batch, embedding)
+        x = self.drop(ops.embed(p.embedding, tokens), 0)  # (time, batch, embedding)
         states = []
         for i in range(len(self.cells)):
             y, layer_state = self.run(p, i, x, state[i], tokens)  # (time, batch, hidden)
