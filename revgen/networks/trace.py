@@ -126,6 +126,8 @@ class Recorder(TorchFunctionMode):
 
     def text(self, name: str, arguments: list[Any]) -> str:
         """The words for an operation; an operand that is drawn as a node of its own has none."""
+        if name == "embedding":
+            return f"{self.operand(arguments[1])}[token]"
         if name == "getitem":
             array, index = arguments
             if any(isinstance(v, Tensor) for v in flat(index)):
