@@ -18,6 +18,7 @@ ROOMS = (
     "errors",
     "files",
     "tables",
+    "options",
     "registry",
     "ops",
     "tokenizers",
@@ -37,7 +38,17 @@ ROOMS = (
     "cli",
 )
 OUTSIDE = ("__init__", "__main__")  # the face, which imports nothing before it is used, and the door
-WEIGHTLESS = ("networks.neural", "networks.stack", "models", "zoo", "datasets", "testing", "cli", *OUTSIDE)
+WEIGHTLESS = (
+    "networks.neural",
+    "networks.equation",
+    "networks.stack",
+    "models",
+    "zoo",
+    "datasets",
+    "testing",
+    "cli",
+    *OUTSIDE,
+)
 """Below the line, and yet without PyTorch at module level, as text is generated without it."""
 
 FILES = sorted(PACKAGE.rglob("*.py"))

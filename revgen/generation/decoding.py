@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.generation.sampler import Sampling, check, draw, whole
+from revgen.generation.sampler import Sampling, draw
 from revgen.ops import map_state
+from revgen.options import at_least, check, whole
 from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ def decode(
     """
     stops = () if stop is None else tuple(stop) if isinstance(stop, list | tuple) else (stop,)
     check("prompt", prompt, isinstance(prompt, str), "a string")
-    check("n", n, whole(n, 1), "a whole number of at least 1")
-    check("max_tokens", max_tokens, whole(max_tokens, 0), "a whole number of at least 0")
+    at_least("n", n, 1)
+    at_least("max_tokens", max_tokens, 0)
     check("stop", stop, all(isinstance(s, str) and s for s in stops), "one or more strings that are not empty")
     check("seed", seed, seed is None or whole(seed, 0), "a whole number of at least 0")
     shift = model.label_shift(label)

@@ -8,8 +8,8 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.errors import OptionError
 from revgen.ops import softmax
+from revgen.options import check, number, whole
 
 Floats = NDArray[np.floating[Any]]
 
@@ -90,24 +90,3 @@ def draw(probabilities: Floats, uniform: Floats) -> NDArray[np.intp]:
     cumulated = probabilities.cumsum(-1, dtype=np.float64)
     drawn: NDArray[np.intp] = (cumulated > uniform[:, None] * cumulated[:, -1:]).argmax(-1)
     return drawn
-
-
-def number(value: object) -> float:
-    """``value`` where it is a number, else a NaN, which lies in no range."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-        return np.nan
-    try:
-        return float(value)
-    except OverflowError:
-        return np.inf
-
-
-def whole(value: object, least: int) -> bool:
-    """Whether ``value`` is a whole number of at least ``least``."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= least
-
-
-def check(name: str, value: object, good: bool, wanted: str) -> None:
-    """Raise OptionError unless ``good``."""
-    if not good:
-        raise OptionError(f"{name} must be {wanted}, not {value!r}")

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.generation.sampler import check, number, whole
 from revgen.models.recurrent import RecurrentModel
 from revgen.networks.stack import Stack
+from revgen.options import check, check_shares, check_sizes, number
 from revgen.registry import register_model
 
 if TYPE_CHECKING:
@@ -62,10 +62,8 @@ class AWDConfig:
     cell_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     def __post_init__(self) -> None:
-        for name in ("hidden_size", "num_layers", "embedding_size"):
-            check(name, getattr(self, name), whole(getattr(self, name), 1), "a whole number of at least 1")
-        for name in ("dropout", "input_dropout", "hidden_dropout", "embedding_dropout", "weight_drop"):
-            check(name, getattr(self, name), 0 <= number(getattr(self, name)) < 1, f"in 0 ≤ {name} < 1")
+        check_sizes(self, "hidden_size", "num_layers", "embedding_size")
+        check_shares(self, "dropout", "input_dropout", "hidden_dropout", "embedding_dropout", "weight_drop")
         for name in ("alpha", "beta"):
             check(name, getattr(self, name), 0 <= number(getattr(self, name)) < math.inf, "0 or more")
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, ClassVar
 
-from revgen.generation.sampler import check, number, whole
 from revgen.models.recurrent import RecurrentModel
 from revgen.networks.stack import Stack
 from revgen.ops import Array, concatenate, embed
+from revgen.options import check_flags, check_shares, check_sizes
 from revgen.registry import register_model
 
 
@@ -37,12 +37,9 @@ class GravesConfig:
     cell_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     def __post_init__(self) -> None:
-        for name in ("hidden_size", "num_layers", "embedding_size"):
-            value = getattr(self, name)
-            optional = value is None and name == "embedding_size"
-            check(name, value, optional or whole(value, 1), "a whole number of at least 1")
-        check("dropout", self.dropout, 0 <= number(self.dropout) < 1, "in 0 ≤ dropout < 1")
-        check("tie_embeddings", self.tie_embeddings, type(self.tie_embeddings) is bool, "True or False")
+        check_sizes(self, "hidden_size", "num_layers", optional=["embedding_size"])
+        check_shares(self, "dropout")
+        check_flags(self, "tie_embeddings")
 
 
 class GravesStack(Stack):

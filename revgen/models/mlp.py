@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.generation.sampler import check, number, whole
 from revgen.networks.equation import Equation, EquationModel
 from revgen.ops import Array, concatenate, embed, relu
+from revgen.options import check_shares, check_sizes
 from revgen.registry import register_model
 from revgen.tokenizers import Tokenizer
 
@@ -36,9 +36,8 @@ class MLPConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("context", "embedding_size", "hidden_size", "num_layers"):
-            check(name, getattr(self, name), whole(getattr(self, name), 1), "a whole number of at least 1")
-        check("dropout", self.dropout, 0 <= number(self.dropout) < 1, "in 0 ≤ dropout < 1")
+        check_sizes(self, "context", "embedding_size", "hidden_size", "num_layers")
+        check_shares(self, "dropout")
 
 
 class MLP(Equation):

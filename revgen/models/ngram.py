@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from revgen.errors import OptionError
 from revgen.language_model import LanguageModel, Weights
 from revgen.ngrams import Counts, Floats, Trie, count, text_loss, to_weights
+from revgen.options import check
 from revgen.registry import register_model
 
 if TYPE_CHECKING:
@@ -40,8 +41,7 @@ class NGramConfig:
 
     def __post_init__(self) -> None:
         check_order(self.order)
-        if self.unseen not in ("back_off", "end"):
-            raise OptionError(f'unseen must be "back_off" or "end", not {self.unseen!r}')
+        check("unseen", self.unseen, self.unseen in ("back_off", "end"), '"back_off" or "end"')
 
 
 @register_model("ngram")
@@ -170,8 +170,7 @@ class NGramModel(LanguageModel):
 
 def check_order(order: object) -> None:
     """Raise OptionError for an order that there is not."""
-    if type(order) is not int or not 1 <= order <= LONGEST:
-        raise OptionError(f"order must be a whole number from 1 to {LONGEST}, not {order!r}")
+    check("order", order, type(order) is int and 1 <= order <= LONGEST, f"a whole number from 1 to {LONGEST}")
 
 
 def malformed(arrays: Weights, vocab: int, order: int) -> str | None:

@@ -26,10 +26,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.generation.sampler import check, number, whole
 from revgen.models.recurrent import RecurrentModel
 from revgen.networks.stack import Stack
 from revgen.ops import Array, concatenate, embed, logsumexp, lower_triangle, softmax, where
+from revgen.options import check, check_shares, check_sizes
 from revgen.registry import register_model
 from revgen.tokenizers import Tokenizer
 
@@ -52,11 +52,8 @@ class TextgenConfig:
     cell_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     def __post_init__(self) -> None:
-        for name in ("hidden_size", "num_layers", "embedding_size"):
-            value = getattr(self, name)
-            optional = value is None and name == "embedding_size"
-            check(name, value, optional or whole(value, 1), "a whole number of at least 1")
-        check("dropout", self.dropout, 0 <= number(self.dropout) < 1, "in 0 ≤ dropout < 1")
+        check_sizes(self, "hidden_size", "num_layers", optional=["embedding_size"])
+        check_shares(self, "dropout")
         named = isinstance(self.labels, list | tuple) and all(isinstance(label, str) for label in self.labels)
         check("labels", self.labels, named and len({*self.labels}) == len(self.labels), "different strings")
         object.__setattr__(self, "labels", tuple(self.labels))  # a list, where it comes from JSON

@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen import ops
-from revgen.generation.sampler import check, number, whole
 from revgen.networks.equation import Equation, EquationModel
 from revgen.ops import Array
+from revgen.options import check, check_shares, check_sizes
 from revgen.registry import register_model
 from revgen.tokenizers import Tokenizer
 
@@ -44,11 +44,10 @@ class TransformerConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("hidden_size", "num_layers", "num_heads", "context"):
-            check(name, getattr(self, name), whole(getattr(self, name), 1), "a whole number of at least 1")
+        check_sizes(self, "hidden_size", "num_layers", "num_heads", "context")
         fits = self.hidden_size % (2 * self.num_heads) == 0
         check("hidden_size", self.hidden_size, fits, f"a multiple of 2 × num_heads = {2 * self.num_heads}")
-        check("dropout", self.dropout, 0 <= number(self.dropout) < 1, "in 0 ≤ dropout < 1")
+        check_shares(self, "dropout")
 
 
 class Transformer(Equation):

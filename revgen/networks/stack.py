@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 
 from revgen import ops
 from revgen.cells.cell import Cell, Parameters
-from revgen.errors import OptionError
 from revgen.networks.equation import Equation
 from revgen.ops import Array
+from revgen.options import check, check_flags, check_shares, check_sizes
 from revgen.registry import cells
 
 TABLE = 1 << 22  # values
-LARGEST = {"hidden_size": 65_536, "num_layers": 256, "embedding_size": 65_536}
 
 
 @dataclass(frozen=True)
@@ -45,17 +44,10 @@ class RecurrentConfig:
     cell_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, most in LARGEST.items():
-            value = getattr(self, name)
-            if not (value is None and name == "embedding_size") and (type(value) is not int or not 1 <= value <= most):
-                raise OptionError(f"{name} must be a whole number from 1 to {most:,}, not {value!r}")
-        if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
-            raise OptionError(f"dropout must lie in 0 ≤ dropout < 1, not {self.dropout!r}")
-        for name in ("residual", "layer_norm", "tie_embeddings"):
-            if type(getattr(self, name)) is not bool:
-                raise OptionError(f"{name} must be True or False, not {getattr(self, name)!r}")
-        if not isinstance(self.cell_options, Mapping):
-            raise OptionError(f"cell_options must be a mapping, not {self.cell_options!r}")
+        check_sizes(self, "hidden_size", "num_layers", optional=["embedding_size"])
+        check_shares(self, "dropout")
+        check_flags(self, "residual", "layer_norm", "tie_embeddings")
+        check("cell_options", self.cell_options, isinstance(self.cell_options, Mapping), "a mapping")
 
 
 class Stack(Equation):

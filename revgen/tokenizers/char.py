@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.errors import CheckpointError
+from revgen.options import at_least
 from revgen.registry import register_tokenizer
 from revgen.tokenizers.tokenizer import (
     SPECIALS,
     Ids,
     Tokenizer,
-    at_least,
     from_json,
     shown,
     to_json,

@@ -17,8 +17,9 @@ from typing import Any, Self
 import numpy as np
 
 from revgen.errors import CheckpointError, CorpusError
+from revgen.options import at_least
 from revgen.registry import register_tokenizer
-from revgen.tokenizers.tokenizer import SPECIALS, Ids, Tokenizer, at_least
+from revgen.tokenizers.tokenizer import SPECIALS, Ids, Tokenizer
 
 SPACE = "▁"  # what SentencePiece writes for a space
 SENTENCE = 500  # characters

@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.errors import CheckpointError, OptionError
+from revgen.errors import CheckpointError
+from revgen.options import at_least
 
 Ids = NDArray[np.unsignedinteger[Any]]
 
@@ -97,13 +98,6 @@ class Tokenizer(ABC):
 def shown(tokens: Sequence[str]) -> tuple[str, ...]:
     """The text that each token of a vocabulary decodes to."""
     return ("", "", "�", *tokens[len(SPECIALS) :])
-
-
-def at_least(name: str, value: int, least: int) -> int:
-    """``value``, or an OptionError that names it."""
-    if type(value) is not int or value < least:
-        raise OptionError(f"{name} must be a whole number of at least {least}, not {value!r}")
-    return value
 
 
 def to_json(level: str, tokens: Sequence[str], **options: int | None) -> bytes:

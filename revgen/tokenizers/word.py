@@ -14,13 +14,13 @@ from typing import Self
 
 import numpy as np
 
+from revgen.options import at_least
 from revgen.registry import register_tokenizer
 from revgen.tokenizers.char import frequent_characters
 from revgen.tokenizers.tokenizer import (
     SPECIALS,
     Ids,
     Tokenizer,
-    at_least,
     from_json,
     shown,
     to_json,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from revgen.generation.sampler import check, number, whole
+from revgen.options import at_least, check, number, whole
 
 WARM_UP = 0.1
 FINE_TUNING = 1 / 5
@@ -40,7 +40,7 @@ class Recipe:
         check("weight_decay", self.weight_decay, 0 <= number(self.weight_decay) < math.inf, "0 or more")
         check("averaging", self.averaging, 0 <= number(self.averaging) <= 1, "in 0 ≤ averaging ≤ 1")
         check("clip", self.clip, number(self.clip) > 0, "above 0")
-        check("seed", self.seed, whole(self.seed, 0), "a whole number of at least 0")
+        at_least("seed", self.seed, 0)
 
     @property
     def planned_epochs(self) -> float:
