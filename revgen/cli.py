@@ -33,7 +33,8 @@ EXAMPLES = {
     "fit": """examples:
   revgen fit lstm-char reviews.txt --valid 0.1 --epochs 5 --out my-model
   revgen fit gru-word posts.jsonl --field body --max-seconds 300 --set hidden_size=128 --out my-model
-  revgen fit my-model more.txt --epochs 2 --out my-finer-model""",
+  revgen fit my-model more.txt --epochs 2 --out my-finer-model
+  revgen fit lstm-char reviews.txt --pretrained --extend-vocabulary --out my-finer-model""",
     "evaluate": """examples:
   revgen evaluate lstm-char held_out.txt
   revgen evaluate my-model posts.csv --field body --json""",
@@ -120,8 +121,9 @@ def parser() -> Parser:
     generate.add_argument("--device", default="cpu", help='"cpu" (default), "cuda", …')
 
     fit = command("fit", _fit, "train a new model, or go on with one that has weights")
-    fit.add_argument("model", help=f"the name of an architecture and level (a new model), or {MODEL}")
+    fit.add_argument("model", help="the name of a new model, or the directory of a saved one to go on with")
     fit.add_argument("texts", nargs="+", help="files or directories: .txt .csv .tsv .jsonl .parquet, and .gz of each")
+    fit.add_argument("--pretrained", action="store_true", help="go on with the pretrained weights of that name")
     fit.add_argument("--out", required=True, help="the directory to save the model in")
     fit.add_argument("--valid", help="the share to hold out for validation, or a file")
     fit.add_argument("--labels", metavar="FIELD", help="the column or JSON field with a label of each document")
@@ -215,8 +217,11 @@ def _generate(options: argparse.Namespace) -> None:
 def _fit(options: argparse.Namespace) -> None:
     from revgen.zoo import create, list_models, load
 
-    if options.model in list_models():
+    named = options.model in list_models() or not Path(options.model).is_dir()
+    if named and not options.pretrained:
         model = create(options.model, **dict(map(_setting, options.set)))
+        if options.model in list_models(pretrained=True):
+            print(f"a new {options.model}: --pretrained goes on with the weights of that name", file=sys.stderr)
     elif options.set:
         raise OptionError(f"--set is for a new model; {options.model} has its configuration")
     else:

@@ -290,7 +290,7 @@ class LanguageModel(ABC):
             self._warned = True
             strange = sorted({c for c in prompt if self.tokenizer.unknown in self.tokenizer.encode(c)})
             warnings.warn(
-                f"{self.name} has never seen {', '.join(map(repr, strange))}: read as {self.tokenizer.vocabulary[2]}",
+                f"{self.name} does not know {', '.join(map(repr, strange))}: read as {self.tokenizer.vocabulary[2]}",
                 stacklevel=4,
             )
         return [self.tokenizer.start, *ids]

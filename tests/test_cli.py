@@ -197,7 +197,7 @@ def test_a_prompt_with_unknown_characters_is_one_line_of_warning(
 
     captured = capsys.readouterr()
     assert captured.out.startswith("the 漢")
-    assert captured.err == "revgen: lstm-char has never seen '漢': read as <unk>\n"
+    assert captured.err == "revgen: lstm-char does not know '漢': read as <unk>\n"
 
 
 # fit and evaluate
@@ -367,7 +367,7 @@ def test_bad_lines_are_an_error_or_passed_over(directory: str, texts: str, capsy
         ("evaluate elman-word TEXTS", "elman-word has no pretrained weights"),
         ("fit gru-char TEXTS", "the following arguments are required: --out"),
         ("fit gru-char nowhere.txt --out OUT", "nowhere.txt: there is no such file"),
-        ("fit gru-chor TEXTS --out OUT", "no pretrained model or directory 'gru-chor'"),
+        ("fit gru-chor TEXTS --out OUT", "no model 'gru-chor'; did you mean gru-char"),
         ("fit gru-char TEXTS --out OUT --epochs 0", "epochs must be"),
         ("fit gru-char TEXTS --out OUT --epochs x", "--epochs: invalid int value: 'x'"),
         ("fit gru-char TEXTS --out OUT --max-seconds -1", "max_seconds must be"),
@@ -467,3 +467,16 @@ def test_a_terminal_that_does_not_know_a_character_gets_another(directory: str) 
     assert done.returncode == 0
     assert done.stdout.startswith(b"the ?")
     assert b"Traceback" not in done.stderr
+
+
+def test_fit_goes_on_with_pretrained_weights_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("The band plays the song again and again. " * 60, "utf-8")
+    command = ["fit", "lstm-char", str(text), "--epochs", "1", "--out", str(tmp_path / "model"), "--json"]
+
+    assert main(command) == 0
+    assert "--pretrained" in capsys.readouterr().err
+    new = revgen.load(tmp_path / "model")
+    assert main([*command, "--pretrained"]) == 0
+    finer = revgen.load(tmp_path / "model")
+    assert finer.config == revgen.load("lstm-char").config != new.config

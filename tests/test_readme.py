@@ -41,7 +41,7 @@ def test_the_python_of_the_readme_runs(folder: Path) -> None:
 
 def test_the_commands_of_the_readme_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [line for block in blocks("README.md", "sh") for line in block.splitlines() if line.startswith("revgen ")]
-    assert len(lines) == 6
+    assert len(lines) == 7
     for line in lines:
         assert main(shlex.split(line)[1:]) == 0, line
     assert "the " in capsys.readouterr().out

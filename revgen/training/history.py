@@ -32,7 +32,7 @@ class Epoch:
     sample: str = ""
 
 
-@dataclass
+@dataclass(repr=False)
 class History:
     """The epochs of one ``fit``; prints as a table, iterates as ``Epoch``."""
 
@@ -69,6 +69,8 @@ class History:
         columns = [column.name for column in dataclasses.fields(Epoch) if column.name not in hidden]
         rows = [row | {"best": "*" if row["best"] else ""} for row in self.to_dicts()]
         return "\n".join([to_text(rows, columns), *self.notes])
+
+    __repr__ = __str__
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """One dictionary an epoch."""

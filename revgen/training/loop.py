@@ -132,7 +132,8 @@ class Training:
             while self._share(self.epochs_done) < 1 and not self._no_longer_improves():
                 self._epoch()
         except KeyboardInterrupt:
-            self._note("interrupted: the best weights so far are kept")
+            some = "the best weights so far are kept"
+            self._note(f"interrupted: {some if self.history.epochs else 'no epoch is complete, little is learnt'}")
         finally:
             self.progress.close()
             last = self.average.mean or self._copy()
