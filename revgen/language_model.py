@@ -157,6 +157,10 @@ class LanguageModel(ABC):
     @weights.setter
     def weights(self, weights: Weights) -> None:
         self._weights = weights
+        self.forget()
+
+    def forget(self) -> None:  # noqa: B027  not every model keeps something
+        """Drop what was made from weights or for a device that are no longer the present ones."""
 
     @property
     def fitted(self) -> bool:

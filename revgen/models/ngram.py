@@ -120,13 +120,7 @@ class NGramModel(LanguageModel):
         """The n-grams as they are read."""
         return Trie(self.weights)
 
-    @property
-    def weights(self) -> Weights:
-        return super().weights
-
-    @weights.setter
-    def weights(self, weights: Weights) -> None:
-        self._weights = weights
+    def forget(self) -> None:
         self.__dict__.pop("trie", None)
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:

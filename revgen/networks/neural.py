@@ -49,17 +49,7 @@ class NeuralModel(LanguageModel):
         return self.make_network().to(self.device).eval()
 
     def forget(self) -> None:
-        """Drop what was made from weights or for a device that are no longer the present ones."""
         self.__dict__.pop("network", None)
-
-    @property
-    def weights(self) -> Weights:
-        return super().weights
-
-    @weights.setter
-    def weights(self, weights: Weights) -> None:
-        self._weights = weights
-        self.forget()
 
     def to(self, device: str) -> Self:
         if device != "cpu":
