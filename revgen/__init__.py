@@ -25,6 +25,8 @@ _ROOMS = {
     "revgen.generation.sampler": ("Sampling",),
     "revgen.evaluation.compare": ("Comparison", "compare"),
     "revgen.evaluation.likelihood": ("Evaluation", "Score"),
+    "revgen.training.callbacks": ("Callback", "Step", "TensorBoard", "WandB"),
+    "revgen.training.checkpoint": ("Checkpoints",),
     "revgen.training.history": ("Epoch", "History"),
     "revgen.errors": (
         "CheckpointError",
@@ -96,6 +98,8 @@ if TYPE_CHECKING:
         register_tokenizer as register_tokenizer,
     )
     from revgen.tokenizers import Tokenizer as Tokenizer
+    from revgen.training.callbacks import Callback as Callback, Step as Step, TensorBoard as TensorBoard, WandB as WandB
+    from revgen.training.checkpoint import Checkpoints as Checkpoints
     from revgen.training.history import Epoch as Epoch, History as History
     from revgen.zoo import (
         ModelInfo as ModelInfo,

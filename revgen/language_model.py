@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -327,7 +328,7 @@ class LanguageModel(ABC):
         """Write the model directory: configuration, tokenizer, weights, and a card where there is none.
 
         A process killed at any moment leaves the directory with the last good model or with this one.
-        ``dtype="float16"`` halves the file.
+        ``dtype="float16"`` halves the file. Of several processes under ``torchrun``, only the first writes.
         """
         from safetensors.numpy import save
 
@@ -336,6 +337,8 @@ class LanguageModel(ABC):
         if dtype not in ("float32", "float16"):
             raise OptionError(f'dtype must be "float32" or "float16", not {dtype!r}')
         directory = Path(directory)
+        if os.environ.get("RANK", "0") != "0":
+            return directory
         with np.errstate(over="ignore"):
             arrays = {name: _stored(array, dtype) for name, array in self.weights.items()}
         if strange := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
