@@ -28,6 +28,7 @@ _ROOMS = {
     "revgen.training.callbacks": ("Callback", "Step", "TensorBoard", "WandB"),
     "revgen.training.checkpoint": ("Checkpoints",),
     "revgen.training.history": ("Epoch", "History"),
+    "revgen.training.rates": ("LearningRates",),
     "revgen.errors": (
         "CheckpointError",
         "CorpusError",
@@ -101,6 +102,7 @@ if TYPE_CHECKING:
     from revgen.training.callbacks import Callback as Callback, Step as Step, TensorBoard as TensorBoard, WandB as WandB
     from revgen.training.checkpoint import Checkpoints as Checkpoints
     from revgen.training.history import Epoch as Epoch, History as History
+    from revgen.training.rates import LearningRates as LearningRates
     from revgen.zoo import (
         ModelInfo as ModelInfo,
         ModelTable as ModelTable,

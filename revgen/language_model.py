@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from revgen.evaluation.likelihood import Evaluation, Score
     from revgen.generation.sampler import SamplingOptions
     from revgen.training.history import History
+    from revgen.training.rates import LearningRates
 
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -89,6 +90,10 @@ class LanguageModel(ABC):
     @abstractmethod
     def fit(self, texts: Any, valid: Any = None, *args: Any, **options: Any) -> History:
         """Learn from texts. Subclasses add options."""
+
+    def find_lr(self, texts: Any, *args: Any, **options: Any) -> LearningRates:
+        """Try learning rates: see ``NeuralModel.find_lr``."""
+        raise OptionError(f"{self.name} is not trained by steps, so it has no learning rate to find")
 
     def check(self) -> None:  # noqa: B027  most configurations check themselves
         """Raise OptionError where the configuration cannot be built; called before anything is learnt."""

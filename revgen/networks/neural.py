@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from revgen.training.callbacks import Callback
     from revgen.training.checkpoint import Checkpoints
     from revgen.training.history import History
+    from revgen.training.rates import LearningRates
 
 
 MUCH = 20_000
@@ -209,3 +210,31 @@ class NeuralModel(LanguageModel):
             progress=progress,
             sample=sample,
         )
+
+    def find_lr(
+        self,
+        texts: Any,
+        *,
+        low: float = 1e-5,
+        high: float = 1.0,
+        steps: int = 100,
+        labels: Any = None,
+        batch_size: int | None = None,
+        sequence_length: int = 100,
+        seed: int = 0,
+        field: str = "text",
+        documents: str = "file",
+        errors: str = "raise",
+    ) -> LearningRates:
+        """Try learning rates from ``low`` to ``high`` in ``steps`` steps of one short run (Smith 2017).
+
+        The model stays as it is. The result has a ``suggestion`` for ``fit(learning_rate=…)``, and a ``plot``. The
+        other parameters are those of ``fit``.
+        """
+        from revgen.corpus import read
+        from revgen.training.rates import find_lr
+        from revgen.training.recipe import Recipe
+
+        corpus = read(texts, field=field, documents=documents, errors=errors, labels=labels)
+        recipe = Recipe(epochs=1, batch_size=batch_size, sequence_length=sequence_length, seed=seed)
+        return find_lr(self, corpus, recipe, low, high, steps)
