@@ -229,8 +229,17 @@ def _fit(options: argparse.Namespace) -> None:
         raise OptionError(f"--set is for a new model; {options.model} has its configuration")
     else:
         model = load(options.model)
-    names = "labels epochs preset max_seconds batch_size accumulate sequence_length learning_rate patience seed".split()
-    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    numbers = [
+        "epochs",
+        "max_seconds",
+        "batch_size",
+        "accumulate",
+        "sequence_length",
+        "learning_rate",
+        "patience",
+        "seed",
+    ]
+    given = {n: value for n in ["labels", "preset", *numbers] if (value := getattr(options, n)) is not None}
     given |= {
         name: value for name in ("checkpoint", "resume", "extend_vocabulary") if (value := getattr(options, name))
     }
