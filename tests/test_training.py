@@ -13,7 +13,7 @@ import torch
 import revgen
 from revgen import ops
 from revgen.language_model import LanguageModel
-from revgen.networks.recurrent import reduced
+from revgen.networks.recurrent import fast_kernel
 from revgen.networks.stack import make_cell
 from revgen.registry import cells
 
@@ -206,9 +206,9 @@ def test_a_bad_option_is_named(name: str, value: Any, texts: list[str]) -> None:
 
 def test_bfloat16_is_for_the_kernel_that_gains_from_it() -> None:
     cpu = torch.device("cpu")
-    assert not reduced(make_cell("gru", 8, 8, {}), cpu)
+    assert not fast_kernel(make_cell("gru", 8, 8, {}), cpu)
     with torch.backends.mkldnn.flags(enabled=False):
-        assert not reduced(make_cell("lstm", 8, 8, {}), cpu)
+        assert not fast_kernel(make_cell("lstm", 8, 8, {}), cpu)
 
 
 def test_a_long_document_is_scored_in_windows_that_hardly_differ(

@@ -46,6 +46,10 @@ class Network(nn.Module):
         """A copy of the weights as NumPy arrays."""
         return {name: value.detach().cpu().numpy().copy() for name, value in self.named_weights().items()}
 
+    def in_bfloat16(self, fast: bool, device: torch.device) -> torch.autocast:
+        """Within, matrix products are in bfloat16 where that is fast, in training only."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.training and fast)
+
     def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """See the class."""
         raise NotImplementedError
@@ -62,7 +66,7 @@ class EquationNetwork(Network):
     def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         if state is None:
             state = self.equation.initial_state(tokens.shape[1], self.values[0].new_zeros)
-        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=self.training and reduced(tokens.device)):
+        with self.in_bfloat16(fast_products(tokens.device), tokens.device):
             return self.equation.forward(nest(self.named_weights()), tokens, state)
 
     def drop(self, x: Tensor, site: int = 0) -> Tensor:
@@ -80,7 +84,7 @@ def mask(x: Tensor, shape: Sequence[int], rate: float) -> Tensor:
     return (torch.rand(shape, device=x.device) < kept).to(x.dtype).div_(kept)
 
 
-def reduced(device: torch.device) -> bool:
+def fast_products(device: torch.device) -> bool:
     """Whether matrix products are faster in bfloat16: on a CPU, where it has units for them."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())

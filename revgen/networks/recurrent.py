@@ -13,8 +13,8 @@ from revgen.cells.cell import Cell, Parameters
 from revgen.language_model import Weights
 from revgen.networks.equation import nest
 from revgen.networks.module_cell import ModuleCell
-from revgen.networks.network import Network, mask
-from revgen.networks.stack import Stack, sequence
+from revgen.networks.network import Network, fast_products, mask
+from revgen.networks.stack import Stack
 from revgen.ops import map_state
 
 KERNELS: Mapping[str, Any] = {
@@ -40,15 +40,24 @@ class RecurrentNetwork(Network):
         """``forward`` with the weights ``p``."""
         if state is None:
             state = self.stack.initial_state(tokens.shape[1], self.values[0].new_zeros)
-        return self.stack.forward(p, tokens, state)
+        with self.in_bfloat16(fast_products(tokens.device), tokens.device):
+            return self.stack.forward(p, tokens, state)
 
     def sequence(self, cell: Cell, p: Parameters, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """One layer: by PyTorch's sequence kernel where the cell names one."""
+        """One layer: by PyTorch's sequence kernel where the cell names one.
+
+        In bfloat16 is what gains from it: some kernels, and products over all time steps; not those of single steps.
+        """
         if isinstance(cell, ModuleCell):
-            return cell.run(p, x, state, self.training)
+            with self.in_bfloat16(False, x.device):
+                return cell.run(p, x, state, self.training)
         if cell.kernel is None:
-            return sequence(cell, p, x, state)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.training and reduced(cell, x.device)):
+            z = map_state(Tensor.float, cell.project(p, x))
+            steps = type(cell).sequence is Cell.sequence
+            with self.in_bfloat16(not steps and fast_products(x.device), x.device):
+                y, state = cell.sequence(p, z, state)
+            return y.float(), state
+        with self.in_bfloat16(fast_kernel(cell, x.device), x.device):
             y, state = run_kernel(cell, p, x, state)
         return y.to(x.dtype), state
 
@@ -74,8 +83,8 @@ def run_kernel(cell: Cell, p: Any, x: Tensor, state: Any) -> tuple[Tensor, Any]:
     return output, tuple(last) if isinstance(state, tuple) else last[0]
 
 
-def reduced(cell: Cell, device: torch.device) -> bool:
-    """Whether the kernel trains faster in bfloat16.
+def fast_kernel(cell: Cell, device: torch.device) -> bool:
+    """Whether the sequence kernel trains faster in bfloat16.
 
     On a CPU only oneDNN's LSTM does, and without the processor's support it is many times slower; the other
     kernels are put together from single steps, which gain little and round the state at each.
