@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,11 +101,10 @@ class Checkpoint:
 
     def _identity(self, training: Training) -> dict[str, Any]:
         """What a run is known by."""
-        text = zlib.crc32(training.train.spans.tobytes(), zlib.crc32(training.train.ids.data))
         return {
             "model": training.model.name,
             "configuration": json.loads(json.dumps(dataclasses.asdict(training.model.config))),
             "tokenizer": training.model.tokenizer.fingerprint,
-            "text": text,
+            "text": training.train.checksum,
             "recipe": dataclasses.asdict(training.recipe),
         }

@@ -57,9 +57,9 @@ def fit(
     """See ``NeuralModel.fit``. The model is not touched before all text is read."""
     if resume and checkpoint is None:
         raise OptionError("resume needs the directory to go on from: checkpoint=…")
-    tokenizer = model.tokenizer_for(texts, extend_vocabulary)
+    tokenizer = model.tokenizer_for(texts, extend_vocabulary, progress)
     labels = tuple(dict.fromkeys([*model.labels, *texts.label_names()])) if model.takes_labels else ()
-    train, held_out = tokenize_parts(texts, valid, tokenizer, recipe.seed, labels)
+    train, held_out = tokenize_parts(texts, valid, tokenizer, recipe.seed, labels, progress)
     recipe = recipe.settled(len(train), model.learning_rate, model.fitted)
     make_batches(train, recipe, 0)  # raises where the text is too short
 
