@@ -53,7 +53,7 @@ class Corpus:
         self.first_skipped = ""
         self.label: str | None = None
         self.files = _files(source)
-        self._file: IO[bytes] | None = None
+        self._file: BufferedReader | None = None
         self._behind = 0  # bytes of the files that were read before it
         self._texts = None if self.files else _texts(source, field)
         self._spool: IO[str] | None = None
@@ -100,7 +100,9 @@ class Corpus:
     @property
     def place(self) -> int:
         """How many of these bytes the present reading has passed."""
-        return self._behind + (self._file.tell() if self._file is not None and not self._file.closed else 0)
+        if self._file is None:
+            return self._behind
+        return self._behind + (state(Path(self._file.name)).st_size if self._file.closed else self._file.tell())
 
     def labelled(self, labels: Any) -> Corpus:
         """The same documents with labels, as ``read`` takes them."""
