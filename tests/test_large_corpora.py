@@ -212,7 +212,7 @@ texts = list(revgen.datasets.load("reviews"))
 class Slow(tokenizers.get("char")):
     def encode(self, text):
         if "slow" in sys.argv:
-            print(os.getpid(), flush=True)
+            os.write(1, b"%d\n" % os.getpid())
             time.sleep(0.2)
         return super().encode(text)
 print(len(tokens.tokenize(revgen.read(texts), Slow.train(texts))), flush=True)
@@ -247,6 +247,24 @@ def test_workers_end_with_a_process_that_is_killed() -> None:
     while any(alive(pid) for pid in children) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(alive(pid) for pid in children)
+
+
+@forks
+def test_ctrl_c_ends_everything_with_one_traceback() -> None:
+    running = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, "slow"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert running.stdout is not None
+    for _ in range(15):
+        running.stdout.readline()
+
+    os.killpg(running.pid, signal.SIGINT)
+
+    assert running.communicate(timeout=20)[1].count("Traceback") == 1
 
 
 def alive(pid: str) -> bool:

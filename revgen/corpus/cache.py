@@ -57,7 +57,7 @@ def key(corpus: Corpus, *what: Any) -> str:
 
 
 @lru_cache(maxsize=16)
-def _content(files: Stamp) -> list[str]:
+def _content(files: Stamp) -> tuple[str, ...]:
     """A hash of the bytes of each file."""
     hashes = []
     for path, *_ in files:
@@ -66,7 +66,7 @@ def _content(files: Stamp) -> list[str]:
                 hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
         except OSError as error:
             raise CorpusError(f"cannot be read: {error}", path) from None
-    return hashes
+    return tuple(hashes)
 
 
 @contextmanager
@@ -123,11 +123,14 @@ def cannot_be_used(why: str) -> None:
 
 
 def trained(level: type[Tokenizer], corpus: Corpus, options: dict[str, Any], progress: bool) -> Tokenizer:
-    """``level.train`` on the text of a corpus; that of large files comes from the cache, or goes there."""
-    if not corpus.is_large:
+    """``level.train`` on the text of a corpus; that of large files comes from the cache, or goes there.
+
+    A level from elsewhere learns anew each time: nothing tells when its code has changed.
+    """
+    if not (corpus.is_large and level.__module__.startswith("revgen.")):
         return level.train(corpus.pieces(), **options)
     before = stamp(corpus)
-    name = key(corpus, f"{level.__module__}.{level.__qualname__}", options)
+    name = key(corpus, level.level, options)
     with suppress(OSError, CheckpointError), (directory() / name).open("rb") as file:
         if is_whole(file):
             file.seek(0)

@@ -94,6 +94,7 @@ def _begin(function: Callable[[Any], Any], parent: int) -> None:
     global _work
     _work = function
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
