@@ -212,7 +212,7 @@ texts = list(revgen.datasets.load("reviews"))
 class Slow(tokenizers.get("char")):
     def encode(self, text):
         if "slow" in sys.argv:
-            os.write(1, b"%d\n" % os.getpid())
+            os.write(1, b"%d\\n" % os.getpid())
             time.sleep(0.2)
         return super().encode(text)
 print(len(tokens.tokenize(revgen.read(texts), Slow.train(texts))), flush=True)
