@@ -118,7 +118,8 @@ def tokenize(corpus: Corpus, tokenizer: Tokenizer, labels: Sequence[str] = (), p
     """
     encoder = Encoder(tokenizer, tuple(labels))
     tokens = _from_cache(corpus, encoder, progress) if corpus.is_large else None
-    tokens = tokens or _to_temporary_file(corpus, encoder, progress)
+    if tokens is None:
+        tokens = _to_temporary_file(corpus, encoder, progress)
     if corpus.skipped:
         warnings.warn(f"{corpus.skipped:,} places in the text were skipped, first {corpus.first_skipped}", stacklevel=2)
     return tokens
