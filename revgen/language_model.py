@@ -117,17 +117,21 @@ class LanguageModel(ABC):
 
         return logprobs(self.forward, self.initial_state, sequences)
 
-    def tokenizer_for(self, texts: Corpus, extend: bool = False) -> Tokenizer:
+    def tokenizer_for(self, texts: Corpus, extend: bool = False, progress: bool = False) -> Tokenizer:
         """The tokenizer to learn these texts with: the model's, extended on request, or one trained on them.
 
+        ``progress`` shows on a terminal how much of a large corpus is read.
         Raises VocabularyError where a fitted model does not know a character of them.
         """
+        from revgen.corpus.cache import trained
+        from revgen.corpus.progress import watched
+
         if not self.has_tokenizer:
-            trained: Tokenizer = tokenizers.get(self.level).train(texts.pieces(), **self.tokenizer_options)
-            return trained
+            return trained(tokenizers.get(self.level), texts, self.tokenizer_options, progress)
+        pieces = watched(texts.pieces(), texts, "vocabulary", progress)
         if extend:
-            return self.tokenizer.extend(texts.pieces())
-        if self.fitted and (missing := self.tokenizer.missing(texts.pieces())):
+            return self.tokenizer.extend(pieces)
+        if self.fitted and (missing := self.tokenizer.missing(pieces)):
             raise VocabularyError(
                 f"{self.name} does not know {len(missing)} characters of this text: {' '.join(missing[:20])!r}. "
                 "Pass extend_vocabulary=True to learn them, or take them out of the text"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -116,11 +117,32 @@ def test_a_byte_order_mark_and_windows_line_ends_are_not_text(tmp_path: Path, ki
 def test_windows_line_ends_become_line_ends_and_other_carriage_returns_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: int
 ) -> None:
-    small_pieces(monkeypatch, 1 << 20, line)
+    small_pieces(monkeypatch, line, line)
     path = tmp_path / "a.txt"
     path.write_bytes(b"one\r\ntwo\rthree\r\r\n\r\n\r")
 
     assert list(revgen.read(path)) == ["one\ntwo\rthree\r\n\n\r"]
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 5, 64])
+@pytest.mark.parametrize("place", [0, 1, 4, 5, 9, 30, 44, 45, 46, 97])
+def test_a_bad_byte_is_told_alike_wherever_the_file_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, place: int
+) -> None:
+    content = "é漢\r\n🎸 one\n\ntwo".encode() * 5
+    path = tmp_path / "a.txt"
+    path.write_bytes(content[:place] + b"\xff" + content[place:])
+
+    def told(documents: str) -> str:
+        with pytest.raises(CorpusError) as caught:
+            list(revgen.read(path, documents=documents))
+        return str(caught.value)
+
+    by_lines = told("line")
+    small_pieces(monkeypatch, block, 1 << 20)
+    assert told("file") == by_lines
+    path.write_bytes(content)
+    assert list(revgen.read(path)) == [content.decode().replace("\r\n", "\n")]
 
 
 def test_a_last_line_without_an_end_is_read(tmp_path: Path) -> None:
@@ -551,7 +573,13 @@ def test_a_file_larger_than_the_memory_of_the_process_is_read(tmp_path: Path, re
         while file.tell() < size:
             file.write(text)
 
-    result = subprocess.run([sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"REVGEN_CACHE": str(tmp_path / "cache")},
+    )
 
     tokens, peak = map(int, result.stdout.split())
     assert tokens > 0.9 * size

@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.corpus.tokens import Tokens
+from revgen.corpus.tokens import MAPPED, Tokens
 from revgen.errors import CorpusError
 
 UNLABELLED = 0.1
 """The share of documents that are read without their labels, drawn anew for each epoch: so a model learns both."""
 LENGTHS = (0.75, 1.0, 1.25)
 """How long a chunk is, drawn by chance, in parts of ``sequence_length``: few, as each is a shape to prepare for."""
+
+AROUND = 1 << 16
+"""Bytes that come into memory with each piece that is read: a system fetches what lies around it too."""
 
 
 class Batches:
@@ -28,10 +31,12 @@ class Batches:
 
     def __init__(self, tokens: Tokens, batch_size: int, sequence_length: int, seed: int, epoch: int) -> None:
         random = np.random.default_rng((seed, epoch))
+        self.tokens = tokens
         self.ids = np.asarray(tokens.ids)  # slices of a memory map itself cost several times as much
-        spans = tokens.spans[random.permutation(len(tokens.spans))]
-        self.begins = spans[:, 0]
-        self.ends = np.cumsum(spans[:, 1] - spans[:, 0])
+        self.touched = 0  # bytes of the map, at most
+        order = random.permutation(len(tokens.spans))
+        self.begins = tokens.spans[order, 0]
+        self.ends = np.cumsum(tokens.spans[order, 1] - self.begins)
         self.batch_size = batch_size
         total = int(self.ends[-1])
         self.row_length = (total - 1) // batch_size
@@ -43,7 +48,7 @@ class Batches:
         self.offset = int(random.integers(total - self.row_length * batch_size))
         self.lengths = self._lengths(sequence_length, random)
         self.vocab = tokens.vocab
-        self.unlabelled = random.random(len(spans)) < UNLABELLED
+        self.unlabelled = random.random(len(order) if self.vocab else 0) < UNLABELLED
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -59,6 +64,9 @@ class Batches:
             rows = np.empty((self.batch_size, length + 1), np.int64)
             for row in range(self.batch_size):
                 self._read(self.offset + row * self.row_length + start, rows[row])
+            if self.touched > MAPPED:
+                self.tokens.release()
+                self.touched = 0
             chunk = np.ascontiguousarray(rows.T)
             yield chunk[:-1], chunk[1:] if self.vocab is None else chunk[1:] % self.vocab
             start += length
@@ -82,6 +90,7 @@ class Batches:
             begin = int(self.begins[document]) + position - (end - self._length(document))
             ids = self.ids[begin : begin + take]
             out[filled : filled + take] = ids % self.vocab if self.vocab and self.unlabelled[document] else ids
+            self.touched += AROUND + ids.nbytes
             filled += take
             position += take
             document += 1

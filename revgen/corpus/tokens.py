@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 import array
+import json
+import mmap
+import os
 import tempfile
+import warnings
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from itertools import islice
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from revgen.corpus import cache
+from revgen.corpus.progress import watched
 from revgen.corpus.readers import Corpus
+from revgen.corpus.workers import in_processes
 from revgen.errors import CorpusError, OptionError
 from revgen.tokenizers import Tokenizer
+
+PART = 1 << 20
+"""Characters that are encoded at once."""
+ALONE = 16
+"""Such parts before more processes help: a corpus of no more is done in the time that it takes to start them."""
+MAPPED = 1 << 28
+"""Bytes of the map that may lie in the memory of the process because they were read."""
+LENGTH = 8  # bytes of the number with which a cached entry tells how long its description is
+
+Ids = NDArray[np.unsignedinteger[Any]]
+Piece = tuple[str, bool, bool, int]
+"""Text, whether a document begins with it, whether one ends with it, and what its label adds to ids."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +47,7 @@ class Tokens:
     have labels, an id is that of the token plus ``shift(label)``, and ``vocab`` is the size of the vocabulary.
     """
 
-    ids: NDArray[np.unsignedinteger[Any]]
+    ids: Ids
     spans: NDArray[np.int64]
     vocab: int | None = None
 
@@ -32,10 +55,31 @@ class Tokens:
         """The number of tokens."""
         return int((self.spans[:, 1] - self.spans[:, 0]).sum())
 
-    def documents(self) -> Iterator[NDArray[np.unsignedinteger[Any]]]:
+    def documents(self) -> Iterator[Ids]:
         """The ids of each document."""
+        read = 0
         for start, end in self.spans:
             yield self.ids[start:end]
+            read += (end - start) * self.ids.itemsize
+            if read > MAPPED:
+                self.release()
+                read = 0
+
+    @cached_property
+    def checksum(self) -> int:
+        """The CRC-32 of the ids of the whole corpus and of the spans of this part."""
+        checksum = 0
+        step = max(MAPPED // self.ids.itemsize, 1)
+        for start in range(0, len(self.ids), step):
+            checksum = zlib.crc32(np.ascontiguousarray(self.ids[start : start + step]).data, checksum)
+            self.release()
+        return zlib.crc32(self.spans.tobytes(), checksum)
+
+    def release(self) -> None:
+        """Let the system take back the memory of what was read of the map; what is read again, it fetches again."""
+        pages: object = self.ids.base
+        if isinstance(pages, mmap.mmap) and hasattr(pages, "madvise"):
+            pages.madvise(mmap.MADV_DONTNEED)
 
     def split(self, share: float, seed: int) -> tuple[Tokens, Tokens]:
         """Hold out about this share of the tokens: whole documents drawn by chance, or where there are
@@ -65,41 +109,161 @@ def shift(label: str | None, labels: Sequence[str], vocab: int) -> int:
     return (1 + labels.index(label)) * vocab
 
 
-def tokenize(corpus: Corpus, tokenizer: Tokenizer, labels: Sequence[str] = ()) -> Tokens:
-    """Encode a corpus block by block into a temporary file that is gone with the process.
+def tokenize(corpus: Corpus, tokenizer: Tokenizer, labels: Sequence[str] = (), progress: bool = False) -> Tokens:
+    """Encode a corpus into a temporary file that is gone with the process; of large files, into the cache.
 
-    Without ``labels``, those of the corpus do not matter. Raises CorpusError where there is no text in it.
+    A slow tokenizer gets several processes for a large corpus. Without ``labels``, those of the corpus do not matter.
+    ``progress`` shows a bar on a terminal. What the reader skips is a warning. Raises CorpusError where there is no
+    text in the corpus, and where there is no room for the ids.
     """
-    borders = array.array("q", [0])
-    size = 0
-    dtype: type[np.unsignedinteger[Any]] = np.uint32 if labels else tokenizer.dtype
-    marks = np.array([tokenizer.start, tokenizer.end], tokenizer.dtype)
-    with tempfile.TemporaryFile() as file:
-        begins = True
+    encoder = Encoder(tokenizer, tuple(labels))
+    tokens = _from_cache(corpus, encoder, progress) if corpus.is_large else None
+    if tokens is None:
+        tokens = _to_temporary_file(corpus, encoder, progress)
+    if corpus.skipped:
+        warnings.warn(f"{corpus.skipped:,} places in the text were skipped, first {corpus.first_skipped}", stacklevel=2)
+    return tokens
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """From the pieces of a corpus to ids, with their labels."""
+
+    tokenizer: Tokenizer
+    labels: tuple[str, ...] = ()
+
+    @property
+    def dtype(self) -> type[np.unsignedinteger[Any]]:
+        """The type of the ids."""
+        return np.uint32 if self.labels else self.tokenizer.dtype
+
+    def parts(self, corpus: Corpus) -> Iterator[list[Piece]]:
+        """The text in parts to encode."""
+        part: list[Piece] = []
+        size, begins = 0, True
         for text, last in corpus.blocks():
-            ids = np.concatenate([marks[: int(begins)], tokenizer.encode(text), marks[1 : 1 + int(last)]])
-            if labels:
-                ids = ids + dtype(shift(corpus.label, labels, len(tokenizer)))
-            file.write(ids.tobytes())
-            size += len(ids)
+            label = shift(corpus.label, self.labels, len(self.tokenizer)) if self.labels else 0
+            part.append((text, begins, last, label))
             begins = last
+            size += len(text)
+            if size >= PART:
+                yield part
+                part, size = [], 0
+        if part:
+            yield part
+
+    def __call__(self, part: list[Piece]) -> tuple[Ids, list[int]]:
+        """The ids of a part, (tokens,), and the places in them behind the documents that end there."""
+        marks = np.array([self.tokenizer.start, self.tokenizer.end], self.tokenizer.dtype)
+        found: list[Ids] = []
+        ends: list[int] = []
+        size = 0
+        for text, begins, last, label in part:
+            pieces = [marks[: int(begins)], self.tokenizer.encode(text), marks[1 : 1 + int(last)]]
+            found += [piece.astype(self.dtype) + self.dtype(label) for piece in pieces] if label else pieces
+            size += sum(map(len, pieces))
             if last:
-                borders.append(size)
-        if not size:
-            raise CorpusError("the corpus is empty: no text in it")
-        file.flush()
-        ids = np.memmap(file, dtype, "r", shape=(size,))
-    spans = np.stack([borders[:-1], borders[1:]], 1)
-    return Tokens(ids, spans, len(tokenizer) if labels else None)
+                ends.append(size)
+        return np.concatenate(found, dtype=self.dtype), ends
+
+    def tokens(self, file: IO[bytes], ends: NDArray[np.int64]) -> Tokens:
+        """The ids that a file begins with, of documents that lie one behind the other up to these ends."""
+        ids = np.memmap(file, self.dtype, "r", shape=(int(ends[-1]),))
+        spans = np.stack([np.concatenate([[0], ends[:-1]]), ends], 1)
+        return Tokens(ids, spans, len(self.tokenizer) if self.labels else None)
+
+
+def _write(file: IO[bytes], corpus: Corpus, encoder: Encoder, progress: bool) -> NDArray[np.int64]:
+    """Write the ids of a corpus to a file; the places behind its documents, (documents,)."""
+    ends = array.array("q")
+    size = 0
+    parts = watched(encoder.parts(corpus), corpus, "tokens", progress)
+    with closing(in_processes(encoder, parts, ALONE)) as encoded:
+        for ids, ends_there in encoded:
+            file.write(ids.data)
+            ends.extend([size + end for end in ends_there])
+            size += len(ids)
+    if not size:
+        raise CorpusError("the corpus is empty: no text in it")
+    file.flush()
+    return np.frombuffer(ends, np.int64)
+
+
+def _to_temporary_file(corpus: Corpus, encoder: Encoder, progress: bool) -> Tokens:
+    try:
+        with tempfile.TemporaryFile() as file:
+            return encoder.tokens(file, _write(file, corpus, encoder, progress))
+    except OSError as error:
+        raise CorpusError(
+            f"the token ids cannot be written to {tempfile.gettempdir()}: {error.strerror or error}; "
+            "make room, or set TMPDIR to another directory"
+        ) from error
+
+
+def _from_cache(corpus: Corpus, encoder: Encoder, progress: bool) -> Tokens | None:
+    """The tokens that the cache has, or has from now on; None where it cannot be used."""
+    before = cache.stamp(corpus)
+    tokenizer = encoder.tokenizer
+    name = cache.key(corpus, type(tokenizer).__qualname__, tokenizer.fingerprint, encoder.labels)
+    path = cache.directory() / name
+    with suppress(OSError), path.open("rb") as file:
+        if (ends := _described(file, corpus, encoder)) is not None:
+            return encoder.tokens(file, ends)
+    try:
+        with cache.new_entry(name) as file:
+            ends = _write(file, corpus, encoder, progress)
+            _describe(file, corpus, ends)
+            cache.seal(file)
+        with path.open("rb") as file:
+            if cache.stamp(corpus) != before:
+                path.unlink()  # it may be of another content than its name says
+            return encoder.tokens(file, ends)
+    except OSError as error:
+        cache.cannot_be_used(str(error))
+        return None
+
+
+def _describe(file: IO[bytes], corpus: Corpus, ends: NDArray[np.int64]) -> None:
+    """Write behind the ids what else an entry of the cache tells."""
+    skipped = {"skipped": corpus.skipped, "first_skipped": corpus.first_skipped}
+    description = json.dumps(skipped | {"documents": len(ends)}).encode()
+    file.write(ends.tobytes() + description + len(description).to_bytes(LENGTH, "little"))
+
+
+def _described(file: IO[bytes], corpus: Corpus, encoder: Encoder) -> NDArray[np.int64] | None:
+    """The places behind the documents of an entry of the cache, (documents,).
+
+    None where it is damaged, or does not begin with the ids that the text begins with now: the tokenizer's code may
+    have changed.
+    """
+    if not cache.is_whole(file):
+        return None
+    place = file.seek(-cache.CHECKSUM - LENGTH, os.SEEK_END)
+    place = file.seek(place - int.from_bytes(file.read(LENGTH), "little"))
+    description = json.loads(file.read()[: -LENGTH - cache.CHECKSUM])
+    size = np.dtype(np.int64).itemsize * description["documents"]
+    file.seek(place - size)
+    ends = np.frombuffer(file.read(size), np.int64)
+    for ids, _ in map(encoder, islice(encoder.parts(corpus), 1)):
+        file.seek(0)
+        if file.read(ids.nbytes) != ids.tobytes():
+            return None
+    corpus.skipped, corpus.first_skipped = description["skipped"], description["first_skipped"]
+    return ends
 
 
 def tokenize_parts(
-    texts: Corpus, valid: Corpus | float | None, tokenizer: Tokenizer, seed: int, labels: Sequence[str] = ()
+    texts: Corpus,
+    valid: Corpus | float | None,
+    tokenizer: Tokenizer,
+    seed: int,
+    labels: Sequence[str] = (),
+    progress: bool = False,
 ) -> tuple[Tokens, Tokens | None]:
     """What to train on and what to validate on: another corpus, or a share of ``texts`` that is held out."""
     if isinstance(valid, int | float) and not 0 <= valid < 1:
         raise OptionError(f"valid must be text, or a share in 0 ≤ valid < 1, not {valid!r}")
-    tokens = tokenize(texts, tokenizer, labels)
+    tokens = tokenize(texts, tokenizer, labels, progress)
     if isinstance(valid, Corpus):
-        return tokens, tokenize(valid, tokenizer, labels)
+        return tokens, tokenize(valid, tokenizer, labels, progress)
     return tokens.split(valid, seed) if valid else (tokens, None)

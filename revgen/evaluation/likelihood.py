@@ -103,13 +103,14 @@ def measure(given: LogProbs, tokenizer: Tokenizer, documents: Iterable[NDArray[A
         for ids in group:
             count += 1
             tokens += len(ids) - 1
-            decode, plain = tokenizer.decoder(), ids % len(tokenizer)
-            unknown += int((plain[1:] == tokenizer.unknown).sum())
+            decode = tokenizer.decoder()
             for start in range(0, len(ids) - 1, WINDOW):
                 begin = max(0, start - WARM_UP)
                 windows.append(ids[begin : start + WINDOW + 1])
                 warm_ups.append(start - begin)
-                characters += sum(len(decode(i)) for i in plain[start + 1 : start + WINDOW + 1].tolist())
+                plain = ids[start + 1 : start + WINDOW + 1] % len(tokenizer)
+                unknown += int((plain == tokenizer.unknown).sum())
+                characters += sum(len(decode(i)) for i in plain.tolist())
         for i, row in given(windows):
             nats -= float(row[warm_ups[i] :].sum(dtype=np.float64))
     if not characters:

@@ -94,8 +94,8 @@ class NGramModel(LanguageModel):
         corpus = read(texts, field=field, documents=documents, errors=errors)
         if not (valid is None or isinstance(valid, int | float)):
             valid = read(valid, field=field, documents=documents, errors=errors)
-        tokenizer = self.tokenizer_for(corpus)
-        train, held_out = tokenize_parts(corpus, valid, tokenizer, seed)
+        tokenizer = self.tokenizer_for(corpus, progress=progress)
+        train, held_out = tokenize_parts(corpus, valid, tokenizer, seed, progress=progress)
         orders = count(train.documents(), len(tokenizer), self.config.order)
         kept, probabilities, backoffs = self.estimate(orders)
         self._tokenizer, self.weights = tokenizer, to_weights(kept, probabilities, backoffs)

@@ -44,7 +44,10 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode(self, text: str) -> Ids:
-        """The ids of a text, (time,), without the document's start and end. Never fails."""
+        """The ids of a text, (time,), without the document's start and end. Never fails.
+
+        For large corpora it is called in forked processes: it must not rely on threads of its own.
+        """
 
     @abstractmethod
     def decoder(self) -> Callable[[int], str]:

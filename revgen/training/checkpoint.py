@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,12 +155,11 @@ class Checkpoints:
 
     def _identity(self, training: Training) -> dict[str, Any]:
         """What a run is known by; on how many processes it runs is not of it."""
-        text = zlib.crc32(training.train.spans.tobytes(), zlib.crc32(training.train.ids.data))
         return {
             "model": training.model.name,
             "configuration": json.loads(json.dumps(dataclasses.asdict(training.model.config))),
             "tokenizer": training.model.tokenizer.fingerprint,
-            "text": text,
+            "text": training.train.checksum,
             "recipe": dataclasses.asdict(training.recipe),
         }
 

@@ -69,9 +69,10 @@ def fit(
     at_least("accumulate", accumulate, 1)
     checkpoints = Checkpoints(checkpoint) if isinstance(checkpoint, str | Path) else checkpoint
     ranks = join(model.device)
-    tokenizer = model.tokenizer_for(texts, extend_vocabulary)
+    shown = progress and ranks.first
+    tokenizer = model.tokenizer_for(texts, extend_vocabulary, shown)
     labels = tuple(dict.fromkeys([*model.labels, *texts.label_names()])) if model.takes_labels else ()
-    train, held_out = tokenize_parts(texts, valid, tokenizer, recipe.seed, labels)
+    train, held_out = tokenize_parts(texts, valid, tokenizer, recipe.seed, labels, shown)
     parts = ranks.size * accumulate
     fitted = checkpoints.fitted(model.fitted) if checkpoints is not None and resume else model.fitted
     recipe = recipe.settled(len(train), model.learning_rate, fitted, model.device, parts)
@@ -80,7 +81,7 @@ def fit(
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         model.prepare(tokenizer, recipe.seed, labels, recipe.sizes(len(train), model.device))
-        training = Training(model, train, held_out, recipe, progress, ranks, accumulate)
+        training = Training(model, train, held_out, recipe, shown, ranks, accumulate)
         training.callbacks = [as_callback(callback) for callback in callbacks]
         training.sample = sample
         training.fine_tunes = fitted
@@ -178,7 +179,7 @@ class Training:
         self.good = self._copy()
         self.best: list[Tensor] | None = None
         self.average = Average(self.weights, recipe.averaging)
-        self.progress = Progress(progress and ranks.first)
+        self.progress = Progress(progress)
         self.began = time.perf_counter()
         self.agreed_seconds = 0.0
         self.validation_seconds = 0.0
