@@ -62,6 +62,10 @@ class Mixture(LanguageModel):
         return model_class(part["architecture"], self.level, model_class.Config(**part["config"]), self.tokenizer)
 
     @property
+    def explained_by(self) -> tuple[type, ...]:
+        return *super().explained_by, *dict.fromkeys(kind for model in self.models for kind in model.explained_by)
+
+    @property
     def shares(self) -> NDArray[np.float64]:
         """The weight of each model, (models,)."""
         return np.array(self.config.shares, float)
