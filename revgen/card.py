@@ -122,11 +122,11 @@ def _results(evaluation: Any, dataset: str) -> list[dict[str, Any]]:
         if _is_figure(value):
             kind, _, text = key.partition(" on ")
             metric = {"type": kind, "value": round(value, 5), "name": kind.replace("_", " ")}
-            metrics.setdefault(text or "held-out text", []).append(metric)
+            metrics.setdefault(text, []).append(metric)
     return [
         {
             "task": {"type": "text-generation", "name": "Text Generation"},
-            "dataset": {"type": dataset, "name": text},
+            "dataset": {"type": dataset, "name": text or "held-out text"} | ({"split": text} if text else {}),
             "metrics": found,
         }
         for text, found in metrics.items()

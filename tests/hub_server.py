@@ -90,6 +90,7 @@ class Hub:
         self.organizations = {"me": ["zoo"]}
         self.requests: list[tuple[str, str]] = []
         self.agents: set[str] = set()
+        self.ranges: list[int] = []
         self.faults = Faults()
 
     def start(self) -> None:
@@ -106,6 +107,8 @@ class Handler(BaseHTTPRequestHandler):
 
     hub: Hub
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # headers and data in one packet
+    disable_nagle_algorithm = True
 
     def answer(self) -> None:
         """Find the route, and turn a RefusedError into an answer."""
@@ -294,6 +297,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return 200, headers, data
         begin = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        if mode(path) == "lfs":
+            self.hub.ranges.append(begin)
         if begin:
             headers["Content-Range"] = f"bytes {begin}-{len(data) - 1}/{len(data)}"
         faults = self.hub.faults
