@@ -449,7 +449,8 @@ class LanguageModel(ABC):
             model: LanguageModel = model_class(architecture, level, model_class.Config(**options), tokenizer)
             model.weight_shapes()
         except Exception as error:  # whatever an architecture or a cell makes of values that it never wrote
-            raise CheckpointError(f"{where} has a configuration that {architecture} does not take: {error}") from error
+            why = str(error)[:500]
+            raise CheckpointError(f"{where} has a configuration that {architecture} does not take: {why}") from error
         metadata = content.get("metadata", {})
         model.metadata = metadata if isinstance(metadata, dict) else {}
         path = directory / weights_entry["file"]

@@ -21,8 +21,8 @@ LARGEST_FILE = 4 << 20  # bytes
 LARGEST_NUMBER = 1 << 31
 
 WANTED = {
-    "architecture": (r"[^\W_]+(-[^\W_]+)*", "a name of letters and digits, joined by hyphens"),
-    "level": (r"[^\W_]+", "a name of letters and digits"),
+    "architecture": (r"(?=.{1,100}$)[^\W_]+(-[^\W_]+)*", "a name of letters and digits, joined by hyphens"),
+    "level": (r"[^\W_]{1,100}", "a name of letters and digits"),
     "tokenizer.file": (r"[\w-][\w.-]{0,100}", "the plain name of a file"),
     "tokenizer.sha256": (r"[0-9a-f]{64}", "64 hexadecimal digits"),
     "weights.file": (r"[\w-][\w.-]{0,100}", "the plain name of a file"),
