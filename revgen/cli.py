@@ -224,7 +224,7 @@ def _info(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(model.describe(), indent=2))
     else:
-        print(card(model), end="")
+        print(card(model, load_as=options.model), end="")
 
 
 def _generate(options: argparse.Namespace) -> None:

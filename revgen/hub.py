@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from revgen.card import HISTORY, card, history_picture
-from revgen.errors import HubError, OptionError
+from revgen.errors import HubError, OptionError, RevgenError
 from revgen.language_model import CARD, CONFIG, WEIGHTS, LanguageModel, read_config
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ def _plainly(repo_id: str, revision: str | None) -> Iterator[None]:
     """Turn whatever the client raises into a HubError of one line that says what to do."""
     try:
         yield
-    except HubError:
+    except RevgenError:
         raise
     except Exception as error:  # its transport is another from version to version, and so are its errors
         kind, line = _explained(error, repo_id, revision)
