@@ -49,6 +49,8 @@ EXAMPLES = {
   revgen push my-model me/my-model --private
   revgen push my-model me/my-model --revision v2 --message "Train for longer"
   revgen push zoo/* --organization my-organization""",
+    "export": """examples:
+  revgen export lstm-char --out my-graph""",
     "pull": """examples:
   revgen pull me/my-model
   revgen pull me/my-model --revision v1""",
@@ -186,6 +188,11 @@ def parser() -> Parser:
     push.add_argument("--message", help="of the commit")
     push.add_argument("--overwrite-card", action="store_true", help="write the card anew though there is one")
 
+    export = command("export", _export, "write one step of a network as ONNX, for other programs")
+    export.add_argument("model", help=MODEL)
+    export.add_argument("--revision", help=REVISION)
+    export.add_argument("--out", required=True, help="the directory for the graph and the tokenizer")
+
     pull = command("pull", _pull, "download a model from the Hub into the cache")
     pull.add_argument("model", help="a repository (me/name), or the name of a pretrained model")
     pull.add_argument("--revision", help=REVISION)
@@ -312,6 +319,16 @@ def _push(options: argparse.Namespace) -> None:
     else:
         raise OptionError("push takes a directory and a repository, or directories and --organization")
     print(json.dumps(addresses) if options.json else "\n".join(addresses))
+
+
+def _export(options: argparse.Namespace) -> None:
+    from revgen.zoo import load
+
+    model = load(options.model, revision=options.revision)
+    from revgen.networks.export import export
+
+    path = export(model, options.out)
+    print(json.dumps({"graph": str(path)}) if options.json else path)
 
 
 def _pull(options: argparse.Namespace) -> None:
