@@ -50,7 +50,8 @@ EXAMPLES = {
   revgen push my-model me/my-model --revision v2 --message "Train for longer"
   revgen push zoo/* --organization my-organization""",
     "export": """examples:
-  revgen export lstm-char --out my-graph""",
+  revgen export lstm-char --out my-graph
+  revgen export me/my-model --revision v1 --out my-graph --json""",
     "pull": """examples:
   revgen pull me/my-model
   revgen pull me/my-model --revision v1""",
