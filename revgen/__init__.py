@@ -25,7 +25,10 @@ _ROOMS = {
     "revgen.generation.sampler": ("Sampling",),
     "revgen.evaluation.compare": ("Comparison", "compare"),
     "revgen.evaluation.likelihood": ("Evaluation", "Score"),
+    "revgen.training.callbacks": ("Callback", "Step", "TensorBoard", "WandB"),
+    "revgen.training.checkpoint": ("Checkpoints",),
     "revgen.training.history": ("Epoch", "History"),
+    "revgen.training.rates": ("LearningRates",),
     "revgen.errors": (
         "CheckpointError",
         "CorpusError",
@@ -97,7 +100,10 @@ if TYPE_CHECKING:
         register_tokenizer as register_tokenizer,
     )
     from revgen.tokenizers import Tokenizer as Tokenizer
+    from revgen.training.callbacks import Callback as Callback, Step as Step, TensorBoard as TensorBoard, WandB as WandB
+    from revgen.training.checkpoint import Checkpoints as Checkpoints
     from revgen.training.history import Epoch as Epoch, History as History
+    from revgen.training.rates import LearningRates as LearningRates
     from revgen.zoo import (
         ModelInfo as ModelInfo,
         ModelTable as ModelTable,

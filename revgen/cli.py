@@ -6,6 +6,7 @@ import argparse
 import inspect
 import io
 import json
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -145,15 +146,17 @@ def parser() -> Parser:
     fit.add_argument("--out", required=True, help="the directory to save the model in")
     fit.add_argument("--valid", help="the share to hold out for validation, or a file")
     fit.add_argument("--labels", metavar="FIELD", help="the column or JSON field with a label of each document")
-    fit.add_argument("--epochs", type=int, help="passes over the text (default: 10)")
+    fit.add_argument("--epochs", type=int, help="passes over the text (default: by the preset and the corpus)")
+    fit.add_argument("--preset", help='how much to read and how wide to be: "quick", "balanced" (default), "best"')
     fit.add_argument("--max-seconds", type=float, help="a budget of time")
     fit.add_argument("--batch-size", type=int, help="rows of text side by side (default: by the corpus)")
+    fit.add_argument("--accumulate", type=int, help="compute each batch in so many parts, for less memory")
     fit.add_argument("--sequence-length", type=int, help="how far gradients reach back, in tokens")
     fit.add_argument("--learning-rate", type=float, help="the peak of the schedule")
     fit.add_argument("--patience", type=int, help="stop after so many epochs without a better one")
     fit.add_argument("--seed", type=int, help="the same seed gives the same weights (default: 0)")
-    fit.add_argument("--checkpoint", help="a directory to keep the state of training in")
-    fit.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+    fit.add_argument("--checkpoint", help="a directory to keep the state of training in, each epoch and each minute")
+    fit.add_argument("--resume", action="store_true", help="go on from the last state in --checkpoint, if there is one")
     fit.add_argument("--extend-vocabulary", action="store_true", help="learn characters new to a model with weights")
     fit.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of a new model")
     fit.add_argument("--device", default="cpu", help='"cpu" (default), "cuda", …')
@@ -266,8 +269,17 @@ def _fit(options: argparse.Namespace) -> None:
         raise OptionError(f"--set is for a new model; {options.model} has its configuration")
     else:
         model = load(options.model)
-    names = ("labels", "epochs", "max_seconds", "batch_size", "sequence_length", "learning_rate", "patience", "seed")
-    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    numbers = [
+        "epochs",
+        "max_seconds",
+        "batch_size",
+        "accumulate",
+        "sequence_length",
+        "learning_rate",
+        "patience",
+        "seed",
+    ]
+    given = {n: value for n in ["labels", "preset", *numbers] if (value := getattr(options, n)) is not None}
     given |= {
         name: value for name in ("checkpoint", "resume", "extend_vocabulary") if (value := getattr(options, name))
     }
@@ -277,6 +289,8 @@ def _fit(options: argparse.Namespace) -> None:
     _make_directory(options.out)
     history = model.to(options.device).fit(_texts(options), valid, **given, **_reading(options))
     directory = model.save(options.out)
+    if os.environ.get("RANK", "0") != "0":  # one of several processes, of which the first speaks
+        return
     if options.json:
         print(json.dumps({"directory": str(directory), "notes": history.notes, "epochs": history.to_dicts()}, indent=2))
     else:

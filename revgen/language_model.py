@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import re
 import warnings
 from abc import ABC, abstractmethod
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from revgen.evaluation.likelihood import Evaluation, Score
     from revgen.generation.sampler import SamplingOptions
     from revgen.training.history import History
+    from revgen.training.rates import LearningRates
 
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -90,6 +92,10 @@ class LanguageModel(ABC):
     @abstractmethod
     def fit(self, texts: Any, valid: Any = None, *args: Any, **options: Any) -> History:
         """Learn from texts. Subclasses add options."""
+
+    def find_lr(self, texts: Any, *args: Any, **options: Any) -> LearningRates:
+        """Try learning rates: see ``NeuralModel.find_lr``."""
+        raise OptionError(f"{self.name} is not trained by steps, so it has no learning rate to find")
 
     def check(self) -> None:  # noqa: B027  most configurations check themselves
         """Raise OptionError where the configuration cannot be built; called before anything is learnt."""
@@ -340,7 +346,7 @@ class LanguageModel(ABC):
         """Write the model directory: configuration, tokenizer, weights, and a card where there is none.
 
         A process killed at any moment leaves the directory with the last good model or with this one.
-        ``dtype="float16"`` halves the file.
+        ``dtype="float16"`` halves the file. Of several processes under ``torchrun``, only the first writes.
         """
         from safetensors.numpy import save
 
@@ -349,6 +355,8 @@ class LanguageModel(ABC):
         if dtype not in ("float32", "float16"):
             raise OptionError(f'dtype must be "float32" or "float16", not {dtype!r}')
         directory = Path(directory)
+        if os.environ.get("RANK", "0") != "0":
+            return directory
         with np.errstate(over="ignore"):
             arrays = {name: _stored(array, dtype) for name, array in self.weights.items()}
         if strange := [name for name, array in arrays.items() if not np.isfinite(array).all()]:

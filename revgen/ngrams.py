@@ -13,10 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from revgen.errors import OptionError
 from revgen.language_model import Weights
 
 Ints = NDArray[np.integer[Any]]
 Floats = NDArray[np.floating[Any]]
+
+Estimate = tuple[list["Counts"], list[Floats], list[Floats]]
+"""The n-grams of each order, the probability of each, and what each context leaves to the order below."""
 
 NEVER = -1e4
 """What stands on disk for the logarithm of 0."""
@@ -70,6 +74,76 @@ def text_loss(orders: list[Counts], probabilities: list[Floats]) -> float:
     return nats / max(tokens, 1)
 
 
+def prune(
+    orders: list[Counts],
+    probabilities: list[Floats],
+    backoffs: list[Floats],
+    min_gain: float = -np.inf,
+    max_bytes: int | None = None,
+) -> Estimate:
+    """Drop n-grams that add no more than ``min_gain`` nats to the likelihood of the text, and then as many of those
+    that add the least as it takes for the weights to fit in ``max_bytes``.
+
+    What an n-gram adds is c(h w) (log p(w | h) - log B(h) p(w | h without its first word)): the weighted difference of
+    Seymore & Rosenfeld (1996), *Scalable backoff language models*. One that a kept n-gram begins or ends with is kept,
+    and so is order 1. What a context leaves to the order below is then what its probabilities leave of 1. Raises
+    OptionError where not even order 1 fits.
+    """
+    gains = [np.full(len(orders[0].counts), np.inf)]
+    for n in range(1, len(orders)):
+        counted = orders[n]
+        left = backoffs[n][counted.contexts] * probabilities[n - 1][counted.suffixes]
+        gains.append(counted.counts * np.log(probabilities[n] / left))
+    for n in range(len(orders) - 1, 1, -1):  # an n-gram is worth what the longer ones are that need it
+        np.maximum.at(gains[n - 1], orders[n].contexts, gains[n])
+        np.maximum.at(gains[n - 1], orders[n].suffixes, gains[n])
+    if max_bytes is not None:
+        min_gain = max(min_gain, _affordable(orders, gains, max_bytes))
+
+    kept = [gain > min_gain for gain in gains]
+    places = [np.cumsum(keep) - 1 for keep in kept]
+    pruned = [orders[0]]
+    left_over = [backoffs[0]]
+    for n in range(1, len(orders)):
+        keep, counted = kept[n], orders[n]
+        contexts, suffixes = counted.contexts[keep], counted.suffixes[keep]
+        size = len(orders[n - 1].counts)
+        known = np.bincount(contexts, probabilities[n][keep], size)
+        known_below = np.bincount(contexts, probabilities[n - 1][suffixes], size)
+        lost = np.bincount(counted.contexts[~keep], minlength=size) > 0
+        left_over.append(np.where(lost, (1 - known) / (1 - known_below), backoffs[n])[kept[n - 1]])
+        pruned.append(
+            Counts(
+                places[n - 1][contexts],
+                counted.words[keep],
+                places[n - 1][suffixes],
+                counted.counts[keep],
+                counted.opens[keep],
+            )
+        )
+    return pruned, [p[keep] for p, keep in zip(probabilities, kept, strict=True)], left_over
+
+
+def _affordable(orders: list[Counts], gains: list[Floats], max_bytes: int) -> float:
+    """The gain that an n-gram must exceed for all that do to fit in ``max_bytes``, as ``to_weights`` lays them out."""
+    vocab, longest = len(orders[0].counts), len(orders)
+    context = 8  # a place in begins and a backoff
+    fixed = vocab * (4 + context) + 4 * longest
+    if max_bytes < fixed:
+        raise OptionError(f"max_bytes must be at least {fixed:,} for {vocab:,} tokens, not {max_bytes!r}")
+    word = _word_type(vocab)().itemsize
+    sizes = [np.full(len(gain), word + 4 + (4 + context) * (n < longest)) for n, gain in enumerate(gains[1:], 2)]
+    gain = np.concatenate(gains[1:])
+    order = np.argsort(-gain)
+    total = fixed + np.cumsum(np.concatenate(sizes)[order])
+    fit = int(np.searchsorted(total, max_bytes, "right"))
+    return -np.inf if fit == len(gain) else float(gain[order[fit]])
+
+
+def _word_type(vocab: int) -> type[np.unsignedinteger[Any]]:
+    return np.uint32 if vocab > 1 << 16 else np.uint16
+
+
 def to_weights(orders: list[Counts], probabilities: list[Floats], backoffs: list[Floats]) -> Weights:
     """The arrays of a trie, by name, as a model keeps them.
 
@@ -81,7 +155,7 @@ def to_weights(orders: list[Counts], probabilities: list[Floats], backoffs: list
         if n > 1:
             size = len(orders[n - 2].counts)
             weights[f"{n}.begins"] = np.searchsorted(counted.contexts, np.arange(size + 1)).astype(np.uint32)
-            weights[f"{n}.words"] = counted.words.astype(np.uint32 if len(orders[0].counts) > 1 << 16 else np.uint16)
+            weights[f"{n}.words"] = counted.words.astype(_word_type(len(orders[0].counts)))
         if 1 < n < len(orders):
             weights[f"{n}.suffixes"] = counted.suffixes.astype(np.uint32)
         weights[f"{n}.logp"] = _logarithm(p)
@@ -144,6 +218,8 @@ class Trie:
             given = np.log(self.p[1])[words]
             places = words
             for n in range(2, self.order + 1):
+                if not len(self.words[n]):
+                    break
                 before = np.concatenate([[-1], places[:-1]])
                 contexts = np.where(offsets >= n - 1, before, -1)
                 known = contexts >= 0

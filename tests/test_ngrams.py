@@ -89,8 +89,9 @@ def test_a_probability_is_that_of_a_hand() -> None:
     assert p == pytest.approx(expected)
 
 
-def test_the_probabilities_behind_every_context_sum_to_1(reviews: list[str]) -> None:
-    model = fitted("kneser-ney-char", reviews, order=6)
+@pytest.mark.parametrize("limits", [{}, {"max_bytes": 100_000}, {"min_gain": 0.5}])
+def test_the_probabilities_behind_every_context_sum_to_1(reviews: list[str], limits: dict[str, float]) -> None:
+    model = fitted("kneser-ney-char", reviews, order=6, **limits)
     trie = model.trie  # type: ignore[attr-defined]
     random = np.random.default_rng(0)
     for depth in range(1, 6):
@@ -99,8 +100,9 @@ def test_the_probabilities_behind_every_context_sum_to_1(reviews: list[str]) -> 
             assert trie.distribution(depth, int(place)).sum() == pytest.approx(1, abs=1e-5)
 
 
-def test_the_score_of_a_text_is_that_of_its_steps(reviews: list[str]) -> None:
-    model = fitted("kneser-ney-char", reviews[:100], order=5)
+@pytest.mark.parametrize("max_bytes", [None, 50_000])
+def test_the_score_of_a_text_is_that_of_its_steps(reviews: list[str], max_bytes: int | None) -> None:
+    model = fitted("kneser-ney-char", reviews[:100], order=5, max_bytes=max_bytes)
     for text in (reviews[120], "zzz qqq", "", "the"):
         ids = np.array([*model.encode_prompt(text), model.tokenizer.end])
         logits, _ = model.forward(ids[:-1, None], model.initial_state(1))
@@ -118,6 +120,36 @@ def test_a_higher_order_learns_the_text_by_heart_and_smoothing_helps_on_another(
         scores.append(history[0].nats_per_char)
     assert losses[0] > losses[1] > losses[2]
     assert scores[1] < scores[0]
+
+
+def test_a_smaller_model_fits_in_its_size_and_keeps_what_helps_most(reviews: list[str], tmp_path: Path) -> None:
+    train, held_out = reviews[:140], reviews[140:]
+    scores: list[float] = []
+    for max_bytes in (10_000, 40_000, 160_000, None):
+        model = revgen.create("kneser-ney-char", order=6, max_bytes=max_bytes)
+        history = model.fit(train, valid=held_out, progress=False)
+        assert history[0].train_loss == pytest.approx(-np.concatenate([model.score(t).logprobs for t in train]).mean())
+        assert max_bytes is None or 0.95 * max_bytes < sum(a.nbytes for a in model.weights.values()) <= max_bytes
+        again = revgen.load(model.save(tmp_path / str(max_bytes)))
+        assert again.generate("the ", seed=1) == model.generate("the ", seed=1)
+        scores.append(again.evaluate(held_out).nats_per_char)
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_an_ngram_that_adds_little_is_left_out_and_the_shorter_one_predicts() -> None:
+    whole, pruned = (fitted("kneser-ney-char", TOY, order=3, min_gain=gain) for gain in (None, 1e9))
+    assert [len(pruned.weights[f"{n}.logp"]) for n in (1, 2, 3)] == [len(whole.weights["1.logp"]), 0, 0]
+    assert distribution(pruned, "ab") == pytest.approx(distribution(pruned, ""))
+
+
+def test_a_limit_that_nothing_fits_in_is_an_error() -> None:
+    with pytest.raises(revgen.OptionError, match="max_bytes must be at least 84 for 6 tokens"):
+        fitted("kneser-ney-char", TOY, order=3, max_bytes=50)
+
+
+def test_a_text_shorter_than_the_order_can_be_scored() -> None:
+    model = fitted("kneser-ney-char", ["ab"], order=10)
+    assert model.score("abab").total < model.score("ab").total < 0
 
 
 def test_a_sample_of_high_order_stands_in_the_text(reviews: list[str]) -> None:

@@ -257,7 +257,6 @@ def test_an_unknown_option_offers_the_nearest(name: str, options: dict[str, Any]
         ("hidden_size", 2.5),
         ("hidden_size", "256"),
         ("hidden_size", True),
-        ("hidden_size", None),
         ("num_layers", 0),
         ("embedding_size", 0),
         ("dropout", 1),

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -207,81 +202,6 @@ def test_text_that_cannot_train_is_a_clear_error(text: list[Any], message: str, 
 def test_a_bad_option_is_named(name: str, value: Any, texts: list[str]) -> None:
     with pytest.raises(revgen.OptionError, match=name):
         small().fit(texts, progress=False, **{name: value})
-
-
-class KilledError(Exception):
-    """In place of the death of the process."""
-
-
-def die_in_epoch_3(model: LanguageModel, epoch: revgen.Epoch) -> None:
-    if epoch.epoch == 3:
-        raise KilledError
-
-
-def test_a_run_that_is_resumed_ends_as_if_nothing_had_happened(texts: list[str], tmp_path: Path) -> None:
-    settings = QUICK | {"epochs": 4, "valid": 0.1}
-    whole, broken, resumed = small(), small(), small()
-    whole_history = whole.fit(texts, **settings)
-    with pytest.raises(KilledError):
-        broken.fit(texts, checkpoint=tmp_path, callbacks=[die_in_epoch_3], **settings)
-    history = resumed.fit(texts, checkpoint=tmp_path, resume=True, **settings)
-    assert same_weights(whole, resumed)
-    assert [e.nats_per_char for e in history] == [e.nats_per_char for e in whole_history]
-    assert same_weights(revgen.load(tmp_path), resumed) or history.best is not history[-1]
-
-
-def test_resuming_a_run_that_is_done_changes_nothing(texts: list[str], tmp_path: Path) -> None:
-    one, other = small(), small()
-    one.fit(texts, checkpoint=tmp_path, resume=True, **QUICK)
-    history = other.fit(texts, checkpoint=tmp_path, resume=True, **QUICK)
-    assert len(history) == 3 and same_weights(one, other)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [({"seed": 3}, "recipe"), ({"texts": 20}, "tokenizer|text"), ({"hidden_size": 8}, "configuration")],
-)
-def test_a_checkpoint_of_another_run_is_refused(
-    change: dict[str, int], message: str, texts: list[str], tmp_path: Path
-) -> None:
-    small().fit(texts, checkpoint=tmp_path, **QUICK)
-    other = small(hidden_size=change.get("hidden_size", 16))
-    with pytest.raises(revgen.CheckpointError, match=message):
-        other.fit(
-            texts[: change.get("texts", 30)], checkpoint=tmp_path, resume=True, seed=change.get("seed", 0), **QUICK
-        )
-
-
-def test_a_damaged_checkpoint_is_named(texts: list[str], tmp_path: Path) -> None:
-    small().fit(texts, checkpoint=tmp_path, **QUICK)
-    path = tmp_path / "training.safetensors"
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(revgen.CheckpointError, match=r"training\.safetensors is damaged"):
-        small().fit(texts, checkpoint=tmp_path, resume=True, **QUICK)
-
-
-SCRIPT = """
-import sys, torch, revgen
-torch.set_num_threads(1)
-model = revgen.create("lstm-char", hidden_size=16, num_layers=1)
-model.fit(list(revgen.datasets.load("reviews"))[:30], epochs=6, batch_size=8, sequence_length=32, progress=False,
-          checkpoint=sys.argv[1], resume=True)
-model.save(sys.argv[2])
-"""
-
-
-def test_a_killed_process_goes_on_to_the_same_weights(tmp_path: Path) -> None:
-    def train(name: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-c", SCRIPT, tmp_path / name, tmp_path / f"{name}-model"])
-
-    assert train("whole").wait() == 0
-    process = train("killed")
-    while process.poll() is None and not (tmp_path / "killed" / "training.safetensors").exists():
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert train("killed").wait() == 0
-    assert same_weights(revgen.load(tmp_path / "whole-model"), revgen.load(tmp_path / "killed-model"))
 
 
 def test_bfloat16_is_for_the_kernel_that_gains_from_it() -> None:

@@ -49,9 +49,13 @@ class Batches:
         return len(self.lengths)
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Yield inputs and targets, the inputs one token later, each (time, batch); only inputs carry labels."""
-        start = 0
-        for length in self.lengths:
+        return self.chunks()
+
+    def chunks(self, first: int = 0) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Yield inputs and targets, the inputs one token later, each (time, batch), from the chunk ``first`` on; only
+        inputs carry labels."""
+        start = sum(self.lengths[:first])
+        for length in self.lengths[first:]:
             rows = np.empty((self.batch_size, length + 1), np.int64)
             for row in range(self.batch_size):
                 self._read(self.offset + row * self.row_length + start, rows[row])

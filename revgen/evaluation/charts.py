@@ -1,4 +1,5 @@
-"""The charts of a comparison, by matplotlib: loss against training time, and against the order of n-grams."""
+"""The charts, by matplotlib: of a comparison, loss against training time and against the order of n-grams; of a run,
+loss against epochs and against the learning rate."""
 
 from __future__ import annotations
 
@@ -10,7 +11,11 @@ from typing import TYPE_CHECKING, Any
 from revgen.errors import MissingExtraError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from revgen.evaluation.compare import Comparison
+    from revgen.training.history import History
+    from revgen.training.rates import LearningRates
 
 COLOURS = ("#4c82e6", "#e0683c", "#3a9d6d", "#a868d8", "#c99a1d", "#26a0b4", "#d95590", "#86909c", "#8a6d4b", "#6f9a2a")
 INK = "#010203"
@@ -18,14 +23,59 @@ INK = "#010203"
 FONTS = "system-ui, sans-serif"
 
 
-def figure(comparison: Comparison, ink: str = "black") -> Any:
-    """Both charts in one matplotlib figure, or the one for which there are figures."""
+def history_figure(history: History) -> Any:
+    """Training and validation loss of every epoch, as a matplotlib figure."""
+    epochs = [epoch.epoch for epoch in history]
+    validated = [(epoch.epoch, math.log(epoch.perplexity)) for epoch in history if epoch.perplexity]
+
+    def draw(axes: Any) -> None:
+        axes.plot(epochs, [e.train_loss for e in history], marker="o", markersize=4, color=COLOURS[0], label="training")
+        if validated:
+            axes.plot(*zip(*validated, strict=True), marker="o", markersize=4, color=COLOURS[1], label="validation")
+        if history.best is not None and history.best.perplexity:
+            best = history.best.epoch, math.log(history.best.perplexity)
+            axes.plot(*best, marker="o", markersize=11, fillstyle="none", color=COLOURS[1])
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("nats per token")
+        axes.legend(frameon=False, fontsize=9)
+
+    return _single(draw)
+
+
+def rates_figure(found: LearningRates) -> Any:
+    """The loss of a range test against the learning rate, as a matplotlib figure."""
+
+    def draw(axes: Any) -> None:
+        axes.plot(found.rates, found.losses, color=COLOURS[0])
+        axes.axvline(found.suggestion, color=COLOURS[1], linewidth=1, label=f"suggestion: {found.suggestion:.2g}")
+        axes.set_xscale("log")
+        axes.set_xlabel("learning rate")
+        axes.set_ylabel("nats per token, smoothed")
+        axes.legend(frameon=False, fontsize=9)
+
+    return _single(draw)
+
+
+def _single(draw: Callable[[Any], None]) -> Any:
+    made = _figure_class()(figsize=(6.2, 4.0), layout="constrained")
+    axes = made.add_subplot()
+    draw(axes)
+    _dress(axes, "black")
+    return made
+
+
+def _figure_class() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingExtraError("charts need matplotlib: pip install 'revgen[plots]'") from None
+    return Figure
+
+
+def figure(comparison: Comparison, ink: str = "black") -> Any:
+    """Both charts in one matplotlib figure, or the one for which there are figures."""
     draws = [draw for draw, there in ((_time, comparison.rows), (_orders, comparison.orders)) if there]
-    made = Figure(figsize=(6.2 * len(draws), 4.2), layout="constrained")
+    made = _figure_class()(figsize=(6.2 * len(draws), 4.2), layout="constrained")
     for place, draw in enumerate(draws, 1):
         axes = made.add_subplot(1, len(draws), place)
         draw(axes, comparison, ink)
@@ -35,11 +85,9 @@ def figure(comparison: Comparison, ink: str = "black") -> Any:
 
 def charts(comparison: Comparison) -> dict[str, str]:
     """Each chart as SVG text by its title; text in it has the colour of what stands around it."""
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtraError("charts need matplotlib: pip install 'revgen[plots]'") from None
+    figure_class = _figure_class()
+    from matplotlib import rc_context
+
     found = {}
     for title, draw, there in (
         ("Loss against training time", _time, any(row.history for row in comparison)),
@@ -48,7 +96,7 @@ def charts(comparison: Comparison) -> dict[str, str]:
         if not there:
             continue
         with rc_context({"svg.fonttype": "none", "svg.hashsalt": title, "font.family": "sans-serif"}):
-            made = Figure(figsize=(6.2, 4.0), layout="constrained")
+            made = figure_class(figsize=(6.2, 4.0), layout="constrained")
             made.patch.set_alpha(0)
             axes = made.add_subplot()
             draw(axes, comparison, INK)

@@ -16,19 +16,29 @@ from itertools import pairwise
 import numpy as np
 
 from revgen.models.ngram import NGramModel, check_order
-from revgen.ngrams import Counts, Floats, Ints
+from revgen.ngrams import Counts, Estimate, Floats, Ints, prune
+from revgen.options import check, number, whole
 from revgen.registry import register_model
 from revgen.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
 class KneserNeyConfig:
-    """``order`` counts the predicted token too."""
+    """``order`` counts the predicted token too.
+
+    For a smaller model, n-grams that add no more than ``min_gain`` nats to the likelihood of the text are left out,
+    and as many more as it takes for the weights to fit in ``max_bytes`` (about two thirds, saved as float16). A low
+    order has room for more of what is frequent: in few bytes it predicts better than a high one.
+    """
 
     order: int = 6
+    min_gain: float | None = None
+    max_bytes: int | None = None
 
     def __post_init__(self) -> None:
         check_order(self.order)
+        check("min_gain", self.min_gain, self.min_gain is None or np.isfinite(number(self.min_gain)), "a number")
+        check("max_bytes", self.max_bytes, self.max_bytes is None or whole(self.max_bytes, 1), "a whole number")
 
 
 @register_model("kneser-ney")
@@ -37,7 +47,7 @@ class KneserNeyModel(NGramModel):
 
     Config = KneserNeyConfig
 
-    def estimate(self, orders: list[Counts]) -> tuple[list[Floats], list[Floats]]:
+    def estimate(self, orders: list[Counts]) -> Estimate:
         probabilities: list[Floats] = []
         backoffs: list[Floats] = []
         vocab = len(orders[0].words)
@@ -54,7 +64,10 @@ class KneserNeyModel(NGramModel):
             probabilities.append(own + gamma[counted.contexts] * lower)
             backoffs.append(gamma)
             contexts = len(counts)
-        return probabilities, backoffs
+        least, most = self.config.min_gain, self.config.max_bytes
+        if least is None and most is None:
+            return orders, probabilities, backoffs
+        return prune(orders, probabilities, backoffs, -np.inf if least is None else least, most)
 
 
 def adjusted(orders: list[Counts]) -> list[Ints]:

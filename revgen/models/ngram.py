@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from revgen.errors import OptionError
 from revgen.language_model import LanguageModel, Weights
-from revgen.ngrams import Counts, Floats, Trie, count, text_loss, to_weights
+from revgen.ngrams import Counts, Estimate, Floats, Trie, count, text_loss, to_weights
 from revgen.options import check
 from revgen.registry import register_model
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from revgen.training.history import History
 
 LONGEST = 20
+LARGEST_LOG = {"logp": 1e-2, "backoff": 50.0}
+"""Above the logarithm of 1 by an error of rounding; a backoff can be more than 1 where n-grams were left out."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ class NGramModel(LanguageModel):
 
     Config: ClassVar[type[Any]] = NGramConfig
 
-    def estimate(self, orders: list[Counts]) -> tuple[list[Floats], list[Floats]]:
-        """From counts: the probability of each n-gram, and what each context leaves to the order below."""
+    def estimate(self, orders: list[Counts]) -> Estimate:
+        """From counts: the n-grams to keep, the probability of each, what each context leaves to the order below."""
         probabilities: list[Floats] = []
         backoffs: list[Floats] = []
         contexts = 1
@@ -62,7 +64,7 @@ class NGramModel(LanguageModel):
             probabilities.append(np.nan_to_num(p))
             backoffs.append(np.where(totals > 0, 0.0, 1.0))
             contexts = len(counted.counts)
-        return probabilities, backoffs
+        return orders, probabilities, backoffs
 
     def fit(
         self,
@@ -95,8 +97,8 @@ class NGramModel(LanguageModel):
         tokenizer = self.tokenizer_for(corpus)
         train, held_out = tokenize_parts(corpus, valid, tokenizer, seed)
         orders = count(train.documents(), len(tokenizer), self.config.order)
-        probabilities, backoffs = self.estimate(orders)
-        self._tokenizer, self.weights = tokenizer, to_weights(orders, probabilities, backoffs)
+        kept, probabilities, backoffs = self.estimate(orders)
+        self._tokenizer, self.weights = tokenizer, to_weights(kept, probabilities, backoffs)
         seconds = time.perf_counter() - began
 
         figures: dict[str, Any] = {}
@@ -105,7 +107,11 @@ class NGramModel(LanguageModel):
             figures = {name: getattr(evaluation, name) for name in ("nats_per_char", "bits_per_char", "perplexity")}
             self.metadata["evaluation"] = {name: figures[name] for name in ("nats_per_char", "bits_per_char")}
         sample = self.generate("", max_tokens=80, seed=seed)
-        loss = text_loss(orders, probabilities)
+        loss = (
+            text_loss(orders, probabilities)
+            if kept is orders
+            else -float(np.concatenate(self.trie.logprobs([*train.documents()])).mean())
+        )
         epoch = Epoch(1, loss, 0.0, len(train) / seconds, seconds, **figures, best=True, sample=sample)
         history = History([epoch], settings={"tokens": len(train), "seed": seed})
         self.metadata["training"] = history.settings | {"seconds": round(seconds, 2)}
@@ -175,7 +181,7 @@ def malformed(arrays: Weights, vocab: int, order: int) -> str | None:
         for kind in wanted:
             if f"{n}.{kind}" not in arrays:
                 return f"the array {n}.{kind} is missing"
-            if arrays[f"{n}.{kind}"].dtype.kind != ("f" if kind in ("logp", "backoff") else "u"):
+            if arrays[f"{n}.{kind}"].dtype.kind != ("f" if kind in LARGEST_LOG else "u"):
                 return f"the array {n}.{kind} is of the type {arrays[f'{n}.{kind}'].dtype}"
         found = {kind: arrays[f"{n}.{kind}"] for kind in wanted}
         count = vocab if n == 1 else len(found["words"])
@@ -183,7 +189,7 @@ def malformed(arrays: Weights, vocab: int, order: int) -> str | None:
         for kind, array in found.items():
             if array.shape != (lengths[kind],):
                 return f"the array {n}.{kind} has the shape {array.shape}, not {(lengths[kind],)}"
-            if kind in ("logp", "backoff") and not (array <= 1e-2).all():
+            if kind in LARGEST_LOG and not (array <= LARGEST_LOG[kind]).all():
                 return f"the array {n}.{kind} holds values that are no logarithms of probabilities"
         if n > 1:
             begins, words = found["begins"].astype(np.int64), found["words"]

@@ -54,6 +54,8 @@ class Transformer(Equation):
     """The network; its state is how many tokens of the document were read, (batch,), and for each layer the last keys
     and values, each (batch, heads, tokens, size)."""
 
+    batch_axis = 0
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         hidden = self.config.hidden_size
         shapes: dict[str, tuple[int, ...]] = {"embedding": (self.vocab, hidden)}

@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from revgen.networks.equation import nest
-from revgen.networks.network import Penalty
-from revgen.networks.recurrent import RecurrentNetwork, mask
+from revgen.networks.network import Penalty, mask
+from revgen.networks.recurrent import RecurrentNetwork
 
 
 class AWDNetwork(RecurrentNetwork):

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 class Equation(ABC):
     """A subclass gives the shapes of the weights and ``forward``, in the operators of ``revgen.ops``."""
 
+    batch_axis: ClassVar[int] = 1
+    """That of what goes through ``drop``."""
+
     def __init__(self, config: Any, vocab: int) -> None:
         self.config = config
         self.vocab = vocab

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import dropout
 
 from revgen.language_model import Weights
 from revgen.networks.equation import nest
@@ -29,6 +29,9 @@ class Network(nn.Module):
 
     penalty: Penalty = 0.0
     """What the last ``forward`` in training adds to the loss, for networks that are regularized so."""
+
+    part: tuple[int, int] = (0, 1)
+    """Which of how many equal parts of a batch ``forward`` reads: each leaves out what the whole batch would there."""
 
     def __init__(self, weights: Weights) -> None:
         super().__init__()
@@ -64,7 +67,17 @@ class EquationNetwork(Network):
 
     def drop(self, x: Tensor, site: int = 0) -> Tensor:
         """Leave values out in training."""
-        return dropout(x, self.equation.config.dropout, self.training)
+        rate, (part, parts), axis = self.equation.config.dropout, self.part, self.equation.batch_axis
+        if not self.training or not rate:
+            return x
+        shape = [size * parts if i == axis else size for i, size in enumerate(x.shape)]
+        return x * mask(x, shape, rate).chunk(parts, axis)[part]
+
+
+def mask(x: Tensor, shape: Sequence[int], rate: float) -> Tensor:
+    """0 where something is left out, and elsewhere what keeps the mean: a factor for ``x``."""
+    kept = 1 - rate
+    return (torch.rand(shape, device=x.device) < kept).to(x.dtype).div_(kept)
 
 
 def reduced(device: torch.device) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from revgen.networks.network import Network
+    from revgen.training.callbacks import Callback
+    from revgen.training.checkpoint import Checkpoints
     from revgen.training.history import History
+    from revgen.training.rates import LearningRates
 
 
 MUCH = 20_000
@@ -81,11 +84,16 @@ class NeuralModel(LanguageModel):
 
         return logprobs(network_forward(self.network), lambda batch: None, sequences)
 
-    def prepare(self, tokenizer: Tokenizer, seed: int, labels: Sequence[str] = ()) -> None:
-        """Be ready to train with this tokenizer and these labels: with first weights, or with those that are there."""
+    def prepare(
+        self, tokenizer: Tokenizer, seed: int, labels: Sequence[str] = (), sizes: Mapping[str, Any] | None = None
+    ) -> None:
+        """Be ready to train with this tokenizer and these labels: with first weights, or with those that are there.
+
+        ``sizes`` are for what the configuration leaves open.
+        """
         self._tokenizer = tokenizer
-        if labels:
-            self.config = dataclasses.replace(self.config, labels=tuple(labels))
+        chosen = {name: size for name, size in (sizes or {}).items() if getattr(self.config, name, size) is None}
+        self.config = dataclasses.replace(self.config, **chosen, **({"labels": tuple(labels)} if labels else {}))
         if self.fitted:
             self.extend()
         else:
@@ -118,9 +126,11 @@ class NeuralModel(LanguageModel):
         patience: int | None = 5,
         seed: int = 0,
         extend_vocabulary: bool = False,
-        checkpoint: str | Path | None = None,
+        accumulate: int = 1,
+        preset: str = "balanced",
+        checkpoint: str | Path | Checkpoints | None = None,
         resume: bool = False,
-        callbacks: Sequence[Callable[[Self, Any], None]] = (),
+        callbacks: Sequence[Callback | Callable[[Self, Any], None]] = (),
         progress: bool = True,
         sample: str = "",
         field: str = "text",
@@ -136,7 +146,8 @@ class NeuralModel(LanguageModel):
                 out for it (whole documents). With it the best epoch's weights are kept, otherwise the last's.
             labels: for architectures that can be conditioned on one, the label of each text, as ``revgen.read`` takes
                 them: one for each text or file, or the name of the field that holds them.
-            epochs: passes over the text; 10 where neither this nor ``max_seconds`` is given.
+            epochs: passes over the text; where neither this nor ``max_seconds`` is given, as many as ``preset`` takes
+                for the size of the corpus.
             max_seconds: a budget that the schedule of the learning rate is fitted to, validation included.
             batch_size: rows of text read side by side; chosen from the size of the corpus where not given.
             sequence_length: tokens that gradients reach back over, about: drawn anew for each step.
@@ -150,9 +161,15 @@ class NeuralModel(LanguageModel):
                 weights on one CPU.
             extend_vocabulary: give characters (and words) that a fitted model does not know tokens of their
                 own; without it, such characters are a VocabularyError.
-            checkpoint: a directory to keep the state of training in, after each epoch.
-            resume: go on from ``checkpoint`` where it holds one, to the same end.
-            callbacks: each is called with the model and the ``Epoch`` after each epoch.
+            accumulate: in how many parts, one after the other, each batch is computed: for less memory; the steps are
+                the same.
+            preset: "quick", "balanced" or "best": how much text is read in all, where neither ``epochs`` nor
+                ``max_seconds`` says so, and the width and dropout of a new network that has been left open.
+            checkpoint: a directory to keep the state of training in, after each epoch and each minute; for another
+                rhythm, ``revgen.Checkpoints``.
+            resume: go on from the last state in ``checkpoint``, if there is one, to the same end.
+            callbacks: ``revgen.Callback`` objects, or functions called with the model and the ``Epoch`` after each
+                epoch.
             progress: show a bar, the figures and a sample after each epoch.
             sample: the prompt of these samples.
 
@@ -174,6 +191,7 @@ class NeuralModel(LanguageModel):
             averaging=self.averaging if averaging is None else averaging,
             patience=patience,
             seed=seed,
+            preset=preset,
         )
         if labels is not None:
             self.check_labels()
@@ -187,6 +205,7 @@ class NeuralModel(LanguageModel):
             valid,
             recipe,
             extend_vocabulary=extend_vocabulary,
+            accumulate=accumulate,
             checkpoint=checkpoint,
             resume=resume,
             callbacks=callbacks,
@@ -197,3 +216,31 @@ class NeuralModel(LanguageModel):
             self.metadata = {k: v for k, v in self.metadata.items() if k not in ("load_as", "description", "samples")}
         self.metadata["history"] = history_figures(history)
         return history
+
+    def find_lr(
+        self,
+        texts: Any,
+        *,
+        low: float = 1e-5,
+        high: float = 1.0,
+        steps: int = 100,
+        labels: Any = None,
+        batch_size: int | None = None,
+        sequence_length: int = 100,
+        seed: int = 0,
+        field: str = "text",
+        documents: str = "file",
+        errors: str = "raise",
+    ) -> LearningRates:
+        """Try learning rates from ``low`` to ``high`` in ``steps`` steps of one short run (Smith 2017).
+
+        The model stays as it is. The result has a ``suggestion`` for ``fit(learning_rate=…)``, and a ``plot``. The
+        other parameters are those of ``fit``.
+        """
+        from revgen.corpus import read
+        from revgen.training.rates import find_lr
+        from revgen.training.recipe import Recipe
+
+        corpus = read(texts, field=field, documents=documents, errors=errors, labels=labels)
+        recipe = Recipe(epochs=1, batch_size=batch_size, sequence_length=sequence_length, seed=seed)
+        return find_lr(self, corpus, recipe, low, high, steps)

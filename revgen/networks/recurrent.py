@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +13,7 @@ from revgen.cells.cell import Cell, Parameters
 from revgen.language_model import Weights
 from revgen.networks.equation import nest
 from revgen.networks.module_cell import ModuleCell
-from revgen.networks.network import Network
+from revgen.networks.network import Network, mask
 from revgen.networks.stack import Stack, sequence
 from revgen.ops import map_state
 
@@ -57,17 +57,12 @@ class RecurrentNetwork(Network):
         rate = self.dropout(site)
         if not self.training or not rate:
             return x
-        return x * mask(x, x.shape[1:], rate)
+        part, parts = self.part
+        return x * mask(x, (x.shape[1] * parts, x.shape[2]), rate).chunk(parts)[part]
 
     def dropout(self, site: int) -> float:
         """The share that is left out of the embedding, site 0, and behind layer i, site i + 1."""
-        return float(self.stack.config.dropout)
-
-
-def mask(x: Tensor, shape: Sequence[int], rate: float) -> Tensor:
-    """0 where something is left out, and elsewhere what keeps the mean: a factor for ``x``."""
-    kept = 1 - rate
-    return (torch.rand(shape, device=x.device) < kept).to(x.dtype).div_(kept)
+        return float(self.stack.config.dropout or 0)
 
 
 def run_kernel(cell: Cell, p: Any, x: Tensor, state: Any) -> tuple[Tensor, Any]:

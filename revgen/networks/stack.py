@@ -31,21 +31,22 @@ class RecurrentConfig:
 
     ``embedding_size`` None means ``hidden_size``; ``dropout`` is the share of each layer's input and output
     channels that are left out of a training step, the same ones at every time step (Gal & Ghahramani 2016);
-    ``cell_options`` are the options of the cell.
+    ``cell_options`` are the options of the cell. A ``hidden_size`` or ``dropout`` of None is left to ``fit``, which
+    chooses by the size of the corpus.
     """
 
-    hidden_size: int = 256
+    hidden_size: int | None = None
     num_layers: int = 2
     embedding_size: int | None = None
-    dropout: float = 0.3
+    dropout: float | None = None
     residual: bool = True
     layer_norm: bool = True
     tie_embeddings: bool = True
     cell_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_sizes(self, "hidden_size", "num_layers", optional=["embedding_size"])
-        check_shares(self, "dropout")
+        check_sizes(self, "num_layers", optional=["hidden_size", "embedding_size"])
+        check_shares(self, *(["dropout"] if self.dropout is not None else []))
         check_flags(self, "residual", "layer_norm", "tie_embeddings")
         check("cell_options", self.cell_options, isinstance(self.cell_options, Mapping), "a mapping")
 
@@ -62,7 +63,7 @@ class Stack(Equation):
 
     def __init__(self, cell: str, config: Any, vocab: int) -> None:
         super().__init__(config, vocab)
-        self.embedding_size: int = config.embedding_size or config.hidden_size
+        self.embedding_size: int = config.embedding_size or self.hidden_size(0)
         self.cell_class: type = cells.get(cell)
         self.cells: list[Cell] = []
         for i in range(config.num_layers):
@@ -75,8 +76,8 @@ class Stack(Equation):
         return self.cells[i - 1].output_size if i else self.embedding_size
 
     def hidden_size(self, i: int) -> int:
-        """The size of layer i."""
-        return int(self.config.hidden_size)
+        """The size of layer i; before it is chosen, the least there is."""
+        return int(self.config.hidden_size or 1)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {"embedding": (self.vocab, self.embedding_size)}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,73 +17,111 @@ from torch import Tensor
 
 from revgen.errors import CheckpointError
 from revgen.files import write_atomically
+from revgen.ops import map_state
+from revgen.options import at_least, check, number, whole
 from revgen.training.history import Epoch
 
 if TYPE_CHECKING:
     from revgen.training.loop import Training
 
-FILE = "training.safetensors"
+NAME = "training-{:09d}.safetensors"
+KEPT = ("fine_tunes", "epochs_done", "rate", "rollbacks", "steps", "loss", "lowest")
+"""What else of a run there is to know, under the names that it has there."""
 
 
-class Checkpoint:
-    """A directory with the state of training in one file, and beside it the model as it was then.
+@dataclass
+class Checkpoints:
+    """A directory with the state of a run, written after each epoch, and within one every ``steps`` steps of the
+    optimizer or every ``seconds`` seconds; the last ``keep`` are kept. Beside them stands the model after each epoch.
 
-    The state holds weights, optimizer, random state and history; the order of the text is a function of
-    seed and epoch. It names the tokenizer, the text and the recipe, which must be the same on the way back.
+    A state holds weights, optimizer, random state, the place in the text and the history; the order of the text is a
+    function of seed and epoch. It names the tokenizer, the text and the recipe, which must be the same on the way back.
+    A process killed while it writes leaves the state before. Raises CheckpointError, with the model as good as it was.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.path = directory / FILE
+    directory: str | Path
+    steps: int | None = None
+    seconds: float | None = 60.0
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        check("steps", self.steps, self.steps is None or whole(self.steps, 1), "a whole number of at least 1")
+        check("seconds", self.seconds, self.seconds is None or 0 <= number(self.seconds) < math.inf, "0 or more")
+        at_least("keep", self.keep, 1)
+        self.directory = Path(self.directory)
+        self._saved = 0.0  # the seconds of the run
+
+    @property
+    def paths(self) -> list[Path]:
+        """The states that there are, the oldest first."""
+        return sorted(Path(self.directory).glob("training-*.safetensors"))
+
+    def fitted(self, now: bool) -> bool:
+        """Whether the run began with weights that were fitted already; ``now`` where there is no state of it."""
+        return bool(self._read(self.paths[-1])[0].get("fine_tunes")) if self.paths else now
+
+    def begin(self, training: Training, resume: bool) -> None:
+        """Keep the states of this run from now on; with ``resume``, put it where the last one left it first."""
+        if self.paths and not resume:
+            raise CheckpointError(
+                f"{self.directory} has checkpoints of a run already: go on with resume=True, or choose another place"
+            )
+        if self.paths:
+            self._restore(training, self.paths[-1])
+        training.checkpoints = self
+        if not self.paths or training.ranks.size > 1:
+            self.save(training)  # so that a place that cannot be written to is found before the work
+
+    def due(self, training: Training) -> bool:
+        """Whether it is time for the next one."""
+        by_steps = self.steps is not None and training.steps % self.steps < training.look
+        return by_steps or (self.seconds is not None and training.seconds - self._saved >= self.seconds)
 
     def save(self, training: Training) -> None:
-        """Write the state at the end of an epoch; a process killed meanwhile leaves the state before."""
-        training.model.save(self.directory)
+        """Write the state, and remove the oldest."""
         tensors = {"random": torch.get_rng_state()}
+        if torch.device(training.model.device).type == "cuda":
+            tensors["cuda_random"] = torch.cuda.get_rng_state()
         kinds = {"network": training.weights, "good": training.good, "best": training.best or []}
         for kind, weights in (kinds | {"average": training.average.mean}).items():
             tensors |= {f"{kind}.{i}": weight.detach().clone() for i, weight in enumerate(weights)}
         for i, values in training.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{name}": value for name, value in values.items()}
+        parts = training.ranks.gathered([map_state(Tensor.cpu, state) for state in training.states])
+        self._saved = training.seconds
+        if not training.ranks.first:
+            return
         state = self._identity(training) | {
-            "epochs_done": training.epochs_done,
+            **{name: getattr(training, name) for name in KEPT},
+            "cursor": dataclasses.asdict(training.cursor),
+            "states": _names(parts, "state", tensors),
             "seconds": training.seconds,
-            "rate": training.rate,
-            "rollbacks": training.rollbacks,
-            "steps": training.steps,
             "averaged": training.average.steps,
-            "loss": training.loss,
-            "lowest": training.lowest,
             "notes": training.history.notes,
             "history": training.history.to_dicts(),
         }
+        path = Path(self.directory) / NAME.format(training.steps)
         try:
-            write_atomically(self.path, save(tensors, {"state": json.dumps(state, default=float)}))
+            if training.cursor.chunk == 0:
+                training.model.save(self.directory)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, save(tensors, {"state": json.dumps(state, default=float)}))
+            for old in self.paths[: -self.keep]:
+                old.unlink()
         except OSError as error:
-            raise CheckpointError(f"{self.path} cannot be written: {error.strerror or error}") from error
+            raise CheckpointError(f"{path} cannot be written: {error.strerror or error}") from error
 
-    def restore(self, training: Training) -> None:
-        """Put a run where the checkpoint left it; where there is none, it begins from the start.
-
-        Raises CheckpointError for a damaged file, and where tokenizer, text or recipe are other ones.
-        """
-        if not self.path.exists():
-            return
-        try:
-            with safe_open(self.path, "pt") as file:
-                state: dict[str, Any] = json.loads(file.metadata()["state"])
-                tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{self.path} is damaged: {error}") from None
+    def _restore(self, training: Training, path: Path) -> None:
+        state, tensors = self._read(path)
         for what, value in self._identity(training).items():
             if state.get(what) != value:
-                raise CheckpointError(
-                    f"{self.path} belongs to another run: its {what} was {state.get(what)!r}, it is {value!r} now"
-                )
+                raise CheckpointError(f"{path} belongs to another run: {_difference(what, state.get(what), value)}")
+
+        device = training.model.device
 
         def of(kind: str) -> list[Tensor]:
             there = (f"{kind}.{i}" for i in range(len(training.weights)))
-            return [tensors[name].to(training.model.device) for name in there if name in tensors]
+            return [tensors[name].to(device) for name in there if name in tensors]
 
         optimizer = training.optimizer.state_dict()
         for name, value in tensors.items():
@@ -94,14 +134,28 @@ class Checkpoint:
         training.average.mean, training.average.steps = of("average"), state["averaged"]
         training.optimizer.load_state_dict(optimizer)
         torch.set_rng_state(tensors["random"])
-        for name in ("epochs_done", "rate", "rollbacks", "steps", "loss", "lowest"):
+        if "cuda_random" in tensors and device.startswith("cuda"):
+            torch.cuda.set_rng_state(tensors["cuda_random"])
+        for name in KEPT:
             setattr(training, name, state[name])
-        training.earlier_seconds = state["seconds"]
+        training.cursor = type(training.cursor)(**state["cursor"])
+        parts = _shared_out(_tensors(state["states"], tensors), training.parts)
+        own = parts[training.ranks.rank * training.accumulate :][: training.accumulate]
+        training.states = [map_state(lambda tensor: tensor.to(device), part) for part in own]
+        training.earlier_seconds = self._saved = state["seconds"]
         training.history.notes = state["notes"]
         training.history.epochs = [Epoch(**epoch) for epoch in state["history"]]
 
+    def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        try:
+            with safe_open(path, "pt") as file:
+                return json.loads(file.metadata()["state"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            earlier = "; without it, the run goes on from the one before" if len(self.paths) > 1 else ""
+            raise CheckpointError(f"{path} is damaged: {error}{earlier}") from None
+
     def _identity(self, training: Training) -> dict[str, Any]:
-        """What a run is known by."""
+        """What a run is known by; on how many processes it runs is not of it."""
         text = zlib.crc32(training.train.spans.tobytes(), zlib.crc32(training.train.ids.data))
         return {
             "model": training.model.name,
@@ -110,3 +164,52 @@ class Checkpoint:
             "text": text,
             "recipe": dataclasses.asdict(training.recipe),
         }
+
+
+def _difference(what: str, then: Any, now: Any) -> str:
+    if isinstance(then, dict) and isinstance(now, dict):
+        changed = [f"{name} {then.get(name)!r}, now {now[name]!r}" for name in now if then.get(name) != now[name]]
+        return f"its {what} had {'; '.join(changed)}"
+    if what == "model":
+        return f"it trained {then}, not {now}"
+    return f"its {what} was not the present one" + (": the corpus has changed since" if what == "text" else "")
+
+
+def _names(state: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """A state with the names of its tensors in their places, as JSON can hold it; they go into ``tensors``."""
+    if isinstance(state, Tensor):
+        tensors[name] = state.contiguous()
+        return name
+    if isinstance(state, dict):
+        return {key: _names(part, f"{name}.{key}", tensors) for key, part in state.items()}
+    if isinstance(state, tuple | list):
+        return [_names(part, f"{name}.{i}", tensors) for i, part in enumerate(state)]
+    return None
+
+
+def _tensors(names: Any, tensors: dict[str, Tensor]) -> Any:
+    """The state again, with tuples for lists."""
+    if isinstance(names, str):
+        return tensors[names]
+    if isinstance(names, dict):
+        return {key: _tensors(part, tensors) for key, part in names.items()}
+    return None if names is None else tuple(_tensors(part, tensors) for part in names)
+
+
+def _shared_out(states: tuple[Any, ...], parts: int) -> list[Any]:
+    """The states of a batch's parts as those of ``parts`` others: the rows are the first axis of each tensor."""
+    if len(states) == parts or any(state is None for state in states):
+        return list(states) if len(states) == parts else [None] * parts
+
+    def together(*pieces: Any) -> Any:
+        if isinstance(pieces[0], Tensor):
+            return torch.cat(pieces)
+        if isinstance(pieces[0], dict):
+            return {key: together(*(piece[key] for piece in pieces)) for key in pieces[0]}
+        return None if pieces[0] is None else tuple(together(*group) for group in zip(*pieces, strict=True))
+
+    def share(i: int) -> Any:
+        return map_state(lambda tensor: tensor.chunk(parts)[i], whole)
+
+    whole = together(*states)
+    return [share(i) for i in range(parts)]

@@ -79,3 +79,9 @@ class History:
     def to_frame(self) -> Any:
         """One row an epoch, as a pandas data frame."""
         return to_frame(self.to_dicts())
+
+    def plot(self) -> Any:
+        """Loss against epochs, on training and on validation text, as a matplotlib figure (the extra ``plots``)."""
+        from revgen.evaluation.charts import history_figure
+
+        return history_figure(self)

@@ -9,13 +9,16 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -27,18 +30,23 @@ from revgen.evaluation.likelihood import Evaluation, logprobs, measure
 from revgen.networks.network import network_forward
 from revgen.networks.neural import NeuralModel
 from revgen.ops import map_state
+from revgen.options import at_least
 from revgen.training.averaging import Average
-from revgen.training.checkpoint import Checkpoint
+from revgen.training.callbacks import Callback, Step, as_callback
+from revgen.training.checkpoint import Checkpoints
 from revgen.training.history import Epoch, History
 from revgen.training.progress import Progress
+from revgen.training.ranks import ALONE, Ranks, join
 from revgen.training.recipe import Recipe, one_cycle
 
 ROLLBACKS = 3
 SNAPSHOT = 200
 """Steps between two looks at whether the weights are worth returning to."""
+LOOK = 10
+"""Steps after which the losses are looked at where a look has a price: a wait for the GPU, or for other processes."""
+OVERFIT = 1.02
+"""How much worse than the best the last epoch is where a model has overfitted."""
 SAMPLE_TOKENS = 80
-
-Callback = Callable[[Any, Epoch], None]
 
 
 def fit(
@@ -48,33 +56,52 @@ def fit(
     recipe: Recipe,
     *,
     extend_vocabulary: bool,
-    checkpoint: str | Path | None,
+    accumulate: int,
+    checkpoint: str | Path | Checkpoints | None,
     resume: bool,
-    callbacks: Sequence[Callback],
+    callbacks: Sequence[Any],
     progress: bool,
     sample: str,
 ) -> History:
     """See ``NeuralModel.fit``. The model is not touched before all text is read."""
     if resume and checkpoint is None:
         raise OptionError("resume needs the directory to go on from: checkpoint=…")
+    at_least("accumulate", accumulate, 1)
+    checkpoints = Checkpoints(checkpoint) if isinstance(checkpoint, str | Path) else checkpoint
+    ranks = join(model.device)
     tokenizer = model.tokenizer_for(texts, extend_vocabulary)
     labels = tuple(dict.fromkeys([*model.labels, *texts.label_names()])) if model.takes_labels else ()
     train, held_out = tokenize_parts(texts, valid, tokenizer, recipe.seed, labels)
-    recipe = recipe.settled(len(train), model.learning_rate, model.fitted)
+    parts = ranks.size * accumulate
+    fitted = checkpoints.fitted(model.fitted) if checkpoints is not None and resume else model.fitted
+    recipe = recipe.settled(len(train), model.learning_rate, fitted, model.device, parts)
     make_batches(train, recipe, 0)  # raises where the text is too short
 
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        model.prepare(tokenizer, recipe.seed, labels)
-        training = Training(model, train, held_out, recipe, progress)
-        training.callbacks = callbacks
+        model.prepare(tokenizer, recipe.seed, labels, recipe.sizes(len(train), model.device))
+        training = Training(model, train, held_out, recipe, progress, ranks, accumulate)
+        training.callbacks = [as_callback(callback) for callback in callbacks]
         training.sample = sample
-        if checkpoint is not None:
-            training.checkpoint = Checkpoint(Path(checkpoint))
-            if resume:
-                training.checkpoint.restore(training)
-        with flushed_denormals():
+        training.fine_tunes = fitted
+        if checkpoints is not None:
+            checkpoints.begin(training, resume)
+        with flushed_denormals(), one_for_all(ranks):
             return training.run()
+
+
+@contextmanager
+def one_for_all(ranks: Ranks) -> Iterator[None]:
+    """Where a process is gone, the others, which wait for it, end with an error."""
+    try:
+        yield
+    except RuntimeError as error:
+        if ranks.size == 1:
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise TrainingError(
+            f"process {ranks.rank} of {ranks.size} lost the others, so training ends: {reason}"
+        ) from error
 
 
 @contextmanager
@@ -95,39 +122,72 @@ def make_batches(tokens: Tokens, recipe: Recipe, epoch: int) -> Batches:
     return Batches(tokens, recipe.batch_size, recipe.sequence_length, recipe.seed, epoch)
 
 
+@dataclass
+class Cursor:
+    """How far an epoch is."""
+
+    chunk: int = 0
+    """The next chunk of the epoch's batches."""
+    loss: float = 0.0
+    """Summed over ``tokens``."""
+    tokens: int = 0
+    seconds: float = 0.0
+
+
 class Training:
     """The state of one run: the network, its optimizer, and the weights to return to."""
 
     callbacks: Sequence[Callback] = ()
     sample = ""
-    checkpoint: Checkpoint | None = None
+    fine_tunes = False
+    checkpoints: Checkpoints | None = None
 
-    def __init__(self, model: NeuralModel, train: Tokens, valid: Tokens | None, recipe: Recipe, progress: bool) -> None:
+    def __init__(
+        self,
+        model: NeuralModel,
+        train: Tokens,
+        valid: Tokens | None,
+        recipe: Recipe,
+        progress: bool,
+        ranks: Ranks = ALONE,
+        accumulate: int = 1,
+    ) -> None:
         self.model = model
         self.train = train
         self.valid = valid
         self.recipe = recipe
+        self.ranks = ranks
+        self.accumulate = accumulate
+        self.parts = ranks.size * accumulate  # of each batch, some of its rows each
         self.network = model.make_network().to(model.device)
+        self.wrapped = ranks.wrap(self.network)
         self.weights = list(self.network.values)
         self.rate = recipe.learning_rate or 0.0  # halved at each return to earlier weights
         self.optimizer = self._make_optimizer()
-        self.history = History(settings=dataclasses.asdict(recipe) | {"tokens": len(train), "device": model.device})
+        settings = {"tokens": len(train), "device": model.device, "processes": ranks.size, "accumulate": accumulate}
+        self.history = History(settings=dataclasses.asdict(recipe) | settings)
         self.epochs_done = 0
+        self.cursor = Cursor()
+        self.states: list[Any] = [None] * accumulate  # behind the last chunk, of each part that is this process's
         self.earlier_seconds = 0.0  # of the run that this one resumes
         self.rollbacks = 0
         self.steps = 0
+        self.look = 1 if ranks.size == 1 and model.device == "cpu" else LOOK
         self.loss: float | None = None  # smoothed over some 20 steps
         self.lowest = math.inf
         self.good = self._copy()
         self.best: list[Tensor] | None = None
         self.average = Average(self.weights, recipe.averaging)
-        self.progress = Progress(progress)
+        self.progress = Progress(progress and ranks.first)
         self.began = time.perf_counter()
+        self.agreed_seconds = 0.0
         self.validation_seconds = 0.0
 
     def run(self) -> History:
         """Train to the end of the recipe, an early stop or an interruption; the model gets the best weights."""
         self.began = time.perf_counter()
+        for callback in self._callbacks():
+            callback.begin(self.model, self.history)
         try:
             while self._share(self.epochs_done) < 1 and not self._no_longer_improves():
                 self._epoch()
@@ -140,51 +200,97 @@ class Training:
             self._put(self.best or (self.good if self.rollbacks > ROLLBACKS else last))
             self.model.weights = self.network.arrays()
             self._describe()
+        self._warn_of_overfitting()
+        for callback in self._callbacks():
+            callback.end(self.model, self.history)
         return self.history
 
     @property
     def seconds(self) -> float:
-        """Since the start of training, that of the run before among them."""
+        """Since the start of training, that of the run before among them; of several processes, those of the first."""
+        if self.ranks.size > 1:
+            return self.agreed_seconds
         return self.earlier_seconds + time.perf_counter() - self.began
+
+    def _agree(self) -> None:
+        if self.ranks.size > 1:
+            self.agreed_seconds = self.ranks.agreed(self.earlier_seconds + time.perf_counter() - self.began)
 
     def _epoch(self) -> None:
         batches = make_batches(self.train, self.recipe, self.epochs_done)
         self.network.train()
-        state: Any = None
-        total, tokens, began = 0.0, 0, time.perf_counter()
-        for i, (inputs, targets) in enumerate(batches):
-            share = self._share(self.epochs_done + i / len(batches))
+        began = time.perf_counter() - self.cursor.seconds
+        waiting: list[tuple[Tensor, int]] = []
+        share = 0.0
+        for inputs, targets in batches.chunks(self.cursor.chunk):
+            share = self._share(self.epochs_done + self.cursor.chunk / len(batches))
             if share >= 1:
                 break
-            loss, state = self._step(torch.from_numpy(inputs), torch.from_numpy(targets), state, share)
-            if not self._watch(loss):
-                state = None
-                continue
+            waiting.append((self._step(inputs, targets, self.rate * one_cycle(share)), targets.size))
             self.average.add(share)
-            total += loss * targets.size
-            tokens += targets.size
-            self.progress.step(share, self.loss or loss, tokens / (time.perf_counter() - began))
-        if tokens:
+            self.cursor.chunk += 1
+            if self.cursor.chunk % self.look == 0:
+                self._take_in(waiting, share, began)
+                waiting = []
+                if self.checkpoints is not None and self.checkpoints.due(self):
+                    self.checkpoints.save(self)
+        if waiting:
+            self._take_in(waiting, share, began)
+        if self.cursor.tokens:
             self.epochs_done += 1
-            self._end_epoch(total / tokens, tokens / (time.perf_counter() - began))
+            done, self.cursor, self.states = self.cursor, Cursor(), [None] * self.accumulate
+            self._end_epoch(done.loss / done.tokens, done.tokens / done.seconds)
 
-    def _step(self, inputs: Tensor, targets: Tensor, state: Any, share: float) -> tuple[float, Any]:
-        """One step of the optimizer on one chunk, (time, batch): the loss in nats per token, and the state behind it.
+    def _step(self, inputs: NDArray[np.int64], targets: NDArray[np.int64], rate: float) -> Tensor:
+        """One step of the optimizer on one chunk, (time, batch): what its own rows add to the loss in nats per token.
 
         What follows a document's end is its neighbour's start, which is nothing to learn.
         """
-        start = self.model.tokenizer.start
+        start, batch, device = self.model.tokenizer.start, inputs.shape[1], self.model.device
+        predicted = max(int(np.count_nonzero(targets != start)), 1)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate * one_cycle(share)
-        inputs, targets = inputs.to(self.model.device), targets.to(self.model.device)
-        logits, state = self.network(inputs, state)
-        loss = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=start, reduction="sum")
-        loss = loss / (targets != start).sum().clamp(min=1)
+            group["lr"] = rate
         self.optimizer.zero_grad()
-        (loss + self.network.penalty).backward()  # type: ignore[no-untyped-call]
+        random = torch.get_rng_state() if self.parts > 1 else None
+        losses = []
+        for i, before in enumerate(self.states):
+            if i and random is not None:
+                torch.set_rng_state(random)  # all parts leave out the same channels
+            part = self.ranks.rank * self.accumulate + i
+            rows = slice(part * batch // self.parts, (part + 1) * batch // self.parts)
+            self.network.part = part, self.parts
+            with nullcontext() if i == self.accumulate - 1 else self.ranks.apart(self.wrapped):
+                logits, state = self.wrapped(torch.from_numpy(inputs[:, rows]).to(device), before)
+                wanted = torch.from_numpy(targets[:, rows]).to(device)
+                loss = cross_entropy(
+                    logits.flatten(0, 1).float(), wanted.flatten(), ignore_index=start, reduction="sum"
+                )
+                loss = loss / predicted
+                # The mean over processes is what comes of these gradients.
+                (loss * self.ranks.size + self.network.penalty / self.accumulate).backward()  # type: ignore[no-untyped-call]
+            self.states[i] = map_state(lambda array: array.detach(), state)
+            losses.append(loss.detach())
         torch.nn.utils.clip_grad_norm_(self.weights, self.recipe.clip)
         self.optimizer.step()
-        return loss.item(), map_state(lambda array: array.detach(), state)
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+    def _take_in(self, waiting: list[tuple[Tensor, int]], share: float, began: float) -> None:
+        """Look at the losses of the last steps, and count them in if all is well."""
+        self._agree()
+        losses = self.ranks.total(torch.stack([loss for loss, _ in waiting])).tolist()
+        cursor = self.cursor
+        cursor.seconds = time.perf_counter() - began
+        for loss, (_, tokens) in zip(losses, waiting, strict=True):
+            if not self._watch(loss):
+                self.states = [None] * self.accumulate
+                return
+            cursor.loss += loss * tokens
+            cursor.tokens += tokens
+            rate = self.optimizer.param_groups[0]["lr"]
+            speed = cursor.tokens / cursor.seconds
+            self.progress.step(share, self.loss or loss, speed)
+            for callback in self._callbacks():
+                callback.step(self.model, Step(self.steps, self.epochs_done + 1, share, loss, rate, speed))
 
     def _watch(self, loss: float) -> bool:
         """Whether training goes well; where the loss is lost, return to the last good weights."""
@@ -215,9 +321,10 @@ class Training:
 
     def _end_epoch(self, train_loss: float, tokens_per_second: float) -> None:
         """Validate, compare, show, and keep."""
-        began = time.perf_counter()
+        self._agree()
+        began = self.seconds
         with self.average.in_place():
-            evaluation = self._validate()
+            evaluation = self.ranks.agreed(self._validate() if self.ranks.first else None)
             candidate = self._copy()
             self.model.weights = self.network.arrays()
         figures = {}
@@ -230,8 +337,11 @@ class Training:
         )
         if is_best and evaluation is not None:
             self.best = candidate
-        text = self.model.generate(self.sample, max_tokens=SAMPLE_TOKENS, seed=self.recipe.seed)
-        self.validation_seconds = time.perf_counter() - began
+        text = ""
+        if self.ranks.first:
+            text = self.model.generate(self.sample, max_tokens=SAMPLE_TOKENS, seed=self.recipe.seed)
+        self._agree()
+        self.validation_seconds = self.seconds - began
         epoch = Epoch(
             self.epochs_done,
             train_loss,
@@ -244,10 +354,13 @@ class Training:
         )
         self.history.epochs.append(epoch)
         self.progress.epoch(epoch)
-        for callback in self.callbacks:
-            callback(self.model, epoch)
-        if self.checkpoint is not None:
-            self.checkpoint.save(self)
+        for callback in self._callbacks():
+            callback.epoch(self.model, epoch)
+        if self.checkpoints is not None:
+            self.checkpoints.save(self)
+
+    def _callbacks(self) -> Sequence[Callback]:
+        return self.callbacks if self.ranks.first else ()
 
     def _validate(self) -> Evaluation | None:
         if self.valid is None:
@@ -268,6 +381,17 @@ class Training:
             return False
         self._note(f"stopped early: no better epoch than {best.epoch} among the last {patience}")
         return True
+
+    def _warn_of_overfitting(self) -> None:
+        best, last = self.history.best, self.history.epochs[-1] if self.history.epochs else None
+        if best is None or last is None or best.nats_per_char is None or last.nats_per_char is None:
+            return
+        if last.nats_per_char > OVERFIT * best.nats_per_char and last.train_loss < best.train_loss:
+            self._note(
+                f"the model overfits: behind epoch {best.epoch}, training loss falls from {best.train_loss:.3f} to "
+                f"{last.train_loss:.3f} nats/token while validation rises from {best.nats_per_char:.3f} to "
+                f"{last.nats_per_char:.3f} nats/char. More text, more dropout, a smaller network or fewer epochs help"
+            )
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         """AdamW (Loshchilov & Hutter 2019); the matrices decay, but for those that stand for tokens."""

@@ -1,16 +1,37 @@
-"""How to train: the numbers of a training run, checked, and the schedule of its learning rate."""
+"""How to train: the numbers of a training run, checked, what is chosen where none is given, and the schedule of the
+learning rate."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 from revgen.options import at_least, check, number, whole
 
 WARM_UP = 0.1
 FINE_TUNING = 1 / 5
 """How much of an architecture's learning rate is right for weights that are fitted already."""
-DEFAULT_EPOCHS = 10
+MOST_EPOCHS = 40
+MOST_EPOCHS_FITTED = 10
+DROPOUT_A_DOUBLING = 0.09
+"""The more often a text is read, the more has to be left out: 0.3 for 10 epochs, 0.43 for 28."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What is chosen where network or run leave it open, on a CPU; a GPU reads four times as much, twice as wide."""
+
+    tokens: float
+    """To be read in all."""
+    hidden_size: int
+
+
+PRESETS = {
+    "quick": Preset(tokens=4e6, hidden_size=128),
+    "balanced": Preset(tokens=12e6, hidden_size=256),
+    "best": Preset(tokens=32e6, hidden_size=384),
+}
 
 
 @dataclass(frozen=True)
@@ -27,6 +48,7 @@ class Recipe:
     averaging: float = 0.0
     patience: int | None = None
     seed: int = 0
+    preset: str = "balanced"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "sequence_length", "patience"):
@@ -41,22 +63,42 @@ class Recipe:
         check("averaging", self.averaging, 0 <= number(self.averaging) <= 1, "in 0 ≤ averaging ≤ 1")
         check("clip", self.clip, number(self.clip) > 0, "above 0")
         at_least("seed", self.seed, 0)
+        check("preset", self.preset, self.preset in PRESETS, " or ".join(map(repr, PRESETS)))
 
     @property
     def planned_epochs(self) -> float:
         """How many epochs end the run; without a number, the seconds alone do."""
-        return self.epochs or (DEFAULT_EPOCHS if self.max_seconds is None else math.inf)
+        return self.epochs or math.inf
 
-    def settled(self, tokens: int, learning_rate: float, fitted: bool) -> Recipe:
-        """With what was left to choose: the architecture's learning rate, less for fitted weights, and a batch size
-        that gives a small corpus enough steps, a power of 2 from 16 to 64."""
+    def settled(self, tokens: int, learning_rate: float, fitted: bool, device: str = "cpu", parts: int = 1) -> Recipe:
+        """With what was left to choose: as many epochs as the preset reads tokens, the architecture's learning rate,
+        less for fitted weights, and a batch size that gives a small corpus enough steps, a power of 2 from 16 to 64
+        that ``parts`` divide."""
         power: int = 2 ** math.floor(math.log2(max(tokens / 8_000, 1)))
         chosen = max(1, min(max(16, power), 64, tokens // (2 * self.sequence_length)))
+        chosen = math.ceil(chosen / parts) * parts
+        check("batch_size", self.batch_size, (self.batch_size or 0) % parts == 0, f"a multiple of its {parts} parts")
+        epochs = self.epochs
+        if epochs is None and self.max_seconds is None:
+            epochs = self._epochs(tokens, device, MOST_EPOCHS_FITTED if fitted else MOST_EPOCHS)
         return replace(
             self,
+            epochs=epochs,
             batch_size=self.batch_size or chosen,
             learning_rate=self.learning_rate or learning_rate * (FINE_TUNING if fitted else 1),
         )
+
+    def sizes(self, tokens: int, device: str = "cpu") -> dict[str, Any]:
+        """What the network should be like that reads a corpus of so many tokens by this recipe."""
+        epochs = self.epochs or self._epochs(tokens, device, MOST_EPOCHS)
+        return {
+            "hidden_size": PRESETS[self.preset].hidden_size * (1 if device == "cpu" else 2),
+            "dropout": round(min(DROPOUT_A_DOUBLING * math.log2(epochs), 0.5), 2),
+        }
+
+    def _epochs(self, tokens: int, device: str, most: int) -> int:
+        reads = PRESETS[self.preset].tokens * (1 if device == "cpu" else 4)
+        return max(1, min(round(reads / tokens), most))
 
 
 def one_cycle(progress: float) -> float:

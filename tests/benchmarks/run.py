@@ -160,6 +160,79 @@ def training(_: argparse.Namespace) -> Iterator[Row]:
         yield row(what, fast, "1/s", "plain float32 loop", slow, f"≥ {goal} times it", fast >= goal * slow)
 
 
+def learner(_: argparse.Namespace) -> Iterator[Row]:
+    """An AWD-LSTM of two layers of 128 with all its dropouts, batch 64, length 70, against fastai's learner."""
+    batch, length, chunks = 64, 70, 60
+    try:
+        from fastai.text import all as fastai
+    except ImportError:
+        print("fastai is not installed: its learner is not measured", file=sys.stderr)
+        return
+    ids = np.random.default_rng(0).integers(3, 70, batch * length * chunks + batch)
+
+    def fastai_rate() -> float:
+        parts = ids, ids[: batch * length + batch]  # one batch of validation
+        loaders = [
+            fastai.LMDataLoader([fastai.LMTensorText(part)], bs=batch, seq_len=length, num_workers=0) for part in parts
+        ]
+        sizes = {"emb_sz": 128, "n_hid": 128, "n_layers": 2}
+        model = fastai.get_language_model(fastai.AWD_LSTM, 70, config=fastai.awd_lstm_lm_config | sizes)
+        learn = fastai.Learner(
+            fastai.DataLoaders(*loaders),
+            model,
+            loss_func=fastai.CrossEntropyLossFlat(),
+            splitter=fastai.awd_lstm_lm_split,
+            cbs=[fastai.ModelResetter(), *fastai.rnn_cbs(alpha=2.0, beta=1.0)],
+        )
+        with learn.no_bar(), learn.no_logging():
+            began = time.perf_counter()
+            learn.fit(1)
+        return batch * length * chunks / (time.perf_counter() - began)
+
+    def ours() -> float:
+        letters = np.array([chr(i + 45) for i in range(70)])
+        texts = ["".join(letters[part]) for part in np.array_split(ids, 200)]
+        dropouts = {"weight_drop": 0.2, "input_dropout": 0.25, "hidden_dropout": 0.15, "dropout": 0.1}
+        sizes = {"hidden_size": 128, "embedding_size": 128, "num_layers": 2, "embedding_dropout": 0.02}
+        options: dict[str, Any] = {**sizes, **dropouts, "alpha": 2.0, "beta": 1.0}
+        model = revgen.create("awd-lstm-char", **options)
+        history = model.fit(texts, epochs=1, batch_size=batch, sequence_length=length, progress=False)
+        return history[0].tokens_per_second
+
+    fast, slow = medians(ours, fastai_rate)
+    yield row("fit awd-lstm 2×128, tokens/s", fast, "1/s", "fastai's learner", slow, "≥ 2 times it", fast >= 2 * slow)
+
+
+def arithmetic(_: argparse.Namespace) -> Iterator[Row]:
+    """The arithmetic of training an LSTM, two layers of 256, batch 64, length 100, against a large matrix product."""
+    hidden, vocab, batch, length = 256, 70, 64, 100
+    flops = 3 * (2 * 8 * hidden * 2 * hidden + 2 * hidden * vocab)  # of a token: two layers and the output, thrice
+    letters = np.array([chr(i + 45) for i in range(vocab)])
+    random = np.random.default_rng(0)
+    texts = ["".join(random.choice(letters, 1000)) for _ in range(500)]
+
+    def ours() -> float:
+        model = revgen.create("lstm-char", hidden_size=hidden, num_layers=2, dropout=0.0)
+        history = model.fit(texts, epochs=1, batch_size=batch, sequence_length=length, progress=False)
+        return history[0].tokens_per_second * flops / 1e9
+
+    def product(rows: int, inner: int, columns: int) -> Callable[[], float]:
+        a, b = torch.randn(rows, inner, dtype=torch.bfloat16), torch.randn(inner, columns, dtype=torch.bfloat16)
+
+        def rate() -> float:
+            began, times = time.perf_counter(), 0
+            while time.perf_counter() - began < 0.5:
+                a @ b
+                times += 1
+            return times * 2 * rows * inner * columns / (time.perf_counter() - began) / 1e9
+
+        return rate
+
+    used, step, large = medians(ours, product(batch, hidden, 4 * hidden), product(2048, 2048, 2048))
+    yield row("fit lstm 2×256, GFLOP/s", used, "", "bfloat16 product 2048³", large, "≥ half of it", used >= large / 2)
+    yield row("fit lstm 2×256, GFLOP/s", used, "", "bfloat16 product 64×256×1024", step, "", True)
+
+
 def encoding(_: argparse.Namespace) -> Iterator[Row]:
     """Tokenizers on the package's own corpus, repeated."""
     reviews = list(revgen.datasets.load("reviews"))
@@ -196,6 +269,7 @@ def quality(options: argparse.Namespace) -> Iterator[Row]:
 
 
 BENCHMARKS = {"startup": startup, "encoding": encoding, "generation": generation, "training": training}
+BENCHMARKS |= {"learner": learner, "arithmetic": arithmetic}
 
 
 def main() -> None:

@@ -1,0 +1,93 @@
+"""The learning rate range test: one short run under a rate that grows from step to step (Smith 2017, *Cyclical learning
+rates for training neural networks*, arXiv 1506.01186)."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from revgen.corpus import Corpus
+from revgen.corpus.tokens import tokenize_parts
+from revgen.errors import OptionError
+from revgen.networks.neural import NeuralModel
+from revgen.options import at_least, check, number
+from revgen.training.loop import Training, flushed_denormals, make_batches
+from revgen.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+SMOOTHING = 0.9
+DIVERGED = 1.5
+"""How many times the lowest loss ends the test."""
+MARGIN = 10.0
+"""How far below the rate of the lowest loss, where steps are still safe, the peak of a schedule belongs."""
+
+
+@dataclass(frozen=True, repr=False)
+class LearningRates:
+    """What a range test found: ``losses`` (smoothed, in nats per token) under ``rates``."""
+
+    rates: list[float]
+    losses: list[float]
+
+    @property
+    def suggestion(self) -> float:
+        """A peak for the schedule: a tenth of the rate at which the loss was lowest."""
+        return self.rates[self.losses.index(min(self.losses))] / MARGIN
+
+    def plot(self) -> Any:
+        """Loss against rate, as a matplotlib figure (the extra ``plots``)."""
+        from revgen.evaluation.charts import rates_figure
+
+        return rates_figure(self)
+
+    def __str__(self) -> str:
+        return (
+            f"learning rate {self.suggestion:.2g}: the loss is lowest, {min(self.losses):.3f}, at {MARGIN:g} times it"
+        )
+
+    __repr__ = __str__
+
+
+def find_lr(model: NeuralModel, texts: Corpus, recipe: Recipe, low: float, high: float, steps: int) -> LearningRates:
+    """See ``NeuralModel.find_lr``."""
+    at_least("steps", steps, 10)
+    check("low", low, 0 < number(low) < math.inf, "above 0")
+    check("high", high, number(low) < number(high) < math.inf, "above low")
+    trial = copy.copy(model)
+    tokenizer = trial.tokenizer_for(texts)
+    labels = tuple(dict.fromkeys([*trial.labels, *texts.label_names()])) if trial.takes_labels else ()
+    tokens, _ = tokenize_parts(texts, None, tokenizer, recipe.seed, labels)
+    recipe = recipe.settled(len(tokens), 1.0, fitted=False, device=trial.device)
+
+    def batches() -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        for epoch in count():
+            yield from make_batches(tokens, recipe, epoch)
+
+    found = LearningRates([], [])
+    smoothed = 0.0
+    with torch.random.fork_rng(), flushed_denormals():
+        torch.manual_seed(recipe.seed)
+        trial.prepare(tokenizer, recipe.seed, labels, recipe.sizes(len(tokens), trial.device))
+        training = Training(trial, tokens, None, recipe, progress=False)
+        training.network.train()
+        for i, (inputs, targets) in zip(range(steps), batches(), strict=False):
+            rate = low * (high / low) ** (i / (steps - 1))
+            loss = training._step(inputs, targets, rate).item()
+            smoothed = SMOOTHING * smoothed + (1 - SMOOTHING) * loss
+            unbiased = smoothed / (1 - SMOOTHING ** (i + 1))
+            if not math.isfinite(loss) or unbiased > DIVERGED * min(found.losses, default=math.inf):
+                break
+            found.rates.append(rate)
+            found.losses.append(unbiased)
+    if not found.rates:
+        raise OptionError(f"low must be smaller: the loss is not finite at a learning rate of {low:g}")
+    return found
