@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from revgen.card import HISTORY, card, history_picture
 from revgen.errors import HubError, OptionError, RevgenError
-from revgen.language_model import CARD, CONFIG, WEIGHTS, LanguageModel, read_config
+from revgen.language_model import CARD, CONFIG, LanguageModel, read_config
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -132,9 +132,7 @@ def push(
             if revision is not None:
                 api.create_branch(repo_id, branch=revision, exist_ok=True)
             there = [file.rfilename for file in api.model_info(repo_id, revision=revision).siblings or ()]
-            files: dict[str, bytes | Path] = {
-                name: directory / name for name in (CONFIG, model.tokenizer.file, WEIGHTS)
-            }
+            files: dict[str, bytes | Path] = {name: directory / name for name in _needed(directory)}
             if overwrite_card or CARD not in there:
                 files |= _card(model, directory, repo_id)
             return _commit(api, repo_id, files, revision, commit_message or f"Push {model.name}")
@@ -208,6 +206,12 @@ def _is_cached(repo_id: str, revision: str | None) -> bool:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _needed(directory: Path) -> list[str]:
+    """The files that a model is made from."""
+    content = read_config(directory)
+    return [CONFIG, content["tokenizer"]["file"], content["weights"]["file"]]
 
 
 def _card(model: LanguageModel, directory: Path, repo_id: str) -> dict[str, bytes | Path]:

@@ -30,7 +30,7 @@ def test_a_table_that_is_streamed_is_a_corpus(table: Any, reviews: list[str]) ->
 
 
 def test_a_column_that_there_is_not_is_named(table: Any) -> None:
-    with pytest.raises(revgen.CorpusError, match="the table has no column 'body'; it has .*text"):
+    with pytest.raises(revgen.CorpusError, match=r"the table has no column 'body'; it has .*text"):
         list(revgen.read(table, field="body"))
 
 
