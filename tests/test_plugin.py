@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-PLUGIN = Path(__file__).parent.parent / "examples" / "plugin"
+ROOT = Path(__file__).parent.parent
+PLUGIN = ROOT / "examples" / "plugin"
 SCRIPT = """
 import sys, revgen
 assert "leaky-word" in revgen.list_models("leaky-*")
@@ -24,7 +25,7 @@ def test_the_plug_in_installs_and_brings_its_cell(tmp_path: Path) -> None:
     subprocess.run([*install, "--target", site, PLUGIN], check=True)
 
     def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"PYTHONPATH": f"{site}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done
