@@ -44,7 +44,7 @@ _ROOMS = {
     ),
 }
 _HOMES = {name: room for room, names in _ROOMS.items() for name in names}
-_MODULES = ("cells", "datasets", "errors", "ops", "testing", "tokenizers")
+_MODULES = ("cells", "datasets", "errors", "hub", "ops", "testing", "tokenizers")
 
 __all__ = ["__version__", *_MODULES, *_HOMES]  # noqa: PLE0604
 
@@ -69,6 +69,7 @@ if TYPE_CHECKING:
         cells as cells,
         datasets as datasets,
         errors as errors,
+        hub as hub,
         ops as ops,
         testing as testing,
         tokenizers as tokenizers,

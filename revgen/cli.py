@@ -15,7 +15,9 @@ from typing import Any, NoReturn
 
 from revgen.errors import CheckpointError, OptionError, RevgenError
 
-MODEL = "the name of a pretrained model, or the directory of a saved one"
+MODEL = "the name of a pretrained model, the directory of a saved one, or a repository on the Hub (me/name)"
+COLUMNS = ("name", "revisions", "commit", "size")
+REVISION = "the branch, tag or commit, of a repository"
 EXAMPLES = {
     "": """examples:
   revgen generate lstm-char --prompt "the "
@@ -30,7 +32,8 @@ EXAMPLES = {
   revgen info my-model --json""",
     "generate": """examples:
   revgen generate lstm-char --prompt "the "
-  revgen generate my-model -n 5 --temperature 0.7 --top-p 0.95 --seed 1 --json""",
+  revgen generate my-model -n 5 --temperature 0.7 --top-p 0.95 --seed 1 --json
+  revgen generate me/my-model --revision v1""",
     "fit": """examples:
   revgen fit lstm-char reviews.txt --valid 0.1 --epochs 5 --out my-model
   revgen fit gru-word posts.jsonl --field body --max-seconds 300 --set hidden_size=128 --out my-model
@@ -43,6 +46,19 @@ EXAMPLES = {
   revgen compare reviews.txt --epochs 3 --out report
   revgen compare posts.jsonl --field body --models kneser-ney-char:order=8 gru-char lstm-char:hidden_size=128 \\
     --max-seconds 60 --valid held_out.txt --prompt "the " --out report""",
+    "push": """examples:
+  revgen push my-model me/my-model --private
+  revgen push my-model me/my-model --revision v2 --message "Train for longer"
+  revgen push zoo/* --organization my-organization""",
+    "export": """examples:
+  revgen export lstm-char --out my-graph
+  revgen export me/my-model --revision v1 --out my-graph --json""",
+    "pull": """examples:
+  revgen pull me/my-model
+  revgen pull me/my-model --revision v1""",
+    "cache": """examples:
+  revgen cache
+  revgen cache --remove me/my-model""",
 }
 
 
@@ -105,9 +121,11 @@ def parser() -> Parser:
 
     info = command("info", _info, "show what is known of a model")
     info.add_argument("model", help=MODEL)
+    info.add_argument("--revision", help=REVISION)
 
     generate = command("generate", _generate, "write text")
     generate.add_argument("model", help=MODEL)
+    generate.add_argument("--revision", help=REVISION)
     generate.add_argument("--prompt", default="", help="the text to go on from")
     generate.add_argument("-n", type=int, default=1, help="how many texts (default: 1)")
     generate.add_argument("--max-tokens", type=int, default=300, help="the longest continuation (default: 300)")
@@ -147,6 +165,7 @@ def parser() -> Parser:
     evaluate = command("evaluate", _evaluate, "measure how well a model predicts text")
     evaluate.add_argument("model", help=MODEL)
     evaluate.add_argument("texts", nargs="+", help="files or directories, as for fit")
+    evaluate.add_argument("--revision", help=REVISION)
     evaluate.add_argument("--labels", metavar="FIELD", help="the column or JSON field with a label of each document")
     evaluate.add_argument("--device", default="cpu", help='"cpu" (default), "cuda", …')
     _add_reading(evaluate)
@@ -164,6 +183,26 @@ def parser() -> Parser:
     compare.add_argument("--max-order", type=int, default=10, help="of the curve over n-gram orders; 0: no curve")
     compare.add_argument("--seed", type=int, default=0, help="of split, training and samples (default: 0)")
     _add_reading(compare)
+
+    push = command("push", _push, "put a model on the Hub, or several")
+    push.add_argument("models", nargs="+", metavar="MODEL", help="the directory of a saved model; then the repository")
+    push.add_argument("--organization", help="push each of several directories, by its name, to this owner")
+    push.add_argument("--private", action="store_true", default=None, help="if the repository is made, for you alone")
+    push.add_argument("--revision", help="the branch, which is made where it is not there")
+    push.add_argument("--message", help="of the commit")
+    push.add_argument("--overwrite-card", action="store_true", help="write the card anew though there is one")
+
+    export = command("export", _export, "write one step of a network as ONNX, for other programs")
+    export.add_argument("model", help=MODEL)
+    export.add_argument("--revision", help=REVISION)
+    export.add_argument("--out", required=True, help="the directory for the graph and the tokenizer")
+
+    pull = command("pull", _pull, "download a model from the Hub into the cache")
+    pull.add_argument("model", help="a repository (me/name), or the name of a pretrained model")
+    pull.add_argument("--revision", help=REVISION)
+
+    cache = command("cache", _cache, "list the models that are in the cache of the Hub")
+    cache.add_argument("--remove", metavar="MODEL", help="take this one out of it")
     return top
 
 
@@ -192,17 +231,17 @@ def _info(options: argparse.Namespace) -> None:
     from revgen.card import card
     from revgen.zoo import load
 
-    model = load(options.model)
+    model = load(options.model, revision=options.revision)
     if options.json:
         print(json.dumps(model.describe(), indent=2))
     else:
-        print(card(model), end="")
+        print(card(model, load_as=options.model), end="")
 
 
 def _generate(options: argparse.Namespace) -> None:
     from revgen.zoo import load
 
-    model = load(options.model, device=options.device)
+    model = load(options.model, device=options.device, revision=options.revision)
     names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_tokens", "stop", "seed", "label")
     settings: dict[str, Any] = {name: getattr(options, name) for name in names}
     if options.json or options.n != 1:
@@ -218,9 +257,10 @@ def _generate(options: argparse.Namespace) -> None:
 
 
 def _fit(options: argparse.Namespace) -> None:
+    from revgen.hub import is_repository
     from revgen.zoo import create, list_models, load
 
-    named = options.model in list_models() or not Path(options.model).is_dir()
+    named = options.model in list_models() or not (Path(options.model).is_dir() or is_repository(options.model))
     if named and not options.pretrained:
         model = create(options.model, **dict(map(_setting, options.set)))
         if options.model in list_models(pretrained=True):
@@ -261,7 +301,7 @@ def _fit(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from revgen.zoo import load
 
-    evaluation = load(options.model, device=options.device).evaluate(
+    evaluation = load(options.model, device=options.device, revision=options.revision).evaluate(
         _texts(options), labels=options.labels, **_reading(options)
     )
     print(json.dumps(evaluation.to_dict(), indent=2) if options.json else evaluation)
@@ -280,6 +320,51 @@ def _compare(options: argparse.Namespace) -> None:
     if options.out:
         directory = comparison.save(options.out)
         print(f"saved: {directory / 'report.html'}", file=sys.stderr)
+
+
+def _push(options: argparse.Namespace) -> None:
+    from revgen.hub import push, push_all
+
+    settings = {name: getattr(options, name) for name in ("private", "revision", "overwrite_card")}
+    settings["commit_message"] = options.message
+    if options.organization:
+        addresses = push_all(options.models, options.organization, **settings)
+    elif len(options.models) == 2:
+        addresses = [push(Path(options.models[0]), options.models[1], **settings)]
+    else:
+        raise OptionError("push takes a directory and a repository, or directories and --organization")
+    print(json.dumps(addresses) if options.json else "\n".join(addresses))
+
+
+def _export(options: argparse.Namespace) -> None:
+    from revgen.zoo import load
+
+    model = load(options.model, revision=options.revision)
+    from revgen.networks.export import export
+
+    path = export(model, options.out)
+    print(json.dumps({"graph": str(path)}) if options.json else path)
+
+
+def _pull(options: argparse.Namespace) -> None:
+    from revgen.hub import pull, repository_of
+
+    directory = pull(repository_of(options.model), revision=options.revision)
+    print(json.dumps({"directory": str(directory)}) if options.json else directory)
+
+
+def _cache(options: argparse.Namespace) -> None:
+    from revgen.hub import cached, remove
+    from revgen.tables import to_text
+
+    if options.remove:
+        print(f"{options.remove}: {remove(options.remove):,} bytes are free again")
+        return
+    rows = [model.to_dict() for model in cached()]
+    if options.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        print(to_text([row | {"revisions": ", ".join(row["revisions"])} for row in rows], COLUMNS))
 
 
 def _make_directory(name: str) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,8 @@ from revgen.errors import (
     VocabularyError,
 )
 from revgen.files import write_atomically
-from revgen.registry import tokenizers
+from revgen.registry import package_of, tokenizers
+from revgen.schema import check, check_options, listed, read, shortened
 from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -103,7 +105,7 @@ class LanguageModel(ABC):
         shapes = self.weight_shapes()
         missing, extra = sorted(shapes.keys() - arrays.keys()), sorted(arrays.keys() - shapes.keys())
         if missing or extra:
-            return f"not the weights of its configuration: missing {missing}, unknown {extra}"
+            return f"not the weights of its configuration: missing {listed(missing)}, unknown {listed(extra)}"
         for name, shape in shapes.items():
             if arrays[name].shape != shape:
                 return f"the weight {name} has the shape {arrays[name].shape}, not {shape}"
@@ -181,6 +183,17 @@ class LanguageModel(ABC):
     def num_parameters(self) -> int:
         """The number of values in the weights."""
         return sum(array.size for array in self.weights.values())
+
+    @property
+    def explained_by(self) -> tuple[type, ...]:
+        """The classes whose documentation says how the weights are put together, the widest first."""
+        return (type(self),)
+
+    @property
+    def package(self) -> str | None:
+        """The package to install for the architecture, a cell or the tokenizer, where revgen alone does not have it."""
+        kinds = (type(self), *self.explained_by, type(self.tokenizer))
+        return next(filter(None, map(package_of, kinds)), None)
 
     def __repr__(self) -> str:
         size = f"{self.num_parameters:,} parameters, {len(self.tokenizer):,} tokens" if self.fitted else "not fitted"
@@ -361,6 +374,7 @@ class LanguageModel(ABC):
             "revgen_version": _version(),
             "architecture": self.architecture,
             "level": self.level,
+            "package": self.package,
             "config": dataclasses.asdict(self.config),
             "tokenizer": _entry(self.tokenizer.file, tokenizer) | {"tokens": len(self.tokenizer)},
             "weights": _entry(WEIGHTS, weights) | {"parameters": self.num_parameters, "dtype": dtype},
@@ -381,6 +395,43 @@ class LanguageModel(ABC):
             raise CheckpointError(f"{directory}: could not save the model: {error.strerror or error}") from error
         return directory
 
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        revision: str | None = None,
+        commit_message: str | None = None,
+        token: str | None = None,
+        overwrite_card: bool = False,
+    ) -> str:
+        """Put the model into a repository of the Hugging Face Hub, in one commit: see ``revgen.hub.push``.
+
+        Returns the address of the commit. Raises HubError.
+        """
+        from revgen.hub import push
+
+        return push(
+            self,
+            repo_id,
+            private=private,
+            revision=revision,
+            commit_message=commit_message,
+            token=token,
+            overwrite_card=overwrite_card,
+        )
+
+    def save_pretrained(self, directory: str | Path) -> Path:
+        """``save``, by the name that other libraries of the Hub give it."""
+        return self.save(directory)
+
+    @staticmethod
+    def from_pretrained(name: str | Path, **options: Any) -> LanguageModel:
+        """``revgen.load``, by the name that other libraries of the Hub give it."""
+        from revgen.zoo import load
+
+        return load(name, **options)
+
     @staticmethod
     def from_directory(directory: str | Path) -> LanguageModel:
         """The model in a directory. Raises CheckpointError that names the file where one is damaged."""
@@ -389,35 +440,33 @@ class LanguageModel(ABC):
         directory = Path(directory)
         content = read_config(directory)
         where = directory / CONFIG
-        try:
-            architecture, level, options = content["architecture"], content["level"], content["config"]
-            tokenizer_entry, weights_entry = content["tokenizer"], content["weights"]
-            files = Path(tokenizer_entry["file"]).name, Path(weights_entry["file"]).name
-            if not all(isinstance(part, str) for part in (architecture, level)) or not isinstance(options, dict):
-                raise TypeError("a value has the wrong type")
-        except (KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{where} is damaged: {error!r}") from None
+        architecture, level, options = content["architecture"], content["level"], content["config"]
+        tokenizer_entry, weights_entry = content["tokenizer"], content["weights"]
         try:
             model_class = architecture_class(architecture)
         except UnknownModelError as error:
             raise UnknownModelError(
-                f"{where} needs {architecture!r}, which is not registered here ({error}). Import the package "
-                f"that brings it, or put @revgen.register_cell({architecture!r}) on its class, and load again"
+                f"{where} needs {architecture!r}, which is not registered here ({error}). {_offer(content)}, or put "
+                f"@revgen.register_cell({architecture!r}) on its class, and load again"
             ) from None
         try:
             tokenizer_class = tokenizers.get(level)
         except UnknownModelError as error:
-            raise UnknownModelError(f"{where} needs a tokenizer that is not registered here: {error}") from None
-        tokenizer = tokenizer_class.from_bytes(_read(directory / files[0], tokenizer_entry.get("sha256")))
+            raise UnknownModelError(
+                f"{where} needs a tokenizer that is not registered here: {error}. {_offer(content)}, and load again"
+            ) from None
+        tokenizer = tokenizer_class.from_bytes(_read(directory / tokenizer_entry["file"], tokenizer_entry["sha256"]))
         try:
+            check_options(model_class.Config, options)
             model: LanguageModel = model_class(architecture, level, model_class.Config(**options), tokenizer)
             model.weight_shapes()
         except Exception as error:  # whatever an architecture or a cell makes of values that it never wrote
-            raise CheckpointError(f"{where} has a configuration that {architecture} does not take: {error}") from error
+            why = str(error)[:500]
+            raise CheckpointError(f"{where} has a configuration that {architecture} does not take: {why}") from error
         metadata = content.get("metadata", {})
         model.metadata = metadata if isinstance(metadata, dict) else {}
-        path = directory / files[1]
-        arrays = _read_arrays(path, weights_entry.get("sha256"))
+        path = directory / weights_entry["file"]
+        arrays = _read_arrays(path, weights_entry["sha256"])
         if problem := model.misfit(arrays):
             raise CheckpointError(f"{path}: {problem}")
         model.weights = {name: a.astype(np.float32) if a.dtype.kind == "f" else a for name, a in arrays.items()}
@@ -425,22 +474,32 @@ class LanguageModel(ABC):
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """The content of a model directory's config.json, after a save that was cut off is brought to its end."""
+    """The content of a model directory's config.json, after a save that was cut off is brought to its end.
+
+    Raises CheckpointError unless it has all that a model is made from, of the kinds and sizes that ``schema`` allows.
+    """
     _settle(directory)
     path = directory / CONFIG
     if not path.is_file():
         raise CheckpointError(f"{directory} is no model directory: it has no {CONFIG}")
-    try:
-        content = json.loads(path.read_bytes())
-        version = content["format_version"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged, or not of a revgen model: {error!r}") from None
-    if version != FORMAT_VERSION:
+    content = read(path)
+    if "format_version" not in content:
+        raise CheckpointError(f"{path} is damaged, or not of a revgen model: it has no format_version")
+    if (version := content["format_version"]) != FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} has the format version {version!r}; this revgen {_version()} reads {FORMAT_VERSION}: "
+            f"{path} has the format version {shortened(version)}; this revgen {_version()} reads {FORMAT_VERSION}: "
             "upgrade revgen to read a newer one"
         )
-    return dict(content)
+    check(content, path)
+    return content
+
+
+def _offer(content: dict[str, Any]) -> str:
+    """What to do about a part that is not registered: the package that config.json names is a stranger's word."""
+    package = content.get("package")
+    if isinstance(package, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}", package):
+        return f"It says that the package {package!r} offers it: install it if you trust it (pip install {package})"
+    return "Import the package that brings it"
 
 
 def _settle(directory: Path) -> None:
@@ -448,14 +507,13 @@ def _settle(directory: Path) -> None:
     pending = directory / f"{CONFIG}{PENDING}"
     if not pending.exists():
         return
+    content = read(pending)
+    check(content, pending)
     try:
-        content = json.loads(pending.read_bytes())
         for name in (content["weights"]["file"], content["tokenizer"]["file"], CONFIG):
-            file = directory / Path(name).name
+            file = directory / name
             if (waiting := Path(f"{file}{PENDING}")).exists():
                 waiting.replace(file)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{pending} is damaged: {error!r}") from None
     except OSError as error:
         raise CheckpointError(f"{pending}: could not finish an interrupted save: {error.strerror or error}") from None
 
@@ -485,7 +543,7 @@ def _read_arrays(path: Path, sha256: object) -> Weights:
 
     try:
         return load(_read(path, sha256))
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
 
 

@@ -122,6 +122,19 @@ def load_plugins() -> None:
             )
 
 
+def package_of(kind: type) -> str | None:
+    """The name of the package to install for a class; None for one of this library, or that no package brought."""
+    from importlib.metadata import entry_points, packages_distributions
+
+    module = kind.__module__.partition(".")[0]
+    if module in ("revgen", "__main__", "torch", "builtins"):
+        return None
+    for point in entry_points(group=PLUGIN_GROUP):
+        if point.module.partition(".")[0] == module and point.dist is not None:
+            return point.dist.name
+    return next(iter(packages_distributions().get(module, ())), None)
+
+
 def matching(names: Iterable[str], pattern: str | Iterable[str] = "*") -> list[str]:
     """The names that match one wildcard pattern, or any of several, in the order given."""
     patterns = [pattern] if isinstance(pattern, str) else list(pattern)

@@ -5,6 +5,7 @@ A name is ``<architecture>-<level>``: any registered architecture, or cell, with
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import os
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from revgen import hub
 from revgen.cells import Cell
 from revgen.errors import CheckpointError, OptionError, UnknownModelError
 from revgen.language_model import LanguageModel, read_config
@@ -60,24 +62,46 @@ def create(name: str, /, *, tokenizer: Tokenizer | Mapping[str, Any] | None = No
     return model
 
 
-def load(name: str | Path, *, device: str = "cpu") -> LanguageModel:
-    """A model with weights: the name of a pretrained one, or the path of a directory that ``save`` wrote.
+def load(
+    name: str | Path,
+    *,
+    device: str = "cpu",
+    revision: str | None = None,
+    token: str | None = None,
+    local_files_only: bool = False,
+) -> LanguageModel:
+    """A model with weights: the name of a pretrained one, a directory that ``save`` wrote, or a repository on the Hub.
 
-    Raises UnknownModelError for a name without weights, CheckpointError for a damaged directory.
+    A name like ``"lstm-char"`` is looked for in the package, then in the cache of the Hub, then in the organization on
+    the Hub that the environment variable ``REVGEN_HUB_ORG`` names; ``"me/name"`` is a directory, or else a repository.
+    ``revision`` (a branch, a tag or a commit), ``token`` and ``local_files_only`` are those of ``revgen.hub.pull``.
+
+    Raises UnknownModelError for a name without weights, CheckpointError for a damaged directory, HubError for a
+    repository that cannot be had.
     """
-    directory = Path(name)
-    if isinstance(name, str) and name in _pretrained():
-        directory = PRETRAINED / name
-    elif not os.path.isdir(name):  # noqa: PTH112  unlike Path, it takes a name of any length
-        if _is_model(str(name)):
-            raise UnknownModelError(
-                f"{name} has no pretrained weights: train one with revgen.create({str(name)!r}).fit(…); "
-                f"pretrained are {', '.join(sorted(_pretrained())) or 'none'}"
-            )
-        if isinstance(name, Path) or "/" in str(name):
-            raise CheckpointError(f"{name}: there is no such directory")
-        raise UnknownModelError(unknown("pretrained model or directory", str(name), sorted(_pretrained())))
+    directory = _find(name, revision=revision, token=token, local_files_only=local_files_only)
     return LanguageModel.from_directory(directory).to(device)
+
+
+def _find(name: str | Path, **where: Any) -> Path:
+    """The directory of a model with weights."""
+    if where["revision"] is None:
+        if isinstance(name, str) and name in _pretrained():
+            return PRETRAINED / name
+        if os.path.isdir(name):  # noqa: PTH112  unlike Path, it takes a name of any length
+            return Path(name)
+    if isinstance(name, str) and hub.is_repository(name):
+        return hub.pull(name, **where)
+    if isinstance(name, Path) or "/" in name:
+        raise CheckpointError(f"{name}: there is no such directory")
+    if not _is_model(name):
+        raise UnknownModelError(unknown("pretrained model or directory", name, sorted(_pretrained())))
+    with contextlib.suppress(hub.AbsentError):
+        return hub.pull_pretrained(name, **where)
+    raise UnknownModelError(
+        f"{name} has no pretrained weights: train one with revgen.create({name!r}).fit(…); "
+        f"pretrained are {', '.join(sorted(_pretrained())) or 'none'}"
+    )
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,47 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from hub_server import Hub
 
 import revgen
 from revgen.language_model import LanguageModel
+
+# The Hub's client reads its settings once, when it is imported: all tests and the processes that they start talk to a
+# Hub on this machine, and none to the real one by accident.
+HUB = Hub()
+HUB_HOME = Path(tempfile.mkdtemp(prefix="revgen-tests-"))
+os.environ |= {
+    "HF_ENDPOINT": HUB.url,
+    "HF_HOME": str(HUB_HOME),
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_XET": "1",
+    "NO_PROXY": "127.0.0.1",
+}
+HUB_TOKEN = os.environ.pop("HF_TOKEN", None)
+HUB.start()
+
+
+def pytest_unconfigure() -> None:
+    """Leave nothing behind."""
+    shutil.rmtree(HUB_HOME, ignore_errors=True)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A Hub with nothing on it, an empty cache, and the token of a user who may write."""
+    HUB.clear()
+    shutil.rmtree(HUB_HOME, ignore_errors=True)
+    monkeypatch.setenv("HF_TOKEN", "hf_me")
+    yield HUB
+    HUB.clear()
 
 
 @pytest.fixture(autouse=True, scope="session")

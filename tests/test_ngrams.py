@@ -174,6 +174,7 @@ def test_arrays_that_would_lead_astray_are_refused(tmp_path: Path) -> None:
     arrays = load_file(model.save(tmp_path) / "model.safetensors")
     vocab = len(model.tokenizer)
     assert malformed(arrays, vocab, 3) is None
+    assert "4.logp" in str(malformed({**arrays, "4.logp": arrays["3.logp"]}, vocab, 3))
     for name, array in arrays.items():
         others = {key: value for key, value in arrays.items() if key != name}
         assert name in str(malformed(others, vocab, 3))

@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-PLUGIN = Path(__file__).parent.parent / "examples" / "plugin"
+ROOT = Path(__file__).parent.parent
+PLUGIN = ROOT / "examples" / "plugin"
 SCRIPT = """
 import sys, revgen
 assert "leaky-word" in revgen.list_models("leaky-*")
@@ -24,7 +25,7 @@ def test_the_plug_in_installs_and_brings_its_cell(tmp_path: Path) -> None:
     subprocess.run([*install, "--target", site, PLUGIN], check=True)
 
     def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"PYTHONPATH": f"{site}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done
@@ -39,4 +40,5 @@ def test_a_model_without_its_cell_says_what_it_needs(tmp_path: Path) -> None:
         [sys.executable, "-m", "revgen", "generate", tmp_path / "model"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
+    assert "the package 'revgen-leaky' offers it: install it if you trust it" in done.stderr
     assert "leaky" in done.stderr and "register_cell" in done.stderr and "Traceback" not in done.stderr

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from hub_server import Hub
 
 import revgen
 from revgen.cli import main
@@ -21,8 +22,8 @@ def blocks(path: str, language: str) -> list[str]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reviews: list[str]) -> Path:
-    """A folder with the files that README speaks of."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reviews: list[str], hub: Hub) -> Path:
+    """A folder with the files that README speaks of, and a Hub."""
     monkeypatch.chdir(tmp_path)
     Path("reviews.txt").write_text("\n".join(reviews[:40]), "utf-8")
     Path("held_out.txt").write_text("\n".join(reviews[40:50]), "utf-8")

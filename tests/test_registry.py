@@ -208,10 +208,17 @@ def test_a_text_in_place_of_a_name_is_an_unknown_name() -> None:
         revgen.load("a long text about music " * 500)
 
 
-@pytest.mark.parametrize("path", [Path("nowhere"), "no/where"])
+@pytest.mark.parametrize("path", [Path("nowhere"), Path("no/where"), "./no/where", "/no/where", "no/where/else"])
 def test_a_path_that_is_not_there_is_named(path: str | Path) -> None:
     with pytest.raises(revgen.CheckpointError, match=f"{path}: there is no such directory"):
         revgen.load(path)
+
+
+def test_a_name_that_is_neither_directory_nor_repository_is_named() -> None:
+    with pytest.raises(
+        revgen.HubError, match="no/where: there is no such directory, and on the Hub no such repository"
+    ):
+        revgen.load("no/where")
 
 
 def test_an_unknown_tokenizer_level_offers_the_nearest() -> None:

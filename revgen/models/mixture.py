@@ -21,12 +21,15 @@ from numpy.typing import NDArray
 from revgen.errors import OptionError, VocabularyError
 from revgen.language_model import LanguageModel, Weights
 from revgen.ops import log_softmax
+from revgen.options import check
 from revgen.registry import register_model
 
 if TYPE_CHECKING:
     from revgen.training.history import History
 
 STEPS, TOLERANCE = 1000, 1e-7
+MOST = 64
+"""Models of a mixture, those of mixtures in it among them."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class MixtureConfig:
     def __post_init__(self) -> None:
         if not self.models or len(self.models) != len(self.shares):
             raise OptionError(f"a mixture needs a weight for each of its models, not {len(self.shares)} weights")
+        check("the number of models", many := count_models(self.models), many <= MOST, f"at most {MOST}")
         numbers = all(isinstance(share, int | float) and 0 <= share <= 1 for share in self.shares)
         if not numbers or abs(sum(self.shares) - 1) > 1e-6:
             raise OptionError(f"weights must be 0 or more and sum to 1, not {list(self.shares)!r}")
@@ -60,6 +64,10 @@ class Mixture(LanguageModel):
 
         model_class = architecture_class(part["architecture"])
         return model_class(part["architecture"], self.level, model_class.Config(**part["config"]), self.tokenizer)
+
+    @property
+    def explained_by(self) -> tuple[type, ...]:
+        return *super().explained_by, *dict.fromkeys(kind for model in self.models for kind in model.explained_by)
 
     @property
     def shares(self) -> NDArray[np.float64]:
@@ -171,6 +179,11 @@ def mix(models: Sequence[LanguageModel], weights: Sequence[float] | None = None)
     parts = [{"architecture": m.architecture, "config": dataclasses.asdict(m.config)} for m in models]
     shares = [1 / len(models)] * len(models) if weights is None else [float(weight) for weight in weights]
     return Mixture("mixture", first.level, MixtureConfig(parts, shares), first.tokenizer, models=models)
+
+
+def count_models(models: Sequence[Mapping[str, Any]]) -> int:
+    """How many models there are, in mixtures within mixtures too."""
+    return sum(max(1, count_models(part["config"].get("models", ()))) for part in models)
 
 
 def learn_shares(given: NDArray[Any], shares: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:

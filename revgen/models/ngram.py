@@ -175,9 +175,10 @@ def check_order(order: object) -> None:
 
 def malformed(arrays: Weights, vocab: int, order: int) -> str | None:
     """What is wrong with arrays that should be a trie's; None where they can be read without harm."""
-    size = 1
+    size, known = 1, set[str]()
     for n in range(1, order + 1):
         wanted = ["logp", "backoff", *(["begins", "words"] if n > 1 else []), *(["suffixes"] if 1 < n < order else [])]
+        known |= {f"{n}.{kind}" for kind in wanted}
         for kind in wanted:
             if f"{n}.{kind}" not in arrays:
                 return f"the array {n}.{kind} is missing"
@@ -198,4 +199,5 @@ def malformed(arrays: Weights, vocab: int, order: int) -> str | None:
             if "suffixes" in found and (found["suffixes"] >= size).any():
                 return f"the array {n}.suffixes points outside"
         size = count
-    return None
+    unknown = sorted(arrays.keys() - known)
+    return f"the array {unknown[0]} belongs to no order of the {order}" if unknown else None

@@ -26,6 +26,10 @@ class RecurrentModel(EquationModel):
     def make_equation(self, vocab: int) -> Stack:
         return Stack(self.architecture, self.config, vocab)
 
+    @property
+    def explained_by(self) -> tuple[type, ...]:
+        return *super().explained_by, self.make_equation(1).cell_class
+
     def make_network(self) -> Network:
         from revgen.networks.recurrent import RecurrentNetwork
 

@@ -79,6 +79,10 @@ class EquationModel(NeuralModel):
         """The equation for this configuration and tokenizer."""
         return self.make_equation(len(self.tokenizer))
 
+    @property
+    def explained_by(self) -> tuple[type, ...]:
+        return (type(self.definition),)
+
     def check(self) -> None:
         self.make_equation(1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,12 @@ class ModuleCell(Cell):
 
     def __init__(self, kind: type[nn.Module], input_size: int, hidden_size: int, options: Mapping[str, Any]) -> None:
         super().__init__(input_size, hidden_size)
+        self.make: Callable[[], nn.Module] = lambda: kind(input_size, hidden_size, **options)
         try:
-            self.make: Callable[[], nn.Module] = lambda: kind(input_size, hidden_size, **options)
-            self.module = self.make()
+            self.outline = self.sketch()
         except TypeError as error:
             raise OptionError(f"the cell {kind.__name__}(input_size, hidden_size, **options): {error}") from None
-        persistent = self.module.state_dict().keys() - dict(self.module.named_parameters()).keys()
+        persistent = self.outline.state_dict().keys() - dict(self.outline.named_parameters()).keys()
         if persistent:
             raise RegistrationError(
                 f"the cell {kind.__name__} keeps the buffers {sorted(persistent)}, which a model does not save: "
@@ -39,12 +40,26 @@ class ModuleCell(Cell):
             )
         self._fresh: dict[str, NDArray[Any]] = {}
 
+    def sketch(self) -> nn.Module:
+        """The module with shapes and without values, so that a configuration from elsewhere takes no memory before its
+        weights are seen to fit; one that looks into its values as it is made is made with them."""
+        try:
+            with torch.device("meta"):
+                return self.make()
+        except Exception:  # whatever its author does there
+            return self.make()
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """The module, whole."""
+        return self.make()
+
     @property
     def output_size(self) -> int:
-        return int(getattr(self.module, "output_size", self.hidden_size))
+        return int(getattr(self.outline, "output_size", self.hidden_size))
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return {name: tuple(value.shape) for name, value in self.module.named_parameters()}
+        return {name: tuple(value.shape) for name, value in self.outline.named_parameters()}
 
     def initial_state(self, batch: int, zeros: Callable[[tuple[int, ...]], Array]) -> Any:
         return None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from revgen.card import history_figures
 from revgen.errors import OptionError
 from revgen.language_model import LanguageModel, Weights
 from revgen.tokenizers import Tokenizer
@@ -197,7 +198,8 @@ class NeuralModel(LanguageModel):
         if not (valid is None or isinstance(valid, int | float)):
             named = labels if isinstance(labels, str) else None  # a list is of the texts alone
             valid = read(valid, field=field, documents=documents, errors=errors, labels=named)
-        return fit(
+        published = self.fitted and "load_as" in self.metadata
+        history = fit(
             self,
             read(texts, field=field, documents=documents, errors=errors, labels=labels),
             valid,
@@ -210,6 +212,10 @@ class NeuralModel(LanguageModel):
             progress=progress,
             sample=sample,
         )
+        if published:  # these are no longer the weights that the card tells of
+            self.metadata = {k: v for k, v in self.metadata.items() if k not in ("load_as", "description", "samples")}
+        self.metadata["history"] = history_figures(history)
+        return history
 
     def find_lr(
         self,

@@ -64,6 +64,7 @@ class Stack(Equation):
     def __init__(self, cell: str, config: Any, vocab: int) -> None:
         super().__init__(config, vocab)
         self.embedding_size: int = config.embedding_size or self.hidden_size(0)
+        self.cell_class: type = cells.get(cell)
         self.cells: list[Cell] = []
         for i in range(config.num_layers):
             self.cells.append(make_cell(cell, self.input_size(i), self.hidden_size(i), config.cell_options))

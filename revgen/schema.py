@@ -1,0 +1,103 @@
+"""What the configuration of a model directory must be, checked before anything is built from it.
+
+A directory may come from anywhere, so what its config.json asks for is bounded: its size, the kinds of its values, and
+numbers in them; and the files that it names lie beside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from revgen.errors import CheckpointError, OptionError
+from revgen.registry import unknown
+
+LARGEST_FILE = 4 << 20  # bytes
+LARGEST_NUMBER = 1 << 31
+
+WANTED = {
+    "architecture": (r"(?=.{1,100}$)[^\W_]+(-[^\W_]+)*", "a name of letters and digits, joined by hyphens"),
+    "level": (r"[^\W_]{1,100}", "a name of letters and digits"),
+    "tokenizer.file": (r"[\w-][\w.-]{0,100}", "the plain name of a file"),
+    "tokenizer.sha256": (r"[0-9a-f]{64}", "64 hexadecimal digits"),
+    "weights.file": (r"[\w-][\w.-]{0,100}", "the plain name of a file"),
+    "weights.sha256": (r"[0-9a-f]{64}", "64 hexadecimal digits"),
+}
+"""The texts that every config.json holds: by their places, the pattern and what it is in words."""
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises CheckpointError that names it."""
+    try:
+        if (size := path.stat().st_size) > LARGEST_FILE:
+            raise ValueError(f"it has {size:,} bytes, more than {LARGEST_FILE:,}")
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict):
+            raise TypeError(f"it holds a {type(content).__name__}")
+        return content
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged, or not of a revgen model: {error!r}") from None
+
+
+def check(content: Mapping[str, Any], path: Path) -> None:
+    """Raise CheckpointError unless the content of a config.json has all that a model is made from."""
+    for place, (pattern, words) in WANTED.items():
+        value: Any = content
+        for key in place.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if not isinstance(value, str) or not re.fullmatch(pattern, value):
+            raise CheckpointError(f"{path} is damaged: {place} must be {words}, not {shortened(value)}")
+    if not isinstance(content.get("config"), dict):
+        raise CheckpointError(f"{path} is damaged: config must be an object, not {shortened(content.get('config'))}")
+
+
+def check_options(kind: type[Any], options: Mapping[str, Any]) -> None:
+    """Raise OptionError where options are not those of a configuration, as its annotations have them."""
+    names = [field.name for field in dataclasses.fields(kind) if field.init]
+    try:
+        hints = get_type_hints(kind)
+    except (NameError, TypeError):  # of a class whose annotations name what is not there at run time
+        hints = {}
+    for name, value in options.items():
+        if name not in names:
+            raise OptionError(unknown("option", name, names))
+        if not fits(value, hints.get(name, Any)):
+            raise OptionError(f"{name} cannot be {shortened(value)}")
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value out of JSON is one of an annotation, and its numbers are of a sensible size."""
+    origin, parts = get_origin(hint) or hint, get_args(hint)
+    if origin in (Union, UnionType):
+        return any(fits(value, part) for part in parts)
+    if origin in (None, NoneType):
+        return value is None
+    if origin is bool:
+        return isinstance(value, bool)
+    if origin in (int, float):
+        number = isinstance(value, int | origin) and not isinstance(value, bool)
+        return number and -LARGEST_NUMBER < value < LARGEST_NUMBER
+    if origin is str:
+        return isinstance(value, str)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return isinstance(value, dict) and all(fits(item, parts[1] if parts else Any) for item in value.values())
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return isinstance(value, list) and all(fits(item, parts[0] if parts else Any) for item in value)
+    return not isinstance(value, int | float) or -LARGEST_NUMBER < value < LARGEST_NUMBER
+
+
+def shortened(value: object, most: int = 60) -> str:
+    """A value as it is shown in a message of one line."""
+    shown = repr(value) if not isinstance(value, int) or -LARGEST_NUMBER < value < LARGEST_NUMBER else "a huge number"
+    return shown if len(shown) <= most else f"{shown[:most]}…"
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Names as they are shown in a message of one line, however many there are."""
+    shown = ", ".join(map(shortened, names[:most]))
+    return f"[{shown}]" if len(names) <= most else f"[{shown} and {len(names) - most:,} more]"
