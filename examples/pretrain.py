@@ -20,6 +20,27 @@ RECIPES: dict[str, dict[str, Any]] = {
         "create": {"hidden_size": 384, "num_layers": 2, "dropout": 0.4},
         "fit": {"epochs": 20, "batch_size": 64, "seed": 1},
     },
+    "gru-char": {"create": {"hidden_size": 256, "dropout": 0.3}, "fit": {"epochs": 12, "seed": 1}},
+    "rnn-char": {"create": {"hidden_size": 256, "dropout": 0.2}, "fit": {"epochs": 14, "seed": 1}},
+    "textgenrnn-char": {"create": {"hidden_size": 128, "dropout": 0.1}, "fit": {"epochs": 12, "seed": 1}},
+    "lstm-word": {
+        "create": {"hidden_size": 256, "dropout": 0.5, "tokenizer": {"vocab_size": 6000}},
+        "fit": {"epochs": 14, "batch_size": 32, "sequence_length": 70, "seed": 1},
+    },
+    "gru-subword": {
+        "create": {"hidden_size": 256, "dropout": 0.45, "tokenizer": {"vocab_size": 2000}},
+        "fit": {"epochs": 14, "batch_size": 32, "sequence_length": 70, "seed": 1},
+    },
+    "transformer-subword": {
+        "create": {
+            "hidden_size": 192,
+            "num_layers": 3,
+            "context": 96,
+            "dropout": 0.2,
+            "tokenizer": {"vocab_size": 2000},
+        },
+        "fit": {"epochs": 14, "batch_size": 32, "sequence_length": 96, "seed": 1},
+    },
 }
 PROMPTS = ["the ", "The band ", "I first heard "]
 
@@ -53,8 +74,8 @@ def train(name: str, options: argparse.Namespace) -> None:
         "licence": "MIT",
         "language": "en",
         "load_as": name,
-        "description": f"A {model.level}-level {model.architecture.upper()} language model of music reviews, in "
-        "natural case: it ships with revgen, to play with and to fine-tune.",
+        "description": f"A {model.level}-level {model.architecture} language model of music reviews, in natural case: "
+        "it ships with revgen, to play with and to fine-tune.",
         "data": options.data,
         "evaluation": {"nats_per_char": first.nats_per_char, "bits_per_char": first.bits_per_char}
         | {f"nats_per_char on {Path(path).stem}": model.evaluate(path).nats_per_char for path in options.also},
