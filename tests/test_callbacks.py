@@ -117,3 +117,17 @@ def test_more_text_is_read_less_often_and_less_is_left_out() -> None:
     assert Recipe().sizes(50_000)["dropout"] > Recipe().sizes(5_000_000)["dropout"]
     with pytest.raises(revgen.OptionError, match="preset"):
         Recipe(preset="good")
+
+
+def test_weights_and_biases_has_the_figures_of_the_history(reviews: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    watch = revgen.WandB(every=5, mode="offline", dir=tmp_path, project="revgen")
+    seen: list[float] = []
+
+    def look(model: LanguageModel, epoch: revgen.Epoch) -> None:
+        seen.append(watch.run.summary["epoch/nats_per_char"])
+
+    model = revgen.create("gru-char", **SMALL)
+    history = model.fit(reviews[:30], 0.1, callbacks=[watch, look], **QUICK)
+    assert seen == [epoch.nats_per_char for epoch in history]
+    assert watch.run.config["model"] == "gru-char"
