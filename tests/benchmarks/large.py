@@ -5,7 +5,8 @@
 
 Each line of the table is a process of its own: it learns the vocabulary and encodes the text, trains for some seconds,
 and then reads one whole epoch of batches. The second run of a size finds the cache. Memory is what the process and its
-workers have resident at their peak, pages of mapped files among it; what processes share is counted once (Linux).
+workers have resident at their peak, pages of mapped files among it; what processes share is counted once (Linux). On
+a machine that is busy, compare the seconds of processors.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from revgen.tables import to_text
 LIMIT = 1.5e9  # bytes
 
 RUN = """
-import json, sys, time
+import json, os, sys, time
 import revgen
 import revgen.training.loop  # torch, which is not what is measured
 from revgen.corpus.batches import Batches
@@ -35,16 +36,17 @@ from revgen.corpus.tokens import tokenize
 
 path, name, documents, seconds = sys.argv[1:]
 model = revgen.create(name)
-began = time.perf_counter()
-history = model.fit(path, documents=documents, max_seconds=float(seconds), progress=False)
-prepared = time.perf_counter() - began - history.seconds
-tokens = tokenize(revgen.read(path, documents=documents), model.tokenizer)
+began, before = time.perf_counter(), sum(os.times()[:4])
+corpus = revgen.read(path, documents=documents)
+tokens = tokenize(corpus, model.tokenizer_for(corpus))
+prepared, computed = time.perf_counter() - began, sum(os.times()[:4]) - before
+trained = model.fit(corpus, max_seconds=float(seconds), progress=False)[0].tokens_per_second
 began = time.perf_counter()
 for _ in Batches(tokens, 64, 100, 0, 0):
     pass
 print(json.dumps({
-    "prepare": prepared, "tokens": len(tokens), "trained": history[0].tokens_per_second,
-    "documents": len(tokens.spans), "epoch": time.perf_counter() - began,
+    "documents": len(tokens.spans), "tokens": len(tokens), "prepared": prepared, "computed": computed,
+    "trained": trained, "epoch": time.perf_counter() - began,
 }))
 """
 
@@ -80,9 +82,12 @@ def run(path: Path, options: argparse.Namespace, cache: Path) -> dict[str, Any]:
         process_group=0,
     )
     peak = 0
-    while process.poll() is None:
-        peak = max(peak, memory(process.pid))
-        time.sleep(0.1)
+    try:
+        while process.poll() is None:
+            peak = max(peak, memory(process.pid))
+            time.sleep(0.1)
+    finally:
+        process.kill()
     if process.returncode or process.stdout is None:
         sys.exit(f"the run failed with {process.returncode}")
     found = json.loads(process.stdout.read())
@@ -90,7 +95,8 @@ def run(path: Path, options: argparse.Namespace, cache: Path) -> dict[str, Any]:
         "text, MB": path.stat().st_size / 1e6,
         "documents": found["documents"],
         "cache": "there" if there else "",
-        "vocabulary and tokens, s": found["prepare"],
+        "vocabulary and tokens, s": found["prepared"],
+        "of processors, s": found["computed"],
         "training, tokens/s": found["trained"],
         "reading an epoch, s": found["epoch"],
         "memory, MB": peak / 1e6,
