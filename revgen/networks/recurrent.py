@@ -70,8 +70,9 @@ class RecurrentNetwork(Network):
         return x * mask(x, (x.shape[1] * parts, x.shape[2]), rate).chunk(parts)[part]
 
     def dropout(self, site: int) -> float:
-        """The share that is left out of the embedding, site 0, and behind layer i, site i + 1."""
-        return float(self.stack.config.dropout or 0)
+        """The share that is left out behind layer i, site i + 1. The embedding, site 0, stays whole: what residual
+        connections carry past all layers would be lost to each of them."""
+        return float(self.stack.config.dropout or 0) if site else 0.0
 
 
 def run_kernel(cell: Cell, p: Any, x: Tensor, state: Any) -> tuple[Tensor, Any]:

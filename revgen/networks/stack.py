@@ -29,8 +29,8 @@ TABLE = 1 << 22  # values
 class RecurrentConfig:
     """The sizes and options of a recurrent network.
 
-    ``embedding_size`` None means ``hidden_size``; ``dropout`` is the share of each layer's input and output
-    channels that are left out of a training step, the same ones at every time step (Gal & Ghahramani 2016);
+    ``embedding_size`` None means ``hidden_size``; ``dropout`` is the share of each layer's output channels
+    that are left out of a training step, the same ones at every time step (Gal & Ghahramani 2016);
     ``cell_options`` are the options of the cell. A ``hidden_size`` or ``dropout`` of None is left to ``fit``, which
     chooses by the size of the corpus.
     """
