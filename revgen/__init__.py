@@ -23,6 +23,7 @@ _ROOMS = {
     "revgen.tokenizers": ("Tokenizer",),
     "revgen.corpus": ("Corpus", "read"),
     "revgen.generation.sampler": ("Sampling",),
+    "revgen.generation.settings": ("Settings",),
     "revgen.evaluation.compare": ("Comparison", "compare"),
     "revgen.evaluation.likelihood": ("Evaluation", "Score"),
     "revgen.training.history": ("Epoch", "History"),
@@ -88,6 +89,7 @@ if TYPE_CHECKING:
     from revgen.evaluation.compare import Comparison as Comparison, compare as compare
     from revgen.evaluation.likelihood import Evaluation as Evaluation, Score as Score
     from revgen.generation.sampler import Sampling as Sampling
+    from revgen.generation.settings import Settings as Settings
     from revgen.language_model import LanguageModel as LanguageModel
     from revgen.models.mixture import Mixture as Mixture, mix as mix
     from revgen.registry import (

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from revgen.errors import CheckpointError, OptionError, RevgenError
 
 MODEL = "the name of a pretrained model, or the directory of a saved one"
+SEPARATOR = "---\n"
 EXAMPLES = {
     "": """examples:
   revgen generate lstm-char --prompt "the "
@@ -35,6 +36,9 @@ EXAMPLES = {
   revgen fit gru-word posts.jsonl --field body --max-seconds 300 --set hidden_size=128 --out my-model
   revgen fit my-model more.txt --epochs 2 --out my-finer-model
   revgen fit lstm-char reviews.txt --pretrained --extend-vocabulary --out my-finer-model""",
+    "novelty": """examples:
+  revgen novelty my-model samples.jsonl
+  revgen novelty lstm-char sample.txt --training reviews.txt --minimum 30 --json""",
     "evaluate": """examples:
   revgen evaluate lstm-char held_out.txt
   revgen evaluate my-model posts.csv --field body --json""",
@@ -109,15 +113,7 @@ def parser() -> Parser:
     generate.add_argument("model", help=MODEL)
     generate.add_argument("--prompt", default="", help="the text to go on from")
     generate.add_argument("-n", type=int, default=1, help="how many texts (default: 1)")
-    generate.add_argument("--max-tokens", type=int, default=300, help="the longest continuation (default: 300)")
-    generate.add_argument("--temperature", type=float, default=1.0, help="below 1 bolder, above 1 wilder, 0 greedy")
-    generate.add_argument("--top-k", type=int, help="draw among the K likeliest tokens")
-    generate.add_argument("--top-p", type=float, help="draw among the likeliest tokens with this probability")
-    generate.add_argument("--min-p", type=float, help="draw among tokens this likely, measured by the likeliest")
-    generate.add_argument("--repetition-penalty", type=float, default=1.0, help="above 1: avoid what was said")
-    generate.add_argument("--stop", action="append", help="end before this string; can be given again")
-    generate.add_argument("--label", help="write for this label, with a model that was fitted with labels")
-    generate.add_argument("--seed", type=int, help="the same seed gives the same text")
+    _add_generating(generate)
     generate.add_argument("--device", default="cpu", help='"cpu" (default), "cuda", …')
 
     fit = command("fit", _fit, "train a new model, or go on with one that has weights")
@@ -137,9 +133,21 @@ def parser() -> Parser:
     fit.add_argument("--checkpoint", help="a directory to keep the state of training in")
     fit.add_argument("--resume", action="store_true", help="go on from the checkpoint")
     fit.add_argument("--extend-vocabulary", action="store_true", help="learn characters new to a model with weights")
+    fit.add_argument("--index", action="store_true", help="keep the text with the model, to tell what it copies")
     fit.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of a new model")
     fit.add_argument("--device", default="cpu", help='"cpu" (default), "cuda", …')
     _add_reading(fit)
+
+    novelty = command("novelty", _novelty, "tell what of a text is copied from a model's training text")
+    novelty.add_argument("model", help=MODEL)
+    novelty.add_argument("texts", nargs="+", help="files or directories, as for fit")
+    novelty.add_argument(
+        "--training", nargs="+", metavar="FILE", help="the training text, for a model without its index"
+    )
+    novelty.add_argument(
+        "--minimum", type=int, default=20, help="the shortest span that counts (default: 20 characters)"
+    )
+    _add_reading(novelty)
 
     evaluate = command("evaluate", _evaluate, "measure how well a model predicts text")
     evaluate.add_argument("model", help=MODEL)
@@ -162,6 +170,66 @@ def parser() -> Parser:
     compare.add_argument("--seed", type=int, default=0, help="of split, training and samples (default: 0)")
     _add_reading(compare)
     return top
+
+
+def _add_generating(command: argparse.ArgumentParser) -> None:
+    """The options of ``generate``, under its names; what is not given is left to it."""
+    command.add_argument("--max-tokens", type=int, help="the longest continuation (default: 300)")
+    command.add_argument("--min-tokens", type=int, help="the shortest continuation")
+    command.add_argument(
+        "--temperature",
+        type=_schedule,
+        metavar="T[,T…]",
+        help="below 1 bolder, above 1 wilder, 0 greedy; several: in turn",
+    )
+    command.add_argument("--top-k", type=int, help="draw among the K likeliest tokens")
+    command.add_argument("--top-p", type=float, help="draw among the likeliest tokens with this probability")
+    command.add_argument("--min-p", type=float, help="draw among tokens this likely, measured by the likeliest")
+    command.add_argument("--typical-p", type=float, help="draw among the most typical tokens with this probability")
+    command.add_argument("--repetition-penalty", type=float, help="above 1: avoid what was said")
+    command.add_argument("--frequency-penalty", type=float, help="above 0: avoid what was said often")
+    command.add_argument(
+        "--bias", dest="logit_bias", action="append", type=_bias, metavar="TOKEN=B", help="more likely, or less"
+    )
+    command.add_argument("--ban", dest="banned", action="append", metavar="TOKEN", help="never draw this token")
+    command.add_argument("--stop", action="append", help="end before this string; can be given again")
+    command.add_argument("--pattern", metavar="REGEX", help="write only what matches")
+    command.add_argument("--choice", dest="choices", action="append", help="write this, or another --choice")
+    command.add_argument(
+        "--max-copy", type=int, metavar="N", help="copy at most N characters in a row from the training text"
+    )
+    command.add_argument(
+        "--check-novelty", action="store_true", default=None, help="tell what is copied from the training text"
+    )
+    command.add_argument("--beams", type=int, metavar="N", help="search for the likeliest text with N candidates")
+    command.add_argument("--length-penalty", type=float, help="above 1: longer texts, with --beams")
+    command.add_argument("--label", help="write for this label, with a model that was fitted with labels")
+    command.add_argument("--seed", type=int, help="the same seed gives the same text")
+
+
+def _generating(options: argparse.Namespace) -> dict[str, Any]:
+    from revgen.generation.settings import GenerationOptions
+
+    given = {name: getattr(options, name, None) for name in GenerationOptions.__annotations__}
+    if given["logit_bias"] is not None:
+        given["logit_bias"] = dict(given["logit_bias"])
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _schedule(text: str) -> float | list[float]:
+    try:
+        several = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid float value: {text!r}") from None
+    return several if len(several) > 1 else several[0]
+
+
+def _bias(text: str) -> tuple[str, float]:
+    token, _, bias = text.rpartition("=")
+    try:
+        return token, float(bias)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"not TOKEN=NUMBER: {text!r}") from None
 
 
 def _add_reading(command: argparse.ArgumentParser) -> None:
@@ -197,15 +265,23 @@ def _info(options: argparse.Namespace) -> None:
 
 
 def _generate(options: argparse.Namespace) -> None:
+    from revgen.evaluation.novelty import Checked
     from revgen.zoo import load
 
     model = load(options.model, device=options.device)
-    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_tokens", "stop", "seed", "label")
-    settings: dict[str, Any] = {name: getattr(options, name) for name in names}
-    if options.json or options.n != 1:
+    settings: Any = _generating(options)
+    if options.json or options.n != 1 or options.check_novelty:
         texts = model.generate(options.prompt, n=options.n, **settings)
-        for text in [texts] if isinstance(texts, str) else texts:
-            print(json.dumps({"model": model.name, "prompt": options.prompt, "text": text}) if options.json else text)
+        several = [texts] if isinstance(texts, str) else texts
+        copied = [text.copied for text in several if isinstance(text, Checked)]
+        if options.json:
+            for i, text in enumerate(several):
+                row = {"model": model.name, "prompt": options.prompt, "text": text}
+                print(json.dumps(row | ({"copied": copied[i].to_dict()} if copied else {})))
+            return
+        print(SEPARATOR.join(f"{text}\n" for text in several), end="")
+        for found in copied:
+            print(found, file=sys.stderr)
         return
     pieces = model.stream(options.prompt, **settings)  # checks the options before anything is printed
     print(options.prompt, end="", flush=True)
@@ -229,7 +305,9 @@ def _fit(options: argparse.Namespace) -> None:
     names = ("labels", "epochs", "max_seconds", "batch_size", "sequence_length", "learning_rate", "patience", "seed")
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
     given |= {
-        name: value for name in ("checkpoint", "resume", "extend_vocabulary") if (value := getattr(options, name))
+        name: value
+        for name in ("checkpoint", "resume", "extend_vocabulary", "index")
+        if (value := getattr(options, name))
     }
     if strange := [name for name in given if name not in inspect.signature(model.fit).parameters]:
         raise OptionError(f"{model.name} is not trained with --{strange[0].replace('_', '-')}")
@@ -251,6 +329,28 @@ def _evaluate(options: argparse.Namespace) -> None:
         _texts(options), labels=options.labels, **_reading(options)
     )
     print(json.dumps(evaluation.to_dict(), indent=2) if options.json else evaluation)
+
+
+def _novelty(options: argparse.Namespace) -> None:
+    from revgen.corpus import read
+    from revgen.tables import to_text
+    from revgen.zoo import load
+
+    model = load(options.model)
+    if options.training:
+        model.remember([Path(name) for name in options.training], **_reading(options))
+    rows = []
+    for i, text in enumerate(read(_texts(options), **_reading(options)), 1):
+        copied = model.novelty(text, options.minimum)
+        longest = max(copied.spans, key=lambda span: span.end - span.start, default=None)
+        shown = "" if longest is None else " ".join(text[longest.start : longest.end].split())
+        rows.append(
+            {"text": i, "characters": len(text)} | copied.to_dict() | {"spans": len(copied.spans), "the longest": shown}
+        )
+        if options.json:
+            print(json.dumps({"text": i, "characters": len(text)} | copied.to_dict()))
+    if not options.json:
+        print(to_text(rows, ("text", "characters", "share", "spans", "longest", "the longest")))
 
 
 def _compare(options: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack, overload
 
@@ -22,17 +22,19 @@ from revgen.errors import (
     VocabularyError,
 )
 from revgen.files import write_atomically
+from revgen.options import at_least, check
 from revgen.registry import tokenizers
 from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
     from revgen.corpus import Corpus
     from revgen.evaluation.likelihood import Evaluation, Score
-    from revgen.generation.sampler import SamplingOptions
+    from revgen.evaluation.novelty import Copied, Index
+    from revgen.generation.settings import GenerationOptions
     from revgen.training.history import History
 
 FORMAT_VERSION = 1
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+CONFIG, WEIGHTS, INDEX, CARD = "config.json", "model.safetensors", "index.safetensors", "README.md"
 PENDING = ".new"
 
 Weights = dict[str, NDArray[Any]]
@@ -69,6 +71,8 @@ class LanguageModel(ABC):
         self.device = "cpu"
         self._tokenizer = tokenizer
         self._weights: Weights | None = None
+        self._index: Index | None = None
+        self._index_file: tuple[Path, object] | None = None  # where it lies until it is asked for, and its hash
         self._warned = False
 
     # What a subclass gives ------------------------------------------------------------------
@@ -195,78 +199,61 @@ class LanguageModel(ABC):
     # Text -----------------------------------------------------------------------------------
 
     @overload
-    def generate(
-        self,
-        prompt: str = "",
-        *,
-        n: Literal[1] = 1,
-        max_tokens: int = 300,
-        stop: str | Sequence[str] | None = None,
-        seed: int | None = None,
-        label: str | None = None,
-        **sampling: Unpack[SamplingOptions],
-    ) -> str: ...
+    def generate(self, prompt: str = "", *, n: Literal[1] = 1, **options: Unpack[GenerationOptions]) -> str: ...
+
+    @overload
+    def generate(self, prompt: str = "", *, n: int = ..., **options: Unpack[GenerationOptions]) -> list[str]: ...
 
     @overload
     def generate(
-        self,
-        prompt: str = "",
-        *,
-        n: int = ...,
-        max_tokens: int = 300,
-        stop: str | Sequence[str] | None = None,
-        seed: int | None = None,
-        label: str | None = None,
-        **sampling: Unpack[SamplingOptions],
+        self, prompt: list[str] | tuple[str, ...], *, n: Literal[1] = 1, **options: Unpack[GenerationOptions]
     ) -> list[str]: ...
 
+    @overload
     def generate(
-        self,
-        prompt: str = "",
-        *,
-        n: int = 1,
-        max_tokens: int = 300,
-        stop: str | Sequence[str] | None = None,
-        seed: int | None = None,
-        label: str | None = None,
-        **sampling: Unpack[SamplingOptions],
-    ) -> str | list[str]:
-        """The prompt and its continuation; for ``n`` > 1 a list of ``n`` of them.
+        self, prompt: list[str] | tuple[str, ...], *, n: int = ..., **options: Unpack[GenerationOptions]
+    ) -> list[list[str]]: ...
 
-        The text ends where the model ends the document, before the first of the ``stop`` strings, or
-        after ``max_tokens`` tokens. The same ``seed`` gives the same text. ``label`` is one of ``labels``, for models
-        that were fitted with them. ``temperature``, ``top_k``,
-        ``top_p``, ``min_p`` and ``repetition_penalty`` are described at ``revgen.Sampling``.
-        Raises OptionError for a value outside its range, before anything is drawn.
+    def generate(
+        self, prompt: str | list[str] | tuple[str, ...] = "", *, n: int = 1, **options: Unpack[GenerationOptions]
+    ) -> str | list[str] | list[list[str]]:
+        """The prompt and its continuation; for ``n`` > 1 a list of ``n`` of them. With ``beams``, the likeliest comes
+        first, and they may be fewer, as they are all different.
+
+        For a list of prompts, of any lengths, a list of what each one alone would give, all written side by side.
+        The text ends where the model ends the document, before the first of the ``stop`` strings, or after
+        ``max_tokens`` tokens (300). The same ``seed`` gives the same text. ``label`` is one of ``labels``, for models
+        that were fitted with them. ``temperature``, ``top_k``, ``top_p``, ``min_p``, ``typical_p``,
+        ``repetition_penalty``, ``frequency_penalty``, ``logit_bias`` and ``banned`` are described at
+        ``revgen.Sampling``, all others at ``revgen.Settings``. Raises OptionError for a name that there is not, a value
+        outside its range, and options that do not combine, before anything is drawn.
         """
         from revgen.generation.decoding import decode
-        from revgen.generation.sampler import Sampling
+        from revgen.generation.settings import Settings
 
-        pieces = decode(
-            self, prompt, Sampling(**sampling), n=n, max_tokens=max_tokens, stop=stop, seed=seed, label=label
-        )
-        texts = [[prompt] for _ in range(n)]
+        prompts = list(prompt) if isinstance(prompt, list | tuple) else [prompt]
+        settings = Settings.of(options)
+        pieces = decode(self, prompts, settings, n)
+        rows = range(len(prompts) * n if settings.beams is None else 0)
+        texts = {row: [prompts[row // n]] for row in rows}
         for row, piece in pieces:
-            texts[row].append(piece)
-        joined = ["".join(parts) for parts in texts]
-        return joined[0] if n == 1 else joined
+            texts.setdefault(row, [prompts[row // n]]).append(piece)
+        each = [["".join(texts[i * n + j]) for j in range(n) if i * n + j in texts] for i in range(len(prompts))]
+        if settings.check_novelty:
+            each = [list(map(self._checked, some)) for some in each]
+        given = [some[0] for some in each] if n == 1 else each
+        return given if isinstance(prompt, list | tuple) else given[0]
 
-    def stream(
-        self,
-        prompt: str = "",
-        *,
-        max_tokens: int = 300,
-        stop: str | Sequence[str] | None = None,
-        seed: int | None = None,
-        label: str | None = None,
-        **sampling: Unpack[SamplingOptions],
-    ) -> Iterator[str]:
-        """What ``generate`` puts behind the prompt, piece by piece as it is drawn."""
+    def stream(self, prompt: str = "", **options: Unpack[GenerationOptions]) -> Iterator[str]:
+        """What ``generate`` puts behind the prompt, piece by piece as it is drawn; with ``beams`` at once, as the
+        likeliest text is known at the end of the search only."""
         from revgen.generation.decoding import decode
-        from revgen.generation.sampler import Sampling
+        from revgen.generation.settings import Settings
 
-        pieces = decode(self, prompt, Sampling(**sampling), max_tokens=max_tokens, stop=stop, seed=seed, label=label)
-        return (piece for _, piece in pieces)
+        settings = Settings.of(options)
+        check("check_novelty", settings.check_novelty, not settings.check_novelty, "False: a stream is no whole text")
+        pieces = decode(self, [prompt], settings)
+        return (piece for _, piece in pieces if piece)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -321,6 +308,58 @@ class LanguageModel(ABC):
         corpus = read(texts, field=field, documents=documents, errors=errors, labels=labels)
         return evaluate(self, corpus, () if labels is None else self.labels)
 
+    # Novelty --------------------------------------------------------------------------------
+
+    @property
+    def has_index(self) -> bool:
+        """Whether there is an index of the training text."""
+        return self._index is not None or self._index_file is not None
+
+    @property
+    def index(self) -> Index:
+        """The training text, ready to look strings up in it. Raises NotFittedError where it was not kept."""
+        from revgen.evaluation.novelty import Index
+
+        if self._index is None:
+            if self._index_file is None:
+                raise NotFittedError(
+                    f"{self.name} has no index of its training text: fit it with index=True, or call "
+                    "remember(texts) with the texts that it was fitted on"
+                )
+            path, sha256 = self._index_file
+            try:
+                self._index = Index.from_bytes(_read(path, sha256))
+            except ValueError as error:
+                raise CheckpointError(f"{path} is damaged: {error}") from None
+        return self._index
+
+    def remember(self, texts: Any, *, field: str = "text", documents: str = "file", errors: str = "raise") -> None:
+        """Keep texts with the model, beside those that it remembers, to tell what is copied from them.
+
+        ``texts`` is what ``revgen.read`` takes, and so are the other parameters. ``fit(…, index=True)`` does it with
+        the texts that it learns from. The texts are saved with the model.
+        """
+        from revgen.corpus import read
+        from revgen.evaluation.novelty import Index
+
+        before = self.index.documents() if self.has_index else []
+        self._index = Index([*before, *read(texts, field=field, documents=documents, errors=errors)])
+
+    def _checked(self, text: str) -> str:
+        from revgen.evaluation.novelty import Checked
+
+        checked = Checked(text)
+        checked.copied = self.novelty(text)
+        return checked
+
+    def novelty(self, text: str, minimum: int = 20) -> Copied:
+        """Which spans of a text, of at least ``minimum`` characters, stand in the training text as they are."""
+        from revgen.evaluation.novelty import copied
+
+        check("text", text, isinstance(text, str), "a string")
+        at_least("minimum", minimum, 1)
+        return copied(text, self.index, minimum)
+
     # The model directory --------------------------------------------------------------------
 
     def save(self, directory: str | Path, *, dtype: Literal["float32", "float16"] = "float32") -> Path:
@@ -354,15 +393,22 @@ class LanguageModel(ABC):
             "weights": _entry(WEIGHTS, weights) | {"parameters": self.num_parameters, "dtype": dtype},
             "metadata": self.metadata,
         }
+        index = self.index.to_bytes() if self.has_index else None
+        if index is not None:
+            config["index"] = _entry(INDEX, index)
         marks = json.dumps(config, indent=2, default=np.generic.item).encode()  # NumPy's numbers as plain ones
         try:
             directory.mkdir(parents=True, exist_ok=True)
             _settle(directory)
             write_atomically(directory / f"{WEIGHTS}{PENDING}", weights)
             write_atomically(directory / f"{self.tokenizer.file}{PENDING}", tokenizer)
+            if index is not None:
+                write_atomically(directory / f"{INDEX}{PENDING}", index)
             # From the moment that this file stands, the new model is the one that counts.
             write_atomically(directory / f"{CONFIG}{PENDING}", marks)
             _settle(directory)
+            if index is None:
+                (directory / INDEX).unlink(missing_ok=True)  # of the model that was there before
             if not (directory / CARD).exists():
                 write_atomically(directory / CARD, card(self).encode())
         except OSError as error:
@@ -409,6 +455,11 @@ class LanguageModel(ABC):
         if problem := model.misfit(arrays):
             raise CheckpointError(f"{path}: {problem}")
         model.weights = {name: a.astype(np.float32) if a.dtype.kind == "f" else a for name, a in arrays.items()}
+        if (index := content.get("index")) is not None:
+            try:
+                model._index_file = directory / Path(index["file"]).name, index["sha256"]
+            except (KeyError, TypeError) as error:
+                raise CheckpointError(f"{where} is damaged: {error!r}") from None
         return model
 
 
@@ -438,7 +489,8 @@ def _settle(directory: Path) -> None:
         return
     try:
         content = json.loads(pending.read_bytes())
-        for name in (content["weights"]["file"], content["tokenizer"]["file"], CONFIG):
+        entries = [content["weights"], content["tokenizer"], *([content["index"]] if "index" in content else [])]
+        for name in (*(entry["file"] for entry in entries), CONFIG):
             file = directory / Path(name).name
             if (waiting := Path(f"{file}{PENDING}")).exists():
                 waiting.replace(file)

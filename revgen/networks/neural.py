@@ -125,6 +125,7 @@ class NeuralModel(LanguageModel):
         field: str = "text",
         documents: str = "file",
         errors: str = "raise",
+        index: bool = False,
     ) -> History:
         """Train on texts: from scratch, or from the weights that the model has (fine-tuning).
 
@@ -154,6 +155,7 @@ class NeuralModel(LanguageModel):
             callbacks: each is called with the model and the ``Epoch`` after each epoch.
             progress: show a bar, the figures and a sample after each epoch.
             sample: the prompt of these samples.
+            index: remember ``texts``, a held-out share among them, to tell what the model copies: see ``remember``.
 
         Ctrl-C ends training and keeps the best weights. A loss that diverges takes training back to the last
         good weights with half the learning rate; after three times it is a TrainingError, and the model keeps
@@ -179,9 +181,10 @@ class NeuralModel(LanguageModel):
         if not (valid is None or isinstance(valid, int | float)):
             named = labels if isinstance(labels, str) else None  # a list is of the texts alone
             valid = read(valid, field=field, documents=documents, errors=errors, labels=named)
-        return fit(
+        corpus = read(texts, field=field, documents=documents, errors=errors, labels=labels)
+        history = fit(
             self,
-            read(texts, field=field, documents=documents, errors=errors, labels=labels),
+            corpus,
             valid,
             recipe,
             extend_vocabulary=extend_vocabulary,
@@ -191,3 +194,6 @@ class NeuralModel(LanguageModel):
             progress=progress,
             sample=sample,
         )
+        if index:
+            self.remember(corpus)
+        return history
