@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.generation.sampler import draw
+from revgen.generation.sampler import Floats, draw
 from revgen.generation.settings import Rules, Settings
 from revgen.ops import map_state
 from revgen.options import at_least, check
@@ -54,7 +54,8 @@ def _decode(
         return
     random = np.random.default_rng(settings.seed)
     lengths = np.array([len(ids) for ids in prompts]).repeat(n)
-    given = np.full((lengths.max(), len(prompts)), tokenizer.end)  # (time, prompts), padded
+    longest = int(lengths.max())
+    given = np.full((longest, len(prompts)), tokenizer.end)  # (time, prompts), padded
     counts = np.zeros((len(prompts), len(tokenizer)), np.int32) if sampling.penalizes else None
     for place, ids in enumerate(prompts):
         given[: len(ids), place] = ids
@@ -65,23 +66,31 @@ def _decode(
     writers = [Writer(tokenizer.decoder(), settings.stops) for _ in lengths]
     rows = np.arange(len(lengths))
 
-    read = lengths.min()
+    read = int(lengths.min())
     logits, state = model.forward(given[:read] + shift, model.initial_state(len(prompts)))  # (time, prompts, vocab)
     last = logits[-1]
     if n > 1:
         last, state = last.repeat(n, 0), _rows(state, rows // n)
+
+    def choose(last: Floats, rows: NDArray[np.intp], places: NDArray[np.intp]) -> NDArray[np.intp]:
+        """The next token of some rows, (rows,)."""
+        counted = None if counts is None else counts[rows]
+        guided = [] if rules.guide is None else [states[row] for row in rows.tolist()]
+        p = sampling.filtered(rules.apply(last, counted, places, guided), places)
+        uniform = random.random(len(lengths))  # for all, so that a row's draws do not depend on which others are done
+        drawn = draw(p, uniform[rows])
+        if counts is not None:
+            counts[rows, drawn] += 1
+        return drawn
+
     while True:
         places = read - lengths[rows]  # how many tokens of each were drawn; below 0, its prompt is still read
-        uniform = random.random(len(lengths))  # for all, so that a row's draws do not depend on which others are done
-        drawn = given[min(read, len(given) - 1), rows // n]
-        here = np.flatnonzero(places >= 0)
-        if len(here):
-            some = rows[here]
-            counted = None if counts is None else counts[some]
-            adjusted = rules.apply(last[here], counted, places[here], [states[row] for row in some.tolist()])
-            drawn[here] = draw(sampling.filtered(adjusted, places[here]), uniform[some])
-            if counts is not None:
-                counts[some, drawn[here]] += 1
+        if read >= longest:
+            drawn = choose(last, rows, places)
+        else:
+            drawn = given[read, rows // n]
+            if len(here := np.flatnonzero(places >= 0)):
+                drawn[here] = choose(last[here], rows[here], places[here])
         going = []
         for i, (row, token, place) in enumerate(zip(rows.tolist(), drawn.tolist(), places.tolist(), strict=True)):
             if place >= 0:

@@ -130,16 +130,15 @@ class Sampling:
 
     def filtered(self, logits: Floats, positions: NDArray[np.integer[Any]] | int = 0) -> Floats:
         """Logits -> probabilities by the temperature and what stays."""
-        temperature = self._temperatures(positions)
-        cold = np.equal(temperature, 0)
-        if cold.all():
-            return _likeliest(logits)
+        temperature = self._temperatures(positions)  # a float, or (batch, 1)
         if isinstance(temperature, float):
-            if temperature != 1:
-                # The likeliest at 0 first: a division by a very small temperature stays finite there.
-                logits = (logits - logits.max(-1, keepdims=True)) / max(temperature, COLDEST)
+            if temperature == 0:
+                return _likeliest(logits)
+            divisor: Any = max(temperature, COLDEST)
         else:
-            divisor = np.maximum(temperature, COLDEST).astype(logits.dtype)[:, None]
+            divisor = np.maximum(temperature, COLDEST).astype(logits.dtype)
+        if not (isinstance(temperature, float) and temperature == 1):
+            # The likeliest at 0 first: a division by a very small temperature stays finite there.
             logits = (logits - logits.max(-1, keepdims=True)) / divisor
         if self.top_k is not None and self.top_k < logits.shape[-1]:
             least = np.partition(logits, -self.top_k, axis=-1)[:, -self.top_k, None]
@@ -154,13 +153,13 @@ class Sampling:
                 surprise = -np.log(p)
             entropy = (p * np.where(p > 0, surprise, 0)).sum(-1, keepdims=True)
             p = _first(p, np.argsort(np.abs(surprise - entropy), axis=-1, kind="stable"), self.typical_p)
-        return np.where(cold[:, None], _likeliest(logits), p) if cold.any() else p
+        return p if isinstance(temperature, float) else np.where(temperature == 0, _likeliest(logits), p)
 
     def _temperatures(self, positions: NDArray[np.integer[Any]] | int) -> float | NDArray[np.float64]:
-        """One for all rows, or one for each, (batch,)."""
+        """One for all rows, or one for each, (batch, 1)."""
         if isinstance(self.temperature, Sequence):
             given = np.asarray(self.temperature, float)[np.asarray(positions) % len(self.temperature)]
-            return given if given.ndim else float(given)
+            return given[:, None] if given.ndim else float(given)
         assert not callable(self.temperature), "a function is scheduled first"
         return float(self.temperature)
 
@@ -179,10 +178,11 @@ def _likeliest(logits: Floats) -> Floats:
 
 def _first(p: Floats, order: NDArray[np.intp], share: float) -> Floats:
     """Of the tokens in this order, as few as have the probability ``share`` together."""
-    ordered = np.take_along_axis(p, order, -1)
-    before = np.cumsum(ordered, -1, dtype=np.float64) - ordered
+    rows = np.arange(len(p))[:, None]
+    ordered = p[rows, order]
+    before = ordered.cumsum(-1, dtype=np.float64) - ordered
     kept = np.empty_like(p)
-    np.put_along_axis(kept, order, ordered * (before < share), -1)
+    kept[rows, order] = ordered * (before < share)
     return _normalized(kept)
 
 
