@@ -308,6 +308,27 @@ class LanguageModel(ABC):
         corpus = read(texts, field=field, documents=documents, errors=errors, labels=labels)
         return evaluate(self, corpus, () if labels is None else self.labels)
 
+    # Vectors --------------------------------------------------------------------------------
+
+    def features(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
+        """Like ``forward``, but what the logits are computed from: (time, batch, features). Raises OptionError for
+        models that have no such vectors."""
+        raise OptionError(f"{self.name} has no vectors of texts, as it is no network")
+
+    def embed(self, texts: list[str] | tuple[str, ...], *, pool: str = "mean") -> NDArray[np.float32]:
+        """A vector of each text, (texts, features): the mean of what the network makes of its tokens, or with
+        ``pool="last"`` what it has made of the text behind the last one. Raises OptionError for a model without."""
+        from revgen.evaluation.vectors import embed
+
+        return embed(self, texts, pool)
+
+    def similarity(self, text: str, texts: list[str] | tuple[str, ...], *, pool: str = "mean") -> NDArray[np.float32]:
+        """The cosine of the angle between the vectors of a text and of each of some others, (texts,): 1 for a text that
+        is the same to the model. ``pool`` as for ``embed``."""
+        from revgen.evaluation.vectors import similarity
+
+        return similarity(self, text, texts, pool)
+
     # Novelty --------------------------------------------------------------------------------
 
     @property

@@ -99,7 +99,10 @@ class Transformer(Equation):
             x = x + self.drop(ops.gelu(norm(p, 2 * i + 1, x) @ layer.up + layer.bias) @ layer.down)
             new.append(cache)
         x = norm(p, -1, x).swapaxes(0, 1)
-        return x @ p.embedding.T + p.bias, (positions[:, -1] + 1, new)
+        return self.logits(p, x), (positions[:, -1] + 1, new)
+
+    def logits(self, p: SimpleNamespace, x: Array) -> Array:
+        return x @ p.embedding.T + p.bias
 
     def attention(self, layer: SimpleNamespace, x: Array, turn: Any, mask: Array, cache: Any) -> tuple[Array, Any]:
         """(batch, time, hidden), the keys and values before -> (batch, time, hidden), keys and values to keep."""

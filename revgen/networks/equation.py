@@ -38,8 +38,12 @@ class Equation(ABC):
     def forward(self, p: SimpleNamespace, tokens: Array, state: Any) -> tuple[Array, Any]:
         """Tokens (time, batch) -> logits (time, batch, vocab), the new state; ``p`` as ``nest`` gives it.
 
-        The arrays of a state have the batch as their first axis.
+        The arrays of a state have the batch as their first axis. It ends with ``logits``.
         """
+
+    @abstractmethod
+    def logits(self, p: SimpleNamespace, x: Array) -> Array:
+        """What comes out of the last layer -> logits: (time, batch, features) -> (time, batch, vocab)."""
 
     def initial_state(self, batch: int, zeros: Callable[[tuple[int, ...]], Array]) -> Any:
         """The state at the start of a document; ``zeros(shape)`` makes an array of the right kind."""
@@ -112,6 +116,14 @@ class EquationModel(NeuralModel):
             return super().forward(tokens, state)
         equation, p = self.equation
         return equation.forward(p, tokens, state)
+
+    def features(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
+        equation: Any = self.network.equation if self.equation is None else self.equation[0]
+        equation.logits = lambda p, x: x  # the last step is left out, on whichever backend
+        try:
+            return self.forward(tokens, state)
+        finally:
+            del equation.logits
 
     def forget(self) -> None:
         super().forget()
