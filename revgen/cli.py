@@ -6,6 +6,7 @@ import argparse
 import inspect
 import io
 import json
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -36,6 +37,9 @@ EXAMPLES = {
   revgen fit gru-word posts.jsonl --field body --max-seconds 300 --set hidden_size=128 --out my-model
   revgen fit my-model more.txt --epochs 2 --out my-finer-model
   revgen fit lstm-char reviews.txt --pretrained --extend-vocabulary --out my-finer-model""",
+    "explain": """examples:
+  revgen explain lstm-char "the song is over"
+  revgen explain my-model "the song is over" --html explained.html --attention attention.png""",
     "novelty": """examples:
   revgen novelty my-model samples.jsonl
   revgen novelty lstm-char sample.txt --training reviews.txt --minimum 30 --json""",
@@ -137,6 +141,14 @@ def parser() -> Parser:
     fit.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of a new model")
     fit.add_argument("--device", default="cpu", help='"cpu" (default), "cuda", …')
     _add_reading(fit)
+
+    explain = command("explain", _explain, "show how a model expected each token of a text")
+    explain.add_argument("model", help=MODEL)
+    explain.add_argument("text", help="the text")
+    explain.add_argument("--top", type=int, default=5, help="how many alternatives to show (default: 5)")
+    explain.add_argument("--html", metavar="FILE", help="write the coloured text as HTML")
+    explain.add_argument("--attention", metavar="FILE", help="write a picture of the attention weights (.png, .svg, …)")
+    explain.add_argument("--label", help="the label that the text has")
 
     novelty = command("novelty", _novelty, "tell what of a text is copied from a model's training text")
     novelty.add_argument("model", help=MODEL)
@@ -329,6 +341,28 @@ def _evaluate(options: argparse.Namespace) -> None:
         _texts(options), labels=options.labels, **_reading(options)
     )
     print(json.dumps(evaluation.to_dict(), indent=2) if options.json else evaluation)
+
+
+def _explain(options: argparse.Namespace) -> None:
+    from revgen.files import write_atomically
+    from revgen.zoo import load
+
+    model = load(options.model)
+    explanation = model.explain(options.text, top=options.top, label=options.label)
+    if options.attention:
+        model.attention(options.text, label=options.label).save(options.attention)
+    if options.html:
+        page = f'<!doctype html><meta charset="utf-8"><title>{model.name}</title>{explanation.to_html()}\n'
+        try:
+            write_atomically(Path(options.html), page.encode("utf-8", "replace"))
+        except OSError as error:
+            raise OptionError(f"--html {options.html}: {error.strerror or error}") from None
+    if options.json:
+        print(json.dumps(explanation.to_dicts(), indent=2))
+        return
+    if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
+        print(explanation.to_terminal(), end="\n\n")
+    print(explanation)
 
 
 def _novelty(options: argparse.Namespace) -> None:

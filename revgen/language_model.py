@@ -28,6 +28,8 @@ from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
     from revgen.corpus import Corpus
+    from revgen.evaluation.attention import Attention
+    from revgen.evaluation.explanation import Explanation
     from revgen.evaluation.likelihood import Evaluation, Score
     from revgen.evaluation.novelty import Copied, Index
     from revgen.generation.settings import GenerationOptions
@@ -307,6 +309,29 @@ class LanguageModel(ABC):
             self.check_labels()
         corpus = read(texts, field=field, documents=documents, errors=errors, labels=labels)
         return evaluate(self, corpus, () if labels is None else self.labels)
+
+    # What it sees ---------------------------------------------------------------------------
+
+    def explain(self, text: str, *, top: int = 5, label: str | None = None) -> Explanation:
+        """How the model expected each token of a text, and its end: log-probability, entropy, rank, and the ``top``
+        likeliest tokens there; as a table, a data frame, a coloured line for a terminal, or HTML."""
+        from revgen.evaluation.explanation import explain
+
+        return explain(self, text, top, label)
+
+    def attention(self, text: str, *, label: str | None = None) -> Attention:
+        """The attention weights on a text, and a picture of them. Raises OptionError for models without attention."""
+        from revgen.evaluation.attention import Attention
+
+        check("text", text, isinstance(text, str), "a string")
+        ids = np.array([self.tokenizer.start, *self.tokenizer.encode(text)])
+        weights = self.attention_weights(ids + self.label_shift(label))
+        return Attention(tuple(self.tokenizer.vocabulary[i] for i in ids), weights)
+
+    def attention_weights(self, ids: NDArray[Any]) -> NDArray[np.floating[Any]]:
+        """How much each token takes from each of those before it: ids (time,), from the start of a document, ->
+        (layers, heads, time, time)."""
+        raise OptionError(f"{self.name} has no attention to show")
 
     # Vectors --------------------------------------------------------------------------------
 

@@ -183,9 +183,7 @@ def attention(query: Array, key: Array, value: Array, mask: Array) -> Array:
     (batch, heads, time, keys). (Vaswani et al. 2017, equation 1.)
     """
     if isinstance(query, np.ndarray):
-        scores = query * query.shape[-1] ** -0.5 @ key.swapaxes(-1, -2)
-        np.copyto(scores, -np.inf, where=~mask)
-        return softmax(scores) @ value
+        return attention_weights(query, key, mask) @ value
     torch = _torch()
     if not (query.device.type == "cpu" and torch.is_autocast_enabled("cpu")):
         return torch.nn.functional.scaled_dot_product_attention(query, key, value, mask)
@@ -193,6 +191,12 @@ def attention(query: Array, key: Array, value: Array, mask: Array) -> Array:
     scores = query * query.shape[-1] ** -0.5 @ key.swapaxes(-1, -2)
     scores += torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, -torch.inf)
     return softmax(scores) @ value
+
+
+def attention_weights(query: Array, key: Array, mask: Array) -> Array:
+    """How much each query takes from each key, (batch, heads, time, keys): the softmax within ``attention``."""
+    scores = query * query.shape[-1] ** -0.5 @ key.swapaxes(-1, -2)
+    return softmax(where(mask, scores, -np.inf))
 
 
 def rotation(positions: Array, size: int) -> tuple[Array, Array]:

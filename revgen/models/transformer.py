@@ -17,6 +17,7 @@ et al. 2020; rotary positions: Su et al. 2021; keys and values kept from part to
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -53,6 +54,8 @@ class TransformerConfig:
 class Transformer(Equation):
     """The network; its state is how many tokens of the document were read, (batch,), and for each layer the last keys
     and values, each (batch, heads, tokens, size)."""
+
+    attend: Callable[..., Array] = staticmethod(ops.attention)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         hidden = self.config.hidden_size
@@ -112,7 +115,7 @@ class Transformer(Equation):
         q, k = rotate(q, turn), rotate(k, turn)  # (batch, heads, time, size)
         if cache is not None:
             k, v = ops.concatenate([cache[0], k], 2), ops.concatenate([cache[1], v], 2)
-        y = ops.attention(q, k, v, mask).swapaxes(1, 2).reshape(batch, time, hidden)
+        y = self.attend(q, k, v, mask).swapaxes(1, 2).reshape(batch, time, hidden)
         first = max(0, k.shape[2] - self.config.context + 1)
         return y @ layer.output, (k[:, :, first:], v[:, :, first:])
 
@@ -153,3 +156,25 @@ class TransformerModel(EquationModel):
     Config = TransformerConfig
     kind = Transformer
     learning_rate = 4e-3
+
+    def attention_weights(self, ids: NDArray[Any]) -> NDArray[np.floating[Any]]:
+        equation: Any = self.network.equation if self.equation is None else self.equation[0]
+        seen: list[NDArray[Any]] = []
+
+        def watched(query: Array, key: Array, value: Array, mask: Array) -> Array:
+            weights = ops.attention_weights(query, key, mask)
+            seen.append(weights if isinstance(weights, np.ndarray) else weights.cpu().numpy())
+            return weights @ value
+
+        equation.attend = watched
+        try:
+            self.forward(ids[:, None], self.initial_state(1))
+        finally:
+            del equation.attend
+        layers, heads = self.config.num_layers, self.config.num_heads
+        found = np.zeros((layers, heads, len(ids), len(ids)), np.float32)
+        for i, weights in enumerate(seen):  # part by part of a long text, all layers of each
+            begin = i // layers * self.config.context
+            end = begin + weights.shape[2]
+            found[i % layers, :, begin:end, end - weights.shape[3] : end] = weights[0]
+        return found
