@@ -31,12 +31,16 @@ EXAMPLES = {
   revgen info my-model --json""",
     "generate": """examples:
   revgen generate lstm-char --prompt "the "
-  revgen generate my-model -n 5 --temperature 0.7 --top-p 0.95 --seed 1 --json""",
+  revgen generate my-model -n 5 --temperature 0.7 --top-p 0.95 --seed 1 --json
+  revgen generate my-model -n 1000 --out samples.jsonl""",
     "fit": """examples:
   revgen fit lstm-char reviews.txt --valid 0.1 --epochs 5 --out my-model
   revgen fit gru-word posts.jsonl --field body --max-seconds 300 --set hidden_size=128 --out my-model
   revgen fit my-model more.txt --epochs 2 --out my-finer-model
   revgen fit lstm-char reviews.txt --pretrained --extend-vocabulary --out my-finer-model""",
+    "remake": """examples:
+  revgen remake samples.jsonl --line 17
+  revgen remake samples.jsonl --line 17 --model my-model --json""",
     "explain": """examples:
   revgen explain lstm-char "the song is over"
   revgen explain my-model "the song is over" --html explained.html --attention attention.png""",
@@ -118,6 +122,11 @@ def parser() -> Parser:
     generate.add_argument("--prompt", default="", help="the text to go on from")
     generate.add_argument("-n", type=int, default=1, help="how many texts (default: 1)")
     _add_generating(generate)
+    generate.add_argument(
+        "--out", metavar="FILE", help="write the texts to a file of JSON lines, each with its receipt"
+    )
+    generate.add_argument("--resume", action="store_true", help="go on with a file that was cut off")
+    generate.add_argument("--batch-size", type=int, default=32, help="texts side by side, with --out (default: 32)")
     generate.add_argument("--device", default="cpu", help='"cpu" (default), "cuda", …')
 
     fit = command("fit", _fit, "train a new model, or go on with one that has weights")
@@ -141,6 +150,12 @@ def parser() -> Parser:
     fit.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of a new model")
     fit.add_argument("--device", default="cpu", help='"cpu" (default), "cuda", …')
     _add_reading(fit)
+
+    remake = command("remake", _remake, "make a text of a file again from its receipt")
+    remake.add_argument("file", help="a file that revgen generate --out wrote")
+    remake.add_argument("--line", type=int, default=1, help="which line (default: 1)")
+    remake.add_argument("--model", help="where the model is now, if not where the receipt says")
+    remake.add_argument("--device", default="cpu", help='"cpu" (default), "cuda", …')
 
     explain = command("explain", _explain, "show how a model expected each token of a text")
     explain.add_argument("model", help=MODEL)
@@ -282,6 +297,18 @@ def _generate(options: argparse.Namespace) -> None:
 
     model = load(options.model, device=options.device)
     settings: Any = _generating(options)
+    if options.out:
+        count = model.write_samples(
+            options.out,
+            options.prompt,
+            n=options.n,
+            batch_size=options.batch_size,
+            resume=options.resume,
+            source=options.model,
+            **settings,
+        )
+        print(f"{options.out}: {count} texts", file=sys.stderr)
+        return
     if options.json or options.n != 1 or options.check_novelty:
         texts = model.generate(options.prompt, n=options.n, **settings)
         several = [texts] if isinstance(texts, str) else texts
@@ -341,6 +368,15 @@ def _evaluate(options: argparse.Namespace) -> None:
         _texts(options), labels=options.labels, **_reading(options)
     )
     print(json.dumps(evaluation.to_dict(), indent=2) if options.json else evaluation)
+
+
+def _remake(options: argparse.Namespace) -> None:
+    from revgen.generation.samples import receipt_of
+    from revgen.zoo import load
+
+    receipt = receipt_of(Path(options.file), options.line)
+    text = load(options.model or receipt["model"], device=options.device).remake(receipt)
+    print(json.dumps({"text": text, "receipt": receipt}) if options.json else text)
 
 
 def _explain(options: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack, overload
 
@@ -174,6 +174,15 @@ class LanguageModel(ABC):
         return self._weights is not None
 
     @property
+    def fingerprint(self) -> str:
+        """The SHA-256 of architecture, configuration, tokenizer and weights: equal for models that write the same."""
+        given = [self.architecture, self.level, dataclasses.asdict(self.config), self.tokenizer.fingerprint]
+        found = hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode())
+        for name, array in sorted(self.weights.items()):
+            found.update(name.encode() + np.ascontiguousarray(array).tobytes())
+        return found.hexdigest()
+
+    @property
     def num_parameters(self) -> int:
         """The number of values in the weights."""
         return sum(array.size for array in self.weights.values())
@@ -256,6 +265,43 @@ class LanguageModel(ABC):
         check("check_novelty", settings.check_novelty, not settings.check_novelty, "False: a stream is no whole text")
         pieces = decode(self, [prompt], settings)
         return (piece for _, piece in pieces if piece)
+
+    def write_samples(
+        self,
+        path: str | Path,
+        prompt: str = "",
+        *,
+        n: int,
+        batch_size: int = 32,
+        resume: bool = False,
+        progress: bool = True,
+        source: str | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> int:
+        """Write ``n`` texts to a file of JSON lines as they are made, and return how many it holds.
+
+        Each line has the ``text`` and its ``receipt``, from which ``remake`` makes it again: model (``source``, or the
+        name) and its fingerprint, prompt, seed, batch and options. ``resume`` goes on with a file that was cut off.
+        """
+        from revgen.generation.samples import write_samples
+
+        return write_samples(
+            self,
+            Path(path),
+            prompt,
+            n,
+            options,
+            batch_size=batch_size,
+            resume=resume,
+            progress=progress,
+            source=source,
+        )
+
+    def remake(self, receipt: Mapping[str, Any]) -> str:
+        """The text of a receipt that ``write_samples`` wrote. Raises OptionError for one of another model."""
+        from revgen.generation.samples import remake
+
+        return remake(self, receipt)
 
     @property
     def labels(self) -> tuple[str, ...]:

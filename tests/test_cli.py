@@ -15,7 +15,7 @@ import revgen
 from revgen.cli import main
 from revgen.language_model import LanguageModel
 
-COMMANDS = ("list", "info", "generate", "fit", "evaluate", "novelty", "explain")
+COMMANDS = ("list", "info", "generate", "fit", "evaluate", "novelty", "explain", "remake")
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(revgen.__file__).parents[1]), "PYTHONIOENCODING": "utf-8"}
 
 
