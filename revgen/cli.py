@@ -38,6 +38,12 @@ EXAMPLES = {
   revgen fit gru-word posts.jsonl --field body --max-seconds 300 --set hidden_size=128 --out my-model
   revgen fit my-model more.txt --epochs 2 --out my-finer-model
   revgen fit lstm-char reviews.txt --pretrained --extend-vocabulary --out my-finer-model""",
+    "synthesize": """examples:
+  revgen synthesize lstm-char my-model --prompt "the " --temperature 0.7
+  revgen synthesize lstm-char my-model -n 5 --max-tokens 200 --seed 1 --json""",
+    "write": """examples:
+  revgen write lstm-char
+  revgen write my-model --prompt "Dear " --out letter.txt --temperature 0.8""",
     "remake": """examples:
   revgen remake samples.jsonl --line 17
   revgen remake samples.jsonl --line 17 --model my-model --json""",
@@ -150,6 +156,19 @@ def parser() -> Parser:
     fit.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of a new model")
     fit.add_argument("--device", default="cpu", help='"cpu" (default), "cuda", …')
     _add_reading(fit)
+
+    together = command("synthesize", _synthesize, "let several models write a text in turn, word by word")
+    together.add_argument("models", nargs="+", metavar="MODEL", help=MODEL)
+    together.add_argument("--prompt", default="", help="the text to go on from")
+    together.add_argument("-n", type=int, default=1, help="how many texts (default: 1)")
+    _add_generating(together)
+
+    write = command("write", _write, "write a text together with a model, in the terminal")
+    write.add_argument("model", help=MODEL)
+    write.add_argument("--prompt", default="", help="the text to begin with")
+    write.add_argument("--out", metavar="FILE", default="text.txt", help="where Ctrl-S saves it (default: text.txt)")
+    write.add_argument("--temperature", type=float, default=1.0, help="to begin with (default: 1)")
+    write.add_argument("--seed", type=int, help="of what the model draws")
 
     remake = command("remake", _remake, "make a text of a file again from its receipt")
     remake.add_argument("file", help="a file that revgen generate --out wrote")
@@ -368,6 +387,30 @@ def _evaluate(options: argparse.Namespace) -> None:
         _texts(options), labels=options.labels, **_reading(options)
     )
     print(json.dumps(evaluation.to_dict(), indent=2) if options.json else evaluation)
+
+
+def _synthesize(options: argparse.Namespace) -> None:
+    from revgen.generation.together import synthesize
+    from revgen.zoo import load
+
+    settings: Any = _generating(options)
+    texts = synthesize([load(name) for name in options.models], options.prompt, n=options.n, **settings)
+    several = [texts] if isinstance(texts, str) else texts
+    if options.json:
+        for text in several:
+            print(json.dumps({"models": options.models, "prompt": options.prompt, "text": text}))
+    else:
+        print(SEPARATOR.join(f"{text}\n" for text in several), end="")
+
+
+def _write(options: argparse.Namespace) -> None:
+    from revgen.generation.writing import write
+    from revgen.zoo import load
+
+    text = write(
+        load(options.model), Path(options.out), options.prompt, temperature=options.temperature, seed=options.seed
+    )
+    print(json.dumps({"model": options.model, "text": text}) if options.json else text)
 
 
 def _remake(options: argparse.Namespace) -> None:
