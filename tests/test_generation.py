@@ -670,6 +670,7 @@ COMBINATIONS: list[tuple[dict[str, Any], str]] = [
     ({"pattern": "a*", "min_tokens": 3}, "min_tokens does not combine with pattern"),
     ({"pattern": "a*", "forced": {0: "a"}}, "forced does not combine with pattern"),
     ({"pattern": "a*", "max_copy": 9}, "max_copy does not combine with pattern"),
+    ({"max_copy": 9, "forced": {0: "a"}}, "forced does not combine with max_copy: forced tokens may be copies"),
     ({"pattern": "a*", "choices": ["a"]}, "choices does not combine with pattern"),
     ({"choices": ["a"], "stop": ["b"]}, "stop does not combine with choices"),
     *(

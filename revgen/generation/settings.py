@@ -118,6 +118,8 @@ class Settings:
                 "max_copy": (self.max_copy, "all that matches may be copied"),
                 "choices": (self.pattern is not None and self.choices, "both say what the whole text is"),
             }
+        elif self.max_copy is not None:
+            guide, clashes = "max_copy", {"forced": (self.forced, "forced tokens may be copies")}
         for name, (given, reason) in clashes.items():
             if given:
                 raise OptionError(f"{name} does not combine with {guide}: {reason}")

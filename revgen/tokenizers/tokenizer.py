@@ -87,7 +87,8 @@ class Tokenizer(ABC):
 
     @cached_property
     def spelling(self) -> tuple[bytes, ...]:
-        """What each token is in the UTF-8 of a text, by id; nothing for the special ones."""
+        """What each token is in the UTF-8 of a text, by id; nothing for the special ones. To be overridden where a
+        token may be a part of a character."""
         texts = [self.decode([i]) if i > self.unknown else "" for i in range(len(self))]
         return tuple(text.encode("utf-8", "surrogatepass") for text in texts)
 
