@@ -74,8 +74,8 @@ def log_softmax(x: Array) -> Array:
 def softmax(x: Array) -> Array:
     """exp(x) over its sum along the last axis."""
     if isinstance(x, np.ndarray):
-        y = np.exp(x - x.max(-1, keepdims=True))
-        y /= y.sum(-1, keepdims=True)
+        y = np.exp(x - np.maximum.reduce(x, -1, keepdims=True))  # the method ``max`` is a detour through Python
+        y /= np.add.reduce(y, -1, keepdims=True)
         return y
     return x.softmax(-1)
 

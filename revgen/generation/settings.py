@@ -173,7 +173,8 @@ class Rules:
             left = (self.settings.max_tokens - places).tolist()
             allowed = np.stack([self.guide.allowed(state, some) for state, some in zip(states, left, strict=True)])
             logits[~allowed] = -np.inf
-        if (stuck := np.isneginf(logits.max(-1))).any():  # nothing that may follow has any probability
+        stuck = np.maximum.reduce(logits, -1) == -np.inf  # nothing that may follow has any probability
+        if stuck.any():
             if self.guide is not None and self.guide.binding:
                 logits[stuck] = np.where(allowed[stuck], np.float32(0), -np.inf)
             else:
