@@ -207,6 +207,12 @@ class LanguageModel(ABC):
             raise OptionError(f"{self.name} computes on the CPU only, not on {device!r}")
         return self
 
+    def compile(self) -> Self:
+        """Write single texts by machine code from now on, where the model is a plain stack of ``elman``, ``rnn``,
+        ``gru`` or ``lstm`` cells on the CPU: the numbers are the same to float32. It takes a second or two, which pays
+        for long texts. Raises MissingExtraError without Numba, OptionError for other models."""
+        raise OptionError(f"{self.name} has no compiled step")
+
     # Text -----------------------------------------------------------------------------------
 
     @overload

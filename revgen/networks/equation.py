@@ -9,16 +9,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from revgen.errors import OptionError
 from revgen.language_model import Weights
 from revgen.networks.neural import NeuralModel
 from revgen.ops import Array
 
 if TYPE_CHECKING:
+    from revgen.networks.compiled import Step
     from revgen.networks.network import Network
 
 
@@ -71,6 +73,9 @@ class EquationModel(NeuralModel):
 
     kind: ClassVar[type[Equation]]
 
+    compiles = False
+    """Whether text is written by the compiled step."""
+
     def make_equation(self, vocab: int) -> Equation:
         """The equation for this configuration and a vocabulary of that size."""
         return self.kind(self.config, vocab)
@@ -114,20 +119,41 @@ class EquationModel(NeuralModel):
     def forward(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
         if self.equation is None:
             return super().forward(tokens, state)
+        if tokens.shape == (1, 1) and self.step is not None:
+            return self.step(int(tokens[0, 0]), state)
         equation, p = self.equation
         return equation.forward(p, tokens, state)
+
+    def compile(self) -> Self:
+        from revgen.networks.compiled import compiled
+
+        if self.equation is None or compiled(*self.equation) is None:
+            raise OptionError(f"{self.name} has no compiled step")
+        self.compiles = True
+        self.forget()
+        return self
+
+    @cached_property
+    def step(self) -> Step | None:
+        """The equation for one token, compiled; None where that was not asked for, or there is none."""
+        from revgen.networks.compiled import compiled
+
+        return compiled(*self.equation) if self.compiles and self.equation is not None else None
 
     def features(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
         equation: Any = self.network.equation if self.equation is None else self.equation[0]
         equation.logits = lambda p, x: x  # the last step is left out, on whichever backend
         try:
-            return self.forward(tokens, state)
+            if self.equation is None:
+                return super().forward(tokens, state)
+            return self.equation[0].forward(self.equation[1], tokens, state)
         finally:
             del equation.logits
 
     def forget(self) -> None:
         super().forget()
         self.__dict__.pop("equation", None)
+        self.__dict__.pop("step", None)
 
 
 def keep(x: Array, site: int = 0) -> Array:
