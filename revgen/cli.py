@@ -238,6 +238,9 @@ def _add_generating(command: argparse.ArgumentParser) -> None:
         "--bias", dest="logit_bias", action="append", type=_bias, metavar="TOKEN=B", help="more likely, or less"
     )
     command.add_argument("--ban", dest="banned", action="append", metavar="TOKEN", help="never draw this token")
+    command.add_argument(
+        "--force", dest="forced", action="append", type=_forced, metavar="PLACE=TOKEN", help="0=a: draw a first"
+    )
     command.add_argument("--stop", action="append", help="end before this string; can be given again")
     command.add_argument("--pattern", metavar="REGEX", help="write only what matches")
     command.add_argument("--choice", dest="choices", action="append", help="write this, or another --choice")
@@ -257,9 +260,8 @@ def _generating(options: argparse.Namespace) -> dict[str, Any]:
     from revgen.generation.settings import GenerationOptions
 
     given = {name: getattr(options, name, None) for name in GenerationOptions.__annotations__}
-    if given["logit_bias"] is not None:
-        given["logit_bias"] = dict(given["logit_bias"])
-    return {name: value for name, value in given.items() if value is not None}
+    paired = {name: dict(given[name]) for name in ("logit_bias", "forced") if given[name] is not None}
+    return {name: value for name, value in (given | paired).items() if value is not None}
 
 
 def _schedule(text: str) -> float | list[float]:
@@ -276,6 +278,14 @@ def _bias(text: str) -> tuple[str, float]:
         return token, float(bias)
     except ValueError:
         raise argparse.ArgumentTypeError(f"not TOKEN=NUMBER: {text!r}") from None
+
+
+def _forced(text: str) -> tuple[int, str]:
+    place, _, token = text.partition("=")
+    try:
+        return int(place), token
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"not PLACE=TOKEN: {text!r}") from None
 
 
 def _add_reading(command: argparse.ArgumentParser) -> None:
@@ -316,6 +326,8 @@ def _generate(options: argparse.Namespace) -> None:
 
     model = load(options.model, device=options.device)
     settings: Any = _generating(options)
+    if options.resume and not options.out:
+        raise OptionError("--resume is for --out: it goes on with a file")
     if options.out:
         count = model.write_samples(
             options.out,

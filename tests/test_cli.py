@@ -187,6 +187,9 @@ def test_generate_takes_every_option_of_what_a_text_is(
     assert printed(plain + "--ban e --ban a --bias s=2 --bias .=-1 --min-tokens 9") == small_model.generate(
         "the ", banned=["e", "a"], logit_bias={"s": 2, ".": -1}, min_tokens=9, **options
     )
+    assert printed(plain + "--force 0=b --force 2=x") == small_model.generate(
+        "the ", forced={0: "b", 2: "x"}, **options
+    )
     assert printed(plain + "--pattern [a-f]{9}") == small_model.generate("the ", pattern="[a-f]{9}", **options)
     assert printed("--choice song --choice band --seed 1") in ("the song", "the band")
     assert printed("--beams 3 --length-penalty 0.5 --max-tokens 9") == small_model.generate(
@@ -413,6 +416,13 @@ def test_bad_lines_are_an_error_or_passed_over(directory: str, texts: str, capsy
         ("generate MODEL --temperature hot", "--temperature: invalid float value: 'hot'"),
         ("generate MODEL --temperature -1", "temperature must be 0 or more, not -1"),
         ("generate MODEL --temperature nan", "temperature must be"),
+        ("generate MODEL --temperature 1,hot", "--temperature: invalid float value: '1,hot'"),
+        ("generate MODEL --bias e", "--bias: not TOKEN=NUMBER: 'e'"),
+        ("generate MODEL --force e=1", "--force: not PLACE=TOKEN: 'e=1'"),
+        ("generate MODEL --pattern (", "pattern must be a regular expression"),
+        ("generate MODEL --choice a --pattern b", "choices does not combine with pattern"),
+        ("generate MODEL --max-copy 9", "has no index of its training text"),
+        ("generate MODEL --resume", "--resume is for --out"),
         ("generate MODEL --top-k 0", "top_k must be"),
         ("generate MODEL --top-p 1.5", "top_p must be"),
         ("generate MODEL --min-p 2", "min_p must be"),
