@@ -259,7 +259,7 @@ def _add_generating(command: argparse.ArgumentParser) -> None:
 def _generating(options: argparse.Namespace) -> dict[str, Any]:
     from revgen.generation.settings import GenerationOptions
 
-    given = {name: getattr(options, name, None) for name in GenerationOptions.__annotations__}
+    given: dict[str, Any] = {name: getattr(options, name, None) for name in GenerationOptions.__annotations__}
     paired = {name: dict(given[name]) for name in ("logit_bias", "forced") if given[name] is not None}
     return {name: value for name, value in (given | paired).items() if value is not None}
 
