@@ -70,6 +70,59 @@ def test_a_compiled_model_writes_what_it_wrote_before(cell: str, reviews: list[s
     assert revgen.load(model.save(tmp_path / "model")).compile().generate("the ", **options) == before[0]
 
 
+SAMPLINGS: list[dict[str, Any]] = [
+    {},
+    {"temperature": 0},
+    {"temperature": 1e-50},
+    {"temperature": 0.5, "stop": ["e ", "s"]},
+    {"temperature": 1.7, "banned": ["e", " "], "logit_bias": {"a": 3}},
+    {"banned": [1]},
+    {"max_tokens": 17},
+    {"max_tokens": 1},
+    {"top_k": 5, "top_p": 0.8},
+    {"min_p": 0.1, "repetition_penalty": 1.3},
+    {"temperature": [0.5, 1.5]},
+    {"min_tokens": 20},
+    {"forced": {3: "a"}},
+    {"pattern": "[a-z ]{20,30}"},
+    {"beams": 3, "max_tokens": 12},
+]
+
+
+@pytest.mark.parametrize("options", SAMPLINGS, ids=str)
+def test_a_compiled_model_draws_what_it_drew_before(options: dict[str, Any], small_model: LanguageModel) -> None:
+    pytest.importorskip("numba")
+    model: Any = small_model
+    before = [model.generate("the ", **{"seed": seed, "max_tokens": 60, **options}) for seed in range(5)]
+    model.compile()
+    try:
+        texts = [model.generate("the ", **{"seed": seed, "max_tokens": 60, **options}) for seed in range(5)]
+        streams = ["".join(model.stream("the ", **{"seed": s, "max_tokens": 60, **options})) for s in range(5)]
+    finally:
+        model.compiles = False
+        model.forget()
+
+    assert texts == before == [f"the {text}" for text in streams]
+
+
+def test_draws_of_machine_code_follow_the_distribution(reviews: list[str]) -> None:
+    pytest.importorskip("numba")
+    from revgen.networks.kernels import draw
+
+    logits = np.random.default_rng(0).normal(0, 1, 10).astype(np.float32)
+    biases = np.where(np.arange(10) == 4, -np.inf, 0).astype(np.float32)
+    expected = np.exp((logits.astype(float) + biases) / 0.7)
+    expected *= 20_000 / expected.sum()
+
+    drawn = [draw(logits, biases, np.float32(0.7), 1, u) for u in np.random.default_rng(1).random(20_000)]
+
+    counts, there = np.bincount(drawn, minlength=10), expected > 0
+    assert counts[4] == 0
+    # 8 degrees of freedom: above 31.8 by chance once in 10,000 times.
+    assert ((counts[there] - expected[there]) ** 2 / expected[there]).sum() < 31.8
+    assert draw(logits, np.full(10, -np.inf, np.float32), np.float32(1), 1, 0.5) == 1
+
+
 def test_new_weights_are_compiled_anew(reviews: list[str]) -> None:
     pytest.importorskip("numba")
     model = model_of("gru", reviews).compile()

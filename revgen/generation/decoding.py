@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from revgen.language_model import LanguageModel
 
 
+BLOCK = 16
+"""Tokens that are drawn at once where the model is compiled: few, so that a stream flows."""
+
+
 def decode(model: LanguageModel, prompts: Sequence[str], settings: Settings, n: int = 1) -> Iterator[tuple[int, str]]:
     """Write ``n`` continuations of each prompt at once; yields (row, piece of its text) as they come.
 
@@ -83,6 +87,18 @@ def _decode(
             counts[rows, drawn] += 1
         return drawn
 
+    def accept(row: int, token: int, place: int) -> tuple[str, bool]:
+        """Write a token of a row: the text that is ready, and whether that was all of it."""
+        writer = writers[row]
+        states[row], complete = rules.advance(states[row], token)
+        writer.write(token, stopping=place >= settings.min_tokens)
+        last_one = token == tokenizer.end or complete or place + 1 == settings.max_tokens
+        if last_one and not writer.finished:
+            writer.finish()
+        return writer.take(), writer.finished
+
+    compiled = getattr(model, "compiled", None)
+    write = compiled.write if compiled is not None and len(lengths) == 1 and rules.plain else None
     while True:
         places = read - lengths[rows]  # how many tokens of each were drawn; below 0, its prompt is still read
         if read >= longest:
@@ -94,19 +110,27 @@ def _decode(
         going = []
         for i, (row, token, place) in enumerate(zip(rows.tolist(), drawn.tolist(), places.tolist(), strict=True)):
             if place >= 0:
-                writer = writers[row]
-                states[row], complete = rules.advance(states[row], token)
-                writer.write(token, stopping=place >= settings.min_tokens)
-                last_one = token == tokenizer.end or complete or place + 1 == settings.max_tokens
-                if last_one and not writer.finished:
-                    writer.finish()
-                if piece := writer.take():
+                piece, finished = accept(row, token, place)
+                if piece:
                     yield row, piece
-                if writer.finished:
+                if finished:
                     continue
             going.append(i)
         if not going:
             return
+        if write is not None:
+            place = int(places[0])
+            while True:
+                uniforms = random.random(min(BLOCK, settings.max_tokens - place - 1))
+                tokens, state = write(int(drawn[0]), state, uniforms, sampling.temperature, tokenizer.end, rules.biases)
+                for token in tokens:
+                    place += 1
+                    piece, finished = accept(0, token, place)
+                    if piece:
+                        yield 0, piece
+                    if finished:
+                        return
+                drawn = tokens[-1:]
         if len(going) < len(rows):
             kept = np.array(going)
             rows, drawn, state = rows[kept], drawn[kept], _rows(state, kept)

@@ -93,6 +93,12 @@ class Sampling:
         """Whether it matters which tokens the text has."""
         return self.repetition_penalty != 1 or self.frequency_penalty != 0
 
+    @property
+    def unfiltered(self) -> bool:
+        """Whether there is one temperature, and every token stays."""
+        filters = (self.top_k, self.top_p, self.min_p, self.typical_p)
+        return filters == (None,) * 4 and not isinstance(self.temperature, Sequence)
+
     def scheduled(self, length: int) -> Self:
         """The same with a temperature that is a function computed for a text of ``length`` tokens."""
         if not callable(self.temperature):

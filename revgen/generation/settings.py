@@ -184,6 +184,12 @@ class Rules:
             logits[places == place, token] = 0
         return logits
 
+    @property
+    def plain(self) -> bool:
+        """Whether a token depends on nothing but the logits, one temperature and the biases."""
+        some = self.settings.min_tokens or self.forced or self.guide or self.sampling.penalizes
+        return not some and self.sampling.unfiltered
+
     def begin(self, prompt: str) -> Any:
         """The guide's state behind a prompt."""
         return self.guide and self.guide.begin(prompt)

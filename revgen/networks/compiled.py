@@ -10,6 +10,7 @@ To import Numba takes longer than to write a page on NumPy, so it is not done un
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,26 +22,36 @@ from revgen.cells.gru import GRU
 from revgen.cells.lstm import LSTM
 from revgen.cells.rnn import RNN
 from revgen.errors import MissingExtraError
+from revgen.generation.sampler import COLDEST, Floats
 from revgen.networks.equation import Equation
 from revgen.networks.stack import Stack
 from revgen.ops import EPSILON
 
-Step = Callable[[int, Any], tuple[NDArray[np.float32], Any]]
-"""A token and a state of one row -> logits (1, 1, vocab) and the new state."""
+
+@dataclass(frozen=True)
+class Compiled:
+    """An equation for one row, compiled."""
+
+    step: Callable[[int, Any], tuple[NDArray[np.float32], Any]]
+    """A token and a state -> logits (1, 1, vocab) and the new state."""
+    write: Callable[[int, Any, Floats, float, int, Floats], tuple[list[int], Any]]
+    """A token, a state, numbers in [0, 1), the temperature, the end token, and what is added to logits, (vocab,) -> as
+    many tokens, or fewer up to the end, drawn one after the other, and the new state."""
+
 
 TANH, RELU, GATED, MEMORY = range(4)
 """Kinds of recurrences: h' = tanh(…), h' = relu(…), that of GRU, and that of LSTM."""
 
 
-def compiled(equation: Equation, p: SimpleNamespace) -> Step | None:
-    """The compiled step of an equation with the weights ``p``; None for what is no plain stack of one of the cells.
+def compiled(equation: Equation, p: SimpleNamespace) -> Compiled | None:
+    """An equation with the weights ``p``, compiled; None for what is no plain stack of one of the cells.
 
     Raises MissingExtraError without Numba.
     """
     if type(equation) is not Stack or (kind := _kind(equation)) is None:
         return None
     try:
-        from revgen.networks.kernels import token_step
+        from revgen.networks.kernels import token_step, write_tokens
     except (ImportError, RuntimeError) as error:  # RuntimeError: it finds no place on disk
         raise MissingExtraError(f"a compiled step needs Numba: pip install 'revgen[fast]' ({error})") from None
     config, layers = equation.config, p.layers
@@ -68,21 +79,29 @@ def compiled(equation: Equation, p: SimpleNamespace) -> Step | None:
         plain(p.bias),
         np.float32(EPSILON),
     )
-    if kind == MEMORY:
 
-        def step(token: int, state: Any) -> tuple[NDArray[np.float32], Any]:
-            hs, cs = zip(*state, strict=True)
-            new_hs, new_cs = tuple(map(np.empty_like, hs)), tuple(map(np.empty_like, cs))
-            logits = token_step(token, hs, cs, new_hs, new_cs, *fixed)
-            return logits, tuple(zip(new_hs, new_cs, strict=True))
+    def apart(state: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """The outputs and the memories of the layers; where there is no memory, the outputs twice."""
+        return tuple(zip(*state, strict=True)) if kind == MEMORY else (tuple(state), tuple(state))  # type: ignore[return-value]
 
-    else:
+    def together(hs: tuple[Any, ...], cs: tuple[Any, ...]) -> Any:
+        return tuple(zip(hs, cs, strict=True)) if kind == MEMORY else hs
 
-        def step(token: int, state: Any) -> tuple[NDArray[np.float32], Any]:
-            new = tuple(map(np.empty_like, state))
-            return token_step(token, state, state, new, new, *fixed), new
+    def step(token: int, state: Any) -> tuple[NDArray[np.float32], Any]:
+        hs, cs = apart(state)
+        new_hs, new_cs = tuple(map(np.empty_like, hs)), tuple(map(np.empty_like, cs))
+        return token_step(token, hs, cs, new_hs, new_cs, *fixed), together(new_hs, new_cs)
 
-    return step
+    def write(
+        token: int, state: Any, uniforms: Floats, temperature: float, end: int, biases: Floats
+    ) -> tuple[list[int], Any]:
+        hs, cs = (tuple(map(np.copy, part)) for part in apart(state))
+        tokens = np.empty(len(uniforms), np.int64)
+        divisor = np.float32(max(temperature, COLDEST) if temperature else 0)
+        count = write_tokens(token, hs, cs, uniforms, tokens, divisor, end, biases, *fixed)
+        return tokens[:count].tolist(), together(hs, cs)
+
+    return Compiled(step, write)
 
 
 def _kind(stack: Stack) -> int | None:

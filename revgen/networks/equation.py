@@ -20,7 +20,7 @@ from revgen.networks.neural import NeuralModel
 from revgen.ops import Array
 
 if TYPE_CHECKING:
-    from revgen.networks.compiled import Step
+    from revgen.networks.compiled import Compiled
     from revgen.networks.network import Network
 
 
@@ -119,8 +119,8 @@ class EquationModel(NeuralModel):
     def forward(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
         if self.equation is None:
             return super().forward(tokens, state)
-        if tokens.shape == (1, 1) and self.step is not None:
-            return self.step(int(tokens[0, 0]), state)
+        if tokens.shape == (1, 1) and self.compiled is not None:
+            return self.compiled.step(int(tokens[0, 0]), state)
         equation, p = self.equation
         return equation.forward(p, tokens, state)
 
@@ -134,8 +134,8 @@ class EquationModel(NeuralModel):
         return self
 
     @cached_property
-    def step(self) -> Step | None:
-        """The equation for one token, compiled; None where that was not asked for, or there is none."""
+    def compiled(self) -> Compiled | None:
+        """The equation for one row, compiled; None where that was not asked for."""
         from revgen.networks.compiled import compiled
 
         return compiled(*self.equation) if self.compiles and self.equation is not None else None
@@ -153,7 +153,7 @@ class EquationModel(NeuralModel):
     def forget(self) -> None:
         super().forget()
         self.__dict__.pop("equation", None)
-        self.__dict__.pop("step", None)
+        self.__dict__.pop("compiled", None)
 
 
 def keep(x: Array, site: int = 0) -> Array:

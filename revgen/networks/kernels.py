@@ -70,11 +70,11 @@ def recurrence(kind: Any, z: Any, h: Any, c: Any, u: Any, bias: Any, new_h: Any,
     """One layer: what came from its input, z, and its state (h, c) -> the new one."""
     size = len(h)
     if kind == GATED:
-        inner = bias.copy()
-        add_product(h, u, inner)
+        y = bias.copy()
+        add_product(h, u, y)
         for j in range(size):
-            reset, update = sigmoid(z[j] + inner[j]), sigmoid(z[size + j] + inner[size + j])
-            new = tanh(z[2 * size + j] + reset * inner[2 * size + j])
+            reset, update = sigmoid(z[j] + y[j]), sigmoid(z[size + j] + y[size + j])
+            new = tanh(z[2 * size + j] + reset * y[2 * size + j])
             new_h[j] = new + update * (h[j] - new)
         return
     z = z.copy()
@@ -105,7 +105,7 @@ def token_step(
     ws: Any,
     bs: Any,
     us: Any,
-    biases: Any,
+    inner: Any,
     scales: Any,
     shifts: Any,
     residual: Any,
@@ -115,7 +115,7 @@ def token_step(
     epsilon: Any,
 ) -> Any:
     """A token through the whole stack, as ``networks.stack`` says it -> logits (1, 1, vocab); the states of each layer,
-    (1, hidden), become those in ``new_hs`` and ``new_cs``."""
+    (1, hidden), become those in ``new_hs`` and ``new_cs``, which may be the same arrays."""
     x = embedding[token].copy()
     for i in range(len(us)):
         if i == 0 and len(table) > 0:
@@ -123,7 +123,7 @@ def token_step(
         else:
             z = bs[i].copy()
             add_product(normalized(x, scales[i], shifts[i], epsilon), ws[i], z)
-        recurrence(kind, z, hs[i][0], cs[i][0], us[i], biases[i], new_hs[i][0], new_cs[i][0])
+        recurrence(kind, z, hs[i][0], cs[i][0], us[i], inner[i], new_hs[i][0], new_cs[i][0])
         y = new_hs[i][0]
         x = x + y if residual and len(x) == len(y) else y
     x = normalized(x, scales[len(us)], shifts[len(us)], epsilon)
@@ -135,3 +135,36 @@ def token_step(
     logits[0, 0] = bias
     add_product(x, head, logits[0, 0])
     return logits
+
+
+@njit(cache=True, error_model="numpy")
+def draw(logits: Any, biases: Any, temperature: Any, end: Any, uniform: Any) -> Any:
+    """A token by the softmax of logits with biases, as ``generation.sampler`` draws it; the end where there is none."""
+    x = logits + biases
+    likeliest = x.argmax()
+    highest = x[likeliest]
+    if highest == -np.inf:
+        return end
+    if temperature == 0:
+        return likeliest
+    cumulated = np.empty(len(x), np.float64)
+    total = 0.0
+    for j in range(len(x)):
+        total += np.exp((x[j] - highest) / temperature)
+        cumulated[j] = total
+    return np.searchsorted(cumulated, uniform * total, side="right")
+
+
+@njit(cache=True, error_model="numpy")
+def write_tokens(
+    token: Any, hs: Any, cs: Any, uniforms: Any, tokens: Any, temperature: Any, end: Any, biases: Any, *stack: Any
+) -> Any:
+    """Read a token, draw the next, read that, and so on, one for each of ``uniforms``, into ``tokens``, up to the end
+    of the document; how many were drawn. The states become the last. ``stack`` is the rest of ``token_step``."""
+    for i in range(len(uniforms)):
+        logits = token_step(token, hs, cs, hs, cs, *stack)
+        token = draw(logits[0, 0], biases, temperature, end, uniforms[i])
+        tokens[i] = token
+        if token == end:
+            return i + 1
+    return len(uniforms)
