@@ -119,24 +119,31 @@ def _decode(
         if not going:
             return
         if write is not None:
-            place = int(places[0])
-            while True:
-                uniforms = random.random(min(BLOCK, settings.max_tokens - place - 1))
-                tokens, state = write(int(drawn[0]), state, uniforms, sampling.temperature, tokenizer.end, rules.biases)
-                for token in tokens:
-                    place += 1
-                    piece, finished = accept(0, token, place)
-                    if piece:
-                        yield 0, piece
-                    if finished:
-                        return
-                drawn = tokens[-1:]
+            first = int(places[0]) + 1
+            following = _written(write, rules, random, int(drawn[0]), state, settings.max_tokens - first)
+            for place, token in enumerate(following, first):
+                piece, finished = accept(0, token, place)
+                if piece:
+                    yield 0, piece
+                if finished:
+                    return
         if len(going) < len(rows):
             kept = np.array(going)
             rows, drawn, state = rows[kept], drawn[kept], _rows(state, kept)
         logits, state = model.forward(drawn[None] + shift, state)
         last = logits[-1]
         read += 1
+
+
+def _written(
+    write: Callable[..., Any], rules: Rules, random: np.random.Generator, token: int, state: Any, left: int
+) -> Iterator[int]:
+    """The tokens of one row behind a first one, by machine code (``networks.compiled``)."""
+    while left:
+        uniforms = random.random(min(BLOCK, left))
+        tokens, state = write(token, state, uniforms, rules.sampling.temperature, rules.end, rules.biases)
+        yield from tokens
+        token, left = tokens[-1], left - len(tokens)
 
 
 def _rows(state: Any, rows: NDArray[np.intp]) -> Any:
