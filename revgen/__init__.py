@@ -23,6 +23,8 @@ _ROOMS = {
     "revgen.tokenizers": ("Tokenizer",),
     "revgen.corpus": ("Corpus", "read"),
     "revgen.generation.sampler": ("Sampling",),
+    "revgen.generation.settings": ("Settings",),
+    "revgen.generation.together": ("synthesize",),
     "revgen.evaluation.compare": ("Comparison", "compare"),
     "revgen.evaluation.likelihood": ("Evaluation", "Score"),
     "revgen.training.callbacks": ("Callback", "Step", "TensorBoard", "WandB"),
@@ -92,6 +94,8 @@ if TYPE_CHECKING:
     from revgen.evaluation.compare import Comparison as Comparison, compare as compare
     from revgen.evaluation.likelihood import Evaluation as Evaluation, Score as Score
     from revgen.generation.sampler import Sampling as Sampling
+    from revgen.generation.settings import Settings as Settings
+    from revgen.generation.together import synthesize as synthesize
     from revgen.language_model import LanguageModel as LanguageModel
     from revgen.models.mixture import Mixture as Mixture, mix as mix
     from revgen.registry import (

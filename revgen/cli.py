@@ -18,6 +18,7 @@ from revgen.errors import CheckpointError, OptionError, RevgenError
 MODEL = "the name of a pretrained model, the directory of a saved one, or a repository on the Hub (me/name)"
 COLUMNS = ("name", "revisions", "commit", "size")
 REVISION = "the branch, tag or commit, of a repository"
+SEPARATOR = "---\n"
 EXAMPLES = {
     "": """examples:
   revgen generate lstm-char --prompt "the "
@@ -33,12 +34,28 @@ EXAMPLES = {
     "generate": """examples:
   revgen generate lstm-char --prompt "the "
   revgen generate my-model -n 5 --temperature 0.7 --top-p 0.95 --seed 1 --json
+  revgen generate my-model -n 1000 --out samples.jsonl
   revgen generate me/my-model --revision v1""",
     "fit": """examples:
   revgen fit lstm-char reviews.txt --valid 0.1 --epochs 5 --out my-model
   revgen fit gru-word posts.jsonl --field body --max-seconds 300 --set hidden_size=128 --out my-model
   revgen fit my-model more.txt --epochs 2 --out my-finer-model
   revgen fit lstm-char reviews.txt --pretrained --extend-vocabulary --out my-finer-model""",
+    "synthesize": """examples:
+  revgen synthesize lstm-char my-model --prompt "the " --temperature 0.7
+  revgen synthesize lstm-char my-model -n 5 --max-tokens 200 --seed 1 --json""",
+    "write": """examples:
+  revgen write lstm-char
+  revgen write my-model --prompt "Dear " --out letter.txt --temperature 0.8""",
+    "remake": """examples:
+  revgen remake samples.jsonl --line 17
+  revgen remake samples.jsonl --line 17 --model my-model --json""",
+    "explain": """examples:
+  revgen explain lstm-char "the song is over"
+  revgen explain my-model "the song is over" --html explained.html --attention attention.png""",
+    "novelty": """examples:
+  revgen novelty my-model samples.jsonl
+  revgen novelty lstm-char sample.txt --training reviews.txt --minimum 30 --json""",
     "evaluate": """examples:
   revgen evaluate lstm-char held_out.txt
   revgen evaluate my-model posts.csv --field body --json""",
@@ -128,15 +145,12 @@ def parser() -> Parser:
     generate.add_argument("--revision", help=REVISION)
     generate.add_argument("--prompt", default="", help="the text to go on from")
     generate.add_argument("-n", type=int, default=1, help="how many texts (default: 1)")
-    generate.add_argument("--max-tokens", type=int, default=300, help="the longest continuation (default: 300)")
-    generate.add_argument("--temperature", type=float, default=1.0, help="below 1 bolder, above 1 wilder, 0 greedy")
-    generate.add_argument("--top-k", type=int, help="draw among the K likeliest tokens")
-    generate.add_argument("--top-p", type=float, help="draw among the likeliest tokens with this probability")
-    generate.add_argument("--min-p", type=float, help="draw among tokens this likely, measured by the likeliest")
-    generate.add_argument("--repetition-penalty", type=float, default=1.0, help="above 1: avoid what was said")
-    generate.add_argument("--stop", action="append", help="end before this string; can be given again")
-    generate.add_argument("--label", help="write for this label, with a model that was fitted with labels")
-    generate.add_argument("--seed", type=int, help="the same seed gives the same text")
+    _add_generating(generate)
+    generate.add_argument(
+        "--out", metavar="FILE", help="write the texts to a file of JSON lines, each with its receipt"
+    )
+    generate.add_argument("--resume", action="store_true", help="go on with a file that was cut off")
+    generate.add_argument("--batch-size", type=int, default=32, help="texts side by side, with --out (default: 32)")
     generate.add_argument("--device", default="cpu", help='"cpu" (default), "cuda", …')
 
     fit = command("fit", _fit, "train a new model, or go on with one that has weights")
@@ -158,9 +172,48 @@ def parser() -> Parser:
     fit.add_argument("--checkpoint", help="a directory to keep the state of training in, each epoch and each minute")
     fit.add_argument("--resume", action="store_true", help="go on from the last state in --checkpoint, if there is one")
     fit.add_argument("--extend-vocabulary", action="store_true", help="learn characters new to a model with weights")
+    fit.add_argument("--index", action="store_true", help="keep the text with the model, to tell what it copies")
     fit.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of a new model")
     fit.add_argument("--device", default="cpu", help='"cpu" (default), "cuda", …')
     _add_reading(fit)
+
+    together = command("synthesize", _synthesize, "let several models write a text in turn, word by word")
+    together.add_argument("models", nargs="+", metavar="MODEL", help=MODEL)
+    together.add_argument("--prompt", default="", help="the text to go on from")
+    together.add_argument("-n", type=int, default=1, help="how many texts (default: 1)")
+    _add_generating(together)
+
+    write = command("write", _write, "write a text together with a model, in the terminal")
+    write.add_argument("model", help=MODEL)
+    write.add_argument("--prompt", default="", help="the text to begin with")
+    write.add_argument("--out", metavar="FILE", default="text.txt", help="where Ctrl-S saves it (default: text.txt)")
+    write.add_argument("--temperature", type=float, default=1.0, help="to begin with (default: 1)")
+    write.add_argument("--seed", type=int, help="of what the model draws")
+
+    remake = command("remake", _remake, "make a text of a file again from its receipt")
+    remake.add_argument("file", help="a file that revgen generate --out wrote")
+    remake.add_argument("--line", type=int, default=1, help="which line (default: 1)")
+    remake.add_argument("--model", help="where the model is now, if not where the receipt says")
+    remake.add_argument("--device", default="cpu", help='"cpu" (default), "cuda", …')
+
+    explain = command("explain", _explain, "show how a model expected each token of a text")
+    explain.add_argument("model", help=MODEL)
+    explain.add_argument("text", help="the text")
+    explain.add_argument("--top", type=int, default=5, help="how many alternatives to show (default: 5)")
+    explain.add_argument("--html", metavar="FILE", help="write the coloured text as HTML")
+    explain.add_argument("--attention", metavar="FILE", help="write a picture of the attention weights (.png, .svg, …)")
+    explain.add_argument("--label", help="the label that the text has")
+
+    novelty = command("novelty", _novelty, "tell what of a text is copied from a model's training text")
+    novelty.add_argument("model", help=MODEL)
+    novelty.add_argument("texts", nargs="+", help="files or directories, as for fit")
+    novelty.add_argument(
+        "--training", nargs="+", metavar="FILE", help="the training text, for a model without its index"
+    )
+    novelty.add_argument(
+        "--minimum", type=int, default=20, help="the shortest span that counts (default: 20 characters)"
+    )
+    _add_reading(novelty)
 
     evaluate = command("evaluate", _evaluate, "measure how well a model predicts text")
     evaluate.add_argument("model", help=MODEL)
@@ -206,6 +259,76 @@ def parser() -> Parser:
     return top
 
 
+def _add_generating(command: argparse.ArgumentParser) -> None:
+    """The options of ``generate``, under its names; what is not given is left to it."""
+    command.add_argument("--max-tokens", type=int, help="the longest continuation (default: 300)")
+    command.add_argument("--min-tokens", type=int, help="the shortest continuation")
+    command.add_argument(
+        "--temperature",
+        type=_schedule,
+        metavar="T[,T…]",
+        help="below 1 bolder, above 1 wilder, 0 greedy; several: in turn",
+    )
+    command.add_argument("--top-k", type=int, help="draw among the K likeliest tokens")
+    command.add_argument("--top-p", type=float, help="draw among the likeliest tokens with this probability")
+    command.add_argument("--min-p", type=float, help="draw among tokens this likely, measured by the likeliest")
+    command.add_argument("--typical-p", type=float, help="draw among the most typical tokens with this probability")
+    command.add_argument("--repetition-penalty", type=float, help="above 1: avoid what was said")
+    command.add_argument("--frequency-penalty", type=float, help="above 0: avoid what was said often")
+    command.add_argument(
+        "--bias", dest="logit_bias", action="append", type=_bias, metavar="TOKEN=B", help="more likely, or less"
+    )
+    command.add_argument("--ban", dest="banned", action="append", metavar="TOKEN", help="never draw this token")
+    command.add_argument(
+        "--force", dest="forced", action="append", type=_forced, metavar="PLACE=TOKEN", help="0=a: draw a first"
+    )
+    command.add_argument("--stop", action="append", help="end before this string; can be given again")
+    command.add_argument("--pattern", metavar="REGEX", help="write only what matches")
+    command.add_argument("--choice", dest="choices", action="append", help="write this, or another --choice")
+    command.add_argument(
+        "--max-copy", type=int, metavar="N", help="copy at most N characters in a row from the training text"
+    )
+    command.add_argument(
+        "--check-novelty", action="store_true", default=None, help="tell what is copied from the training text"
+    )
+    command.add_argument("--beams", type=int, metavar="N", help="search for the likeliest text with N candidates")
+    command.add_argument("--length-penalty", type=float, help="above 1: longer texts, with --beams")
+    command.add_argument("--label", help="write for this label, with a model that was fitted with labels")
+    command.add_argument("--seed", type=int, help="the same seed gives the same text")
+
+
+def _generating(options: argparse.Namespace) -> dict[str, Any]:
+    from revgen.generation.settings import GenerationOptions
+
+    given: dict[str, Any] = {name: getattr(options, name, None) for name in GenerationOptions.__annotations__}
+    paired = {name: dict(given[name]) for name in ("logit_bias", "forced") if given[name] is not None}
+    return {name: value for name, value in (given | paired).items() if value is not None}
+
+
+def _schedule(text: str) -> float | list[float]:
+    try:
+        several = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid float value: {text!r}") from None
+    return several if len(several) > 1 else several[0]
+
+
+def _bias(text: str) -> tuple[str, float]:
+    token, _, bias = text.rpartition("=")
+    try:
+        return token, float(bias)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"not TOKEN=NUMBER: {text!r}") from None
+
+
+def _forced(text: str) -> tuple[int, str]:
+    place, _, token = text.partition("=")
+    try:
+        return int(place), token
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"not PLACE=TOKEN: {text!r}") from None
+
+
 def _add_reading(command: argparse.ArgumentParser) -> None:
     command.add_argument("--field", default="text", help="the column or JSON field with the text (default: text)")
     command.add_argument("--documents", choices=["file", "line"], default="file", help="what is one document in .txt")
@@ -239,15 +362,37 @@ def _info(options: argparse.Namespace) -> None:
 
 
 def _generate(options: argparse.Namespace) -> None:
+    from revgen.evaluation.novelty import Checked
     from revgen.zoo import load
 
     model = load(options.model, device=options.device, revision=options.revision)
-    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_tokens", "stop", "seed", "label")
-    settings: dict[str, Any] = {name: getattr(options, name) for name in names}
-    if options.json or options.n != 1:
+    settings: Any = _generating(options)
+    if options.resume and not options.out:
+        raise OptionError("--resume is for --out: it goes on with a file")
+    if options.out:
+        count = model.write_samples(
+            options.out,
+            options.prompt,
+            n=options.n,
+            batch_size=options.batch_size,
+            resume=options.resume,
+            source=options.model,
+            **settings,
+        )
+        print(f"{options.out}: {count} texts", file=sys.stderr)
+        return
+    if options.json or options.n != 1 or options.check_novelty:
         texts = model.generate(options.prompt, n=options.n, **settings)
-        for text in [texts] if isinstance(texts, str) else texts:
-            print(json.dumps({"model": model.name, "prompt": options.prompt, "text": text}) if options.json else text)
+        several = [texts] if isinstance(texts, str) else texts
+        copied = [text.copied for text in several if isinstance(text, Checked)]
+        if options.json:
+            for i, text in enumerate(several):
+                row = {"model": model.name, "prompt": options.prompt, "text": text}
+                print(json.dumps(row | ({"copied": copied[i].to_dict()} if copied else {})))
+            return
+        print(SEPARATOR.join(f"{text}\n" for text in several), end="")
+        for found in copied:
+            print(found, file=sys.stderr)
         return
     pieces = model.stream(options.prompt, **settings)  # checks the options before anything is printed
     print(options.prompt, end="", flush=True)
@@ -281,7 +426,9 @@ def _fit(options: argparse.Namespace) -> None:
     ]
     given = {n: value for n in ["labels", "preset", *numbers] if (value := getattr(options, n)) is not None}
     given |= {
-        name: value for name in ("checkpoint", "resume", "extend_vocabulary") if (value := getattr(options, name))
+        name: value
+        for name in ("checkpoint", "resume", "extend_vocabulary", "index")
+        if (value := getattr(options, name))
     }
     if strange := [name for name in given if name not in inspect.signature(model.fit).parameters]:
         raise OptionError(f"{model.name} is not trained with --{strange[0].replace('_', '-')}")
@@ -305,6 +452,83 @@ def _evaluate(options: argparse.Namespace) -> None:
         _texts(options), labels=options.labels, **_reading(options)
     )
     print(json.dumps(evaluation.to_dict(), indent=2) if options.json else evaluation)
+
+
+def _synthesize(options: argparse.Namespace) -> None:
+    from revgen.generation.together import synthesize
+    from revgen.zoo import load
+
+    settings: Any = _generating(options)
+    texts = synthesize([load(name) for name in options.models], options.prompt, n=options.n, **settings)
+    several = [texts] if isinstance(texts, str) else texts
+    if options.json:
+        for text in several:
+            print(json.dumps({"models": options.models, "prompt": options.prompt, "text": text}))
+    else:
+        print(SEPARATOR.join(f"{text}\n" for text in several), end="")
+
+
+def _write(options: argparse.Namespace) -> None:
+    from revgen.generation.writing import write
+    from revgen.zoo import load
+
+    text = write(
+        load(options.model), Path(options.out), options.prompt, temperature=options.temperature, seed=options.seed
+    )
+    print(json.dumps({"model": options.model, "text": text}) if options.json else text)
+
+
+def _remake(options: argparse.Namespace) -> None:
+    from revgen.generation.samples import receipt_of
+    from revgen.zoo import load
+
+    receipt = receipt_of(Path(options.file), options.line)
+    text = load(options.model or receipt["model"], device=options.device).remake(receipt)
+    print(json.dumps({"text": text, "receipt": receipt}) if options.json else text)
+
+
+def _explain(options: argparse.Namespace) -> None:
+    from revgen.files import write_atomically
+    from revgen.zoo import load
+
+    model = load(options.model)
+    explanation = model.explain(options.text, top=options.top, label=options.label)
+    if options.attention:
+        model.attention(options.text, label=options.label).save(options.attention)
+    if options.html:
+        page = f'<!doctype html><meta charset="utf-8"><title>{model.name}</title>{explanation.to_html()}\n'
+        try:
+            write_atomically(Path(options.html), page.encode("utf-8", "replace"))
+        except OSError as error:
+            raise OptionError(f"--html {options.html}: {error.strerror or error}") from None
+    if options.json:
+        print(json.dumps(explanation.to_dicts(), indent=2))
+        return
+    if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
+        print(explanation.to_terminal(), end="\n\n")
+    print(explanation)
+
+
+def _novelty(options: argparse.Namespace) -> None:
+    from revgen.corpus import read
+    from revgen.tables import to_text
+    from revgen.zoo import load
+
+    model = load(options.model)
+    if options.training:
+        model.remember([Path(name) for name in options.training], **_reading(options))
+    rows = []
+    for i, text in enumerate(read(_texts(options), **_reading(options)), 1):
+        copied = model.novelty(text, options.minimum)
+        longest = max(copied.spans, key=lambda span: span.end - span.start, default=None)
+        shown = "" if longest is None else " ".join(text[longest.start : longest.end].split())
+        rows.append(
+            {"text": i, "characters": len(text)} | copied.to_dict() | {"spans": len(copied.spans), "the longest": shown}
+        )
+        if options.json:
+            print(json.dumps({"text": i, "characters": len(text)} | copied.to_dict()))
+    if not options.json:
+        print(to_text(rows, ("text", "characters", "share", "spans", "longest", "the longest")))
 
 
 def _compare(options: argparse.Namespace) -> None:

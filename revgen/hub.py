@@ -119,7 +119,7 @@ def push(
     The repository is made where there is none (``"name"`` alone is one of yours), and so is the branch ``revision``;
     ``private`` counts for a new one. A card is written with ``overwrite_card=True``, or where the repository has
     none: that of the directory where it was changed by hand, else one made anew, with samples and the history of
-    training as a picture. Raises HubError.
+    training as a picture. Training text that the model remembers stays here. Raises HubError.
     """
     api = _api(token)
     with tempfile.TemporaryDirectory() as temporary:
@@ -209,7 +209,7 @@ def _sha256(path: Path) -> str:
 
 
 def _needed(directory: Path) -> list[str]:
-    """The files that a model is made from."""
+    """The files that a model is made from; training text that it remembers is not passed on."""
     content = read_config(directory)
     return [CONFIG, content["tokenizer"]["file"], content["weights"]["file"]]
 

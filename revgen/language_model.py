@@ -9,13 +9,14 @@ import os
 import re
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from revgen import schema
 from revgen.errors import (
     CheckpointError,
     NotFittedError,
@@ -24,19 +25,23 @@ from revgen.errors import (
     VocabularyError,
 )
 from revgen.files import write_atomically
+from revgen.options import at_least, check
 from revgen.registry import package_of, tokenizers
-from revgen.schema import check, check_options, listed, read, shortened
+from revgen.schema import check_options, listed, shortened
 from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
     from revgen.corpus import Corpus
+    from revgen.evaluation.attention import Attention
+    from revgen.evaluation.explanation import Explanation
     from revgen.evaluation.likelihood import Evaluation, Score
-    from revgen.generation.sampler import SamplingOptions
+    from revgen.evaluation.novelty import Copied, Index
+    from revgen.generation.settings import GenerationOptions
     from revgen.training.history import History
     from revgen.training.rates import LearningRates
 
 FORMAT_VERSION = 1
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+CONFIG, WEIGHTS, INDEX, CARD = "config.json", "model.safetensors", "index.safetensors", "README.md"
 PENDING = ".new"
 
 Weights = dict[str, NDArray[Any]]
@@ -73,6 +78,8 @@ class LanguageModel(ABC):
         self.device = "cpu"
         self._tokenizer = tokenizer
         self._weights: Weights | None = None
+        self._index: Index | None = None
+        self._index_file: tuple[Path, object] | None = None  # where it lies until it is asked for, and its hash
         self._warned = False
 
     # What a subclass gives ------------------------------------------------------------------
@@ -180,6 +187,15 @@ class LanguageModel(ABC):
         return self._weights is not None
 
     @property
+    def fingerprint(self) -> str:
+        """The SHA-256 of architecture, configuration, tokenizer and weights: equal for models that write the same."""
+        given = [self.architecture, self.level, dataclasses.asdict(self.config), self.tokenizer.fingerprint]
+        found = hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode())
+        for name, array in sorted(self.weights.items()):
+            found.update(name.encode() + np.ascontiguousarray(array).tobytes())
+        return found.hexdigest()
+
+    @property
     def num_parameters(self) -> int:
         """The number of values in the weights."""
         return sum(array.size for array in self.weights.values())
@@ -215,81 +231,107 @@ class LanguageModel(ABC):
             raise OptionError(f"{self.name} computes on the CPU only, not on {device!r}")
         return self
 
+    def compile(self) -> Self:
+        """Write single texts by machine code from now on, where the model is a plain stack of ``elman``, ``rnn``,
+        ``gru`` or ``lstm`` cells on the CPU: the numbers are the same to float32. It takes a second or two, which pays
+        for long texts. Raises MissingExtraError without Numba, OptionError for other models."""
+        raise OptionError(f"{self.name} has no compiled step")
+
     # Text -----------------------------------------------------------------------------------
 
     @overload
-    def generate(
-        self,
-        prompt: str = "",
-        *,
-        n: Literal[1] = 1,
-        max_tokens: int = 300,
-        stop: str | Sequence[str] | None = None,
-        seed: int | None = None,
-        label: str | None = None,
-        **sampling: Unpack[SamplingOptions],
-    ) -> str: ...
+    def generate(self, prompt: str = "", *, n: Literal[1] = 1, **options: Unpack[GenerationOptions]) -> str: ...
+
+    @overload
+    def generate(self, prompt: str = "", *, n: int = ..., **options: Unpack[GenerationOptions]) -> list[str]: ...
 
     @overload
     def generate(
-        self,
-        prompt: str = "",
-        *,
-        n: int = ...,
-        max_tokens: int = 300,
-        stop: str | Sequence[str] | None = None,
-        seed: int | None = None,
-        label: str | None = None,
-        **sampling: Unpack[SamplingOptions],
+        self, prompt: list[str] | tuple[str, ...], *, n: Literal[1] = 1, **options: Unpack[GenerationOptions]
     ) -> list[str]: ...
 
+    @overload
     def generate(
-        self,
-        prompt: str = "",
-        *,
-        n: int = 1,
-        max_tokens: int = 300,
-        stop: str | Sequence[str] | None = None,
-        seed: int | None = None,
-        label: str | None = None,
-        **sampling: Unpack[SamplingOptions],
-    ) -> str | list[str]:
-        """The prompt and its continuation; for ``n`` > 1 a list of ``n`` of them.
+        self, prompt: list[str] | tuple[str, ...], *, n: int = ..., **options: Unpack[GenerationOptions]
+    ) -> list[list[str]]: ...
 
-        The text ends where the model ends the document, before the first of the ``stop`` strings, or
-        after ``max_tokens`` tokens. The same ``seed`` gives the same text. ``label`` is one of ``labels``, for models
-        that were fitted with them. ``temperature``, ``top_k``,
-        ``top_p``, ``min_p`` and ``repetition_penalty`` are described at ``revgen.Sampling``.
-        Raises OptionError for a value outside its range, before anything is drawn.
+    def generate(
+        self, prompt: str | list[str] | tuple[str, ...] = "", *, n: int = 1, **options: Unpack[GenerationOptions]
+    ) -> str | list[str] | list[list[str]]:
+        """The prompt and its continuation; for ``n`` > 1 a list of ``n`` of them. With ``beams``, the likeliest comes
+        first, and they may be fewer, as they are all different.
+
+        For a list of prompts, of any lengths, a list of what each one alone would give, all written side by side.
+        The text ends where the model ends the document, before the first of the ``stop`` strings, or after
+        ``max_tokens`` tokens (300). The same ``seed`` gives the same text. ``label`` is one of ``labels``, for models
+        that were fitted with them. ``temperature``, ``top_k``, ``top_p``, ``min_p``, ``typical_p``,
+        ``repetition_penalty``, ``frequency_penalty``, ``logit_bias`` and ``banned`` are described at
+        ``revgen.Sampling``, all others at ``revgen.Settings``. Raises OptionError for a name that there is not, a value
+        outside its range, and options that do not combine, before anything is drawn.
         """
         from revgen.generation.decoding import decode
-        from revgen.generation.sampler import Sampling
+        from revgen.generation.settings import Settings
 
-        pieces = decode(
-            self, prompt, Sampling(**sampling), n=n, max_tokens=max_tokens, stop=stop, seed=seed, label=label
-        )
-        texts = [[prompt] for _ in range(n)]
+        prompts = list(prompt) if isinstance(prompt, list | tuple) else [prompt]
+        settings = Settings.of(options)
+        pieces = decode(self, prompts, settings, n)
+        rows = range(len(prompts) * n if settings.beams is None else 0)
+        texts = {row: [prompts[row // n]] for row in rows}
         for row, piece in pieces:
-            texts[row].append(piece)
-        joined = ["".join(parts) for parts in texts]
-        return joined[0] if n == 1 else joined
+            texts.setdefault(row, [prompts[row // n]]).append(piece)
+        each = [["".join(texts[i * n + j]) for j in range(n) if i * n + j in texts] for i in range(len(prompts))]
+        if settings.check_novelty:
+            each = [list(map(self._checked, some)) for some in each]
+        given = [some[0] for some in each] if n == 1 else each
+        return given if isinstance(prompt, list | tuple) else given[0]
 
-    def stream(
+    def stream(self, prompt: str = "", **options: Unpack[GenerationOptions]) -> Iterator[str]:
+        """What ``generate`` puts behind the prompt, piece by piece as it is drawn; with ``beams`` at once, as the
+        likeliest text is known at the end of the search only."""
+        from revgen.generation.decoding import decode
+        from revgen.generation.settings import Settings
+
+        settings = Settings.of(options)
+        check("check_novelty", settings.check_novelty, not settings.check_novelty, "False: a stream is no whole text")
+        pieces = decode(self, [prompt], settings)
+        return (piece for _, piece in pieces if piece)
+
+    def write_samples(
         self,
+        path: str | Path,
         prompt: str = "",
         *,
-        max_tokens: int = 300,
-        stop: str | Sequence[str] | None = None,
-        seed: int | None = None,
-        label: str | None = None,
-        **sampling: Unpack[SamplingOptions],
-    ) -> Iterator[str]:
-        """What ``generate`` puts behind the prompt, piece by piece as it is drawn."""
-        from revgen.generation.decoding import decode
-        from revgen.generation.sampler import Sampling
+        n: int,
+        batch_size: int = 32,
+        resume: bool = False,
+        progress: bool = True,
+        source: str | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> int:
+        """Write ``n`` texts to a file of JSON lines as they are made, and return how many it holds.
 
-        pieces = decode(self, prompt, Sampling(**sampling), max_tokens=max_tokens, stop=stop, seed=seed, label=label)
-        return (piece for _, piece in pieces)
+        Each line has the ``text`` and its ``receipt``, from which ``remake`` makes it again: model (``source``, or the
+        name) and its fingerprint, prompt, seed, batch and options. ``resume`` goes on with a file that was cut off.
+        """
+        from revgen.generation.samples import write_samples
+
+        return write_samples(
+            self,
+            Path(path),
+            prompt,
+            n,
+            options,
+            batch_size=batch_size,
+            resume=resume,
+            progress=progress,
+            source=source,
+        )
+
+    def remake(self, receipt: Mapping[str, Any]) -> str:
+        """The text of a receipt that ``write_samples`` wrote. Raises OptionError for one of another model."""
+        from revgen.generation.samples import remake
+
+        return remake(self, receipt)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -344,6 +386,102 @@ class LanguageModel(ABC):
         corpus = read(texts, field=field, documents=documents, errors=errors, labels=labels)
         return evaluate(self, corpus, () if labels is None else self.labels)
 
+    # What it sees ---------------------------------------------------------------------------
+
+    def explain(self, text: str, *, top: int = 5, label: str | None = None) -> Explanation:
+        """How the model expected each token of a text, and its end: log-probability, entropy, rank, and the ``top``
+        likeliest tokens there; as a table, a data frame, a coloured line for a terminal, or HTML."""
+        from revgen.evaluation.explanation import explain
+
+        return explain(self, text, top, label)
+
+    def attention(self, text: str, *, label: str | None = None) -> Attention:
+        """The attention weights on a text, and a picture of them. Raises OptionError for models without attention."""
+        from revgen.evaluation.attention import Attention
+
+        check("text", text, isinstance(text, str), "a string")
+        ids = np.array([self.tokenizer.start, *self.tokenizer.encode(text)])
+        weights = self.attention_weights(ids + self.label_shift(label))
+        return Attention(tuple(self.tokenizer.vocabulary[i] for i in ids), weights)
+
+    def attention_weights(self, ids: NDArray[Any]) -> NDArray[np.floating[Any]]:
+        """How much each token takes from each of those before it: ids (time,), from the start of a document, ->
+        (layers, heads, time, time)."""
+        raise OptionError(f"{self.name} has no attention to show")
+
+    # Vectors --------------------------------------------------------------------------------
+
+    def features(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
+        """Like ``forward``, but what the logits are computed from: (time, batch, features). Raises OptionError for
+        models that have no such vectors."""
+        raise OptionError(f"{self.name} has no vectors of texts, as it is no network")
+
+    def embed(self, texts: list[str] | tuple[str, ...], *, pool: str = "mean") -> NDArray[np.float32]:
+        """A vector of each text, (texts, features): the mean of what the network makes of its tokens, or with
+        ``pool="last"`` what it has made of the text behind the last one. Raises OptionError for a model without."""
+        from revgen.evaluation.vectors import embed
+
+        return embed(self, texts, pool)
+
+    def similarity(self, text: str, texts: list[str] | tuple[str, ...], *, pool: str = "mean") -> NDArray[np.float32]:
+        """The cosine of the angle between the vectors of a text and of each of some others, (texts,): 1 for a text that
+        is the same to the model. ``pool`` as for ``embed``."""
+        from revgen.evaluation.vectors import similarity
+
+        return similarity(self, text, texts, pool)
+
+    # Novelty --------------------------------------------------------------------------------
+
+    @property
+    def has_index(self) -> bool:
+        """Whether there is an index of the training text."""
+        return self._index is not None or self._index_file is not None
+
+    @property
+    def index(self) -> Index:
+        """The training text, ready to look strings up in it. Raises NotFittedError where it was not kept."""
+        from revgen.evaluation.novelty import Index
+
+        if self._index is None:
+            if self._index_file is None:
+                raise NotFittedError(
+                    f"{self.name} has no index of its training text: fit it with index=True, or call "
+                    "remember(texts) with the texts that it was fitted on"
+                )
+            path, sha256 = self._index_file
+            try:
+                self._index = Index.from_bytes(_read(path, sha256))
+            except ValueError as error:
+                raise CheckpointError(f"{path} is damaged: {error}") from None
+        return self._index
+
+    def remember(self, texts: Any, *, field: str = "text", documents: str = "file", errors: str = "raise") -> None:
+        """Keep texts with the model, beside those that it remembers, to tell what is copied from them.
+
+        ``texts`` is what ``revgen.read`` takes, and so are the other parameters. ``fit(…, index=True)`` does it with
+        the texts that it learns from. The texts are saved with the model.
+        """
+        from revgen.corpus import read
+        from revgen.evaluation.novelty import Index
+
+        before = self.index.documents() if self.has_index else []
+        self._index = Index([*before, *read(texts, field=field, documents=documents, errors=errors)])
+
+    def _checked(self, text: str) -> str:
+        from revgen.evaluation.novelty import Checked
+
+        checked = Checked(text)
+        checked.copied = self.novelty(text)
+        return checked
+
+    def novelty(self, text: str, minimum: int = 20) -> Copied:
+        """Which spans of a text, of at least ``minimum`` characters, stand in the training text as they are."""
+        from revgen.evaluation.novelty import copied
+
+        check("text", text, isinstance(text, str), "a string")
+        at_least("minimum", minimum, 1)
+        return copied(text, self.index, minimum)
+
     # The model directory --------------------------------------------------------------------
 
     def save(self, directory: str | Path, *, dtype: Literal["float32", "float16"] = "float32") -> Path:
@@ -380,15 +518,22 @@ class LanguageModel(ABC):
             "weights": _entry(WEIGHTS, weights) | {"parameters": self.num_parameters, "dtype": dtype},
             "metadata": self.metadata,
         }
+        index = self.index.to_bytes() if self.has_index else None
+        if index is not None:
+            config["index"] = _entry(INDEX, index)
         marks = json.dumps(config, indent=2, default=np.generic.item).encode()  # NumPy's numbers as plain ones
         try:
             directory.mkdir(parents=True, exist_ok=True)
             _settle(directory)
             write_atomically(directory / f"{WEIGHTS}{PENDING}", weights)
             write_atomically(directory / f"{self.tokenizer.file}{PENDING}", tokenizer)
+            if index is not None:
+                write_atomically(directory / f"{INDEX}{PENDING}", index)
             # From the moment that this file stands, the new model is the one that counts.
             write_atomically(directory / f"{CONFIG}{PENDING}", marks)
             _settle(directory)
+            if index is None:
+                (directory / INDEX).unlink(missing_ok=True)  # of the model that was there before
             if not (directory / CARD).exists():
                 write_atomically(directory / CARD, card(self).encode())
         except OSError as error:
@@ -470,6 +615,9 @@ class LanguageModel(ABC):
         if problem := model.misfit(arrays):
             raise CheckpointError(f"{path}: {problem}")
         model.weights = {name: a.astype(np.float32) if a.dtype.kind == "f" else a for name, a in arrays.items()}
+        index = content.get("index")
+        if index is not None and (directory / index["file"]).exists():  # the text may have been kept back
+            model._index_file = directory / index["file"], index["sha256"]
         return model
 
 
@@ -482,7 +630,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     path = directory / CONFIG
     if not path.is_file():
         raise CheckpointError(f"{directory} is no model directory: it has no {CONFIG}")
-    content = read(path)
+    content = schema.read(path)
     if "format_version" not in content:
         raise CheckpointError(f"{path} is damaged, or not of a revgen model: it has no format_version")
     if (version := content["format_version"]) != FORMAT_VERSION:
@@ -490,7 +638,7 @@ def read_config(directory: Path) -> dict[str, Any]:
             f"{path} has the format version {shortened(version)}; this revgen {_version()} reads {FORMAT_VERSION}: "
             "upgrade revgen to read a newer one"
         )
-    check(content, path)
+    schema.check(content, path)
     return content
 
 
@@ -507,10 +655,11 @@ def _settle(directory: Path) -> None:
     pending = directory / f"{CONFIG}{PENDING}"
     if not pending.exists():
         return
-    content = read(pending)
-    check(content, pending)
+    content = schema.read(pending)
+    schema.check(content, pending)
     try:
-        for name in (content["weights"]["file"], content["tokenizer"]["file"], CONFIG):
+        entries = [content["weights"], content["tokenizer"], *([content["index"]] if "index" in content else [])]
+        for name in (*(entry["file"] for entry in entries), CONFIG):
             file = directory / name
             if (waiting := Path(f"{file}{PENDING}")).exists():
                 waiting.replace(file)

@@ -74,8 +74,8 @@ def log_softmax(x: Array) -> Array:
 def softmax(x: Array) -> Array:
     """exp(x) over its sum along the last axis."""
     if isinstance(x, np.ndarray):
-        y = np.exp(x - x.max(-1, keepdims=True))
-        y /= y.sum(-1, keepdims=True)
+        y = np.exp(x - np.maximum.reduce(x, -1, keepdims=True))  # the method ``max`` is a detour through Python
+        y /= np.add.reduce(y, -1, keepdims=True)
         return y
     return x.softmax(-1)
 
@@ -185,9 +185,7 @@ def attention(query: Array, key: Array, value: Array, mask: Array) -> Array:
     (batch, heads, time, keys). (Vaswani et al. 2017, equation 1.)
     """
     if isinstance(query, np.ndarray):
-        scores = query * query.shape[-1] ** -0.5 @ key.swapaxes(-1, -2)
-        np.copyto(scores, -np.inf, where=~mask)
-        return softmax(scores) @ value
+        return attention_weights(query, key, mask) @ value
     torch = _torch()
     if not (query.device.type == "cpu" and torch.is_autocast_enabled("cpu")):
         return torch.nn.functional.scaled_dot_product_attention(query, key, value, mask)
@@ -195,6 +193,12 @@ def attention(query: Array, key: Array, value: Array, mask: Array) -> Array:
     scores = query * query.shape[-1] ** -0.5 @ key.swapaxes(-1, -2)
     scores += torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, -torch.inf)
     return softmax(scores) @ value
+
+
+def attention_weights(query: Array, key: Array, mask: Array) -> Array:
+    """How much each query takes from each key, (batch, heads, time, keys): the softmax within ``attention``."""
+    scores = query * query.shape[-1] ** -0.5 @ key.swapaxes(-1, -2)
+    return softmax(where(mask, scores, -np.inf))
 
 
 def rotation(positions: Array, size: int) -> tuple[Array, Array]:

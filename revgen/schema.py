@@ -30,6 +30,9 @@ WANTED = {
 }
 """The texts that every config.json holds: by their places, the pattern and what it is in words."""
 
+INDEX = {place.replace("weights", "index"): wanted for place, wanted in WANTED.items() if "weights" in place}
+"""Those of a model that remembers its training text."""
+
 
 def read(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises CheckpointError that names it."""
@@ -46,7 +49,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def check(content: Mapping[str, Any], path: Path) -> None:
     """Raise CheckpointError unless the content of a config.json has all that a model is made from."""
-    for place, (pattern, words) in WANTED.items():
+    for place, (pattern, words) in (WANTED | (INDEX if "index" in content else {})).items():
         value: Any = content
         for key in place.split("."):
             value = value.get(key) if isinstance(value, dict) else None

@@ -89,6 +89,8 @@ def check_tokenizer(tokenizer: Tokenizer, text: str) -> None:
     assert ids.ndim == 1 and ids.dtype == tokenizer.dtype, f"encode gives {ids.dtype} of shape {ids.shape}"
     assert (ids > tokenizer.unknown).all() and (ids < len(tokenizer)).all(), f"{text!r} spells a special token"
     assert tokenizer.decode(ids) == text, f"{text!r} comes back as {tokenizer.decode(ids)!r}"
+    spelled = b"".join(tokenizer.spelling[i] for i in ids)
+    assert spelled == text.encode("utf-8", "surrogatepass"), f"{text!r} is spelled as {spelled!r}"
     decode = tokenizer.decoder()
     streamed = "".join(decode(int(i)) for i in ids) + decode(tokenizer.end)
     assert streamed == text, f"{text!r} is streamed as {streamed!r}"

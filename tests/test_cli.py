@@ -15,7 +15,8 @@ import revgen
 from revgen.cli import main
 from revgen.language_model import LanguageModel
 
-COMMANDS = ("list", "info", "generate", "fit", "evaluate", "push", "export", "pull", "cache")
+WRITING = ("generate", "novelty", "explain", "remake", "synthesize", "write")
+COMMANDS = ("list", "info", "fit", "evaluate", *WRITING, "push", "export", "pull", "cache")
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(revgen.__file__).parents[1]), "PYTHONIOENCODING": "utf-8"}
 
 
@@ -73,7 +74,7 @@ def test_the_help_names_every_command_with_examples(capsys: pytest.CaptureFixtur
 
     text = capsys.readouterr().out
     assert end.value.code == 0
-    assert all(f"    {command} " in text for command in COMMANDS)
+    assert set(COMMANDS) < set(text.split())
     assert 'revgen generate lstm-char --prompt "the "' in text
 
 
@@ -174,12 +175,82 @@ def test_generate_takes_every_option_of_the_sampler(
     )
 
 
+def test_generate_takes_every_option_of_what_a_text_is(
+    directory: str, small_model: LanguageModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def printed(arguments: str) -> str:
+        return output(capsys, "generate", directory, "--prompt", "the ", *arguments.split()).removesuffix("\n")
+
+    options: dict[str, Any] = {"seed": 4, "max_tokens": 30}
+    plain = "--seed 4 --max-tokens 30 "
+    assert printed(plain + "--temperature 0.2,2,0") == small_model.generate("the ", temperature=[0.2, 2, 0], **options)
+    assert printed(plain + "--typical-p 0.5 --frequency-penalty 0.3") == small_model.generate(
+        "the ", typical_p=0.5, frequency_penalty=0.3, **options
+    )
+    assert printed(plain + "--ban e --ban a --bias s=2 --bias .=-1 --min-tokens 9") == small_model.generate(
+        "the ", banned=["e", "a"], logit_bias={"s": 2, ".": -1}, min_tokens=9, **options
+    )
+    assert printed(plain + "--force 0=b --force 2=x") == small_model.generate(
+        "the ", forced={0: "b", 2: "x"}, **options
+    )
+    assert printed(plain + "--pattern [a-f]{9}") == small_model.generate("the ", pattern="[a-f]{9}", **options)
+    assert printed("--choice song --choice band --seed 1") in ("the song", "the band")
+    assert printed("--beams 3 --length-penalty 0.5 --max-tokens 9") == small_model.generate(
+        "the ", beams=3, length_penalty=0.5, max_tokens=9
+    )
+
+
+def test_generate_tells_what_is_copied(reviews: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = revgen.create("kneser-ney-char", order=12)
+    model.fit(reviews[:30], index=True, progress=False)
+    directory = str(model.save(tmp_path / "model"))
+    arguments = ("--prompt", "the ", "--seed", "1", "--max-tokens", "80")
+
+    assert main(["generate", directory, *arguments, "--check-novelty"]) == 0
+    captured = capsys.readouterr()
+    row = json.loads(output(capsys, "generate", directory, *arguments, "--check-novelty", "--json"))
+    short = json.loads(output(capsys, "generate", directory, *arguments, "--check-novelty", "--max-copy=6", "--json"))
+
+    assert captured.out == model.generate("the ", seed=1, max_tokens=80) + "\n"
+    assert captured.err == f"{model.novelty(captured.out[:-1])}\n"
+    assert row["copied"] == model.novelty(row["text"]).to_dict()
+    assert short["copied"]["longest"] <= 6 < row["copied"]["longest"]
+
+
+def test_novelty_prints_what_of_each_text_is_copied(
+    directory: str, reviews: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training, sample = tmp_path / "training.txt", tmp_path / "sample.jsonl"
+    training.write_text("\n\n".join(reviews[:5]), "utf-8")
+    texts = ["Nothing.", f"Here it says: {reviews[3][:50]}#"]
+    sample.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), "utf-8")
+    arguments = ("novelty", directory, str(sample), "--training", str(training))
+
+    rows = [json.loads(line) for line in output(capsys, *arguments, "--json").splitlines()]
+    table = output(capsys, *arguments).splitlines()
+
+    assert [row["text"] for row in rows] == [1, 2]
+    assert rows[0]["spans"] == [] and rows[0]["longest"] < 8
+    assert rows[1]["longest"] in (50, 51) and rows[1]["spans"][-1][1] == 64
+    assert len(table) == 4 and " ".join(reviews[3][:50].split()) in table[3]
+    assert "has no index of its training text" in error(capsys, "novelty", directory, str(sample))
+
+
+def test_fit_keeps_the_text_on_request(tmp_path: Path, reviews: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    text, out = tmp_path / "text.txt", str(tmp_path / "model")
+    text.write_text("\n".join(reviews[:10]), "utf-8")
+
+    output(capsys, "fit", "kneser-ney-char", str(text), "--index", "--out", out)
+
+    assert revgen.load(out).novelty(reviews[3]).share == 1
+
+
 def test_generate_writes_several_texts(
     directory: str, small_model: LanguageModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
     printed = output(capsys, "generate", directory, "-n", "3", "--seed", "3", "--max-tokens", "20")
 
-    assert printed == "".join(f"{text}\n" for text in small_model.generate(n=3, seed=3, max_tokens=20))
+    assert printed == "---\n".join(f"{text}\n" for text in small_model.generate(n=3, seed=3, max_tokens=20))
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -348,6 +419,13 @@ def test_bad_lines_are_an_error_or_passed_over(directory: str, texts: str, capsy
         ("generate MODEL --temperature hot", "--temperature: invalid float value: 'hot'"),
         ("generate MODEL --temperature -1", "temperature must be 0 or more, not -1"),
         ("generate MODEL --temperature nan", "temperature must be"),
+        ("generate MODEL --temperature 1,hot", "--temperature: invalid float value: '1,hot'"),
+        ("generate MODEL --bias e", "--bias: not TOKEN=NUMBER: 'e'"),
+        ("generate MODEL --force e=1", "--force: not PLACE=TOKEN: 'e=1'"),
+        ("generate MODEL --pattern (", "pattern must be a regular expression"),
+        ("generate MODEL --choice a --pattern b", "choices does not combine with pattern"),
+        ("generate MODEL --max-copy 9", "has no index of its training text"),
+        ("generate MODEL --resume", "--resume is for --out"),
         ("generate MODEL --top-k 0", "top_k must be"),
         ("generate MODEL --top-p 1.5", "top_p must be"),
         ("generate MODEL --min-p 2", "min_p must be"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,62 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from toys import LETTERS, Floats, Silent, Table, alphabet, chars, table
 
 import revgen
 from revgen import LanguageModel, OptionError, Sampling, Tokenizer
 from revgen.generation.sampler import draw
 from revgen.registry import tokenizers
 
-Floats = NDArray[np.floating[Any]]
-
 BATCH, VOCAB = 40, 60
-
-
-class Table(LanguageModel):
-    """A model whose next token depends on the last one alone, by a table of logits (vocab, vocab)."""
-
-    table: Floats
-
-    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"table": self.table.shape}
-
-    def initial_state(self, batch: int) -> Any:
-        return np.zeros((batch, 1), np.float32)
-
-    def forward(self, tokens: NDArray[Any], state: Any) -> tuple[Floats, Any]:
-        return self.table[tokens], state
-
-    def fit(self, texts: Any, valid: Any = None, *, labels: Any = None, **options: Any) -> Any:
-        raise NotImplementedError
-
-
-class Silent(Table):
-    """A model that must not be asked for anything."""
-
-    def forward(self, tokens: NDArray[Any], state: Any) -> tuple[Floats, Any]:
-        raise AssertionError("a token was drawn")
-
-
-def table(tokenizer: Tokenizer, logits: Floats | float = 0.0, kind: type[Table] = Table) -> Table:
-    model = kind("table", tokenizer.level, None, tokenizer)
-    model.table = np.zeros((len(tokenizer), len(tokenizer)), np.float32) + np.asarray(logits, np.float32)
-    model.weights = {"table": model.table}
-    return model
-
-
-def chars(text: str) -> Tokenizer:
-    tokenizer: Tokenizer = tokenizers.get("char").train([text], min_count=1)
-    return tokenizer
-
-
-def alphabet() -> Table:
-    """Greedy, it writes a to z again and again."""
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    model = table(chars(letters))
-    ids = model.tokenizer.encode(letters)
-    model.table[ids, np.roll(ids, -1)] = 10
-    model.table[model.tokenizer.start, ids[0]] = 10
-    return model
 
 
 @pytest.fixture
@@ -157,6 +110,48 @@ def test_min_p_keeps_what_is_likely_next_to_the_likeliest(logits: Floats, share:
         np.testing.assert_allclose(kept[inside], row[inside] / row[inside].sum(), rtol=1e-4)
 
 
+@pytest.mark.parametrize("share", [1e-9, 0.2, 0.5, 0.9, 0.999])
+def test_typical_p_keeps_the_smallest_set_of_tokens_of_expected_surprise(logits: Floats, share: float) -> None:
+    p = Sampling(typical_p=share).probabilities(logits)
+
+    for row, kept in zip(softmax(logits), p, strict=True):
+        strangeness = np.abs(-np.log(row) + (row * np.log(row)).sum())
+        inside = np.flatnonzero(kept)
+        assert row[inside].sum() >= share - 1e-6
+        assert row[inside].sum() - row[inside[strangeness[inside].argmax()]] < share + 1e-6
+        assert strangeness[inside].max() < np.delete(strangeness, inside).min(initial=np.inf) + 1e-4
+        np.testing.assert_allclose(kept[inside], row[inside] / row[inside].sum(), rtol=1e-4)
+
+
+def test_typical_p_may_leave_the_likeliest_token_out() -> None:
+    p = np.array([[0.4, 0.12, 0.12, 0.12, 0.12, 0.12]])
+
+    kept = Sampling(typical_p=0.5).probabilities(np.log(p))
+
+    assert kept[0, 0] == 0
+    np.testing.assert_allclose(kept.sum(), 1)
+
+
+@pytest.mark.parametrize("penalty", [-1.0, 0.5, 2.0])
+def test_the_frequency_penalty_is_taken_off_once_for_each_time(logits: Floats, penalty: float) -> None:
+    counts = np.random.default_rng(1).integers(0, 4, (BATCH, VOCAB))
+
+    p = Sampling(frequency_penalty=penalty).probabilities(logits, counts)
+
+    np.testing.assert_allclose(p, softmax(logits - penalty * counts), rtol=1e-3, atol=1e-9)
+
+
+def test_a_schedule_gives_each_row_the_temperature_of_its_place(logits: Floats) -> None:
+    schedule = [0.5, 0, 2.0]
+    places = np.arange(BATCH)
+
+    p = Sampling(temperature=schedule, top_k=9).probabilities(logits, positions=places)
+
+    for place, row, given in zip(places.tolist(), logits, p, strict=True):
+        alone = Sampling(temperature=schedule[place % 3], top_k=9).probabilities(row[None])[0]
+        np.testing.assert_allclose(given, alone, rtol=1e-4, atol=1e-9)
+
+
 @pytest.mark.parametrize("penalty", [0.5, 1.0, 1.3, 5.0])
 @pytest.mark.parametrize("temperature", [0, 0.7])
 def test_the_repetition_penalty_makes_tokens_of_the_text_less_likely(
@@ -174,12 +169,13 @@ def test_the_repetition_penalty_makes_tokens_of_the_text_less_likely(
 
 def test_options_combine_in_the_order_that_is_written(logits: Floats) -> None:
     seen = np.random.default_rng(1).random((BATCH, VOCAB)) < 0.3
-    options = Sampling(temperature=0.8, top_k=25, top_p=0.9, min_p=0.02, repetition_penalty=1.2)
+    counts = seen * 3
+    options = Sampling(0.8, 25, 0.9, 0.02, repetition_penalty=1.2, typical_p=0.8, frequency_penalty=0.1)
 
-    p = options.probabilities(logits, seen)
+    p = options.probabilities(logits, counts)
 
     for row, seen_row, given in zip(logits.astype(np.float64), seen, p, strict=True):
-        row[seen_row] = np.where(row > 0, row / 1.2, row * 1.2)[seen_row]
+        row[seen_row] = np.where(row > 0, row / 1.2, row * 1.2)[seen_row] - 3 * 0.1
         expected = softmax(row / 0.8)
         expected[np.argsort(-expected)[25:]] = 0
         expected /= expected.sum()
@@ -187,13 +183,18 @@ def test_options_combine_in_the_order_that_is_written(logits: Floats) -> None:
         before = np.cumsum(expected[order]) - expected[order]
         expected[order[before >= 0.9]] = 0
         expected[expected < 0.02 * expected.max()] = 0
+        expected /= expected.sum()
+        surprise = -np.log(np.where(expected > 0, expected, 1e-300))
+        order = np.argsort(np.abs(surprise - (expected * surprise).sum()))
+        before = np.cumsum(expected[order]) - expected[order]
+        expected[order[before >= 0.8]] = 0
         np.testing.assert_allclose(given, expected / expected.sum(), rtol=1e-3, atol=1e-9)
 
 
 def test_the_logits_stay_as_they_are(logits: Floats) -> None:
     before = logits.copy()
 
-    for options in (Sampling(), Sampling(0.5, 5, 0.5, 0.1, 2.0), Sampling(0), Sampling(top_p=0.5)):
+    for options in (Sampling(), Sampling(0.5, 5, 0.5, 0.1, 2.0, 0.5, 1.0), Sampling(0), Sampling(top_p=0.5)):
         options.probabilities(logits, np.ones((BATCH, VOCAB), bool))
 
     assert (logits == before).all()
@@ -343,6 +344,189 @@ def test_the_repetition_penalty_counts_the_prompt_and_what_was_drawn() -> None:
     assert model.generate("a", n=2, temperature=0, max_tokens=3, repetition_penalty=100) == ["abcd", "abcd"]
 
 
+FILTERS: list[dict[str, Any]] = [
+    {},
+    {"temperature": 1.6},
+    {"temperature": [0.6]},
+    {"top_k": 4},
+    {"top_p": 0.7},
+    {"min_p": 0.3},
+    {"typical_p": 0.7},
+    {"logit_bias": {"a": 2, "b": -1}},
+    {"banned": ["c"]},
+    {"repetition_penalty": 3.0},
+    {"frequency_penalty": 0.7},
+    {"temperature": 1.3, "top_k": 8, "top_p": 0.95, "logit_bias": {"a": 1}, "frequency_penalty": 0.2},
+]
+
+
+@pytest.mark.parametrize("options", FILTERS, ids=str)
+def test_texts_follow_the_distribution_that_the_options_promise(options: dict[str, Any]) -> None:
+    tokenizer = chars("abcdefghij")
+    logits = np.random.default_rng(0).normal(size=len(tokenizer)).astype(np.float32)
+    logits[: tokenizer.unknown + 1] = -np.inf
+    sampling, draws, prompt = Sampling(**options), 20_000, "aab"
+    counts = np.bincount([tokenizer.start, *tokenizer.encode(prompt)], minlength=len(tokenizer))
+    expected = sampling.filtered(sampling.penalized(logits[None], counts[None]) + sampling.biases(tokenizer))[0].astype(
+        np.float64
+    )
+
+    texts = table(tokenizer, logits).generate(prompt, n=draws, max_tokens=1, seed=0, **options)
+
+    drawn = np.bincount([tokenizer.encode(text)[-1] for text in texts], minlength=len(tokenizer))
+    possible = expected > 0
+    assert not drawn[~possible].any()
+    if possible.sum() > 1:  # at most 9 degrees of freedom: above 33.7 by chance less than once in 10,000 times
+        assert chi_square(drawn[possible], expected[possible] / expected.sum() * draws) < 33.7
+
+
+def test_a_later_token_follows_the_distribution_behind_the_one_before() -> None:
+    tokenizer = chars("abcd")
+    logits = np.random.default_rng(0).normal(0, 1, (7, 7)).astype(np.float32)
+    logits[:, : tokenizer.unknown + 1] = -np.inf
+    model, draws = table(tokenizer, logits), 20_000
+
+    texts = model.generate("a", n=draws, max_tokens=2, seed=1, temperature=[1.0, 0.5])
+
+    for first in "abcd":
+        behind = [text[2] for text in texts if text[1] == first]
+        expected = softmax(logits[tokenizer.encode(first)] / 0.5)[0, 3:] * len(behind)
+        assert chi_square(np.array([behind.count(c) for c in "abcd"]), expected) < 21.1  # 3 degrees of freedom
+
+
+def test_a_temperature_of_a_list_is_that_of_each_token_in_turn() -> None:
+    tokenizer = chars("abcd")
+    logits = np.array([-99, -99, -99, 3, 2, 1, 0], np.float32)
+    model = table(tokenizer, logits)
+
+    texts = model.generate("", n=300, max_tokens=4, temperature=[0, 100], banned=[Tokenizer.end], seed=0)
+
+    assert {text[0] + text[2] for text in texts} == {"aa"}
+    assert len({text[1] + text[3] for text in texts}) == 16
+
+
+def test_a_temperature_of_a_function_is_that_of_each_place() -> None:
+    tokenizer = chars("abcd")
+    model = table(tokenizer, np.array([-99, -99, -99, 3, 2, 1, 0], np.float32))
+
+    def melting(place: int) -> float:
+        return 0 if place < 3 else 50
+
+    options: dict[str, Any] = {"n": 100, "max_tokens": 5, "banned": [Tokenizer.end], "seed": 0}
+    texts = model.generate("", temperature=melting, **options)
+
+    assert {text[:3] for text in texts} == {"aaa"}
+    assert len({text[3:] for text in texts}) == 16
+    assert texts == model.generate("", temperature=[0, 0, 0, 50, 50], **options)
+
+
+def test_tokens_are_banned_and_made_likelier_by_text_or_id() -> None:
+    model = alphabet()
+    m = int(model.tokenizer.encode("m")[0])
+
+    assert model.generate("k", temperature=0, max_tokens=3, banned=["m"])[:2] == "kl"
+    tokens: list[Any] = ["m", m, np.int64(m)]
+    for token in tokens:
+        assert "m" not in model.generate("k", n=30, max_tokens=30, seed=0, banned=[token])[0]
+        assert model.generate("a", temperature=0, max_tokens=2, logit_bias={token: 50}) == "amm"
+    ending = model.generate("a", n=20, max_tokens=90, temperature=2, seed=0)
+    endless = model.generate("a", n=20, max_tokens=90, temperature=2, seed=0, banned=[Tokenizer.end])
+    assert {len(text) for text in endless} == {91} != {len(text) for text in ending}
+
+
+def test_a_word_is_one_token_of_a_vocabulary_of_words(reviews: list[str]) -> None:
+    tokenizer = tokenizers.get("word").train(reviews)
+    model = table(tokenizer)
+
+    assert model.generate("", forced={0: "the", 1: " ", 2: "song"}, max_tokens=3) == "the song"
+    biased = model.generate("", n=50, max_tokens=1, logit_bias={"the": 9}, seed=1)
+    assert biased.count("the") > 40
+    assert "the" not in model.generate("", n=50, max_tokens=1, logit_bias={"the": 9}, banned=["the"], seed=1)
+
+
+def test_forced_tokens_stand_where_they_are_forced() -> None:
+    model = alphabet()
+
+    assert model.generate("a", temperature=0, max_tokens=6, forced={0: "x", 3: "c"}) == "axyzcde"
+    assert model.generate("a", temperature=0, forced={2: Tokenizer.end}) == "abc"
+    texts = model.generate(["a", "xyz"], n=3, temperature=0, max_tokens=3, forced={1: "k"})
+    assert texts == [["abkl"] * 3, ["xyzakl"] * 3]
+
+
+def test_a_text_has_at_least_min_tokens() -> None:
+    tokenizer = chars("ab")
+    logits = np.array([0, 2, 0, 1, 1], np.float32)
+    model = table(tokenizer, logits)
+
+    lengths = [len(text) for text in model.generate("", n=400, min_tokens=7, max_tokens=12, seed=0)]
+
+    assert min(lengths) == 7 and max(lengths) == 12
+    assert model.generate("", temperature=0, min_tokens=3, banned=["b"]) == "aaa"
+
+
+def test_stop_strings_count_behind_min_tokens_only() -> None:
+    model = alphabet()
+
+    assert model.generate("a", temperature=0, stop="c", min_tokens=2, max_tokens=30)[:4] == "abcd"
+    assert model.generate("a", temperature=0, stop="c", min_tokens=2, max_tokens=90) == f"{LETTERS}ab"
+    assert model.generate("a", temperature=0, stop=["cd", "de"], min_tokens=2, max_tokens=90) == "abc"
+
+
+def test_a_list_of_prompts_is_written_side_by_side(small_model: LanguageModel) -> None:
+    prompts = ["the ", "I think that this is ", "", "a"]
+
+    texts = small_model.generate(prompts, temperature=0, max_tokens=40)
+    several = small_model.generate(prompts, n=2, seed=3, max_tokens=40, repetition_penalty=1.1)
+
+    assert texts == [small_model.generate(prompt, temperature=0, max_tokens=40) for prompt in prompts]
+    assert small_model.generate(prompts[:1], temperature=0, max_tokens=40) == texts[:1]
+    assert [len(some) for some in several] == [2] * 4
+    assert all(text.startswith(prompt) for prompt, some in zip(prompts, several, strict=True) for text in some)
+    assert several == small_model.generate(tuple(prompts), n=2, seed=3, max_tokens=40, repetition_penalty=1.1)
+
+
+@pytest.mark.parametrize("architecture", ["transformer", "mlp", "textgenrnn", "mingru", "kneser-ney", "rglru"])
+def test_prompts_of_different_lengths_do_not_disturb_each_other(architecture: str, reviews: list[str]) -> None:
+    small: dict[str, Any] = {"hidden_size": 16, "num_layers": 2} if architecture != "kneser-ney" else {}
+    model = revgen.create(f"{architecture}-char", **small)
+    model.fit(reviews[:10], progress=False, **({"epochs": 1} if small else {}))
+    prompts = ["the " * 5, "a", "this song is "]
+
+    texts = model.generate(prompts, temperature=0, max_tokens=25)
+
+    assert texts == [model.generate(prompt, temperature=0, max_tokens=25) for prompt in prompts]
+
+
+def test_many_texts_at_once_drop_the_rows_that_are_done() -> None:
+    tokenizer = chars("ab")
+    sizes: list[int] = []
+
+    class Counting(Table):
+        """A model that remembers how many rows it was asked for."""
+
+        def forward(self, tokens: NDArray[Any], state: Any) -> tuple[Floats, Any]:
+            sizes.append(tokens.shape[1])
+            return super().forward(tokens, state)
+
+    texts = table(tokenizer, kind=Counting).generate("", n=256, max_tokens=50, seed=0)
+
+    assert len(texts) == 256
+    assert sizes[:2] == [1, sum(len(text) > 0 for text in texts)]
+    assert all(size == sum(len(text) >= step for text in texts) for step, size in enumerate(sizes[1:], 1))
+
+
+def test_a_model_on_pytorch_writes_what_it_writes_on_numpy(
+    small_model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = revgen.load(small_model.save(tmp_path / "model"))
+    options: dict[str, Any] = {"n": 4, "seed": 2, "max_tokens": 30, "top_p": 0.9, "repetition_penalty": 1.2}
+    on_numpy = model.generate("the ", **options)
+
+    vars(model)["equation"] = None  # as on another device than the CPU
+
+    assert model.generate("the ", **options) == on_numpy
+
+
 # Where a text ends -----------------------------------------------------------------------
 
 
@@ -446,12 +630,23 @@ def test_unknown_characters_in_a_prompt_warn_once_and_work(small_model: Language
 
 NAN, INF = float("nan"), float("inf")
 BAD: list[tuple[str, Any]] = [
-    *(("temperature", value) for value in (-1, -1e-9, NAN, INF, "hot", None, [1])),
+    *(("temperature", value) for value in (-1, -1e-9, NAN, INF, "hot", None, [], [1, -1], [1, "x"], lambda i: 1 - i)),
     *(("top_k", value) for value in (0, -1, 1.5, "3", True, NAN)),
     *(("top_p", value) for value in (0, -0.1, 1.1, NAN, "x")),
     *(("min_p", value) for value in (-0.1, 1.1, NAN, "x")),
+    *(("typical_p", value) for value in (0, -0.1, 1.1, NAN, "x")),
     *(("repetition_penalty", value) for value in (0, -1, NAN, INF, None, "x")),
+    *(("frequency_penalty", value) for value in (NAN, INF, None, "x")),
+    *(("logit_bias", value) for value in ("a", ["a"], {"a": "x"}, {"a": INF}, {"ab": 1}, {9: 1}, {-1: 1}, {1.5: 1})),
+    *(("banned", value) for value in ("a", 3, ["ab"], ["漢"], [""], [99], [True])),
+    *(("forced", value) for value in ("a", ["a"], {-1: "a"}, {"a": 1}, {300: "a"}, {0: "ab"}, {0: 99}, {0: None})),
     *(("max_tokens", value) for value in (-1, 1.5, None, "3", True)),
+    *(("min_tokens", value) for value in (-1, 1.5, None, "3", True, 301)),
+    *(("beams", value) for value in (0, -1, 1.5, "2", True)),
+    *(("length_penalty", value) for value in (NAN, INF, None, "x")),
+    *(("pattern", value) for value in (3, b"a", "(", "[b-a]")),
+    *(("choices", value) for value in ("ab", [], [1], 3)),
+    *(("max_copy", value) for value in (0, -1, 1.5, "3", True)),
     *(("stop", value) for value in ("", [""], ["a", ""], [1], 5, b"a", [None])),
     *(("seed", value) for value in (-1, 1.5, "x", True)),
     *(("n", value) for value in (0, -1, 1.5, "2", None, True)),
@@ -463,14 +658,55 @@ def test_a_bad_option_is_named_before_anything_is_drawn(name: str, value: Any) -
     model = table(chars("ab"), kind=Silent)
     options: dict[str, Any] = {name: value}
 
-    with pytest.raises(OptionError, match=rf"^{name} must be "):
+    with pytest.raises(OptionError, match=rf"^{name} must "):
         model.generate("a", **options)
     if name != "n":
-        with pytest.raises(OptionError, match=rf"^{name} must be "):
+        with pytest.raises(OptionError, match=rf"^{name} must "):
             model.stream("a", **options)
 
 
-@pytest.mark.parametrize("prompt", [None, 3, b"a", ["a"]])
+COMBINATIONS: list[tuple[dict[str, Any], str]] = [
+    ({"pattern": "a*", "stop": "b"}, "stop does not combine with pattern: a text that is cut"),
+    ({"pattern": "a*", "min_tokens": 3}, "min_tokens does not combine with pattern"),
+    ({"pattern": "a*", "forced": {0: "a"}}, "forced does not combine with pattern"),
+    ({"pattern": "a*", "max_copy": 9}, "max_copy does not combine with pattern"),
+    ({"max_copy": 9, "forced": {0: "a"}}, "forced does not combine with max_copy: forced tokens may be copies"),
+    ({"pattern": "a*", "choices": ["a"]}, "choices does not combine with pattern"),
+    ({"choices": ["a"], "stop": ["b"]}, "stop does not combine with choices"),
+    *(
+        ({"beams": 2, name: value}, f"{name} does not combine with beams")
+        for name, value in {"temperature": 0.5, "top_k": 3, "top_p": 0.5, "min_p": 0.1, "typical_p": 0.5}.items()
+    ),
+    ({"banned": ["a"], "forced": {0: "a"}}, "forced has a token that is banned: 'a'"),
+    ({"min_tokens": 3, "forced": {1: Tokenizer.end}}, "forced ends the text at 1, before min_tokens"),
+    ({"banned": [Tokenizer.start]}, "banned names <s>, which is never drawn"),
+    ({"logit_bias": {Tokenizer.unknown: 1}}, "logit_bias names <unk>, which is never drawn"),
+    ({"beams": 2, "n": 3}, "n must be at most beams, 2"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), COMBINATIONS, ids=str)
+def test_options_that_do_not_combine_say_why(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(message)):
+        table(chars("ab"), kind=Silent).generate("a", **options)
+
+
+@pytest.mark.parametrize("name", ["temp", "topk", "num_beams", "stream"])
+def test_an_option_that_there_is_not_is_an_error_that_offers_others(name: str) -> None:
+    options: Any = {name: 1}
+    with pytest.raises(OptionError, match=f"there is no option of generate '{name}'"):
+        table(chars("ab"), kind=Silent).generate("a", **options)
+    with pytest.raises(OptionError, match=f"there is no option of generate '{name}'"):
+        table(chars("ab"), kind=Silent).stream("a", **options)
+
+
+@pytest.mark.parametrize("text", [["a"], None, 3, b"a"])
+def test_what_is_scored_must_be_a_string(text: Any) -> None:
+    with pytest.raises(OptionError, match=r"^text must be a string, not "):
+        table(chars("ab"), kind=Silent).score(text)
+
+
+@pytest.mark.parametrize("prompt", [None, 3, b"a", [], [3], ["a", None]])
 def test_a_prompt_that_is_no_string_is_an_error(prompt: Any) -> None:
     with pytest.raises(OptionError, match="prompt"):
         table(chars("ab"), kind=Silent).generate(prompt)

@@ -130,6 +130,21 @@ def test_a_directory_is_pushed_as_it_is(hub: Hub, small_model: LanguageModel, tm
     assert b'revgen.load("me/model")' in files["README.md"]
 
 
+def test_training_text_that_a_model_remembers_is_not_passed_on(
+    hub: Hub, small_model: LanguageModel, reviews: list[str], tmp_path: Path
+) -> None:
+    model = revgen.load(small_model.save(tmp_path / "model"))
+    model.remember(reviews[:5])
+
+    model.push_to_hub("me/one")
+    revgen_hub.push(model.save(tmp_path / "with"), "me/other")
+
+    for name in ("me/one", "me/other"):
+        assert not any("index" in file for file in hub.repositories[name].files())
+        pulled = revgen.load(name)
+        assert same(pulled, model) and not pulled.has_index
+
+
 def test_a_branch_is_made_and_loaded_by_its_name(hub: Hub, small_model: LanguageModel) -> None:
     small_model.push_to_hub("me/model")
     other = revgen.load("me/model")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hub_server import Hub
@@ -46,6 +47,13 @@ def test_the_commands_of_the_readme_run(folder: Path, capsys: pytest.CaptureFixt
     for line in lines:
         assert main(shlex.split(line)[1:]) == 0, line
     assert "the " in capsys.readouterr().out
+
+
+def test_the_python_of_the_page_on_generation_runs() -> None:
+    scope: dict[str, Any] = {}
+    for block in blocks("docs/generation.md", "python"):
+        exec(compile(block, "docs/generation.md", "exec"), scope)
+    assert 0 <= scope["text"].copied.share <= 1
 
 
 def test_the_python_of_the_docs_runs() -> None:

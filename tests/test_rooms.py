@@ -44,6 +44,7 @@ OUTSIDE = ("__init__", "__main__")  # the face, which imports nothing before it 
 WEIGHTLESS = (
     "networks.neural",
     "networks.equation",
+    "networks.compiled",
     "networks.stack",
     "models",
     "zoo",

@@ -19,6 +19,7 @@ from revgen.corpus import Corpus
 from revgen.corpus.tokens import tokenize
 from revgen.errors import CorpusError
 from revgen.ops import log_softmax
+from revgen.options import check
 from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Score:
 
 def score(model: LanguageModel, text: str, label: str | None = None) -> Score:
     """See ``LanguageModel.score``."""
+    check("text", text, isinstance(text, str), "a string")
     tokenizer = model.tokenizer
     ids = np.array([tokenizer.start, *tokenizer.encode(text), tokenizer.end])
     pieces = tuple(tokenizer.vocabulary[i] for i in ids[1:-1])

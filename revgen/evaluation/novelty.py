@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,13 @@ class Span(NamedTuple):
     end: int
 
 
+class Checked(str):
+    """A text that was looked up in the training text."""
+
+    copied: Copied
+    """What of it is copied."""
+
+
 @dataclass(frozen=True)
 class Copied:
     """What of a text is copied."""
@@ -37,13 +44,51 @@ class Copied:
     share: float
     """The part of the text's characters that lies in ``spans``."""
 
+    def to_dict(self) -> dict[str, Any]:
+        """Every figure by name, in plain values."""
+        return {"longest": self.longest, "share": self.share, "spans": [list(span) for span in self.spans]}
+
+    def __str__(self) -> str:
+        return f"{self.share:.0%} copied in {len(self.spans)} spans, the longest {self.longest} characters"
+
 
 class Index:
-    """Training documents, ready to look strings up in them."""
+    """Training documents, ready to look strings up in them: a string, or several."""
 
-    def __init__(self, training: Iterable[str]) -> None:
+    def __init__(self, training: Iterable[str], suffixes: NDArray[np.integer[Any]] | None = None) -> None:
         self.text = BORDER.join([training] if isinstance(training, str) else training)
-        self.suffixes = suffix_array(self.text)
+        self.suffixes = suffix_array(self.text) if suffixes is None else suffixes
+
+    def documents(self) -> list[str]:
+        """The training documents."""
+        return self.text.split(BORDER)
+
+    def to_bytes(self) -> bytes:
+        """The content of its file in a model directory."""
+        from safetensors.numpy import save
+
+        text = np.frombuffer(self.text.encode("utf-8", "surrogatepass"), np.uint8)
+        return save({"text": text, "suffixes": self.suffixes.astype(np.uint32)})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """The index of such a file. Raises ValueError where it is damaged."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        try:
+            arrays = load(data)
+            text = arrays["text"].tobytes().decode("utf-8", "surrogatepass")
+            suffixes = arrays["suffixes"]
+        except (SafetensorError, KeyError, UnicodeDecodeError) as error:
+            raise ValueError(f"not an index: {error}") from None
+        if (
+            suffixes.shape != (len(text),)
+            or suffixes.dtype != np.uint32
+            or suffixes.max(initial=0) >= max(len(text), 1)
+        ):
+            raise ValueError("its text and its suffixes do not belong together")
+        return cls(text, suffixes)
 
     def __contains__(self, string: str) -> bool:
         text, size = self.text, len(string)

@@ -1,107 +1,154 @@
-"""Decoding: a prompt in, text out as it is drawn, one row or many."""
+"""Decoding: prompts in, texts out as they are drawn, one row or many."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.generation.sampler import Sampling, draw
+from revgen.generation.sampler import Floats, draw
+from revgen.generation.settings import Rules, Settings
 from revgen.ops import map_state
-from revgen.options import at_least, check, whole
+from revgen.options import at_least, check
 from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
     from revgen.language_model import LanguageModel
 
 
-def decode(
-    model: LanguageModel,
-    prompt: str,
-    sampling: Sampling,
-    *,
-    n: int = 1,
-    max_tokens: int = 300,
-    stop: str | Sequence[str] | None = None,
-    seed: int | None = None,
-    label: str | None = None,
-) -> Iterator[tuple[int, str]]:
-    """Draw ``n`` continuations at once; yields (row, piece of its text) as they come.
+BLOCK = 16
+"""Tokens that are drawn at once where the model is compiled: few, so that a stream flows."""
 
-    A row ends at the end of the document, before the first of the ``stop`` strings, or after
+
+def decode(model: LanguageModel, prompts: Sequence[str], settings: Settings, n: int = 1) -> Iterator[tuple[int, str]]:
+    """Write ``n`` continuations of each prompt at once; yields (row, piece of its text) as they come.
+
+    The rows of a prompt stand one behind the other; beams come whole, and may be fewer than ``n``. A row ends at the
+    end of the document, before the first of the stop strings, where a pattern can have nothing more, or after
     ``max_tokens``. Bad options raise OptionError here, before anything is drawn.
     """
-    stops = () if stop is None else tuple(stop) if isinstance(stop, list | tuple) else (stop,)
-    check("prompt", prompt, isinstance(prompt, str), "a string")
     at_least("n", n, 1)
-    at_least("max_tokens", max_tokens, 0)
-    check("stop", stop, all(isinstance(s, str) and s for s in stops), "one or more strings that are not empty")
-    check("seed", seed, seed is None or whole(seed, 0), "a whole number of at least 0")
-    shift = model.label_shift(label)
-    return _decode(model, model.encode_prompt(prompt), shift, sampling, n, max_tokens, stops, seed)
+    check("prompt", prompts, len(prompts) > 0, "a string, or a list of at least one")
+    for prompt in prompts:
+        check("prompt", prompt, isinstance(prompt, str), "a string, or a list of strings")
+    if settings.beams is not None:
+        check("n", n, n <= settings.beams, f"at most beams, {settings.beams}")
+    shift = model.label_shift(settings.label)
+    rules = Rules(model, settings)
+    ids: list[list[int]] = []
+    for prompt in prompts:  # no comprehension: a warning tells the line of the caller by its frame
+        ids.append(model.encode_prompt(prompt))
+    if settings.beams is not None:
+        from revgen.generation.beam import search
+
+        found = (search(model, i, shift, rules, prompt, n) for i, prompt in zip(ids, prompts, strict=True))
+        return ((i * n + place, text) for i, texts in enumerate(found) for place, text in enumerate(texts))
+    return _decode(model, ids, shift, rules, [rules.begin(prompt) for prompt in prompts], n)
 
 
 def _decode(
-    model: LanguageModel,
-    prompt: list[int],
-    shift: int,
-    sampling: Sampling,
-    n: int,
-    max_tokens: int,
-    stops: tuple[str, ...],
-    seed: int | None,
+    model: LanguageModel, prompts: list[list[int]], shift: int, rules: Rules, begins: list[Any], n: int
 ) -> Iterator[tuple[int, str]]:
-    tokenizer = model.tokenizer
-    random = np.random.default_rng(seed)
-    never = np.zeros(len(tokenizer), np.float32)
-    never[[tokenizer.start, tokenizer.unknown]] = -np.inf
-    seen = None
-    if sampling.repetition_penalty != 1:
-        seen = np.zeros((n, len(tokenizer)), bool)
-        seen[:, prompt] = True
-    writers = [Writer(tokenizer.decoder(), stops) for _ in range(n)]
-    rows = np.arange(n)
-    tokens, state = np.array(prompt)[:, None] + shift, model.initial_state(1)
+    """The rows read their prompts side by side, and each is drawn from the place on where its own ends."""
+    tokenizer, settings, sampling = model.tokenizer, rules.settings, rules.sampling
+    if settings.max_tokens == 0:
+        return
+    random = np.random.default_rng(settings.seed)
+    lengths = np.array([len(ids) for ids in prompts]).repeat(n)
+    longest = int(lengths.max())
+    given = np.full((longest, len(prompts)), tokenizer.end)  # (time, prompts), padded
+    counts = np.zeros((len(prompts), len(tokenizer)), np.int32) if sampling.penalizes else None
+    for place, ids in enumerate(prompts):
+        given[: len(ids), place] = ids
+        if counts is not None:
+            counts[place] = np.bincount(ids, minlength=len(tokenizer))
+    counts = None if counts is None else counts.repeat(n, 0)
+    states = [state for state in begins for _ in range(n)]
+    writers = [Writer(tokenizer.decoder(), settings.stops) for _ in lengths]
+    rows = np.arange(len(lengths))
 
-    for position in range(max_tokens):
-        logits, state = model.forward(tokens, state)  # (time, rows, vocab)
-        last = logits[-1] + never
-        if (stuck := np.isneginf(last.max(-1))).any():  # where nothing but the unknown can follow, the document ends
-            last[stuck, tokenizer.end] = 0
-        if position == 0 and n > 1:
-            last, state = last.repeat(n, 0), _rows(state, np.zeros(n, int))
-        uniform = random.random(n)  # for all rows, so that a row's draws do not depend on which others are done
-        drawn = draw(sampling.probabilities(last, None if seen is None else seen[rows]), uniform[rows])
-        if seen is not None:
-            seen[rows, drawn] = True
+    read = int(lengths.min())
+    logits, state = model.forward(given[:read] + shift, model.initial_state(len(prompts)))  # (time, prompts, vocab)
+    last = logits[-1]
+    if n > 1:
+        last, state = last.repeat(n, 0), _rows(state, rows // n)
+
+    def choose(last: Floats, rows: NDArray[np.intp], places: NDArray[np.intp]) -> NDArray[np.intp]:
+        """The next token of some rows, (rows,)."""
+        counted = None if counts is None else counts[rows]
+        guided = [] if rules.guide is None else [states[row] for row in rows.tolist()]
+        p = sampling.filtered(rules.apply(last, counted, places, guided), places)
+        uniform = random.random(len(lengths))  # for all, so that a row's draws do not depend on which others are done
+        drawn = draw(p, uniform[rows])
+        if counts is not None:
+            counts[rows, drawn] += 1
+        return drawn
+
+    def accept(row: int, token: int, place: int) -> tuple[str, bool]:
+        """Write a token of a row: the text that is ready, and whether that was all of it."""
+        writer = writers[row]
+        states[row], complete = rules.advance(states[row], token)
+        writer.write(token, stopping=place >= settings.min_tokens)
+        last_one = token == tokenizer.end or complete or place + 1 == settings.max_tokens
+        if last_one and not writer.finished:
+            writer.finish()
+        return writer.take(), writer.finished
+
+    compiled = getattr(model, "compiled", None)
+    write = compiled.write if compiled is not None and len(lengths) == 1 and rules.plain else None
+    while True:
+        places = read - lengths[rows]  # how many tokens of each were drawn; below 0, its prompt is still read
+        if read >= longest:
+            drawn = choose(last, rows, places)
+        else:
+            drawn = given[read, rows // n]
+            if len(here := np.flatnonzero(places >= 0)):
+                drawn[here] = choose(last[here], rows[here], places[here])
         going = []
-        for place, (row, token) in enumerate(zip(rows.tolist(), drawn.tolist(), strict=True)):
-            writer = writers[row]
-            if token == tokenizer.end:
-                writer.finish()
-            else:
-                writer.write(token)
-            if piece := writer.take():
-                yield row, piece
-            if not writer.finished:
-                going.append(place)
+        for i, (row, token, place) in enumerate(zip(rows.tolist(), drawn.tolist(), places.tolist(), strict=True)):
+            if place >= 0:
+                piece, finished = accept(row, token, place)
+                if piece:
+                    yield row, piece
+                if finished:
+                    continue
+            going.append(i)
         if not going:
             return
+        if write is not None:
+            first = int(places[0]) + 1
+            following = _written(write, rules, random, int(drawn[0]), state, settings.max_tokens - first)
+            for place, token in enumerate(following, first):
+                piece, finished = accept(0, token, place)
+                if piece:
+                    yield 0, piece
+                if finished:
+                    return
         if len(going) < len(rows):
             kept = np.array(going)
             rows, drawn, state = rows[kept], drawn[kept], _rows(state, kept)
-        tokens = drawn[None] + shift
-    for row in rows.tolist():
-        writers[row].finish()
-        if piece := writers[row].take():
-            yield row, piece
+        logits, state = model.forward(drawn[None] + shift, state)
+        last = logits[-1]
+        read += 1
+
+
+def _written(
+    write: Callable[..., Any], rules: Rules, random: np.random.Generator, token: int, state: Any, left: int
+) -> Iterator[int]:
+    """The tokens of one row behind a first one, by machine code (``networks.compiled``)."""
+    while left:
+        uniforms = random.random(min(BLOCK, left))
+        tokens, state = write(token, state, uniforms, rules.sampling.temperature, rules.end, rules.biases)
+        yield from tokens
+        token, left = tokens[-1], left - len(tokens)
 
 
 def _rows(state: Any, rows: NDArray[np.intp]) -> Any:
     """The state of these rows of the batch."""
-    return map_state(lambda array: array[rows], state)
+    return map_state(operator.itemgetter(rows), state)
 
 
 class Writer:
@@ -114,9 +161,9 @@ class Writer:
         self.held = ""
         self.finished = False
 
-    def write(self, token: int) -> None:
-        """Add a token."""
-        if not self.stops:
+    def write(self, token: int, stopping: bool = True) -> None:
+        """Add a token; stop strings count where ``stopping``."""
+        if not self.stops or not stopping:
             self.ready += self.decode(token)
             return
         text = self.held + self.decode(token)

@@ -1,17 +1,25 @@
-"""The sampler: from logits to the next tokens, the same for every model."""
+"""The sampler: from logits to the next tokens, the same for every model and both backends."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, Self, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from revgen.errors import OptionError
 from revgen.ops import softmax
 from revgen.options import check, number, whole
+from revgen.tokenizers import Tokenizer
 
 Floats = NDArray[np.floating[Any]]
+
+Temperature: TypeAlias = float | Sequence[float] | Callable[[int], float]
+Token: TypeAlias = int | str
+"""A token as its id, or as its text."""
 
 COLDEST = 1e-30
 """The lowest temperature that logits are divided by: float32 still holds the quotients."""
@@ -20,11 +28,15 @@ COLDEST = 1e-30
 class SamplingOptions(TypedDict, total=False):
     """The keyword arguments of ``generate`` and ``stream`` that shape the distribution."""
 
-    temperature: float
+    temperature: Temperature
     top_k: int | None
     top_p: float | None
     min_p: float | None
+    typical_p: float | None
     repetition_penalty: float
+    frequency_penalty: float
+    logit_bias: Mapping[Token, float] | None
+    banned: Collection[Token] | None
 
 
 @dataclass(frozen=True)
@@ -33,56 +45,156 @@ class Sampling:
 
     - ``repetition_penalty``: logits of tokens that the text has already are divided by it where positive,
       multiplied where negative; 1 leaves them (Keskar et al. 2019).
-    - ``temperature``: logits are divided by it: below 1 bolder, above 1 wilder, 0 takes the likeliest token.
-    - ``top_k``: only the k likeliest tokens stay (Fan et al. 2018).
+    - ``frequency_penalty``: it is taken off a token's logit once for each time that the text has it.
+    - ``logit_bias``: what is added to the logits of some tokens. ``banned`` ones are never drawn.
+    - ``temperature``: logits are divided by it: below 1 bolder, above 1 wilder, 0 takes the likeliest token. A list
+      gives one for each token that is drawn, from its beginning again behind its end; a function is given how many
+      tokens were drawn before, and returns one.
+    - ``top_k``: only the k likeliest tokens stay, and those as likely as the last of them (Fan et al. 2018).
     - ``top_p``: only the smallest set of likeliest tokens with at least this probability (Holtzman et al. 2020).
     - ``min_p``: only tokens at least this likely, measured by the likeliest (Nguyen et al. 2024).
+    - ``typical_p``: only the smallest set with at least this probability of the tokens whose surprise, -log p, is
+      nearest to the one that is expected, the entropy (Meister et al. 2023).
+
+    A token is named by its id or, where it is one token of the vocabulary, by its text; the end of the document by
+    ``Tokenizer.end``. The text is the prompt and what was drawn. Each filter sees what the one before it left, made to
+    sum to 1 again.
     """
 
-    temperature: float = 1.0
+    temperature: Temperature = 1.0
     top_k: int | None = None
     top_p: float | None = None
     min_p: float | None = None
     repetition_penalty: float = 1.0
+    typical_p: float | None = None
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[Token, float] | None = None
+    banned: Collection[Token] | None = None
 
     def __post_init__(self) -> None:
-        check("temperature", self.temperature, 0 <= number(self.temperature) < np.inf, "0 or more")
+        if not callable(self.temperature):
+            _check_temperature(self.temperature)
         check("top_k", self.top_k, self.top_k is None or whole(self.top_k, 1), "a whole number of at least 1")
         check("top_p", self.top_p, self.top_p is None or 0 < number(self.top_p) <= 1, "in 0 < top_p ≤ 1")
         check("min_p", self.min_p, self.min_p is None or 0 <= number(self.min_p) <= 1, "in 0 ≤ min_p ≤ 1")
+        typical = self.typical_p
+        check("typical_p", typical, typical is None or 0 < number(typical) <= 1, "in 0 < typical_p ≤ 1")
         penalty = self.repetition_penalty
         check("repetition_penalty", penalty, 0 < number(penalty) < np.inf, "above 0")
+        check("frequency_penalty", self.frequency_penalty, np.isfinite(number(self.frequency_penalty)), "a number")
+        bias = self.logit_bias
+        good = bias is None or (isinstance(bias, Mapping) and all(np.isfinite(number(b)) for b in bias.values()))
+        check("logit_bias", bias, good, "a number for each of some tokens, {token: number}")
+        some = self.banned is None or (isinstance(self.banned, Collection) and not isinstance(self.banned, str | bytes))
+        check("banned", self.banned, some, "a list of tokens")
 
-    def probabilities(self, logits: Floats, seen: NDArray[np.bool_] | None = None) -> Floats:
+    @property
+    def penalizes(self) -> bool:
+        """Whether it matters which tokens the text has."""
+        return self.repetition_penalty != 1 or self.frequency_penalty != 0
+
+    @property
+    def unfiltered(self) -> bool:
+        """Whether there is one temperature, and every token stays."""
+        filters = (self.top_k, self.top_p, self.min_p, self.typical_p)
+        return filters == (None,) * 4 and not isinstance(self.temperature, Sequence)
+
+    def scheduled(self, length: int) -> Self:
+        """The same with a temperature that is a function computed for a text of ``length`` tokens."""
+        if not callable(self.temperature):
+            return self
+        return dataclasses.replace(self, temperature=[self.temperature(i) for i in range(length)] or 1.0)
+
+    def biases(self, tokenizer: Tokenizer) -> Floats:
+        """What is added to the logits of every text, (vocab,): the start of a document and what is unknown are no text,
+        and are never drawn. Raises OptionError for a token that there is not."""
+        biases = np.zeros(len(tokenizer), np.float32)
+        for token, bias in (self.logit_bias or {}).items():
+            biases[token_id("logit_bias", token, tokenizer)] += bias
+        biases[[token_id("banned", token, tokenizer) for token in self.banned or ()]] = -np.inf
+        biases[[tokenizer.start, tokenizer.unknown]] = -np.inf
+        return biases
+
+    def probabilities(
+        self, logits: Floats, counts: NDArray[Any] | None = None, positions: NDArray[np.integer[Any]] | int = 0
+    ) -> Floats:
         """Logits (batch, vocab) -> the probabilities that tokens are drawn with, (batch, vocab).
 
-        ``seen`` marks the tokens that each row's text has already, (batch, vocab).
+        ``counts`` are how often each row's text has each token, (batch, vocab); ``positions`` how many tokens of it
+        were drawn, (batch,) or for all. Biases are not in it, as they need a tokenizer.
         """
-        if seen is not None and self.repetition_penalty != 1:
+        return self.filtered(self.penalized(logits, counts), positions)
+
+    def penalized(self, logits: Floats, counts: NDArray[Any] | None) -> Floats:
+        """Logits with the penalties for what the text has already."""
+        if counts is not None and self.repetition_penalty != 1:
             penalty = self.repetition_penalty
-            logits = np.where(seen, np.where(logits > 0, logits / penalty, logits * penalty), logits)
-        if self.temperature == 0:
-            greedy: Floats = np.eye(logits.shape[-1], dtype=logits.dtype)[logits.argmax(-1)]
-            return greedy
-        if self.temperature != 1:
+            logits = np.where(counts > 0, np.where(logits > 0, logits / penalty, logits * penalty), logits)
+        if counts is not None and self.frequency_penalty:
+            logits = logits - (self.frequency_penalty * counts).astype(logits.dtype)
+        return logits
+
+    def filtered(self, logits: Floats, positions: NDArray[np.integer[Any]] | int = 0) -> Floats:
+        """Logits -> probabilities by the temperature and what stays."""
+        temperature = self._temperatures(positions)  # a float, or (batch, 1)
+        if isinstance(temperature, float):
+            if temperature == 0:
+                return _likeliest(logits)
+            divisor: Any = max(temperature, COLDEST)
+        else:
+            divisor = np.maximum(temperature, COLDEST).astype(logits.dtype)
+        if not (isinstance(temperature, float) and temperature == 1):
             # The likeliest at 0 first: a division by a very small temperature stays finite there.
-            logits = (logits - logits.max(-1, keepdims=True)) / max(self.temperature, COLDEST)
+            logits = (logits - logits.max(-1, keepdims=True)) / divisor
         if self.top_k is not None and self.top_k < logits.shape[-1]:
             least = np.partition(logits, -self.top_k, axis=-1)[:, -self.top_k, None]
             logits = np.where(logits < least, -np.inf, logits)
         p: Floats = softmax(logits)
         if self.top_p is not None and self.top_p < 1:
-            order = np.argsort(-p, axis=-1, kind="stable")
-            ordered = np.take_along_axis(p, order, -1)
-            kept = (
-                np.cumsum(ordered, -1, dtype=np.float64) - ordered < self.top_p
-            )  # what lies before it is not enough yet
-            np.put_along_axis(p, order, ordered * kept, -1)
+            p = _first(p, np.argsort(-p, axis=-1, kind="stable"), self.top_p)
         if self.min_p is not None:
-            p[p < self.min_p * p.max(-1, keepdims=True)] = 0
-        if self.top_p is not None or self.min_p is not None:
-            p /= p.sum(-1, keepdims=True)
-        return p
+            p = _normalized(np.where(p < self.min_p * p.max(-1, keepdims=True), 0, p))
+        if self.typical_p is not None and self.typical_p < 1:
+            with np.errstate(divide="ignore"):
+                surprise = -np.log(p)
+            entropy = (p * np.where(p > 0, surprise, 0)).sum(-1, keepdims=True)
+            p = _first(p, np.argsort(np.abs(surprise - entropy), axis=-1, kind="stable"), self.typical_p)
+        return p if isinstance(temperature, float) else np.where(temperature == 0, _likeliest(logits), p)
+
+    def _temperatures(self, positions: NDArray[np.integer[Any]] | int) -> float | NDArray[np.float64]:
+        """One for all rows, or one for each, (batch, 1)."""
+        if isinstance(self.temperature, Sequence):
+            given = np.asarray(self.temperature, float)[np.asarray(positions) % len(self.temperature)]
+            return given[:, None] if given.ndim else float(given)
+        assert not callable(self.temperature), "a function is scheduled first"
+        return float(self.temperature)
+
+
+def _check_temperature(given: Any) -> None:
+    several = isinstance(given, Sequence) and not isinstance(given, str | bytes)
+    for temperature in given if several and given else [given]:
+        check("temperature", temperature, 0 <= number(temperature) < np.inf, "0 or more")
+
+
+def _likeliest(logits: Floats) -> Floats:
+    """The probability 1 at the largest, (batch, vocab)."""
+    one: Floats = np.eye(logits.shape[-1], dtype=logits.dtype)[logits.argmax(-1)]
+    return one
+
+
+def _first(p: Floats, order: NDArray[np.intp], share: float) -> Floats:
+    """Of the tokens in this order, as few as have the probability ``share`` together."""
+    rows = np.arange(len(p))[:, None]
+    ordered = p[rows, order]
+    before = ordered.cumsum(-1, dtype=np.float64) - ordered
+    kept = np.empty_like(p)
+    kept[rows, order] = ordered * (before < share)
+    return _normalized(kept)
+
+
+def _normalized(p: Floats) -> Floats:
+    normalized: Floats = p / p.sum(-1, keepdims=True)
+    return normalized
 
 
 def draw(probabilities: Floats, uniform: Floats) -> NDArray[np.intp]:
@@ -90,3 +202,20 @@ def draw(probabilities: Floats, uniform: Floats) -> NDArray[np.intp]:
     cumulated = probabilities.cumsum(-1, dtype=np.float64)
     drawn: NDArray[np.intp] = (cumulated > uniform[:, None] * cumulated[:, -1:]).argmax(-1)
     return drawn
+
+
+def token_id(option: str, token: Any, tokenizer: Tokenizer) -> int:
+    """The id of a token that an option names by its id or its text. Raises OptionError where there is none, or where it
+    is one that no text has."""
+    wanted = f"tokens of the vocabulary, by their ids up to {len(tokenizer) - 1:,} or their texts"
+    if isinstance(token, str):
+        ids = tokenizer.encode(token).tolist()
+        if len(ids) != 1 or ids[0] == tokenizer.unknown:
+            number_of = "none" if tokenizer.unknown in ids or not ids else len(ids)
+            raise OptionError(f"{option} must name {wanted}: {token!r} is {number_of} of them")
+        return int(ids[0])
+    if not whole(token, 0) or token >= len(tokenizer):
+        raise OptionError(f"{option} must name {wanted}, not {token!r}")
+    if token in (tokenizer.start, tokenizer.unknown):
+        raise OptionError(f"{option} names {tokenizer.vocabulary[token]}, which is never drawn")
+    return int(token)

@@ -76,7 +76,10 @@ class MLP(Equation):
         )  # (time, batch, n * embedding)
         for layer in p.layers:
             x = self.drop(relu(x @ layer.W + layer.b))  # (time, batch, hidden)
-        return x @ p.head.T + p.bias, read[:, time:]
+        return self.logits(p, x), read[:, time:]
+
+    def logits(self, p: SimpleNamespace, x: Array) -> Array:
+        return x @ p.head.T + p.bias
 
 
 @register_model("mlp")

@@ -77,11 +77,13 @@ class NGramModel(LanguageModel):
         field: str = "text",
         documents: str = "file",
         errors: str = "raise",
+        index: bool = False,
     ) -> History:
         """Count the n-grams of texts, and let go of what was counted before; a tokenizer that is there stays.
 
         ``texts``, ``valid``, ``field``, ``documents`` and ``errors`` are what a neural model's ``fit`` takes, ``seed``
-        chooses the documents that a share ``valid`` holds out. The history has one epoch.
+        chooses the documents that a share ``valid`` holds out; ``index`` remembers the texts (see ``remember``). The
+        history has one epoch.
         """
         from revgen.corpus import read
         from revgen.corpus.tokens import tokenize_parts
@@ -100,6 +102,9 @@ class NGramModel(LanguageModel):
         kept, probabilities, backoffs = self.estimate(orders)
         self._tokenizer, self.weights = tokenizer, to_weights(kept, probabilities, backoffs)
         seconds = time.perf_counter() - began
+        self._index = self._index_file = None
+        if index:
+            self.remember(corpus)
 
         figures: dict[str, Any] = {}
         if held_out is not None:

@@ -128,3 +128,10 @@ class Textgenrnn(RecurrentModel):
 
     def make_equation(self, vocab: int) -> Stack:
         return AttentiveStack("lstm", self.config, vocab)
+
+    def attention_weights(self, ids: NDArray[Any]) -> NDArray[np.floating[Any]]:
+        features, _ = self.features(ids[:, None], self.initial_state(1))
+        x = features[:, 0, features.shape[-1] // 2 :]  # beside the averages
+        scores = np.broadcast_to(x @ self.weights["attention"], (len(x), len(x)))
+        shares: NDArray[np.floating[Any]] = softmax(where(lower_triangle(np.ones_like(scores)) > 0, scores, -inf))
+        return shares[None, None]

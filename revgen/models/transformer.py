@@ -17,6 +17,7 @@ et al. 2020; rotary positions: Su et al. 2021; keys and values kept from part to
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -55,6 +56,7 @@ class Transformer(Equation):
     and values, each (batch, heads, tokens, size)."""
 
     batch_axis = 0
+    attend: Callable[..., Array] = staticmethod(ops.attention)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         hidden = self.config.hidden_size
@@ -101,7 +103,10 @@ class Transformer(Equation):
             x = x + self.drop(ops.gelu(norm(p, 2 * i + 1, x) @ layer.up + layer.bias) @ layer.down)
             new.append(cache)
         x = norm(p, -1, x).swapaxes(0, 1)
-        return x @ p.embedding.T + p.bias, (positions[:, -1] + 1, new)
+        return self.logits(p, x), (positions[:, -1] + 1, new)
+
+    def logits(self, p: SimpleNamespace, x: Array) -> Array:
+        return x @ p.embedding.T + p.bias
 
     def attention(self, layer: SimpleNamespace, x: Array, turn: Any, mask: Array, cache: Any) -> tuple[Array, Any]:
         """(batch, time, hidden), the keys and values before -> (batch, time, hidden), keys and values to keep."""
@@ -111,7 +116,7 @@ class Transformer(Equation):
         q, k = rotate(q, turn), rotate(k, turn)  # (batch, heads, time, size)
         if cache is not None:
             k, v = ops.concatenate([cache[0], k], 2), ops.concatenate([cache[1], v], 2)
-        y = ops.attention(q, k, v, mask).swapaxes(1, 2).reshape(batch, time, hidden)
+        y = self.attend(q, k, v, mask).swapaxes(1, 2).reshape(batch, time, hidden)
         first = max(0, k.shape[2] - self.config.context + 1)
         return y @ layer.output, (k[:, :, first:], v[:, :, first:])
 
@@ -152,3 +157,25 @@ class TransformerModel(EquationModel):
     Config = TransformerConfig
     kind = Transformer
     learning_rate = 4e-3
+
+    def attention_weights(self, ids: NDArray[Any]) -> NDArray[np.floating[Any]]:
+        equation: Any = self.network.equation if self.equation is None else self.equation[0]
+        seen: list[NDArray[Any]] = []
+
+        def watched(query: Array, key: Array, value: Array, mask: Array) -> Array:
+            weights = ops.attention_weights(query, key, mask)
+            seen.append(weights if isinstance(weights, np.ndarray) else weights.cpu().numpy())
+            return weights @ value
+
+        equation.attend = watched
+        try:
+            self.forward(ids[:, None], self.initial_state(1))
+        finally:
+            del equation.attend
+        layers, heads = self.config.num_layers, self.config.num_heads
+        found = np.zeros((layers, heads, len(ids), len(ids)), np.float32)
+        for i, weights in enumerate(seen):  # part by part of a long text, all layers of each
+            begin = i // layers * self.config.context
+            end = begin + weights.shape[2]
+            found[i % layers, :, begin:end, end - weights.shape[3] : end] = weights[0]
+        return found

@@ -9,16 +9,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from revgen.errors import OptionError
 from revgen.language_model import Weights
 from revgen.networks.neural import NeuralModel
 from revgen.ops import Array
 
 if TYPE_CHECKING:
+    from revgen.networks.compiled import Compiled
     from revgen.networks.network import Network
 
 
@@ -41,8 +43,12 @@ class Equation(ABC):
     def forward(self, p: SimpleNamespace, tokens: Array, state: Any) -> tuple[Array, Any]:
         """Tokens (time, batch) -> logits (time, batch, vocab), the new state; ``p`` as ``nest`` gives it.
 
-        The arrays of a state have the batch as their first axis.
+        The arrays of a state have the batch as their first axis. It ends with ``logits``.
         """
+
+    @abstractmethod
+    def logits(self, p: SimpleNamespace, x: Array) -> Array:
+        """What comes out of the last layer -> logits: (time, batch, features) -> (time, batch, vocab)."""
 
     def initial_state(self, batch: int, zeros: Callable[[tuple[int, ...]], Array]) -> Any:
         """The state at the start of a document; ``zeros(shape)`` makes an array of the right kind."""
@@ -69,6 +75,9 @@ class EquationModel(NeuralModel):
     """A model that is an ``Equation``; a subclass names its ``kind`` and its ``Config``, which has a ``dropout``."""
 
     kind: ClassVar[type[Equation]]
+
+    compiles = False
+    """Whether text is written by the compiled step."""
 
     def make_equation(self, vocab: int) -> Equation:
         """The equation for this configuration and a vocabulary of that size."""
@@ -117,12 +126,41 @@ class EquationModel(NeuralModel):
     def forward(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
         if self.equation is None:
             return super().forward(tokens, state)
+        if tokens.shape == (1, 1) and self.compiled is not None:
+            return self.compiled.step(int(tokens[0, 0]), state)
         equation, p = self.equation
         return equation.forward(p, tokens, state)
+
+    def compile(self) -> Self:
+        from revgen.networks.compiled import compiled
+
+        if self.equation is None or compiled(*self.equation) is None:
+            raise OptionError(f"{self.name} has no compiled step")
+        self.compiles = True
+        self.forget()
+        return self
+
+    @cached_property
+    def compiled(self) -> Compiled | None:
+        """The equation for one row, compiled; None where that was not asked for."""
+        from revgen.networks.compiled import compiled
+
+        return compiled(*self.equation) if self.compiles and self.equation is not None else None
+
+    def features(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
+        equation: Any = self.network.equation if self.equation is None else self.equation[0]
+        equation.logits = lambda p, x: x  # the last step is left out, on whichever backend
+        try:
+            if self.equation is None:
+                return super().forward(tokens, state)
+            return self.equation[0].forward(self.equation[1], tokens, state)
+        finally:
+            del equation.logits
 
     def forget(self) -> None:
         super().forget()
         self.__dict__.pop("equation", None)
+        self.__dict__.pop("compiled", None)
 
 
 def keep(x: Array, site: int = 0) -> Array:

@@ -27,6 +27,9 @@ class Network(nn.Module):
     ``state`` None is the start of a document.
     """
 
+    equation: Equation
+    """The equation that it computes."""
+
     penalty: Penalty = 0.0
     """What the last ``forward`` in training adds to the loss, for networks that are regularized so."""
 

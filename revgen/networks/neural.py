@@ -136,6 +136,7 @@ class NeuralModel(LanguageModel):
         field: str = "text",
         documents: str = "file",
         errors: str = "raise",
+        index: bool = False,
     ) -> History:
         """Train on texts: from scratch, or from the weights that the model has (fine-tuning).
 
@@ -172,6 +173,7 @@ class NeuralModel(LanguageModel):
                 epoch.
             progress: show a bar, the figures and a sample after each epoch.
             sample: the prompt of these samples.
+            index: remember ``texts``, a held-out share among them, to tell what the model copies: see ``remember``.
 
         Ctrl-C ends training and keeps the best weights. A loss that diverges takes training back to the last
         good weights with half the learning rate; after three times it is a TrainingError, and the model keeps
@@ -199,9 +201,10 @@ class NeuralModel(LanguageModel):
             named = labels if isinstance(labels, str) else None  # a list is of the texts alone
             valid = read(valid, field=field, documents=documents, errors=errors, labels=named)
         published = self.fitted and "load_as" in self.metadata
+        corpus = read(texts, field=field, documents=documents, errors=errors, labels=labels)
         history = fit(
             self,
-            read(texts, field=field, documents=documents, errors=errors, labels=labels),
+            corpus,
             valid,
             recipe,
             extend_vocabulary=extend_vocabulary,
@@ -215,6 +218,8 @@ class NeuralModel(LanguageModel):
         if published:  # these are no longer the weights that the card tells of
             self.metadata = {k: v for k, v in self.metadata.items() if k not in ("load_as", "description", "samples")}
         self.metadata["history"] = history_figures(history)
+        if index:
+            self.remember(corpus)
         return history
 
     def find_lr(

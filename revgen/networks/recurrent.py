@@ -30,7 +30,7 @@ class RecurrentNetwork(Network):
 
     def __init__(self, stack: Stack, weights: Weights) -> None:
         super().__init__(weights)
-        self.stack = stack
+        self.stack = self.equation = stack
         stack.sequence, stack.drop = self.sequence, self.drop
 
     def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:

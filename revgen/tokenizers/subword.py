@@ -10,6 +10,7 @@ import codecs
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from itertools import islice
 from random import Random
 from typing import Any, Self
@@ -109,6 +110,10 @@ class SubwordTokenizer(Tokenizer):
 
     def decode(self, ids: Iterable[int]) -> str:
         return b"".join([self._bytes[int(i)] for i in ids]).decode(errors="replace")
+
+    @cached_property
+    def spelling(self) -> tuple[bytes, ...]:
+        return tuple(b"" if i <= self.unknown else spelled for i, spelled in enumerate(self._bytes))
 
     def to_bytes(self) -> bytes:
         return self._model

@@ -6,6 +6,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -86,6 +87,13 @@ class Tokenizer(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self):,} tokens>"
+
+    @cached_property
+    def spelling(self) -> tuple[bytes, ...]:
+        """What each token is in the UTF-8 of a text, by id; nothing for the special ones. To be overridden where a
+        token may be a part of a character."""
+        texts = [self.decode([i]) if i > self.unknown else "" for i in range(len(self))]
+        return tuple(text.encode("utf-8", "surrogatepass") for text in texts)
 
     @property
     def dtype(self) -> type[np.unsignedinteger[Any]]:

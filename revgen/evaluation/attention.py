@@ -1,0 +1,55 @@
+"""Where a network looks: the attention weights of each token of a text on those before it, and a picture of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from revgen.errors import MissingExtraError, OptionError
+
+NAMED = 60
+"""Tokens up to which a picture names each."""
+
+
+@dataclass(frozen=True)
+class Attention:
+    """The attention weights of one text."""
+
+    tokens: tuple[str, ...]
+    """The start of the document and the tokens of the text."""
+    weights: NDArray[np.floating[Any]]
+    """(layers, heads, tokens, tokens): how much each token, a row, takes from each, a column; a row sums to 1."""
+
+    def figure(self) -> Any:
+        """A matplotlib figure: a row of pictures for each layer, one for each head."""
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            raise MissingExtraError("a picture needs matplotlib: pip install 'revgen[plots]'") from None
+        layers, heads, size, _ = self.weights.shape
+        side = min(max(size * 0.16, 2.4), 8.0)
+        made = Figure(figsize=(side * heads + 0.6, side * layers + 0.6), layout="constrained")
+        names = [" ".join(token.split()) or repr(token)[1:-1] for token in self.tokens]
+        for layer in range(layers):
+            for head in range(heads):
+                axes = made.add_subplot(layers, heads, layer * heads + head + 1)
+                axes.imshow(self.weights[layer, head], cmap="magma", vmin=0, interpolation="nearest")
+                axes.set_title(f"layer {layer + 1}, head {head + 1}" if layers * heads > 1 else "attention", fontsize=8)
+                if size <= NAMED:
+                    axes.set_xticks(range(size), names, rotation=90, fontsize=6, parse_math=False)
+                    axes.set_yticks(range(size), names, fontsize=6, parse_math=False)
+                axes.tick_params(length=0)
+        return made
+
+    def save(self, path: str | Path) -> Path:
+        """Write the picture, in the format of the name's ending (``.png``, ``.svg``, ``.pdf``, …)."""
+        path = Path(path)
+        try:
+            self.figure().savefig(path, dpi=150)
+        except (OSError, ValueError) as error:
+            raise OptionError(f"{path}: the picture cannot be written: {error}") from None
+        return path

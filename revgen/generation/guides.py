@@ -1,0 +1,255 @@
+"""Guides: what may follow a text, for texts that must match a pattern, and for texts that must not be copied."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from revgen.errors import OptionError
+from revgen.generation.automaton import BEGIN, DEAD, Automaton, Symbol, compile_pattern
+from revgen.tokenizers import Tokenizer
+
+NEVER = 1 << 30
+CELLS = 1 << 22
+"""Tokens times states that are followed at once."""
+
+
+class Guide(Protocol):
+    """What a text may go on with, by a state of the text that is opaque to all but the guide."""
+
+    binding: bool
+    """Whether the text must go on so even where the model gives that no probability; else the document ends there."""
+
+    def begin(self, prompt: str) -> Any:
+        """The state behind a prompt."""
+
+    def advance(self, state: Any, token: int) -> Any:
+        """The state behind one more token."""
+
+    def allowed(self, state: Any, left: int) -> NDArray[np.bool_]:
+        """Which tokens may follow where at most ``left`` of them do, (vocab,)."""
+
+    def complete(self, state: Any) -> bool:
+        """Whether nothing but the end can follow."""
+
+
+class Vocabulary:
+    """The tokens of a tokenizer as strings of symbols, all of them followed through an automaton at once."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        strings = [_symbols(spelled) for spelled in tokenizer.spelling]
+        self.symbols: list[Symbol] = sorted({symbol for string in strings for symbol in string}, key=str)
+        places = {symbol: place for place, symbol in enumerate(self.symbols)}
+        lengths = np.array([len(string) for string in strings])
+        self.order = np.argsort(-lengths, kind="stable")
+        self.nothing = np.flatnonzero(lengths == 0)
+        self.columns: list[NDArray[np.intp]] = []  # the i-th symbols of the tokens that have one, the longest first
+        for i in range(lengths.max(initial=0)):
+            some = self.order[: np.count_nonzero(lengths > i)]
+            self.columns.append(np.array([places[strings[token][i]] for token in some.tolist()], np.intp))
+
+    def follow(self, automaton: Automaton, states: Sequence[int]) -> NDArray[np.int32]:
+        """Where each token leads from each state, (states, vocab)."""
+        reached = np.repeat(np.array(states, np.int32)[:, None], len(self.order), 1)
+        for symbols in self.columns:
+            reached[:, : len(symbols)] = automaton.table[reached[:, : len(symbols)], automaton.classes[symbols]]
+        found = np.empty_like(reached)
+        found[:, self.order] = reached
+        found[:, self.nothing] = DEAD
+        return found
+
+
+def _symbols(spelled: bytes) -> Sequence[Symbol]:
+    try:
+        return spelled.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:  # a part of a character
+        return list(spelled)
+
+
+vocabulary = lru_cache(maxsize=8)(Vocabulary)
+
+
+class PatternGuide:
+    """Texts that match a regular expression as a whole: the states of its automaton, masked token by token.
+
+    A token stays where the expression can still be matched behind it, with the tokens that there are, and within the
+    tokens that are left; so every text that is written matches. Raises OptionError where none can.
+    """
+
+    binding = True
+
+    def __init__(
+        self, tokenizer: Tokenizer, pattern: str, most: int, banned: Collection[int] = (), name: str = "pattern"
+    ) -> None:
+        self.end = tokenizer.end
+        self.vocabulary = vocabulary(tokenizer)
+        self.banned = list(banned)
+        self.automaton = compile_pattern(pattern, self.vocabulary.symbols, name)
+        self.distances = self._distances()
+        self.row = lru_cache(maxsize=512)(lambda state: self._follow([state])[0])
+        fewest = int(self.distances[BEGIN])
+        if fewest == NEVER:
+            raise OptionError(f"{name} {pattern!r} can never match: {self._why(pattern)}")
+        if fewest > most:
+            raise OptionError(f"max_tokens must be at least {fewest} for a text that matches {name}, not {most}")
+
+    def _why(self, pattern: str) -> str:
+        known = set(self.vocabulary.symbols)
+        strange = sorted({c for c in pattern if c not in known and not c.isspace() and re.escape(c) == c})
+        return f"no token of the vocabulary writes {' '.join(strange)}" if strange else "the vocabulary cannot write it"
+
+    def _follow(self, states: Sequence[int]) -> NDArray[np.int32]:
+        found = self.vocabulary.follow(self.automaton, states)
+        found[:, self.banned] = DEAD
+        return found
+
+    def _distances(self) -> NDArray[np.int64]:
+        """The fewest tokens from each state to a match, (states,)."""
+        before: dict[int, set[int]] = {}  # the states that one token leads from
+        count = len(self.automaton.accepts)
+        step = max(1, CELLS // len(self.vocabulary.order))
+        for first in range(1, count, step):
+            states = range(first, min(first + step, count))
+            for state, row in zip(states, self._follow(states), strict=True):
+                for behind in np.unique(row).tolist():
+                    before.setdefault(behind, set()).add(state)
+        distances = np.full(count, NEVER, np.int64)
+        distance, front = 0, set(np.flatnonzero(self.automaton.accepts).tolist())
+        while front:
+            distances[list(front)] = distance
+            distance += 1
+            nearer = set().union(*(before.get(state, set()) for state in front))
+            front = {state for state in nearer if distances[state] == NEVER}
+        return distances
+
+    def begin(self, prompt: str) -> int:
+        return BEGIN
+
+    def advance(self, state: int, token: int) -> int:
+        return int(self.row(state)[token])
+
+    def allowed(self, state: int, left: int) -> NDArray[np.bool_]:
+        allowed: NDArray[np.bool_] = self.distances[self.row(state)] < left
+        allowed[self.end] = self.automaton.accepts[state]
+        return allowed
+
+    def complete(self, state: int) -> bool:
+        return bool(self.automaton.accepts[state]) and not (self.distances[self.row(state)] < NEVER).any()
+
+
+def choices_guide(
+    tokenizer: Tokenizer, choices: Sequence[str], most: int, banned: Collection[int] = ()
+) -> PatternGuide:
+    """The guide of texts that are one of some. Raises OptionError for one that cannot be written."""
+    tokens = {spelled for token, spelled in enumerate(tokenizer.spelling) if spelled and token not in banned}
+    for choice in choices:
+        fewest = _fewest(choice.encode("utf-8", "replace"), tokens)
+        if fewest == NEVER:
+            raise OptionError(f"choices holds {choice!r}, which the vocabulary cannot write")
+        if fewest > most:
+            raise OptionError(f"max_tokens must be at least {fewest} for the choice {choice!r}, not {most}")
+    return PatternGuide(tokenizer, "|".join(map(re.escape, choices)), most, banned, "choices")
+
+
+def _fewest(text: bytes, tokens: Collection[bytes]) -> int:
+    """How many tokens a text takes at least."""
+    longest = max(map(len, tokens), default=0)
+    fewest = [0]
+    for end in range(1, len(text) + 1):
+        begins = range(max(0, end - longest), end)
+        fewest.append(min((fewest[begin] + 1 for begin in begins if text[begin:end] in tokens), default=NEVER))
+    return min(fewest[-1], NEVER)
+
+
+class Copies(Protocol):
+    """Training text that strings are looked up in."""
+
+    def __contains__(self, string: str) -> bool: ...
+
+
+class CopyGuide:
+    """Texts that have no more than ``most`` characters in a row from training text; the state is the text's end."""
+
+    binding = False
+
+    def __init__(self, tokenizer: Tokenizer, training: Copies, most: int) -> None:
+        self.training = training
+        self.most = most
+        self.spelling = tokenizer.spelling
+        self.nothing_refused = np.ones(len(tokenizer), bool)
+        self.root = _Node()
+        self.parts: list[int] = []  # tokens that are a part of a character
+        for token, spelled in enumerate(self.spelling):
+            try:
+                self.root.add(spelled.decode("utf-8", "surrogatepass"), token)
+            except UnicodeDecodeError:
+                self.parts.append(token)
+
+    def begin(self, prompt: str) -> bytes:
+        return self._end(prompt.encode("utf-8", "surrogatepass"))
+
+    def advance(self, state: bytes, token: int) -> bytes:
+        return self._end(state + self.spelling[token])
+
+    def _end(self, text: bytes) -> bytes:
+        return text[-4 * (self.most + 1) :]  # bytes of the longest characters
+
+    def allowed(self, state: bytes, left: int) -> NDArray[np.bool_]:
+        text = _text(state)
+        if not self._might_copy(text, self.root.height):
+            return self.nothing_refused
+        allowed = self.nothing_refused.copy()
+        allowed[list(self._refused(self.root, text))] = False
+        for token in self.parts:
+            behind = _text(state + self.spelling[token])
+            allowed[token] = behind == text or not self._might_copy(behind, 0)
+        return allowed
+
+    def _refused(self, node: _Node, text: str) -> Iterable[int]:
+        """The tokens below a node that copy too much, where ``text`` is what stands before them and their beginning."""
+        for character, child in node.children.items():
+            longer = text + character
+            if self._might_copy(longer, 0):
+                yield from child.all_tokens()
+            elif self._might_copy(longer, child.height):
+                yield from self._refused(child, longer)
+
+    def _might_copy(self, text: str, more: int) -> bool:
+        """Whether with ``more`` characters a text's end may be too long a copy: it is one up to here."""
+        needed = self.most + 1 - more
+        return needed <= 0 or (len(text) >= needed and text[-needed:] in self.training)
+
+    def complete(self, state: bytes) -> bool:
+        return False
+
+
+class _Node:
+    """A node of the tree of all tokens, character by character."""
+
+    def __init__(self) -> None:
+        self.children: dict[str, _Node] = {}
+        self.tokens: list[int] = []
+        self.height = 0  # characters of the longest token below
+
+    def add(self, text: str, token: int) -> None:
+        node = self
+        node.height = max(node.height, len(text))
+        for i, character in enumerate(text, 1):
+            node = node.children.setdefault(character, _Node())
+            node.height = max(node.height, len(text) - i)
+        node.tokens.append(token)
+
+    def all_tokens(self) -> Iterable[int]:
+        yield from self.tokens
+        for child in self.children.values():
+            yield from child.all_tokens()
+
+
+def _text(spelled: bytes) -> str:
+    """The whole characters of the end of a text."""
+    return spelled.decode("utf-8", "ignore")

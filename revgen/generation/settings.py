@@ -1,0 +1,213 @@
+"""The settings of a generation: every option of ``generate`` and ``stream``, checked before anything is drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from revgen.errors import OptionError
+from revgen.generation.guides import CopyGuide, Guide, PatternGuide, choices_guide
+from revgen.generation.sampler import Floats, Sampling, SamplingOptions, Token, token_id
+from revgen.options import at_least, check, number, whole
+from revgen.registry import unknown
+
+if TYPE_CHECKING:
+    from revgen.language_model import LanguageModel
+
+
+class GenerationOptions(SamplingOptions, total=False):
+    """The keyword arguments of ``generate`` and ``stream`` but the prompt and how many texts."""
+
+    max_tokens: int
+    min_tokens: int
+    stop: str | Sequence[str] | None
+    forced: Mapping[int, Token] | None
+    pattern: str | None
+    choices: Sequence[str] | None
+    max_copy: int | None
+    check_novelty: bool
+    beams: int | None
+    length_penalty: float
+    seed: int | None
+    label: str | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a text is, beside the distribution that its tokens are drawn from.
+
+    - ``max_tokens``, ``min_tokens``: how many tokens are drawn. Before the fewest, the document does not end, and stop
+      strings do not count.
+    - ``stop``: strings that the text ends before.
+    - ``forced``: the token at some places, ``{0: "a"}`` for the first that is drawn.
+    - ``pattern``: a regular expression that the continuation matches as a whole.
+    - ``choices``: strings of which the continuation is one.
+    - ``max_copy``: the most characters in a row that stand in the training text, for models with its index.
+    - ``check_novelty``: the text is a ``Checked`` string, whose ``copied`` tells what of it is copied.
+    - ``beams``: search for the likeliest text with so many candidates side by side, in place of drawing. Texts are held
+      against each other by their log-probability over their number of tokens to the power of ``length_penalty``.
+    - ``seed``: the same one gives the same text. ``label``: what the text is conditioned on.
+    """
+
+    max_tokens: int = 300
+    min_tokens: int = 0
+    stop: str | Sequence[str] | None = None
+    forced: Mapping[int, Token] | None = None
+    pattern: str | None = None
+    choices: Sequence[str] | None = None
+    max_copy: int | None = None
+    check_novelty: bool = False
+    beams: int | None = None
+    length_penalty: float = 1.0
+    seed: int | None = None
+    label: str | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        """From keyword arguments. Raises OptionError that names one which there is not, or whose value cannot be."""
+        own, shaping = ([f.name for f in dataclasses.fields(c) if f.name != "sampling"] for c in (cls, Sampling))
+        for name in options:
+            if name not in own + shaping:
+                raise OptionError(unknown("option of generate", name, ["prompt", "n", *own, *shaping]))
+        sampling = Sampling(**{name: value for name, value in options.items() if name in shaping})
+        return cls(**{name: value for name, value in options.items() if name in own}, sampling=sampling)
+
+    def __post_init__(self) -> None:
+        at_least("max_tokens", self.max_tokens, 0)
+        at_least("min_tokens", self.min_tokens, 0)
+        most = self.min_tokens <= self.max_tokens
+        check("min_tokens", self.min_tokens, most, f"at most max_tokens, {self.max_tokens}")
+        stops = all(isinstance(s, str) and s for s in self.stops)
+        check("stop", self.stop, stops, "one or more strings that are not empty")
+        forced = self.forced
+        places = forced is None or (isinstance(forced, Mapping) and all(whole(place, 0) for place in forced))
+        check("forced", forced, places, "a token for each of some places, {place: token}")
+        late = [place for place in forced or () if place >= self.max_tokens]
+        check("forced", forced, not late, f"at places below max_tokens, {self.max_tokens}")
+        check("pattern", self.pattern, self.pattern is None or isinstance(self.pattern, str), "a string")
+        some = self.choices is None or (
+            isinstance(self.choices, list | tuple)
+            and len(self.choices) > 0
+            and all(isinstance(choice, str) for choice in self.choices)
+        )
+        check("choices", self.choices, some, "a list of one or more strings")
+        good = self.max_copy is None or whole(self.max_copy, 1)
+        check("max_copy", self.max_copy, good, "a whole number of at least 1")
+        check("check_novelty", self.check_novelty, type(self.check_novelty) is bool, "True or False")
+        check("beams", self.beams, self.beams is None or whole(self.beams, 1), "a whole number of at least 1")
+        penalty = self.length_penalty
+        check("length_penalty", penalty, bool(np.isfinite(number(penalty))), "a number")
+        check("seed", self.seed, self.seed is None or whole(self.seed, 0), "a whole number of at least 0")
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        """Say of options that do not combine why they do not."""
+        guide = "pattern" if self.pattern is not None else "choices"
+        clashes: dict[str, Any] = {}
+        if self.pattern is not None or self.choices is not None:
+            clashes = {
+                "stop": (self.stops, "a text that is cut need not match"),
+                "min_tokens": (self.min_tokens, "the length of a text is a part of what it matches"),
+                "forced": (self.forced, "forced tokens may be those that do not match"),
+                "max_copy": (self.max_copy, "all that matches may be copied"),
+                "choices": (self.pattern is not None and self.choices, "both say what the whole text is"),
+            }
+        elif self.max_copy is not None:
+            guide, clashes = "max_copy", {"forced": (self.forced, "forced tokens may be copies")}
+        for name, (given, reason) in clashes.items():
+            if given:
+                raise OptionError(f"{name} does not combine with {guide}: {reason}")
+        if self.beams is None:
+            return
+        plain, sampling = Sampling(), self.sampling
+        for name in ("temperature", "top_k", "top_p", "min_p", "typical_p"):
+            if getattr(sampling, name) not in (None, getattr(plain, name)):
+                raise OptionError(f"{name} does not combine with beams: the search draws nothing")
+
+    @property
+    def stops(self) -> tuple[Any, ...]:
+        """The stop strings."""
+        if self.stop is None:
+            return ()
+        return tuple(self.stop) if isinstance(self.stop, list | tuple) else (self.stop,)
+
+
+class Rules:
+    """Settings for one model: from logits to those of what may follow. Raises OptionError where they do not fit it."""
+
+    def __init__(self, model: LanguageModel, settings: Settings) -> None:
+        tokenizer = model.tokenizer
+        if settings.check_novelty:
+            model.index  # noqa: B018  says where there is none
+        self.settings = settings
+        self.end = tokenizer.end
+        self.sampling = settings.sampling.scheduled(settings.max_tokens)
+        self.biases = self.sampling.biases(tokenizer)
+        self.forced = {place: token_id("forced", token, tokenizer) for place, token in (settings.forced or {}).items()}
+        for place, token in self.forced.items():
+            if np.isneginf(self.biases[token]):
+                raise OptionError(f"forced has a token that is banned: {settings.forced[place]!r}")  # type: ignore[index]
+            if token == self.end and place < settings.min_tokens:
+                raise OptionError(f"forced ends the text at {place}, before min_tokens, {settings.min_tokens}")
+        self.guide = _guide(model, settings, self.biases)
+
+    def apply(
+        self, logits: Floats, counts: NDArray[Any] | None, places: NDArray[np.integer[Any]], states: list[Any]
+    ) -> Floats:
+        """Logits (batch, vocab) as penalties, biases and guide leave them.
+
+        ``counts`` as in ``Sampling.probabilities``; ``places`` are how many tokens of each text were drawn, (batch,);
+        ``states`` are the guide's, one a text.
+        """
+        logits = self.sampling.penalized(logits, counts) + self.biases
+        if self.settings.min_tokens:
+            logits[places < self.settings.min_tokens, self.end] = -np.inf
+        allowed: Any = True
+        if self.guide is not None:
+            left = (self.settings.max_tokens - places).tolist()
+            allowed = np.stack([self.guide.allowed(state, some) for state, some in zip(states, left, strict=True)])
+            logits[~allowed] = -np.inf
+        stuck = np.maximum.reduce(logits, -1) == -np.inf  # nothing that may follow has any probability
+        if stuck.any():
+            if self.guide is not None and self.guide.binding:
+                logits[stuck] = np.where(allowed[stuck], np.float32(0), -np.inf)
+            else:
+                logits[stuck, self.end] = 0
+        for place, token in self.forced.items():
+            logits[places == place] = -np.inf
+            logits[places == place, token] = 0
+        return logits
+
+    @property
+    def plain(self) -> bool:
+        """Whether a token depends on nothing but the logits, one temperature and the biases."""
+        some = self.settings.min_tokens or self.forced or self.guide or self.sampling.penalizes
+        return not some and self.sampling.unfiltered
+
+    def begin(self, prompt: str) -> Any:
+        """The guide's state behind a prompt."""
+        return self.guide and self.guide.begin(prompt)
+
+    def advance(self, state: Any, token: int) -> tuple[Any, bool]:
+        """The guide's state behind a token, and whether the text is complete there."""
+        if self.guide is None:
+            return None, False
+        state = self.guide.advance(state, token)
+        return state, self.guide.complete(state)
+
+
+def _guide(model: LanguageModel, settings: Settings, biases: Floats) -> Guide | None:
+    banned = np.flatnonzero(np.isneginf(biases)).tolist()
+    if settings.pattern is not None:
+        return PatternGuide(model.tokenizer, settings.pattern, settings.max_tokens, banned)
+    if settings.choices is not None:
+        return choices_guide(model.tokenizer, settings.choices, settings.max_tokens, banned)
+    if settings.max_copy is not None:
+        return CopyGuide(model.tokenizer, model.index, settings.max_copy)
+    return None

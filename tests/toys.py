@@ -1,0 +1,60 @@
+"""Models that are a table of logits, so that tests know what they must write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from revgen import LanguageModel, Tokenizer
+from revgen.registry import tokenizers
+
+Floats = NDArray[np.floating[Any]]
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+class Table(LanguageModel):
+    """A model whose next token depends on the last one alone, by a table of logits (vocab, vocab)."""
+
+    table: Floats
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"table": self.table.shape}
+
+    def initial_state(self, batch: int) -> Any:
+        return np.zeros((batch, 1), np.float32)
+
+    def forward(self, tokens: NDArray[Any], state: Any) -> tuple[Floats, Any]:
+        return self.table[tokens], state
+
+    def fit(self, texts: Any, valid: Any = None, *, labels: Any = None, **options: Any) -> Any:
+        raise NotImplementedError
+
+
+class Silent(Table):
+    """A model that must not be asked for anything."""
+
+    def forward(self, tokens: NDArray[Any], state: Any) -> tuple[Floats, Any]:
+        raise AssertionError("a token was drawn")
+
+
+def table(tokenizer: Tokenizer, logits: Floats | float = 0.0, kind: type[Table] = Table) -> Table:
+    model = kind("table", tokenizer.level, None, tokenizer)
+    model.table = np.zeros((len(tokenizer), len(tokenizer)), np.float32) + np.asarray(logits, np.float32)
+    model.weights = {"table": model.table}
+    return model
+
+
+def chars(text: str) -> Tokenizer:
+    tokenizer: Tokenizer = tokenizers.get("char").train([text], min_count=1)
+    return tokenizer
+
+
+def alphabet() -> Table:
+    """Greedy, it writes a to z again and again."""
+    model = table(chars(LETTERS))
+    ids = model.tokenizer.encode(LETTERS)
+    model.table[ids, np.roll(ids, -1)] = 10
+    model.table[model.tokenizer.start, ids[0]] = 10
+    return model
