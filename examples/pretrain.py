@@ -2,17 +2,24 @@
 
     python examples/pretrain.py path/to/train.jsonl path/to/valid.jsonl --models lstm-char
 
+    python examples/pretrain.py path/to/train.jsonl path/to/valid.jsonl --push organization
+    python examples/pretrain.py --table README.md docs/zoo.md
+
 The corpus is a file of texts, one JSON object ``{"text": …}`` a line, and so is the validation text. Each model is
-written with its card to ``--out``, half precision, and can be loaded from there or from the package.
+written with its card to ``--out``, half precision, and can be loaded from there or from the package. ``--push`` puts
+all that were trained on the Hub; ``--table`` writes the table of the pretrained models into pages with a place for it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import revgen
+from revgen.hub import push_all
 
 # How each model is made and trained; what is not named has revgen's default.
 RECIPES: dict[str, dict[str, Any]] = {
@@ -48,16 +55,28 @@ PROMPTS = ["the ", "The band ", "I first heard "]
 def main() -> None:
     """Train, evaluate, describe and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("train", help="the text to train on")
-    parser.add_argument("valid", help="the text to validate on")
+    parser.add_argument("train", nargs="?", help="the text to train on")
+    parser.add_argument("valid", nargs="?", help="the text to validate on")
     parser.add_argument("--also", action="append", default=[], help="another text to evaluate on, for the card")
     parser.add_argument("--models", nargs="+", default=list(RECIPES), choices=list(RECIPES))
     parser.add_argument("--out", type=Path, default=Path(revgen.__file__).parent / "pretrained")
     parser.add_argument("--data", default="", help="what the card says of the data and its licence")
     parser.add_argument("--max-seconds", type=float, help="a budget for each model, instead of the recipe's epochs")
+    parser.add_argument("--push", metavar="ORGANIZATION", help="put the models on the Hub, for a user or organization")
+    parser.add_argument(
+        "--table", nargs="+", type=Path, metavar="PAGE", help="write the table of the models into pages"
+    )
     options = parser.parse_args()
+    if options.table:
+        for page in options.table:
+            page.write_text(with_table(page.read_text("utf-8")), "utf-8")
+        return
+    if not options.train or not options.valid:
+        parser.error("the text to train on and the text to validate on are needed")
     for name in options.models:
         train(name, options)
+    if options.push:
+        print("\n".join(push_all([options.out / name for name in options.models], options.push)))
 
 
 def train(name: str, options: argparse.Namespace) -> None:
@@ -85,6 +104,20 @@ def train(name: str, options: argparse.Namespace) -> None:
     (directory / "README.md").unlink(missing_ok=True)  # the card is written anew
     model.save(directory, dtype="float16")
     print(f"{directory}: {sum(f.stat().st_size for f in directory.iterdir()) / 1e6:.2f} MB")
+
+
+def with_table(page: str) -> str:
+    """A page with the table of the pretrained models between its marks, made from their cards."""
+    rows = ["| model | parameters | size | nats/char | bits/char | trained |", "|---|--:|--:|--:|--:|---|"]
+    for info in revgen.models(pretrained=True):
+        content = json.loads((Path(revgen.__file__).parent / "pretrained" / info.name / "config.json").read_bytes())
+        found, training = (content["metadata"][key] for key in ("evaluation", "training"))
+        rows.append(
+            f"| `{info.name}` | {info.parameters:,} | {(info.size or 0) / 1e6:.1f} MB | {found['nats_per_char']:.3f} "
+            f"| {found['bits_per_char']:.3f} | {training['epochs']} epochs, {training['seconds'] / 60:.0f} min |"
+        )
+    table = "\n".join(rows)
+    return re.sub(r"(?s)(<!-- pretrained -->\n).*?(<!-- end -->)", rf"\g<1>\n{table}\n\n\g<2>", page)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,15 @@ def test_the_python_of_the_docs_runs() -> None:
     for name in ("leaky", "torch-gru"):
         cells.unregister(name)
     architectures.unregister("unigram")
+
+
+def test_the_table_of_the_pretrained_models_is_made_from_their_cards() -> None:
+    with_table = runpy.run_path(str(ROOT / "examples" / "pretrain.py"))["with_table"]
+    page = (ROOT / "README.md").read_text("utf-8")
+    assert page == with_table(page)
+    assert all(
+        f"`{name}`" in with_table("<!-- pretrained -->\n<!-- end -->") for name in revgen.list_models(pretrained=True)
+    )
 
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:
