@@ -233,8 +233,9 @@ class LanguageModel(ABC):
 
     def compile(self) -> Self:
         """Write single texts by machine code from now on, where the model is a plain stack of ``elman``, ``rnn``,
-        ``gru`` or ``lstm`` cells on the CPU: the numbers are the same to float32. It takes a second or two, which pays
-        for long texts. Raises MissingExtraError without Numba, OptionError for other models."""
+        ``gru`` or ``lstm`` cells on the CPU: the numbers are the same to float32. The first text takes some ten seconds
+        more, and half a second once the machine code is on disk. Raises MissingExtraError without Numba, OptionError
+        for other models."""
         raise OptionError(f"{self.name} has no compiled step")
 
     # Text -----------------------------------------------------------------------------------

@@ -12,12 +12,13 @@ import pytest
 import revgen
 from revgen import LanguageModel, MissingExtraError, OptionError
 
-MODELS: list[tuple[str, dict[str, Any]]] = [
+MODELS: list[Any] = [
     ("lstm", {}),
-    ("lstm", {"num_layers": 3, "embedding_size": 24}),
+    ("lstm", {"embedding_size": 24}),
     ("gru", {"residual": False}),
     ("gru", {"layer_norm": False, "tie_embeddings": False}),
-    ("elman", {"num_layers": 1, "embedding_size": 7, "tie_embeddings": False}),
+    ("elman", {"embedding_size": 7, "tie_embeddings": False}),
+    ("lstm", {"num_layers": 3}),  # of other types, so compiled anew
     ("rnn", {"nonlinearity": "relu"}),
     ("rnn", {"residual": False, "layer_norm": False}),
 ]
@@ -34,6 +35,7 @@ def model_of(cell: str, texts: list[str], **options: Any) -> LanguageModel:
     return model
 
 
+@pytest.mark.slow  # a compiler runs
 @pytest.mark.parametrize(("cell", "options"), MODELS, ids=str)
 @pytest.mark.parametrize("tabulated", [True, False])
 def test_the_compiled_step_gives_the_numbers_of_the_equation(
@@ -54,6 +56,7 @@ def test_the_compiled_step_gives_the_numbers_of_the_equation(
         np.testing.assert_allclose(logits, expected, atol=2e-5)
 
 
+@pytest.mark.slow  # a compiler runs
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "elman"])
 def test_a_compiled_model_writes_what_it_wrote_before(cell: str, reviews: list[str], tmp_path: Path) -> None:
     pytest.importorskip("numba")
@@ -89,6 +92,7 @@ SAMPLINGS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow  # a compiler runs
 @pytest.mark.parametrize("options", SAMPLINGS, ids=str)
 def test_a_compiled_model_draws_what_it_drew_before(options: dict[str, Any], small_model: LanguageModel) -> None:
     pytest.importorskip("numba")
@@ -105,6 +109,7 @@ def test_a_compiled_model_draws_what_it_drew_before(options: dict[str, Any], sma
     assert texts == before == [f"the {text}" for text in streams]
 
 
+@pytest.mark.slow  # a compiler runs
 def test_draws_of_machine_code_follow_the_distribution(reviews: list[str]) -> None:
     pytest.importorskip("numba")
     from revgen.networks.kernels import draw
@@ -123,6 +128,7 @@ def test_draws_of_machine_code_follow_the_distribution(reviews: list[str]) -> No
     assert draw(logits, np.full(10, -np.inf, np.float32), np.float32(1), 1, 0.5) == 1
 
 
+@pytest.mark.slow  # a compiler runs
 def test_new_weights_are_compiled_anew(reviews: list[str]) -> None:
     pytest.importorskip("numba")
     model = model_of("gru", reviews).compile()
