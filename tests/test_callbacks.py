@@ -100,7 +100,7 @@ def test_a_model_that_learns_its_text_by_heart_is_told(reviews: list[str]) -> No
     assert any("the model overfits" in note for note in history.notes)
 
 
-@pytest.mark.parametrize(("preset", "width"), [("quick", 128), ("balanced", 256), ("best", 384)])
+@pytest.mark.parametrize(("preset", "width"), [("quick", 128), ("balanced", 256), ("best", 256)])
 def test_what_is_left_open_is_chosen_by_preset_and_corpus(preset: str, width: int, reviews: list[str]) -> None:
     model = revgen.create("rnn-char", num_layers=1)
     history = model.fit(reviews[:2], preset=preset, max_seconds=0.1, progress=False)

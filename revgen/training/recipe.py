@@ -30,7 +30,7 @@ class Preset:
 PRESETS = {
     "quick": Preset(tokens=4e6, hidden_size=128),
     "balanced": Preset(tokens=12e6, hidden_size=256),
-    "best": Preset(tokens=32e6, hidden_size=384),
+    "best": Preset(tokens=27e6, hidden_size=256),
 }
 
 
