@@ -71,8 +71,9 @@ def test_the_python_of_the_docs_runs() -> None:
 
 def test_the_table_of_the_pretrained_models_is_made_from_their_cards() -> None:
     with_table = runpy.run_path(str(ROOT / "examples" / "pretrain.py"))["with_table"]
-    page = (ROOT / "README.md").read_text("utf-8")
-    assert page == with_table(page)
+    for page in ("README.md", "docs/zoo.md"):
+        text = (ROOT / page).read_text("utf-8")
+        assert text == with_table(text)
     assert all(
         f"`{name}`" in with_table("<!-- pretrained -->\n<!-- end -->") for name in revgen.list_models(pretrained=True)
     )
