@@ -107,6 +107,11 @@ def test_a_loss_that_always_diverges_is_an_error_and_leaves_good_weights(texts: 
     assert np.isfinite(model.score("the song").total)
 
 
+def test_a_loss_that_diverges_in_epochs_of_one_step_is_an_error_too() -> None:
+    with pytest.raises(revgen.TrainingError, match="smaller learning_rate"):
+        small().fit(["abcdefgh" * 40], epochs=200, batch_size=8, sequence_length=40, learning_rate=1e5, progress=False)
+
+
 @pytest.fixture
 def stumbling() -> Iterator[str]:
     """A cell whose output turns NaN once, in the middle of training."""

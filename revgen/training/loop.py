@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy
 from revgen.corpus import Corpus
 from revgen.corpus.batches import Batches
 from revgen.corpus.tokens import Tokens, tokenize_parts
-from revgen.errors import OptionError, TrainingError
+from revgen.errors import OptionError, RevgenError, TrainingError
 from revgen.evaluation.likelihood import Evaluation, logprobs, measure
 from revgen.networks.network import network_forward
 from revgen.networks.neural import NeuralModel
@@ -93,16 +93,14 @@ def fit(
 
 @contextmanager
 def one_for_all(ranks: Ranks) -> Iterator[None]:
-    """Where a process is gone, the others, which wait for it, end with an error."""
+    """Where one of several processes cannot go on, often as another is gone, it says so and does not wait."""
     try:
         yield
     except RuntimeError as error:
-        if ranks.size == 1:
+        if ranks.size == 1 or isinstance(error, RevgenError):
             raise
         reason = str(error).strip().splitlines()[0]
-        raise TrainingError(
-            f"process {ranks.rank} of {ranks.size} lost the others, so training ends: {reason}"
-        ) from error
+        raise TrainingError(f"process {ranks.rank} of {ranks.size} cannot go on: {reason}") from error
 
 
 @contextmanager
@@ -237,9 +235,9 @@ class Training:
                     self.checkpoints.save(self)
         if waiting:
             self._take_in(waiting, share, began)
-        if self.cursor.tokens:
+        done, self.cursor, self.states = self.cursor, Cursor(), [None] * self.accumulate
+        if done.tokens:
             self.epochs_done += 1
-            done, self.cursor, self.states = self.cursor, Cursor(), [None] * self.accumulate
             self._end_epoch(done.loss / done.tokens, done.tokens / done.seconds)
 
     def _step(self, inputs: NDArray[np.int64], targets: NDArray[np.int64], rate: float) -> Tensor:
