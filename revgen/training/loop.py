@@ -70,9 +70,10 @@ def fit(
     checkpoints = Checkpoints(checkpoint) if isinstance(checkpoint, str | Path) else checkpoint
     ranks = join(model.device)
     shown = progress and ranks.first
-    tokenizer = model.tokenizer_for(texts, extend_vocabulary, shown)
-    labels = tuple(dict.fromkeys([*model.labels, *texts.label_names()])) if model.takes_labels else ()
-    train, held_out = tokenize_parts(texts, valid, tokenizer, recipe.seed, labels, shown)
+    with ranks.in_turn():
+        tokenizer = model.tokenizer_for(texts, extend_vocabulary, shown)
+        labels = tuple(dict.fromkeys([*model.labels, *texts.label_names()])) if model.takes_labels else ()
+        train, held_out = tokenize_parts(texts, valid, tokenizer, recipe.seed, labels, shown)
     parts = ranks.size * accumulate
     fitted = checkpoints.fitted(model.fitted) if checkpoints is not None and resume else model.fitted
     recipe = recipe.settled(len(train), model.learning_rate, fitted, model.device, parts)

@@ -7,7 +7,8 @@ that all take the same step. The first one validates, prints and writes.
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -38,6 +39,17 @@ class Ranks:
         if isinstance(wrapped, nn.parallel.DistributedDataParallel):
             return cast(AbstractContextManager[None], wrapped.no_sync())
         return nullcontext()
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """The first process goes through before the others, which find in the cache what it put there."""
+        if self.size > 1 and not self.first:
+            distributed.barrier()
+        try:
+            yield
+        finally:
+            if self.size > 1 and self.first:
+                distributed.barrier()
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over all processes."""
