@@ -190,6 +190,16 @@ def test_what_is_trained_there_is_saved_as_a_model_of_revgen(small_model: Langua
     torch.testing.assert_close(again(**batch).logits, lm.eval()(**batch).logits)
 
 
+def test_what_a_card_tells_holds_for_its_weights_alone() -> None:
+    model = revgen.load("lstm-char")
+    lm = revgen.to_transformers(model)
+    assert "load_as" in lm.to_revgen().metadata
+    with torch.no_grad():
+        lm.network.named_weights()["bias"][0] += 1
+    assert "load_as" not in lm.to_revgen().metadata
+    assert "load_as" in model.metadata
+
+
 def test_a_label_conditions_it(reviews: list[str]) -> None:
     model = revgen.create("textgenrnn-char", hidden_size=8)
     model.fit(reviews[:6], labels=["jazz", "rock"] * 3, epochs=1, progress=False)

@@ -40,6 +40,7 @@ class RevgenConfig(PreTrainedConfig):
     """The name and the configuration of the model: ``name`` and ``network``."""
 
     model_type = "revgen"
+    keys_to_ignore_at_inference = ["state"]
 
 
 class RevgenTokenizer(PreTrainedTokenizer):
@@ -204,8 +205,10 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
 
     def to_revgen(self) -> NeuralModel:
         """The model of revgen with the present weights, which may have been trained here."""
-        model = copy.copy(self.origin)
-        model.weights = self.network.arrays()
+        model, weights = copy.copy(self.origin), self.network.arrays()
+        if any((weights[name] != array).any() for name, array in model.weights.items()):
+            model.weights = weights
+            model.unpublish()
         return model
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
