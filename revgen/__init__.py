@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _ROOMS = {
-    "revgen.zoo": ("ModelInfo", "ModelTable", "create", "list_models", "load", "models"),
+    "revgen.zoo": ("ModelInfo", "ModelTable", "create", "list_models", "load", "models", "to_transformers"),
     "revgen.models.mixture": ("Mixture", "mix"),
     "revgen.registry": ("register_cell", "register_model", "register_tokenizer"),
     "revgen.cells": ("Cell",),
@@ -115,4 +115,5 @@ if TYPE_CHECKING:
         list_models as list_models,
         load as load,
         models as models,
+        to_transformers as to_transformers,
     )

@@ -12,15 +12,18 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from revgen import hub
 from revgen.cells import Cell
-from revgen.errors import CheckpointError, OptionError, UnknownModelError
+from revgen.errors import CheckpointError, MissingExtraError, OptionError, UnknownModelError
 from revgen.language_model import LanguageModel, read_config
 from revgen.registry import Registry, architectures, cells, load_plugins, matching, tokenizers, unknown
 from revgen.tables import to_frame, to_text
 from revgen.tokenizers import Tokenizer
+
+if TYPE_CHECKING:
+    from revgen.networks.transformers import RevgenForCausalLM
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 
@@ -102,6 +105,29 @@ def _find(name: str | Path, **where: Any) -> Path:
         f"{name} has no pretrained weights: train one with revgen.create({name!r}).fit(…); "
         f"pretrained are {', '.join(sorted(_pretrained())) or 'none'}"
     )
+
+
+def to_transformers(model: LanguageModel, *, label: str | None = None) -> RevgenForCausalLM:
+    """A network as a model of the library ``transformers``, a ``PreTrainedModel`` that can ``generate``, with its
+    ``tokenizer``.
+
+    It has a copy of the weights, and is on the model's device. All it reads and writes is of this ``label``, for a
+    model that was fitted with labels. Raises OptionError for a model that is no network, MissingExtraError without the
+    package.
+    """
+    from revgen.networks.neural import NeuralModel
+
+    if not isinstance(model, NeuralModel):
+        raise OptionError(f"{model.name} is no network, which a model of transformers has to be")
+    try:
+        from revgen.networks.transformers import RevgenForCausalLM
+    except ImportError as error:
+        raise MissingExtraError(
+            f"to_transformers needs the package transformers ({error}): pip install 'revgen[transformers]'"
+        ) from None
+    lm = RevgenForCausalLM(model, label)
+    lm.to(model.device).eval()
+    return lm
 
 
 @dataclass(frozen=True)

@@ -215,12 +215,16 @@ class NeuralModel(LanguageModel):
             progress=progress,
             sample=sample,
         )
-        if published:  # these are no longer the weights that the card tells of
-            self.metadata = {k: v for k, v in self.metadata.items() if k not in ("load_as", "description", "samples")}
+        if published:
+            self.unpublish()
         self.metadata["history"] = history_figures(history)
         if index:
             self.remember(corpus)
         return history
+
+    def unpublish(self) -> None:
+        """Forget what the card tells of other weights than the present ones."""
+        self.metadata = {k: v for k, v in self.metadata.items() if k not in ("load_as", "description", "samples")}
 
     def find_lr(
         self,
