@@ -27,26 +27,26 @@ RECIPES: dict[str, dict[str, Any]] = {
         "create": {"hidden_size": 384, "num_layers": 2, "dropout": 0.4},
         "fit": {"epochs": 20, "batch_size": 64, "seed": 1},
     },
-    "gru-char": {"create": {"hidden_size": 256, "dropout": 0.3}, "fit": {"epochs": 12, "seed": 1}},
+    "gru-char": {"create": {"hidden_size": 256, "dropout": 0.2}, "fit": {"max_seconds": 420, "seed": 1}},
     "rnn-char": {"create": {"hidden_size": 256, "dropout": 0.2}, "fit": {"epochs": 14, "seed": 1}},
-    "textgenrnn-char": {"create": {"hidden_size": 128, "dropout": 0.1}, "fit": {"epochs": 12, "seed": 1}},
+    "textgenrnn-char": {"create": {"hidden_size": 128, "dropout": 0.1}, "fit": {"max_seconds": 480, "seed": 1}},
     "lstm-word": {
-        "create": {"hidden_size": 256, "dropout": 0.5, "tokenizer": {"vocab_size": 6000}},
-        "fit": {"epochs": 14, "batch_size": 32, "sequence_length": 70, "seed": 1},
+        "create": {"hidden_size": 256, "dropout": 0.3, "tokenizer": {"vocab_size": 6000}},
+        "fit": {"max_seconds": 600, "batch_size": 32, "sequence_length": 70, "seed": 1},
     },
     "gru-subword": {
-        "create": {"hidden_size": 256, "dropout": 0.45, "tokenizer": {"vocab_size": 2000}},
-        "fit": {"epochs": 14, "batch_size": 32, "sequence_length": 70, "seed": 1},
+        "create": {"hidden_size": 256, "dropout": 0.3, "tokenizer": {"vocab_size": 2000}},
+        "fit": {"max_seconds": 360, "batch_size": 32, "sequence_length": 70, "seed": 1},
     },
     "transformer-subword": {
         "create": {
             "hidden_size": 192,
             "num_layers": 3,
             "context": 96,
-            "dropout": 0.2,
+            "dropout": 0.1,
             "tokenizer": {"vocab_size": 2000},
         },
-        "fit": {"epochs": 14, "batch_size": 32, "sequence_length": 96, "seed": 1},
+        "fit": {"max_seconds": 480, "batch_size": 32, "sequence_length": 96, "seed": 1},
     },
 }
 PROMPTS = ["the ", "The band ", "I first heard "]
