@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import runpy
 import socket
 import subprocess
 import sys
@@ -896,3 +897,21 @@ def test_the_real_hub_does_the_same(small_model: LanguageModel, tmp_path: Path) 
 
     assert done.returncode == 0, done.stderr
     assert "it has no revision 'v9'" in done.stdout
+
+
+def test_the_pretrained_models_are_trained_evaluated_and_pushed_by_one_command(
+    hub: Hub, reviews: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, texts in (("train", reviews[:60]), ("valid", reviews[60:70])):
+        lines = (json.dumps({"text": text}) for text in texts)
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines), "utf-8")
+    arguments = ["pretrain.py", str(tmp_path / "train.jsonl"), str(tmp_path / "valid.jsonl")]
+    arguments += ["--models", "rnn-char", "textgenrnn-char", "--max-seconds", "0.5"]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--out", str(tmp_path / "models"), "--push", "me"])
+
+    runpy.run_path(str(ROOT / "examples" / "pretrain.py"), run_name="__main__")
+
+    for name in ("rnn-char", "textgenrnn-char"):
+        model = revgen.load(f"me/{name}")
+        assert model.name == name and model.metadata["evaluation"]["nats_per_char"] > 0
+        assert "nats_per_char" in hub.repositories[f"me/{name}"].files()["README.md"].decode()
