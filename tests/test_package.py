@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import revgen
+
 ROOT = Path(__file__).parent.parent
 PRETRAINED = ROOT / "revgen" / "pretrained"
 
@@ -29,6 +31,16 @@ def test_the_weights_in_the_package_are_small() -> None:
     for directory in directories:
         assert sum(file.stat().st_size for file in directory.iterdir()) <= 6_000_000
         assert (directory / "README.md").read_text("utf-8").startswith("---\nlibrary_name: revgen\n")
+
+
+def test_the_weights_in_the_package_are_small_and_write() -> None:
+    names = {"lstm-char", "gru-char", "rnn-char", "lstm-word", "gru-subword", "transformer-subword", "textgenrnn-char"}
+    assert names <= set(revgen.list_models(pretrained=True))
+    assert sum(file.stat().st_size for file in PRETRAINED.rglob("*") if file.is_file()) <= 20e6
+    for name in names:
+        model = revgen.load(name)
+        assert model.generate("The band ", max_tokens=20, seed=1).startswith("The band ")
+        assert model.score("The band plays a song.").total > model.score("Eht nabd syapl a gnos.").total
 
 
 @pytest.mark.slow
