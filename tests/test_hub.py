@@ -191,14 +191,14 @@ def test_the_names_of_other_libraries_do_the_same(hub: Hub, small_model: Languag
 def test_a_list_of_directories_goes_to_an_organization(
     hub: Hub, small_model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("lstm-word", "gru-char"):
+    for name in ("lstm-word", "elman-char"):
         small_model.save(tmp_path / name)
 
-    revgen_hub.push_all([tmp_path / "lstm-word", tmp_path / "gru-char"], "zoo")
+    revgen_hub.push_all([tmp_path / "lstm-word", tmp_path / "elman-char"], "zoo")
 
-    assert sorted(hub.repositories) == ["zoo/gru-char", "zoo/lstm-word"]
+    assert sorted(hub.repositories) == ["zoo/elman-char", "zoo/lstm-word"]
     monkeypatch.setenv("REVGEN_HUB_ORG", "zoo")
-    assert same(revgen.load("gru-char"), small_model)
+    assert same(revgen.load("elman-char"), small_model)
 
 
 def test_a_list_with_a_damaged_directory_pushes_none(hub: Hub, small_model: LanguageModel, tmp_path: Path) -> None:
@@ -271,30 +271,30 @@ def test_a_name_is_looked_for_in_the_cache_and_then_in_the_organization(
     hub: Hub, small_model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REVGEN_HUB_ORG", "zoo")
-    small_model.push_to_hub("zoo/gru-char")
+    small_model.push_to_hub("zoo/elman-char")
     hub.requests.clear()
 
-    assert same(revgen.load("gru-char"), small_model)
-    assert hub.asked("HEAD", "/zoo/gru-char/resolve/main/config.json") == 1
+    assert same(revgen.load("elman-char"), small_model)
+    assert hub.asked("HEAD", "/zoo/elman-char/resolve/main/config.json") == 1
 
     hub.requests.clear()
-    assert same(revgen.load("gru-char"), small_model)
+    assert same(revgen.load("elman-char"), small_model)
     assert hub.requests == [], "the cache has it"
 
 
 def test_the_organization_is_revgen_where_no_other_is_named(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("REVGEN_HUB_ORG", raising=False)
-    with pytest.raises(revgen.UnknownModelError, match="gru-char has no pretrained weights"):
-        revgen.load("gru-char")
+    with pytest.raises(revgen.UnknownModelError, match="elman-char has no pretrained weights"):
+        revgen.load("elman-char")
 
-    assert hub.requests == [("GET", "/api/models/revgen/gru-char")]
+    assert hub.requests == [("GET", "/api/models/revgen/elman-char")]
 
 
 def test_no_organization_asks_nobody(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REVGEN_HUB_ORG", "")
 
-    with pytest.raises(revgen.UnknownModelError, match="gru-char has no pretrained weights"):
-        revgen.load("gru-char")
+    with pytest.raises(revgen.UnknownModelError, match="elman-char has no pretrained weights"):
+        revgen.load("elman-char")
 
     assert hub.requests == []
 
@@ -508,8 +508,8 @@ def test_no_network_is_said_at_once(no_network: None) -> None:
 
 
 def test_no_network_and_a_name_alone(no_network: None) -> None:
-    assert failure("gru-char").startswith(
-        "gru-char has no weights in the package or the cache; revgen/gru-char: the Hub"
+    assert failure("elman-char").startswith(
+        "elman-char has no weights in the package or the cache; revgen/elman-char: the Hub"
     )
 
 
