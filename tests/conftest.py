@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hub_server import Hub
 
@@ -43,6 +44,21 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setenv("HF_TOKEN", "hf_me")
     yield HUB
     HUB.clear()
+
+
+def same(one: LanguageModel, other: LanguageModel) -> bool:
+    """Whether two models are the same to the last bit."""
+    return (
+        one.name == other.name
+        and one.tokenizer == other.tokenizer
+        and one.weights.keys() == other.weights.keys()
+        and all(np.array_equal(one.weights[name], other.weights[name]) for name in one.weights)
+    )
+
+
+def same_weights(one: LanguageModel, other: LanguageModel) -> bool:
+    """Whether the weights of two models are the same to the last bit."""
+    return all(np.array_equal(one.weights[name], other.weights[name]) for name in one.weights)
 
 
 @pytest.fixture(autouse=True, scope="session")

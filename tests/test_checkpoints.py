@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import same_weights
 
 import revgen
 from revgen.language_model import LanguageModel
@@ -25,10 +26,6 @@ QUICK: dict[str, Any] = {"epochs": 3, "batch_size": 8, "sequence_length": 32, "p
 
 def small(**options: Any) -> LanguageModel:
     return revgen.create("lstm-char", **SMALL | options)
-
-
-def same_weights(one: LanguageModel, other: LanguageModel) -> bool:
-    return all(np.array_equal(one.weights[name], other.weights[name]) for name in one.weights)
 
 
 @pytest.fixture

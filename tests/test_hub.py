@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import HUB_HOME, HUB_TOKEN
+from conftest import HUB_HOME, HUB_TOKEN, same
 from hub_server import Hub, Repository
 
 import revgen
@@ -30,16 +30,6 @@ from revgen.language_model import LanguageModel
 from revgen.zoo import PRETRAINED
 
 ROOT = Path(revgen.__file__).parents[1]
-
-
-def same(one: LanguageModel, other: LanguageModel) -> bool:
-    """Whether two models are the same to the last bit."""
-    return (
-        one.name == other.name
-        and one.tokenizer == other.tokenizer
-        and one.weights.keys() == other.weights.keys()
-        and all(np.array_equal(one.weights[name], other.weights[name]) for name in one.weights)
-    )
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import same
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
@@ -44,16 +45,6 @@ def kept(models: dict[str, LanguageModel], tmp_path_factory: pytest.TempPathFact
 def saved(kept: Path, tmp_path: Path) -> Path:
     """A saved model, to be spoilt."""
     return Path(shutil.copytree(kept, tmp_path / "model"))
-
-
-def same(one: LanguageModel, other: LanguageModel) -> bool:
-    """Whether two models are the same to the last bit."""
-    return (
-        one.name == other.name
-        and one.tokenizer == other.tokenizer
-        and one.weights.keys() == other.weights.keys()
-        and all(np.array_equal(one.weights[name], other.weights[name]) for name in one.weights)
-    )
 
 
 def change_config(directory: Path, change: Callable[[dict[str, Any]], object]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import same_weights
 
 import revgen
 from revgen import ops
@@ -23,10 +24,6 @@ QUICK: dict[str, Any] = {"epochs": 3, "batch_size": 8, "sequence_length": 32, "p
 
 def small(name: str = "lstm-char", **options: Any) -> LanguageModel:
     return revgen.create(name, **SMALL | options)
-
-
-def same_weights(one: LanguageModel, other: LanguageModel) -> bool:
-    return all(np.array_equal(one.weights[name], other.weights[name]) for name in one.weights)
 
 
 @pytest.fixture
