@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from revgen.errors import CheckpointError, OptionError, RevgenError
+from revgen.files import is_first_process
 
 MODEL = "the name of a pretrained model, the directory of a saved one, or a repository on the Hub (me/name)"
 COLUMNS = ("name", "revisions", "commit", "size")
@@ -436,7 +437,7 @@ def _fit(options: argparse.Namespace) -> None:
     _make_directory(options.out)
     history = model.to(options.device).fit(_texts(options), valid, **given, **_reading(options))
     directory = model.save(options.out)
-    if os.environ.get("RANK", "0") != "0":  # one of several processes, of which the first speaks
+    if not is_first_process():
         return
     if options.json:
         print(json.dumps({"directory": str(directory), "notes": history.notes, "epochs": history.to_dicts()}, indent=2))

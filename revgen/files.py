@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 
+def is_first_process() -> bool:
+    """Whether this process is the one that writes and speaks, of several under ``torchrun``; one alone is."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Put ``data`` at ``path``: written beside it, flushed to the disk, then renamed over it.
 

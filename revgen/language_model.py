@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import re
 import warnings
 from abc import ABC, abstractmethod
@@ -24,7 +23,7 @@ from revgen.errors import (
     UnknownModelError,
     VocabularyError,
 )
-from revgen.files import write_atomically
+from revgen.files import is_first_process, write_atomically
 from revgen.options import at_least, check
 from revgen.registry import package_of, tokenizers
 from revgen.schema import check_options, listed, shortened
@@ -498,7 +497,7 @@ class LanguageModel(ABC):
         if dtype not in ("float32", "float16"):
             raise OptionError(f'dtype must be "float32" or "float16", not {dtype!r}')
         directory = Path(directory)
-        if os.environ.get("RANK", "0") != "0":
+        if not is_first_process():
             return directory
         with np.errstate(over="ignore"):
             arrays = {name: _stored(array, dtype) for name, array in self.weights.items()}

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import math
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from revgen.errors import MissingExtraError
@@ -56,11 +57,12 @@ def rates_figure(found: LearningRates) -> Any:
     return _single(draw)
 
 
-def _single(draw: Callable[[Any], None]) -> Any:
+def _single(draw: Callable[[Any], None], ink: str = "black") -> Any:
+    """One chart as a figure."""
     made = _figure_class()(figsize=(6.2, 4.0), layout="constrained")
     axes = made.add_subplot()
     draw(axes)
-    _dress(axes, "black")
+    _dress(axes, ink)
     return made
 
 
@@ -85,7 +87,7 @@ def figure(comparison: Comparison, ink: str = "black") -> Any:
 
 def charts(comparison: Comparison) -> dict[str, str]:
     """Each chart as SVG text by its title; text in it has the colour of what stands around it."""
-    figure_class = _figure_class()
+    _figure_class()  # says so where matplotlib is missing
     from matplotlib import rc_context
 
     found = {}
@@ -96,11 +98,8 @@ def charts(comparison: Comparison) -> dict[str, str]:
         if not there:
             continue
         with rc_context({"svg.fonttype": "none", "svg.hashsalt": title, "font.family": "sans-serif"}):
-            made = figure_class(figsize=(6.2, 4.0), layout="constrained")
+            made = _single(partial(draw, comparison=comparison, ink=INK), INK)
             made.patch.set_alpha(0)
-            axes = made.add_subplot()
-            draw(axes, comparison, INK)
-            _dress(axes, INK)
             file = io.StringIO()
             made.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
         found[title] = _plain(file.getvalue())

@@ -19,6 +19,7 @@ from revgen.tokenizers import Tokenizer
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from revgen.corpus import Corpus
     from revgen.networks.network import Network
     from revgen.training.callbacks import Callback
     from revgen.training.checkpoint import Checkpoints
@@ -83,6 +84,10 @@ class NeuralModel(LanguageModel):
         from revgen.networks.network import network_forward
 
         return logprobs(network_forward(self.network), lambda batch: None, sequences)
+
+    def labels_for(self, texts: Corpus) -> tuple[str, ...]:
+        """The labels to learn these texts with: the model's, and those that are new; none where it takes none."""
+        return tuple(dict.fromkeys([*self.labels, *texts.label_names()])) if self.takes_labels else ()
 
     def prepare(
         self, tokenizer: Tokenizer, seed: int, labels: Sequence[str] = (), sizes: Mapping[str, Any] | None = None

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from revgen.errors import CheckpointError
 from revgen.files import write_atomically
@@ -57,7 +58,7 @@ class Checkpoints:
 
     def fitted(self, now: bool) -> bool:
         """Whether the run began with weights that were fitted already; ``now`` where there is no state of it."""
-        return bool(self._read(self.paths[-1])[0].get("fine_tunes")) if self.paths else now
+        return bool(self._read(self.paths[-1], tensors=False)[0].get("fine_tunes")) if self.paths else now
 
     def begin(self, training: Training, resume: bool) -> None:
         """Keep the states of this run from now on; with ``resume``, put it where the last one left it first."""
@@ -145,10 +146,12 @@ class Checkpoints:
         training.history.notes = state["notes"]
         training.history.epochs = [Epoch(**epoch) for epoch in state["history"]]
 
-    def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    def _read(self, path: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """A state and, on request, its tensors. Raises CheckpointError for a damaged one."""
         try:
             with safe_open(path, "pt") as file:
-                return json.loads(file.metadata()["state"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                names = file.keys() if tensors else []
+                return json.loads(file.metadata()["state"]), {name: file.get_tensor(name) for name in names}
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             earlier = "; without it, the run goes on from the one before" if len(self.paths) > 1 else ""
             raise CheckpointError(f"{path} is damaged: {error}{earlier}") from None
@@ -199,15 +202,8 @@ def _shared_out(states: tuple[Any, ...], parts: int) -> list[Any]:
     if len(states) == parts or any(state is None for state in states):
         return list(states) if len(states) == parts else [None] * parts
 
-    def together(*pieces: Any) -> Any:
-        if isinstance(pieces[0], Tensor):
-            return torch.cat(pieces)
-        if isinstance(pieces[0], dict):
-            return {key: together(*(piece[key] for piece in pieces)) for key in pieces[0]}
-        return None if pieces[0] is None else tuple(together(*group) for group in zip(*pieces, strict=True))
-
     def share(i: int) -> Any:
         return map_state(lambda tensor: tensor.chunk(parts)[i], whole)
 
-    whole = together(*states)
+    whole = pytree.tree_map(lambda *pieces: None if pieces[0] is None else torch.cat(pieces), *states)
     return [share(i) for i in range(parts)]

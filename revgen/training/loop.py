@@ -72,7 +72,7 @@ def fit(
     shown = progress and ranks.first
     with ranks.in_turn():
         tokenizer = model.tokenizer_for(texts, extend_vocabulary, shown)
-        labels = tuple(dict.fromkeys([*model.labels, *texts.label_names()])) if model.takes_labels else ()
+        labels = model.labels_for(texts)
         train, held_out = tokenize_parts(texts, valid, tokenizer, recipe.seed, labels, shown)
     parts = ranks.size * accumulate
     fitted = checkpoints.fitted(model.fitted) if checkpoints is not None and resume else model.fitted

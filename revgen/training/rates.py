@@ -64,7 +64,7 @@ def find_lr(model: NeuralModel, texts: Corpus, recipe: Recipe, low: float, high:
     check("high", high, number(low) < number(high) < math.inf, "above low")
     trial = copy.copy(model)
     tokenizer = trial.tokenizer_for(texts)
-    labels = tuple(dict.fromkeys([*trial.labels, *texts.label_names()])) if trial.takes_labels else ()
+    labels = trial.labels_for(texts)
     tokens, _ = tokenize_parts(texts, None, tokenizer, recipe.seed, labels)
     recipe = recipe.settled(len(tokens), 1.0, fitted=False, device=trial.device)
 
