@@ -35,6 +35,7 @@ from revgen.training.averaging import Average
 from revgen.training.callbacks import Callback, Step, as_callback
 from revgen.training.checkpoint import Checkpoints
 from revgen.training.history import Epoch, History
+from revgen.training.processor import flushed_denormals, kept_memory
 from revgen.training.progress import Progress
 from revgen.training.ranks import ALONE, Ranks, join
 from revgen.training.recipe import Recipe, one_cycle
@@ -88,7 +89,7 @@ def fit(
         training.fine_tunes = fitted
         if checkpoints is not None:
             checkpoints.begin(training, resume)
-        with flushed_denormals(), one_for_all(ranks):
+        with flushed_denormals(), kept_memory(), one_for_all(ranks):
             return training.run()
 
 
@@ -102,18 +103,6 @@ def one_for_all(ranks: Ranks) -> Iterator[None]:
             raise
         reason = str(error).strip().splitlines()[0]
         raise TrainingError(f"process {ranks.rank} of {ranks.size} cannot go on: {reason}") from error
-
-
-@contextmanager
-def flushed_denormals() -> Iterator[None]:
-    """Within, numbers too small to be normal are zero: memories that fade away, as those of ReLU cells do, pass through
-    them, and a processor computes with them several times as slowly."""
-    already = float(torch.tensor(1e-39) * 1) == 0
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(already)
 
 
 def make_batches(tokens: Tokens, recipe: Recipe, epoch: int) -> Batches:

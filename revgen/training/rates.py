@@ -16,7 +16,8 @@ from revgen.corpus.tokens import tokenize_parts
 from revgen.errors import OptionError
 from revgen.networks.neural import NeuralModel
 from revgen.options import at_least, check, number
-from revgen.training.loop import Training, flushed_denormals, make_batches
+from revgen.training.loop import Training, make_batches
+from revgen.training.processor import flushed_denormals, kept_memory
 from revgen.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def find_lr(model: NeuralModel, texts: Corpus, recipe: Recipe, low: float, high:
 
     found = LearningRates([], [])
     smoothed = 0.0
-    with torch.random.fork_rng(), flushed_denormals():
+    with torch.random.fork_rng(), flushed_denormals(), kept_memory():
         torch.manual_seed(recipe.seed)
         trial.prepare(tokenizer, recipe.seed, labels, recipe.sizes(len(tokens), trial.device))
         training = Training(trial, tokens, None, recipe, progress=False)
