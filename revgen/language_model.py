@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from revgen import schema
 from revgen.errors import (
     CheckpointError,
+    MissingExtraError,
     NotFittedError,
     OptionError,
     UnknownModelError,
@@ -36,12 +37,15 @@ if TYPE_CHECKING:
     from revgen.evaluation.likelihood import Evaluation, Score
     from revgen.evaluation.novelty import Copied, Index
     from revgen.generation.settings import GenerationOptions
+    from revgen.networks.compiled import Compiled
     from revgen.training.history import History
     from revgen.training.rates import LearningRates
 
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS, INDEX, CARD = "config.json", "model.safetensors", "index.safetensors", "README.md"
 PENDING = ".new"
+PATIENCE = 100_000
+"""Tokens after which it pays to import Numba, or even to wait for its compiler."""
 
 Weights = dict[str, NDArray[Any]]
 
@@ -60,6 +64,12 @@ class LanguageModel(ABC):
     """Whether the architecture can be conditioned on labels. Then its ``Config`` has ``labels``, which ``fit`` fills
     in, and the ids that ``forward`` reads may carry one (``corpus.tokens.shift``)."""
 
+    compiles = False
+    """Whether ``compile`` was called."""
+
+    written = 0
+    """Tokens that were written one after the other without machine code."""
+
     def __init__(
         self,
         architecture: str,
@@ -77,6 +87,7 @@ class LanguageModel(ABC):
         self.device = "cpu"
         self._tokenizer = tokenizer
         self._weights: Weights | None = None
+        self._compiled: Compiled | None = None
         self._index: Index | None = None
         self._index_file: tuple[Path, object] | None = None  # where it lies until it is asked for, and its hash
         self._warned = False
@@ -177,8 +188,9 @@ class LanguageModel(ABC):
         self._weights = weights
         self.forget()
 
-    def forget(self) -> None:  # noqa: B027  not every model keeps something
+    def forget(self) -> None:
         """Drop what was made from weights or for a device that are no longer the present ones."""
+        self._compiled = None
 
     @property
     def fitted(self) -> bool:
@@ -231,11 +243,33 @@ class LanguageModel(ABC):
         return self
 
     def compile(self) -> Self:
-        """Write single texts by machine code from now on, where the model is a plain stack of ``elman``, ``rnn``,
-        ``gru`` or ``lstm`` cells on the CPU: the numbers are the same to float32. The first text takes some ten seconds
-        more, and half a second once the machine code is on disk. Raises MissingExtraError without Numba, OptionError
-        for other models."""
-        raise OptionError(f"{self.name} has no compiled step")
+        """Write single texts by machine code from now on, on the CPU: the numbers are the same to float32.
+
+        There is machine code for recurrent stacks of ``elman``, ``rnn``, ``gru``, ``lstm`` and ``mingru``, for
+        ``textgenrnn``, ``transformer`` and n-grams. The first text takes some ten seconds more, and one or two once the
+        machine code is on disk. Where Numba is installed, it takes over unasked after ``PATIENCE`` tokens. Raises
+        MissingExtraError without Numba, OptionError for other models.
+        """
+        if self.machine_code() is None:
+            raise OptionError(f"{self.name} has no compiled step")
+        self.compiles = True
+        return self
+
+    def machine_code(self) -> Compiled | None:
+        """What writes single texts with the present weights; None where there is nothing of the kind."""
+        return None
+
+    @property
+    def compiled(self) -> Compiled | None:
+        """The machine code, where it was asked for or pays."""
+        if self._compiled is None and (self.compiles or self.written > PATIENCE):
+            try:
+                self._compiled = self.machine_code()
+            except MissingExtraError:
+                if self.compiles:
+                    raise
+            self.written = 0
+        return self._compiled
 
     # Text -----------------------------------------------------------------------------------
 

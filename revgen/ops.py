@@ -11,12 +11,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 Array: TypeAlias = Any
 """A NumPy array or a PyTorch tensor."""
 
 EPSILON = 1e-5
 PARTS = 1 << 24  # of a turn
+
+HALF, ONE = np.array(0.5, np.float32), np.array(1, np.float32)
+"""As arrays: NumPy takes longer to look at a number of Python than to multiply a hundred by it."""
 
 
 def _torch() -> Any:
@@ -26,9 +30,10 @@ def _torch() -> Any:
 def sigmoid(x: Array) -> Array:
     """1 / (1 + exp(-x))."""
     if isinstance(x, np.ndarray):
-        y = np.tanh(x * 0.5)  # the same function, and it cannot overflow
-        y += 1
-        y *= 0.5
+        y = x * HALF  # the hyperbolic tangent is the same function, and cannot overflow
+        np.tanh(y, out=y)
+        y += ONE
+        y *= HALF
         return y
     return x.sigmoid()
 
@@ -116,7 +121,7 @@ def concatenate(arrays: Sequence[Array], axis: int = -1) -> Array:
 def embed(table: Array, tokens: Array) -> Array:
     """The row of each token: table (vocab, size) -> (*tokens, size). PyTorch sums the gradient of an embedding up
     several times as fast as that of an index."""
-    return table[tokens] if isinstance(table, np.ndarray) else _torch().nn.functional.embedding(tokens, table)
+    return table.take(tokens, 0) if isinstance(table, np.ndarray) else _torch().nn.functional.embedding(tokens, table)
 
 
 def linear_scan(a: Array, b: Array, h: Array) -> Array:
@@ -207,16 +212,22 @@ def rotation(positions: Array, size: int) -> tuple[Array, Array]:
 
     Angles are whole parts of a turn, so that those of high positions are as exact as those of low ones.
     """
-    pairs = size // 2
-    speeds: Any = np.round(PARTS / (2 * np.pi) * 10_000.0 ** (-np.arange(pairs) / pairs)).astype(np.int64)
+    turns: Any = speeds(size)
     if not isinstance(positions, np.ndarray):
-        speeds = _torch().as_tensor(speeds, device=positions.device)
-    parts = positions[..., None] * speeds % PARTS
+        turns = _torch().as_tensor(turns, device=positions.device)
+    parts = positions[..., None] * turns % PARTS
     if isinstance(parts, np.ndarray):
         angles = parts.astype(np.float32) * np.float32(2 * np.pi / PARTS)
         return np.cos(angles), np.sin(angles)
     angles = parts.float() * (2 * np.pi / PARTS)
     return angles.cos(), angles.sin()
+
+
+def speeds(size: int) -> NDArray[np.int64]:
+    """How far ``rotation`` turns each pair of channels from one position to the next, (size / 2,), in parts of a
+    turn."""
+    pairs = size // 2
+    return np.round(PARTS / (2 * np.pi) * 10_000.0 ** (-np.arange(pairs) / pairs)).astype(np.int64)
 
 
 def map_state(function: Callable[[Array], Array], state: Any) -> Any:

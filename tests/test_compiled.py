@@ -21,12 +21,27 @@ MODELS: list[Any] = [
     ("lstm", {"num_layers": 3}),  # of other types, so compiled anew
     ("rnn", {"nonlinearity": "relu"}),
     ("rnn", {"residual": False, "layer_norm": False}),
+    ("mingru", {}),
+    ("awd-lstm", {"embedding_size": 20}),
+    ("textgenrnn", {}),
+    ("textgenrnn", {"num_layers": 1, "embedding_size": None}),
+    ("transformer", {"hidden_size": 32, "context": 24}),
+    ("transformer", {"hidden_size": 32, "num_heads": 2, "context": 1}),
+    ("ngram", {"order": 3}),
+    ("ngram", {"order": 3, "unseen": "end"}),
+    ("kneser-ney", {"order": 4}),
+    ("kneser-ney", {"order": 1}),
+    ("kneser-ney", {"order": 5, "max_bytes": 4000}),
 ]
 
 
-def model_of(cell: str, texts: list[str], **options: Any) -> LanguageModel:
+def model_of(architecture: str, texts: list[str], **options: Any) -> LanguageModel:
     """A model of some size whose every weight matters."""
-    model = revgen.create(f"{cell}-char", **{"hidden_size": 30, "num_layers": 2, **options})
+    if architecture in ("ngram", "kneser-ney"):
+        model = revgen.create(f"{architecture}-char", **options)
+        model.fit(texts[:5], progress=False)
+        return model
+    model = revgen.create(f"{architecture}-char", **{"hidden_size": 30, "num_layers": 2, **options})
     model.fit(texts[:5], epochs=1, progress=False)
     random = np.random.default_rng(0)
     model.weights = {
@@ -35,39 +50,67 @@ def model_of(cell: str, texts: list[str], **options: Any) -> LanguageModel:
     return model
 
 
-@pytest.mark.slow  # a compiler runs
-@pytest.mark.parametrize(("cell", "options"), MODELS, ids=str)
-@pytest.mark.parametrize("tabulated", [True, False])
-def test_the_compiled_step_gives_the_numbers_of_the_equation(
-    cell: str, options: dict[str, Any], tabulated: bool, reviews: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("numba")
-    if not tabulated:
-        monkeypatch.setattr("revgen.networks.stack.TABLE", 0)
-    model: Any = model_of(cell, reviews, **options).compile()
-    equation, p = model.equation
-    assert (equation.table is not None) == tabulated
+def assert_same_numbers(model: Any, steps: int = 60) -> None:
+    """The machine code says what the model says, token by token and over the start of a document."""
     state = other = model.initial_state(1)
-
-    for token in np.random.default_rng(1).integers(0, len(model.tokenizer), 60).tolist():
-        logits, state = model.forward(np.array([[token]]), state)
-        expected, other = equation.forward(p, np.array([[token]]), other)
+    code = model.machine_code()
+    tokens = np.random.default_rng(1).integers(0, len(model.tokenizer), steps)
+    tokens[steps // 2] = model.tokenizer.start
+    for token in tokens.tolist():
+        logits, state = code.step(token, state)
+        expected, other = model.forward(np.array([[token]]), other)
         assert logits.shape == expected.shape and logits.dtype == np.float32
         np.testing.assert_allclose(logits, expected, atol=2e-5)
 
 
 @pytest.mark.slow  # a compiler runs
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn", "elman"])
+@pytest.mark.parametrize(("architecture", "options"), MODELS, ids=str)
+def test_machine_code_gives_the_numbers_of_the_equation(
+    architecture: str, options: dict[str, Any], reviews: list[str]
+) -> None:
+    pytest.importorskip("numba")
+    assert_same_numbers(model_of(architecture, reviews, **options))
+
+
+@pytest.mark.slow  # a compiler runs
+@pytest.mark.parametrize("cell", ["lstm", "mingru"])
+def test_so_does_that_without_a_table_of_the_first_layer(
+    cell: str, reviews: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("numba")
+    monkeypatch.setattr("revgen.networks.stack.TABLE", 0)
+    model: Any = model_of(cell, reviews)
+    assert len(model.machine_code().net.table) == 0
+    assert_same_numbers(model)
+
+
+@pytest.mark.slow  # a compiler runs
+@pytest.mark.parametrize("architecture", ["lstm", "textgenrnn", "transformer"])
+def test_numbers_of_float16_are_read_as_such(architecture: str, reviews: list[str]) -> None:
+    pytest.importorskip("numba")
+    model: Any = model_of(architecture, reviews, hidden_size=32)
+    small = np.float32(2e-7)  # below the smallest normal number of float16
+    model.weights = {
+        name: np.where(np.abs(array) < 0.05, small, array).astype(np.float16).astype(np.float32)
+        for name, array in model.weights.items()
+    }
+    assert model.machine_code().net.embedding.dtype == np.uint16
+    assert_same_numbers(model)
+
+
+@pytest.mark.slow  # a compiler runs
+@pytest.mark.parametrize("cell", ["lstm", "elman", "mingru", "textgenrnn", "transformer", "kneser-ney"])
 def test_a_compiled_model_writes_what_it_wrote_before(cell: str, reviews: list[str], tmp_path: Path) -> None:
     pytest.importorskip("numba")
-    model = model_of(cell, reviews)
+    model = model_of(cell, reviews, **({"hidden_size": 32, "context": 20} if cell == "transformer" else {}))
     options: dict[str, Any] = {"max_tokens": 80, "seed": 1}
     before = model.generate("the ", **options), model.generate("the ", n=3, **options), model.score("a text").total
-    vectors = model.embed(["", "a"])
+    vectors = model.embed(["", "a"]) if cell != "kneser-ney" else None
 
     assert model.compile() is model
     assert (model.generate("the ", **options), model.generate("the ", n=3, **options)) == before[:2]
-    np.testing.assert_allclose(model.embed(["", "a"]), vectors, atol=1e-5)
+    if vectors is not None:
+        np.testing.assert_allclose(model.embed(["", "a"]), vectors, atol=1e-5)
     assert model.score("a text").total == pytest.approx(before[2], abs=1e-3)
     assert "the " + "".join(model.stream("the ", **options)) == before[0]
     assert revgen.load(model.save(tmp_path / "model")).compile().generate("the ", **options) == before[0]
@@ -141,7 +184,48 @@ def test_new_weights_are_compiled_anew(reviews: list[str]) -> None:
     assert model.generate("a", seed=1, max_tokens=60) == other.generate("a", seed=1, max_tokens=60)
 
 
-@pytest.mark.parametrize("name", ["mingru-char", "transformer-char", "awd-lstm-char", "textgenrnn-char", "mlp-char"])
+@pytest.mark.slow  # a compiler runs
+def test_a_label_is_read_with_every_token(reviews: list[str]) -> None:
+    pytest.importorskip("numba")
+    model = revgen.create("textgenrnn-char", hidden_size=24)
+    model.fit(reviews[:6], labels=["a", "b"] * 3, epochs=1, progress=False)
+    random = np.random.default_rng(0)
+    model.weights = {
+        name: (array + random.normal(0, 0.3, array.shape)).astype(np.float32) for name, array in model.weights.items()
+    }
+    before = [model.generate("the ", label=label, max_tokens=60, seed=1) for label in "ab"]
+    assert before[0] != before[1]
+
+    model.compile()
+
+    assert [model.generate("the ", label=label, max_tokens=60, seed=1) for label in "ab"] == before
+
+
+@pytest.mark.slow  # a compiler runs
+def test_machine_code_takes_over_where_much_is_written(reviews: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    model: Any = model_of("gru", reviews)
+    model.weights["bias"][model.tokenizer.end] = -1e9
+    before = model.generate("a", seed=1, max_tokens=300)
+    assert model.written >= 299
+
+    monkeypatch.setattr("revgen.language_model.PATIENCE", model.written + 100)
+
+    assert model.generate("a", seed=1, max_tokens=300) == before
+    assert model.compiled is not None and not model.compiles
+
+
+def test_without_numba_nothing_takes_over(reviews: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.delitem(sys.modules, "revgen.networks.kernels", raising=False)
+    monkeypatch.setattr("revgen.language_model.PATIENCE", 50)
+    model = model_of("gru", reviews)
+
+    assert len(model.generate("a", seed=1, max_tokens=200)) > 1
+    assert model.compiled is None
+
+
+@pytest.mark.parametrize("name", ["slstm-char", "graves-lstm-char", "mlp-char"])
 def test_what_has_no_compiled_step_says_so(name: str, reviews: list[str]) -> None:
     model = revgen.create(name, hidden_size=16)
     model.fit(reviews[:4], epochs=1, progress=False)
@@ -150,14 +234,6 @@ def test_what_has_no_compiled_step_says_so(name: str, reviews: list[str]) -> Non
         model.compile()
 
     assert model.generate("a", max_tokens=3, seed=1)
-
-
-def test_counts_have_none_either(reviews: list[str]) -> None:
-    model = revgen.create("kneser-ney-char", order=3)
-    model.fit(reviews[:4], progress=False)
-
-    with pytest.raises(OptionError, match="kneser-ney-char has no compiled step"):
-        model.compile()
 
 
 def test_without_numba_the_error_says_how_to_get_it(reviews: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.generation.sampler import Floats, draw
+from revgen.generation.sampler import COLDEST, Floats, draw
 from revgen.generation.settings import Rules, Settings
 from revgen.ops import map_state
 from revgen.options import at_least, check
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 BLOCK = 16
-"""Tokens that are drawn at once where the model is compiled: few, so that a stream flows."""
+"""Tokens of a single text that are drawn at once where nothing but the logits decides: few, so that a stream flows."""
 
 
 def decode(model: LanguageModel, prompts: Sequence[str], settings: Settings, n: int = 1) -> Iterator[tuple[int, str]]:
@@ -97,8 +98,7 @@ def _decode(
             writer.finish()
         return writer.take(), writer.finished
 
-    compiled = getattr(model, "compiled", None)
-    write = compiled.write if compiled is not None and len(lengths) == 1 and rules.plain else None
+    alone = len(lengths) == 1 and rules.plain
     while True:
         places = read - lengths[rows]  # how many tokens of each were drawn; below 0, its prompt is still read
         if read >= longest:
@@ -118,9 +118,9 @@ def _decode(
             going.append(i)
         if not going:
             return
-        if write is not None:
+        if alone:
             first = int(places[0]) + 1
-            following = _written(write, rules, random, int(drawn[0]), state, settings.max_tokens - first)
+            following = _written(model, rules, random, int(drawn[0]), state, settings.max_tokens - first, shift)
             for place, token in enumerate(following, first):
                 piece, finished = accept(0, token, place)
                 if piece:
@@ -136,14 +136,47 @@ def _decode(
 
 
 def _written(
-    write: Callable[..., Any], rules: Rules, random: np.random.Generator, token: int, state: Any, left: int
+    model: LanguageModel, rules: Rules, random: np.random.Generator, token: int, state: Any, left: int, shift: int
 ) -> Iterator[int]:
-    """The tokens of one row behind a first one, by machine code (``networks.compiled``)."""
+    """The tokens of one row behind a first one, where nothing but the logits decides."""
+    temperature: Any = rules.sampling.temperature  # one number
     while left:
         uniforms = random.random(min(BLOCK, left))
-        tokens, state = write(token, state, uniforms, rules.sampling.temperature, rules.end, rules.biases)
+        write = partial(write_block, model) if model.compiled is None else model.compiled.write
+        tokens, state = write(token, state, uniforms, temperature, rules.end, rules.biases, shift)
         yield from tokens
         token, left = tokens[-1], left - len(tokens)
+
+
+def write_block(
+    model: LanguageModel,
+    token: int,
+    state: Any,
+    uniforms: Floats,
+    temperature: float,
+    end: int,
+    biases: Floats,
+    shift: int,
+) -> tuple[list[int], Any]:
+    """What ``networks.compiled.Compiled.write`` does, for any model."""
+    model.written += len(uniforms)
+    tokens: list[int] = []
+    divisor = np.float32(max(temperature, COLDEST))
+    for uniform in uniforms.tolist():
+        logits, state = model.forward(np.array([[token + shift]]), state)
+        x = logits[0, 0] + biases
+        highest = x[x.argmax()]
+        if temperature == 0 or highest == -np.inf:
+            token = int(x.argmax()) if highest > -np.inf else end
+        else:
+            x -= highest
+            x /= divisor
+            cumulated = np.exp(x, dtype=np.float64).cumsum()
+            token = int(cumulated.searchsorted(uniform * cumulated[-1], "right"))
+        tokens.append(token)
+        if token == end:
+            break
+    return tokens, state
 
 
 def _rows(state: Any, rows: NDArray[np.intp]) -> Any:

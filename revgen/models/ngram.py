@@ -26,6 +26,7 @@ from revgen.registry import register_model
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from revgen.networks.compiled import Compiled
     from revgen.training.history import History
 
 LONGEST = 20
@@ -131,7 +132,25 @@ class NGramModel(LanguageModel):
         """The n-grams as they are read."""
         return Trie(self.weights)
 
+    def machine_code(self) -> Compiled:
+        from revgen.networks.compiled import Compiled, TrieNet
+
+        trie = self.trie
+        return Compiled(
+            TrieNet(
+                order=trie.order,
+                begins=tuple(trie.begins),
+                words=tuple(trie.words),
+                suffixes=tuple(trie.suffixes),
+                p=tuple(trie.p),
+                backoff=tuple(trie.backoff),
+                ends=self.ends_unseen,
+                end=self.tokenizer.end,
+            )
+        )
+
     def forget(self) -> None:
+        super().forget()
         self.__dict__.pop("trie", None)
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from types import MappingProxyType, SimpleNamespace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,9 @@ from revgen.ops import Array, concatenate, embed, logsumexp, lower_triangle, sof
 from revgen.options import check, check_shares, check_sizes
 from revgen.registry import register_model
 from revgen.tokenizers import Tokenizer
+
+if TYPE_CHECKING:
+    from revgen.networks.compiled import Compiled
 
 BLOCK = 128
 """Tokens that are averaged over at once: the shares of a block take its square."""
@@ -102,6 +105,22 @@ class AttentiveStack(Stack):
 
     def tabulate(self, p: SimpleNamespace) -> None:
         """There is no table: what enters the first layer depends on the label too."""
+
+    def machine_code(self, p: SimpleNamespace) -> Compiled:
+        from revgen.networks.compiled import AttentiveNet, Compiled, Layout, Memory
+
+        layout = Layout(p)
+        return Compiled(
+            AttentiveNet(
+                embedding=layout.matrix(p.embedding),
+                labels=layout.matrix(p.labels),
+                layers=layout.layers(Memory),
+                **layout.norms(),
+                attention=layout.vector(p.attention),
+                head=layout.matrix(p.head.T),
+                bias=layout.vector(p.bias),
+            )
+        )
 
 
 def attend(p: SimpleNamespace, x: Array, begins: Array, average: Array, weight: Array) -> tuple[Array, Any]:

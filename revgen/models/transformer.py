@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,9 @@ from revgen.ops import Array
 from revgen.options import check, check_shares, check_sizes
 from revgen.registry import register_model
 from revgen.tokenizers import Tokenizer
+
+if TYPE_CHECKING:
+    from revgen.networks.compiled import Compiled
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,37 @@ class Transformer(Equation):
         distance = order[kept:, None] - order  # (time, kept + time)
         seen = (distance >= 0) & (distance < self.config.context)
         return seen & (distance <= positions[:, None, :, None])
+
+    def machine_code(self, p: SimpleNamespace) -> Compiled:
+        from revgen.networks.compiled import Block, Compiled, Layout, TransformerNet
+
+        layout, hidden, heads = Layout(p), self.config.hidden_size, self.config.num_heads
+        net = TransformerNet(
+            embedding=layout.matrix(p.embedding),
+            layers=layout.layers(Block),
+            **layout.norms(),
+            head=layout.matrix(p.embedding.T),
+            bias=layout.vector(p.bias),
+            context=self.config.context,
+            speeds=ops.speeds(hidden // heads),
+        )
+
+        def begin(state: Any, room: int) -> Any:
+            read, caches = state or (np.zeros(1, np.int64), [None] * len(p.layers))
+            kept = 0 if caches[0] is None else caches[0][0].shape[2]
+            keys = np.zeros((len(caches), heads, hidden // heads, kept + room), np.float32)
+            values = np.zeros((len(caches), heads, kept + room, hidden // heads), np.float32)
+            for i, cache in enumerate(caches if kept else []):
+                keys[i, :, :, :kept], values[i, :, :kept] = cache[0][0].swapaxes(1, 2), cache[1][0]
+            return read.astype(np.int64), np.array([kept]), keys, values
+
+        def end(arrays: Any) -> Any:
+            read, (kept,), keys, values = arrays
+            first = max(0, kept - self.config.context + 1)
+            keys, values = keys.swapaxes(2, 3)[:, None, :, first:kept], values[:, None, :, first:kept]
+            return read, list(zip(keys, values, strict=True))
+
+        return Compiled(net, begin, end)
 
 
 def positions_in_documents(tokens: Array, read: Array) -> Array:

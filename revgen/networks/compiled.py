@@ -1,113 +1,274 @@
-"""One token after the other, compiled: the step of a recurrent stack as machine code, by Numba.
+"""One token after the other, compiled: the step of a model as machine code, by Numba.
 
 A step of a small network on NumPy is some fifty calls, each of which costs more than the arithmetic in it. Here the
 step is one call. It computes what the equation does, in another order of summation: the numbers agree to float32. The
 machine code is kept on disk, beside ``kernels.py`` or in Numba's own directory.
 
-To import Numba takes longer than to write a page on NumPy, so it is not done unasked.
+A net is the weights as the machine code reads them. Where all matrices hold numbers of float16, as those of a model
+that was saved so, they are read as float16: the time of a larger network is that of reading it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from revgen.cells.cell import Cell
 from revgen.cells.elman import Elman
 from revgen.cells.gru import GRU
 from revgen.cells.lstm import LSTM
+from revgen.cells.minimal import MinGRU
 from revgen.cells.rnn import RNN
 from revgen.errors import MissingExtraError
 from revgen.generation.sampler import COLDEST, Floats
-from revgen.networks.equation import Equation
-from revgen.networks.stack import Stack
-from revgen.ops import EPSILON
+from revgen.ops import map_state
+
+if TYPE_CHECKING:
+    from revgen.networks.stack import Stack
+
+Matrix = NDArray[np.float32] | NDArray[np.uint16]
+"""Numbers, or the bits of numbers in float16."""
+
+
+class Tanh(NamedTuple):
+    """h' = tanh(z + h U), where z = x W + b."""
+
+    W: Matrix
+    b: Floats
+    U: Matrix
+
+
+class Relu(NamedTuple):
+    """h' = relu(z + h U)."""
+
+    W: Matrix
+    b: Floats
+    U: Matrix
+
+
+class Gated(NamedTuple):
+    """That of GRU."""
+
+    W: Matrix
+    b: Floats
+    U: Matrix
+    c: Floats
+
+
+class Memory(NamedTuple):
+    """That of LSTM."""
+
+    W: Matrix
+    b: Floats
+    U: Matrix
+
+
+class Mean(NamedTuple):
+    """That of MinGRU."""
+
+    W: Matrix
+    b: Floats
+    V: Matrix
+    c: Floats
+    Y: Matrix
+
+
+class StackNet(NamedTuple):
+    """A stack of one cell; the vectors of what it does without are empty."""
+
+    embedding: Matrix
+    table: Floats
+    """x W + b of the first layer for each token, (vocab, …)."""
+    layers: tuple[Any, ...]
+    scales: tuple[Floats, ...]
+    shifts: tuple[Floats, ...]
+    residual: bool
+    projection: Matrix
+    head: Matrix
+    bias: Floats
+
+
+class AttentiveNet(NamedTuple):
+    """A stack whose features are averaged (``models.textgenrnn``)."""
+
+    embedding: Matrix
+    labels: Matrix
+    layers: tuple[Any, ...]
+    scales: tuple[Floats, ...]
+    shifts: tuple[Floats, ...]
+    attention: Floats
+    head: Matrix
+    bias: Floats
+
+
+class Block(NamedTuple):
+    """A layer of a transformer."""
+
+    attention: Matrix
+    output: Matrix
+    up: Matrix
+    bias: Floats
+    down: Matrix
+
+
+class TransformerNet(NamedTuple):
+    """See ``models.transformer``."""
+
+    embedding: Matrix
+    layers: tuple[Any, ...]
+    scales: tuple[Floats, ...]
+    shifts: tuple[Floats, ...]
+    head: Matrix
+    bias: Floats
+    context: int
+    speeds: NDArray[np.int64]
+
+
+class TrieNet(NamedTuple):
+    """The arrays of ``ngrams.Trie``; ``ends`` tells whether a context that was never seen ends the document."""
+
+    order: int
+    begins: tuple[NDArray[np.int64], ...]
+    words: tuple[NDArray[np.int64], ...]
+    suffixes: tuple[NDArray[np.int64], ...]
+    p: tuple[Floats, ...]
+    backoff: tuple[Floats, ...]
+    ends: bool
+    end: int
+
+
+def copied(state: Any, room: int) -> Any:
+    """A state that may be written over."""
+    return map_state(np.copy, state)
+
+
+def unchanged(state: Any) -> Any:
+    """What was written over is the state."""
+    return state
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """An equation for one row, compiled."""
+    """A model for one row, compiled. Raises MissingExtraError without Numba."""
 
-    step: Callable[[int, Any], tuple[NDArray[np.float32], Any]]
-    """A token and a state -> logits (1, 1, vocab) and the new state."""
-    write: Callable[[int, Any, Floats, float, int, Floats], tuple[list[int], Any]]
-    """A token, a state, numbers in [0, 1), the temperature, the end token, and what is added to logits, (vocab,) -> as
-    many tokens, or fewer up to the end, drawn one after the other, and the new state."""
+    net: Any
+    begin: Callable[[Any, int], Any] = copied
+    """A state -> arrays for the machine code to write over, with room for as many tokens."""
+    end: Callable[[Any], Any] = unchanged
+    """Those arrays -> a state."""
 
+    def __post_init__(self) -> None:
+        try:
+            import revgen.networks.kernels  # noqa: F401
+        except (ImportError, RuntimeError) as error:  # RuntimeError: it finds no place on disk
+            raise MissingExtraError(f"a compiled step needs Numba: pip install 'revgen[fast]' ({error})") from None
 
-TANH, RELU, GATED, MEMORY = range(4)
-"""Kinds of recurrences: h' = tanh(…), h' = relu(…), that of GRU, and that of LSTM."""
+    def step(self, token: int, state: Any) -> tuple[NDArray[np.float32], Any]:
+        """A token and a state -> logits (1, 1, vocab) and the new state."""
+        from revgen.networks.kernels import read_token
 
-
-def compiled(equation: Equation, p: SimpleNamespace) -> Compiled | None:
-    """An equation with the weights ``p``, compiled; None for what is no plain stack of one of the cells.
-
-    Raises MissingExtraError without Numba.
-    """
-    if type(equation) is not Stack or (kind := _kind(equation)) is None:
-        return None
-    try:
-        from revgen.networks.kernels import token_step, write_tokens
-    except (ImportError, RuntimeError) as error:  # RuntimeError: it finds no place on disk
-        raise MissingExtraError(f"a compiled step needs Numba: pip install 'revgen[fast]' ({error})") from None
-    config, layers = equation.config, p.layers
-    nothing = np.zeros((0, 0), np.float32)
-
-    def plain(array: Any) -> NDArray[np.float32]:
-        return np.ascontiguousarray(array, np.float32)
-
-    norms = [(plain(norm.scale), plain(norm.shift)) for norm in getattr(p, "norms", [])]
-    empty = (plain(np.zeros(0)),) * (len(layers) + 1)
-    table = equation.table
-    fixed = (
-        kind,
-        plain(p.embedding),
-        nothing if table is None else plain(table),
-        tuple(plain(layer.W) for layer in layers),
-        tuple(plain(layer.b) for layer in layers),
-        tuple(plain(layer.U) for layer in layers),
-        tuple(plain(getattr(layer, "c", layer.b)) for layer in layers),
-        tuple(scale for scale, _ in norms) or empty,
-        tuple(shift for _, shift in norms) or empty,
-        bool(config.residual),
-        plain(getattr(p, "projection", nothing)),
-        plain((p.head if hasattr(p, "head") else p.embedding).T),
-        plain(p.bias),
-        np.float32(EPSILON),
-    )
-
-    def apart(state: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        """The outputs and the memories of the layers; where there is no memory, the outputs twice."""
-        return tuple(zip(*state, strict=True)) if kind == MEMORY else (tuple(state), tuple(state))  # type: ignore[return-value]
-
-    def together(hs: tuple[Any, ...], cs: tuple[Any, ...]) -> Any:
-        return tuple(zip(hs, cs, strict=True)) if kind == MEMORY else hs
-
-    def step(token: int, state: Any) -> tuple[NDArray[np.float32], Any]:
-        hs, cs = apart(state)
-        new_hs, new_cs = tuple(map(np.empty_like, hs)), tuple(map(np.empty_like, cs))
-        return token_step(token, hs, cs, new_hs, new_cs, *fixed), together(new_hs, new_cs)
+        arrays = self.begin(state, 1)
+        return read_token(self.net, token, arrays)[None, None], self.end(arrays)
 
     def write(
-        token: int, state: Any, uniforms: Floats, temperature: float, end: int, biases: Floats
+        self,
+        token: int,
+        state: Any,
+        uniforms: Floats,
+        temperature: float,
+        end: int,
+        biases: Floats,
+        shift: int = 0,
     ) -> tuple[list[int], Any]:
-        hs, cs = (tuple(map(np.copy, part)) for part in apart(state))
+        """A token, a state, numbers in [0, 1), the temperature, the end token, what is added to logits, (vocab,), and
+        to tokens before they are read -> as many tokens, or fewer up to the end, drawn one after the other, and the new
+        state."""
+        from revgen.networks.kernels import write_tokens
+
+        arrays = self.begin(state, len(uniforms))
         tokens = np.empty(len(uniforms), np.int64)
         divisor = np.float32(max(temperature, COLDEST) if temperature else 0)
-        count = write_tokens(token, hs, cs, uniforms, tokens, divisor, end, biases, *fixed)
-        return tokens[:count].tolist(), together(hs, cs)
-
-    return Compiled(step, write)
+        count = write_tokens(self.net, token, arrays, uniforms, tokens, divisor, end, biases, shift)
+        return tokens[:count].tolist(), self.end(arrays)
 
 
-def _kind(stack: Stack) -> int | None:
-    """The recurrence of a stack's cells: that of a subclass may be anything."""
-    kinds = {Elman: TANH, GRU: GATED, LSTM: MEMORY}
-    cell = stack.cells[0]
+class Layout:
+    """How the weights of one network are laid out: ``p`` as ``equation.nest`` gives them."""
+
+    def __init__(self, p: SimpleNamespace) -> None:
+        self.p = p
+        with np.errstate(over="ignore"):
+            self.half = all((array.astype(np.float16) == array).all() for array in matrices(p))
+
+    def matrix(self, array: Any) -> Matrix:
+        """All matrices of a network are of one type."""
+        return np.ascontiguousarray(array, np.float16).view(np.uint16) if self.half else self.vector(array)
+
+    @staticmethod
+    def vector(array: Any) -> NDArray[np.float32]:
+        """What is not worth less room."""
+        return np.ascontiguousarray(array, np.float32)
+
+    def layers(self, kind: Any) -> tuple[Any, ...]:
+        """The layers, each a ``kind``, whose fields are names of weights."""
+        return tuple(kind(*(self.laid_out(getattr(layer, name)) for name in kind._fields)) for layer in self.p.layers)
+
+    def laid_out(self, array: Any) -> Any:
+        """A matrix or a vector."""
+        return self.matrix(array) if array.ndim > 1 else self.vector(array)
+
+    def norms(self) -> dict[str, tuple[Floats, ...]]:
+        """The scales and shifts of normalizations, empty where there are none."""
+        nothing = SimpleNamespace(scale=[], shift=[])
+        there = getattr(self.p, "norms", [nothing] * (len(self.p.layers) + 1))
+        return {name: tuple(self.vector(getattr(norm, name[:-1])) for norm in there) for name in ("scales", "shifts")}
+
+
+def matrices(p: SimpleNamespace) -> Iterator[NDArray[Any]]:
+    """The weights that are no vectors."""
+    for value in vars(p).values():
+        if isinstance(value, list):
+            for part in value:
+                yield from matrices(part)
+        elif value.ndim > 1:
+            yield value
+
+
+def stack_code(stack: Stack, p: SimpleNamespace) -> Compiled | None:
+    """A recurrent stack; None where its cell has no machine code."""
+    kind = _kind(stack.cells[0])
+    if kind is None:
+        return None
+    layout, first, nothing = Layout(p), p.layers[0], np.zeros((0, 0), np.float32)
+    table = nothing if stack.table is None else stack.norm(p, 0, p.embedding) @ first.W + first.b
+    net = StackNet(
+        embedding=layout.matrix(p.embedding),
+        table=layout.vector(table),
+        layers=layout.layers(kind),
+        **layout.norms(),
+        residual=bool(stack.config.residual),
+        projection=layout.matrix(getattr(p, "projection", nothing)),
+        head=layout.matrix((p.head if hasattr(p, "head") else p.embedding).T),
+        bias=layout.vector(p.bias),
+    )
+    if kind is Memory:
+        return Compiled(net)
+    # The state of a layer is one array, which the machine code knows as the first of several.
+    return Compiled(
+        net,
+        lambda state, room: tuple((array.copy(),) for array in state),
+        lambda arrays: tuple(array for (array,) in arrays),
+    )
+
+
+def _kind(cell: Cell) -> type | None:
+    """What the recurrence of a cell is called here: that of a subclass may be anything."""
+    kinds: dict[type, type] = {Elman: Tanh, GRU: Gated, LSTM: Memory, MinGRU: Mean}
     if type(cell) is RNN:
-        return TANH if cell.nonlinearity == "tanh" else RELU
+        return Tanh if cell.nonlinearity == "tanh" else Relu
     return kinds.get(type(cell))

@@ -9,12 +9,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.errors import OptionError
 from revgen.language_model import Weights
 from revgen.networks.neural import NeuralModel
 from revgen.ops import Array
@@ -70,14 +69,15 @@ class Equation(ABC):
     def tabulate(self, p: SimpleNamespace) -> None:  # noqa: B027  most have nothing to
         """Compute once, from the weights on NumPy, what generation would compute again and again."""
 
+    def machine_code(self, p: SimpleNamespace) -> Compiled | None:
+        """What computes it for one row with the weights ``p``, on NumPy; None where there is nothing of the kind."""
+        return None
+
 
 class EquationModel(NeuralModel):
     """A model that is an ``Equation``; a subclass names its ``kind`` and its ``Config``, which has a ``dropout``."""
 
     kind: ClassVar[type[Equation]]
-
-    compiles = False
-    """Whether text is written by the compiled step."""
 
     def make_equation(self, vocab: int) -> Equation:
         """The equation for this configuration and a vocabulary of that size."""
@@ -131,21 +131,8 @@ class EquationModel(NeuralModel):
         equation, p = self.equation
         return equation.forward(p, tokens, state)
 
-    def compile(self) -> Self:
-        from revgen.networks.compiled import compiled
-
-        if self.equation is None or compiled(*self.equation) is None:
-            raise OptionError(f"{self.name} has no compiled step")
-        self.compiles = True
-        self.forget()
-        return self
-
-    @cached_property
-    def compiled(self) -> Compiled | None:
-        """The equation for one row, compiled; None where that was not asked for."""
-        from revgen.networks.compiled import compiled
-
-        return compiled(*self.equation) if self.compiles and self.equation is not None else None
+    def machine_code(self) -> Compiled | None:
+        return None if self.equation is None else self.equation[0].machine_code(self.equation[1])
 
     def features(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
         equation: Any = self.network.equation if self.equation is None else self.equation[0]
@@ -160,7 +147,6 @@ class EquationModel(NeuralModel):
     def forget(self) -> None:
         super().forget()
         self.__dict__.pop("equation", None)
-        self.__dict__.pop("compiled", None)
 
 
 def keep(x: Array, site: int = 0) -> Array:

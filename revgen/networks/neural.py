@@ -54,6 +54,7 @@ class NeuralModel(LanguageModel):
         return self.make_network().to(self.device).eval()
 
     def forget(self) -> None:
+        super().forget()
         self.__dict__.pop("network", None)
 
     def to(self, device: str) -> Self:

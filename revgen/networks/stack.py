@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from revgen.networks.equation import Equation
 from revgen.ops import Array
 from revgen.options import check, check_flags, check_shares, check_sizes
 from revgen.registry import cells
+
+if TYPE_CHECKING:
+    from revgen.networks.compiled import Compiled
 
 TABLE = 1 << 22  # values
 
@@ -125,7 +128,7 @@ class Stack(Equation):
     def run(self, p: SimpleNamespace, i: int, x: Array, state: Any, tokens: Array) -> tuple[Array, Any]:
         """Layer i over a sequence: (time, batch, input), state -> (time, batch, output), state."""
         if i == 0 and self.table is not None:
-            return self.cells[0].sequence(p.layers[0], self.table[tokens], state)
+            return self.cells[0].sequence(p.layers[0], ops.embed(self.table, tokens), state)
         return self.sequence(self.cells[i], p.layers[i], self.norm(p, i, x), state)
 
     def logits(self, p: SimpleNamespace, x: Array) -> Array:
@@ -144,6 +147,12 @@ class Stack(Equation):
 
         if projected(p.embedding[:1]).size * self.vocab <= TABLE:
             self.table = projected(p.embedding)
+
+    def machine_code(self, p: SimpleNamespace) -> Compiled | None:
+        from revgen.networks.compiled import stack_code
+
+        plain = all(getattr(type(self), name) is getattr(Stack, name) for name in ("forward", "norm", "run", "logits"))
+        return stack_code(self, p) if plain else None
 
 
 def sequence(cell: Cell, p: Parameters, x: Array, state: Any) -> tuple[Array, Any]:

@@ -11,6 +11,7 @@ Each figure is the median of several runs, the two sides of a ratio measured in 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import platform
@@ -19,7 +20,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ RUNS = 5
 def row(what: str, measured: float, unit: str, against: str, reference: float, goal: str, met: bool) -> Row:
     ratio = measured / reference if reference else None
     columns = ("what", "measured", "unit", "against", "reference", "ratio", "goal", "met")
-    values = (what, measured, unit, against, reference, ratio, goal, "yes" if met else "NO")
+    values = (what, measured, unit, against, reference, ratio, goal, ("yes" if met else "NO") if goal else "")
     return dict(zip(columns, values, strict=True))
 
 
@@ -91,64 +91,183 @@ def same_network(embedding: nn.Embedding, lstm: nn.LSTM, head: nn.Linear) -> rev
     return model
 
 
-def generation(_: argparse.Namespace) -> Iterator[Row]:
-    """Two layers, vocabulary 70, one thread: one text, on NumPy and compiled, and many at once.
+Task = Callable[[], float]
+"""What returns tokens per second."""
 
-    (Start with OPENBLAS_NUM_THREADS=1.)
-    """
+
+def writing(model: revgen.LanguageModel, steps: int, n: int = 1) -> Task:
+    """``generate`` of texts that do not end before ``steps``."""
+
+    def run() -> float:
+        began = time.perf_counter()
+        texts = model.generate([""], n=n, max_tokens=steps, seed=0, banned=[model.tokenizer.end])
+        assert len("".join(np.ravel(texts))) == n * steps
+        return n * steps / (time.perf_counter() - began)
+
+    return run
+
+
+def plain_loop(embedding: nn.Embedding, lstm: nn.LSTM, head: nn.Linear, steps: int, n: int = 1) -> Task:
+    """What is written first: the module, the softmax and a draw."""
+
+    @torch.no_grad()
+    def run() -> float:
+        began, token, state = time.perf_counter(), torch.zeros(1, n, dtype=torch.long), None
+        for _ in range(steps):
+            output, state = lstm(embedding(token), state)
+            token = torch.multinomial(head(output[0]).softmax(-1), 1).T
+        return n * steps / (time.perf_counter() - began)
+
+    return run
+
+
+def careful_loop(embedding: nn.Embedding, lstm: nn.LSTM, head: nn.Linear, steps: int) -> Task:
+    """One text, by the modules of single steps."""
+    cells = [nn.LSTMCell(lstm.hidden_size, lstm.hidden_size) for _ in range(2)]
+    for i, cell in enumerate(cells):
+        cell.load_state_dict({name: getattr(lstm, f"{name}_l{i}") for name in cell.state_dict()})
+
+    @torch.no_grad()
+    def run() -> float:
+        states: list[Any] = [None, None]
+        began, token = time.perf_counter(), torch.zeros(1, dtype=torch.long)
+        for _ in range(steps):
+            x = embedding(token)
+            for i, cell in enumerate(cells):
+                states[i] = cell(x, states[i])
+                x = states[i][0]
+            token = torch.multinomial(head(x).softmax(-1), 1)[0]
+        return steps / (time.perf_counter() - began)
+
+    return run
+
+
+def without_onednn(task: Task) -> Task:
+    def run() -> float:
+        with torch.backends.mkldnn.flags(enabled=False):
+            return task()
+
+    return run
+
+
+def hugging_face(parameters: int, vocab: int, steps: int) -> Task | None:
+    """``generate`` of a GPT-2 of two layers and about as many parameters."""
+    try:
+        from transformers import GPT2Config, GPT2LMHeadModel
+    except ImportError:
+        print("transformers is not installed: its GPT-2 is not measured", file=sys.stderr)
+        return None
+    width = min(range(8, 2048, 8), key=lambda n: abs(24 * n**2 + (vocab + steps + 16) * n - parameters))
+    sizes = {"n_embd": width, "n_layer": 2, "n_head": 4, "n_positions": steps + 16, "vocab_size": vocab}
+    model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=None, pad_token_id=0)).eval()
+
+    def run() -> float:
+        began = time.perf_counter()
+        model.generate(torch.zeros(1, 1, dtype=torch.long), do_sample=True, top_k=0, max_new_tokens=steps)
+        return steps / (time.perf_counter() - began)
+
+    return run
+
+
+TEXTGENRNN = """
+import os, sys, time, types
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import tensorflow as tf, tensorflow.keras.utils
+tf.config.threading.set_intra_op_parallelism_threads(1)
+sys.modules["tensorflow.keras.utils"].multi_gpu_model = None  # what it imports of old versions and does not use here
+old = sys.modules["keras.backend.tensorflow_backend"] = types.ModuleType("")
+old.set_session = lambda session: None
+from textgenrnn import textgenrnn
+model = textgenrnn()
+model.generate(1, max_gen_length=10, return_as_list=True)
+began = time.perf_counter()
+(text,) = model.generate(1, max_gen_length=100, temperature=1.0, return_as_list=True)
+print("\\n", len(text) / (time.perf_counter() - began))
+"""
+
+
+def textgenrnn(python: str) -> float:
+    """Characters per second of textgenrnn's own model, as its README has it, by a Python that has it."""
+    output = subprocess.run([python, "-c", TEXTGENRNN], check=True, capture_output=True, text=True).stdout
+    return float(output.split()[-1])
+
+
+def seconds_to_read(size: float) -> float:
+    """To read so many bytes that were read just before, at the best of many times: a scalar product of an array."""
+    array = np.ones(max(int(size / 4), 1), np.float32)
+    times = []
+    for _ in range(200):
+        began = time.perf_counter()
+        np.dot(array, array)
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def bytes_read(net: Any) -> int:
+    """Of its weights by each step of the machine code: those of the first layer's input are in a table."""
+    read: int = sum(array.nbytes for layer in net.layers for array in layer) + net.head.nbytes
+    return read - (net.layers[0].W.nbytes if len(getattr(net, "table", ())) else 0)
+
+
+def against_the_floor(name: str, hidden: int, steps: int) -> Iterator[Row]:
+    """Microseconds a token of one architecture, beside those that it takes to read its weights."""
+    model: Any = revgen.create(f"{name}-char", hidden_size=hidden, num_layers=2)
+    model.prepare(same_network(*plain_lstm(70, 1)).tokenizer, 0)
+    half = copy.copy(model)
+    half.weights = {key: array.astype(np.float16).astype(np.float32) for key, array in model.weights.items()}
+    ways = {"NumPy": model, "compiled": copy.copy(model).compile(), "compiled, weights of float16": half.compile()}
+    rates = medians(*(writing(way, steps) for way in ways.values()))
+    for (what, way), rate in zip(ways.items(), rates, strict=True):
+        floor = seconds_to_read(bytes_read(way.machine_code().net))
+        yield row(f"{name} 2×{hidden}, {what}", 1e6 / rate, "µs", "reading its weights", 1e6 * floor, "", True)
+
+
+def generation(options: argparse.Namespace) -> Iterator[Row]:
+    """One text on one thread, and many at once: two layers, vocabulary 70. (Start with OPENBLAS_NUM_THREADS=1.)"""
     torch.set_num_threads(1)
     vocab = 70
-    for hidden, cases in ((128, ((1, 2000, 6), (32, 400, 1), (256, 100, 1))), (512, ((1, 500, 6),))):
-        embedding, lstm, head = plain_lstm(vocab, hidden)
-        cells = [nn.LSTMCell(hidden, hidden) for _ in range(2)]
-        for i, cell in enumerate(cells):
-            cell.load_state_dict({name: getattr(lstm, f"{name}_l{i}") for name in cell.state_dict()})
-        model, machine_code = same_network(embedding, lstm, head), same_network(embedding, lstm, head).compile()
+    for hidden, steps in ((128, 2000), (512, 500)):
+        parts = plain_lstm(vocab, hidden)
+        model, machine_code = same_network(*parts), same_network(*parts).compile()
         logits, _ = model.forward(np.arange(50)[:, None], model.initial_state(1))
         with torch.no_grad():
-            expected = head(lstm(embedding(torch.arange(50)[:, None]))[0])
+            expected = parts[2](parts[1](parts[0](torch.arange(50)[:, None]))[0])
         assert np.abs(logits - expected.numpy()).max() < 1e-5, "not the same network"
-        for made in (model, machine_code):
-            made.weights["bias"][1] = -1e9  # never the document's end
-            made.forget()
+        careful, simple = careful_loop(*parts, steps), plain_loop(*parts, steps)
+        peers = {"nn.LSTM": simple, "nn.LSTM, oneDNN off": without_onednn(simple)}
+        peers |= {"nn.LSTMCell": careful, "nn.LSTMCell, oneDNN off": without_onednn(careful)}
+        gpt = hugging_face(model.num_parameters, vocab, steps // 4)
+        peers |= {"GPT-2 of Hugging Face": gpt} if gpt else {}
+        fast, faster, *others = medians(writing(model, steps), writing(machine_code, steps), *peers.values())
+        rates = dict(zip(peers, others, strict=True))
+        best = max(list(peers)[1:4], key=rates.__getitem__)
+        for name, rate, goals in (
+            ("NumPy", fast, {"nn.LSTM": 8}),
+            ("compiled", faster, {"nn.LSTM": 15, best: 4, "GPT-2 of Hugging Face": 0}),
+        ):
+            for peer, goal in goals.items():
+                if peer in rates:
+                    shown = f"≥ {goal} times it" if goal else ""
+                    what = f"lstm 2×{hidden}, {name}"
+                    yield row(what, rate, "1/s", peer, rates[peer], shown, rate >= goal * rates[peer])
+        for n in (32, 256) if hidden == 128 else ():
+            fast, slow = medians(writing(model, 12800 // n, n), plain_loop(*parts, 12800 // n, n))
+            yield row(f"lstm 2×{hidden}, n={n}", fast, "1/s", "nn.LSTM", slow, "≥ it", fast >= slow)
 
-        for batch, steps, goal in cases:
-
-            @torch.no_grad()
-            def plain(batch: int = batch, steps: int = steps, lstm: Any = lstm, rest: Any = (embedding, head)) -> float:
-                began, token, state = time.perf_counter(), torch.zeros(1, batch, dtype=torch.long), None
-                for _ in range(steps):
-                    output, state = lstm(rest[0](token), state)
-                    token = torch.multinomial(rest[1](output[0]).softmax(-1), 1).T
-                return batch * steps / (time.perf_counter() - began)
-
-            @torch.no_grad()
-            def by_cells(steps: int = steps, cells: Any = cells, rest: Any = (embedding, head)) -> float:
-                states: list[Any] = [None, None]
-                began, token = time.perf_counter(), torch.zeros(1, dtype=torch.long)
-                for _ in range(steps):
-                    x = rest[0](token)
-                    for i, cell in enumerate(cells):
-                        states[i] = cell(x, states[i])
-                        x = states[i][0]
-                    token = torch.multinomial(rest[1](x).softmax(-1), 1)[0]
-                return steps / (time.perf_counter() - began)
-
-            def ours(batch: int = batch, steps: int = steps, model: Any = model) -> float:
-                began = time.perf_counter()
-                texts = model.generate([""], n=batch, max_tokens=steps, seed=0)
-                assert len("".join(np.ravel(texts))) == batch * steps
-                return batch * steps / (time.perf_counter() - began)
-
-            what = f"generate(n={batch}), 2×{hidden}"
-            if batch == 1:
-                fast, faster, slow, slower = medians(ours, partial(ours, model=machine_code), by_cells, plain)
-                yield row(f"{what}, compiled", faster, "1/s", "nn.LSTM + multinomial", slower, "", True)
-                yield row(f"{what}, compiled", faster, "1/s", "nn.LSTMCell", slow, "", True)
-            else:
-                fast, slower = medians(ours, plain)
-            goal_shown = f"≥ {goal} times it" if goal > 1 else "≥ it"
-            yield row(what, fast, "1/s", "nn.LSTM + multinomial", slower, goal_shown, fast >= goal * slower)
+    for name in ("elman", "rnn", "gru", "lstm", "mingru", "textgenrnn", "transformer"):
+        for hidden, steps in ((128, 1000), (512, 200)):
+            yield from against_the_floor(name, hidden, steps)
+    model = revgen.create("kneser-ney-char")
+    model.fit(list(revgen.datasets.load("reviews")), progress=False)
+    for what, rate in zip(
+        ("NumPy", "compiled"), medians(writing(model, 2000), writing(copy.copy(model).compile(), 2000)), strict=True
+    ):
+        yield row(f"kneser-ney, order 6, {what}", 1e6 / rate, "µs", "", 0, "", True)
+    if options.textgenrnn:
+        own = revgen.load("textgenrnn-char")
+        (fast,) = medians(writing(own, 300))
+        slow = textgenrnn(options.textgenrnn)
+        yield row("load(textgenrnn-char), NumPy", fast, "1/s", "textgenrnn 2.0", slow, "", True)
     torch.set_num_threads(os.cpu_count() or 1)
 
 
@@ -319,6 +438,7 @@ def main() -> None:
     parser.add_argument("--corpus", help="the directory of the corpus for quality, or one text")
     parser.add_argument("--seconds", type=float, default=150, help="the budget of training for quality")
     parser.add_argument("--limit", type=float, default=1.5516, help="nats per character that it should reach")
+    parser.add_argument("--textgenrnn", help="a Python that has textgenrnn and TensorFlow 2.15, for generation")
     options = parser.parse_args()
     every = BENCHMARKS | {"quality": quality}
     rows: list[Row] = []
