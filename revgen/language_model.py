@@ -246,11 +246,12 @@ class LanguageModel(ABC):
         """Write single texts by machine code from now on, on the CPU: the numbers are the same to float32.
 
         There is machine code for recurrent stacks of ``elman``, ``rnn``, ``gru``, ``lstm`` and ``mingru``, for
-        ``textgenrnn``, ``transformer`` and n-grams. The first text takes some ten seconds more, and one or two once the
-        machine code is on disk. Where Numba is installed, it takes over unasked after ``PATIENCE`` tokens. Raises
+        ``textgenrnn``, ``transformer`` and n-grams. The first text takes some seconds more, fewer once the machine code
+        is on disk. Where Numba is installed, it takes over unasked after ``PATIENCE`` tokens. Raises
         MissingExtraError without Numba, OptionError for other models.
         """
-        if self.machine_code() is None:
+        self._compiled = self.machine_code()
+        if self._compiled is None:
             raise OptionError(f"{self.name} has no compiled step")
         self.compiles = True
         return self

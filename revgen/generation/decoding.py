@@ -165,11 +165,13 @@ def write_block(
     for uniform in uniforms.tolist():
         logits, state = model.forward(np.array([[token + shift]]), state)
         x = logits[0, 0] + biases
-        highest = x[x.argmax()]
-        if temperature == 0 or highest == -np.inf:
-            token = int(x.argmax()) if highest > -np.inf else end
+        likeliest = int(x.argmax())
+        if x[likeliest] == -np.inf:
+            token = end
+        elif temperature == 0:
+            token = likeliest
         else:
-            x -= highest
+            x -= x[likeliest]
             x /= divisor
             cumulated = np.exp(x, dtype=np.float64).cumsum()
             token = int(cumulated.searchsorted(uniform * cumulated[-1], "right"))
