@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import resource
 import signal
@@ -192,7 +191,7 @@ def test_a_process_killed_again_and_again_goes_on_to_the_same_weights(tmp_path: 
         while process.poll() is None and Checkpoints(tmp_path / "killed").paths == known:
             time.sleep(0.005)
         time.sleep(chance.uniform(0, 0.2))
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         if process.wait() == 0:
             break
         kills += 1
