@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -212,9 +213,7 @@ def rotation(positions: Array, size: int) -> tuple[Array, Array]:
 
     Angles are whole parts of a turn, so that those of high positions are as exact as those of low ones.
     """
-    turns: Any = speeds(size)
-    if not isinstance(positions, np.ndarray):
-        turns = _torch().as_tensor(turns, device=positions.device)
+    turns = speeds(size) if isinstance(positions, np.ndarray) else _speeds_on(positions.device, size)
     parts = positions[..., None] * turns % PARTS
     if isinstance(parts, np.ndarray):
         angles = parts.astype(np.float32) * np.float32(2 * np.pi / PARTS)
@@ -228,6 +227,12 @@ def speeds(size: int) -> NDArray[np.int64]:
     turn."""
     pairs = size // 2
     return np.round(PARTS / (2 * np.pi) * 10_000.0 ** (-np.arange(pairs) / pairs)).astype(np.int64)
+
+
+@cache
+def _speeds_on(device: Any, size: int) -> Array:
+    """``speeds`` on a device of PyTorch, where they are brought once."""
+    return _torch().as_tensor(speeds(size), device=device)
 
 
 def map_state(function: Callable[[Array], Array], state: Any) -> Any:

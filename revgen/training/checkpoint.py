@@ -19,6 +19,7 @@ from revgen.errors import CheckpointError
 from revgen.files import write_atomically
 from revgen.ops import map_state
 from revgen.options import at_least, check, number, whole
+from revgen.training.device import put_random_states, random_states
 from revgen.training.history import Epoch
 
 if TYPE_CHECKING:
@@ -79,9 +80,7 @@ class Checkpoints:
 
     def save(self, training: Training) -> None:
         """Write the state, and remove the oldest."""
-        tensors = {"random": torch.get_rng_state()}
-        if torch.device(training.model.device).type == "cuda":
-            tensors["cuda_random"] = torch.cuda.get_rng_state()
+        tensors = random_states(training.model.device)
         kinds = {"network": training.weights, "good": training.good, "best": training.best or []}
         for kind, weights in (kinds | {"average": training.average.mean}).items():
             tensors |= {f"{kind}.{i}": weight.detach().clone() for i, weight in enumerate(weights)}
@@ -133,9 +132,7 @@ class Checkpoints:
         training.good, training.best = of("good"), of("best") or None
         training.average.mean, training.average.steps = of("average"), state["averaged"]
         training.optimizer.load_state_dict(optimizer)
-        torch.set_rng_state(tensors["random"])
-        if "cuda_random" in tensors and device.startswith("cuda"):
-            torch.cuda.set_rng_state(tensors["cuda_random"])
+        put_random_states(device, tensors)
         for name in KEPT:
             setattr(training, name, state[name])
         training.cursor = type(training.cursor)(**state["cursor"])

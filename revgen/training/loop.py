@@ -16,9 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -29,11 +27,13 @@ from revgen.errors import OptionError, RevgenError, TrainingError
 from revgen.evaluation.likelihood import Evaluation, logprobs, measure
 from revgen.networks.network import network_forward
 from revgen.networks.neural import NeuralModel
+from revgen.networks.recorded import Recorded
 from revgen.ops import map_state
 from revgen.options import at_least
 from revgen.training.averaging import Average
 from revgen.training.callbacks import Callback, Step, as_callback
 from revgen.training.checkpoint import Checkpoints
+from revgen.training.device import on_device, put_random_states, random_states
 from revgen.training.history import Epoch, History
 from revgen.training.processor import flushed_denormals, kept_memory
 from revgen.training.progress import Progress
@@ -152,7 +152,8 @@ class Training:
         self.wrapped = ranks.wrap(self.network)
         self.weights = list(self.network.values)
         self.rate = recipe.learning_rate or 0.0  # halved at each return to earlier weights
-        self.optimizer = self._make_optimizer()
+        self.step_rate = self.rate
+        self._start_optimizer()
         settings = {"tokens": len(train), "device": model.device, "processes": ranks.size, "accumulate": accumulate}
         self.history = History(settings=dataclasses.asdict(recipe) | settings)
         self.epochs_done = 0
@@ -211,11 +212,11 @@ class Training:
         began = time.perf_counter() - self.cursor.seconds
         waiting: list[tuple[Tensor, int]] = []
         share = 0.0
-        for inputs, targets in batches.chunks(self.cursor.chunk):
+        for inputs, targets in on_device(batches.chunks(self.cursor.chunk), self.model.device):
             share = self._share(self.epochs_done + self.cursor.chunk / len(batches))
             if share >= 1:
                 break
-            waiting.append((self._step(inputs, targets, self.rate * one_cycle(share)), targets.size))
+            waiting.append((self._step(inputs, targets, self.rate * one_cycle(share)), targets.numel()))
             self.average.add(share)
             self.cursor.chunk += 1
             if self.cursor.chunk % self.look == 0:
@@ -230,38 +231,46 @@ class Training:
             self.epochs_done += 1
             self._end_epoch(done.loss / done.tokens, done.tokens / done.seconds)
 
-    def _step(self, inputs: NDArray[np.int64], targets: NDArray[np.int64], rate: float) -> Tensor:
-        """One step of the optimizer on one chunk, (time, batch): what its own rows add to the loss in nats per token.
+    def _step(self, inputs: Tensor, targets: Tensor, rate: float) -> Tensor:
+        """One step of the optimizer on one chunk, (time, batch): what its own rows add to the loss, nats per token."""
+        self.step_rate = rate
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        update = self._update if self.states[0] is None else self.update
+        loss, self.states = update(inputs, targets, self.states)
+        return loss
+
+    def _update(self, inputs: Tensor, targets: Tensor, states: list[Any]) -> tuple[Tensor, list[Any]]:
+        """``_step`` for tensors: the loss, and the states behind the chunk.
 
         What follows a document's end is its neighbour's start, which is nothing to learn.
         """
-        start, batch, device = self.model.tokenizer.start, inputs.shape[1], self.model.device
-        predicted = max(int(np.count_nonzero(targets != start)), 1)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        start, batch = self.model.tokenizer.start, inputs.shape[1]
+        predicted = (targets != start).sum().clamp(min=1)
         self.optimizer.zero_grad()
-        random = torch.get_rng_state() if self.parts > 1 else None
-        losses = []
-        for i, before in enumerate(self.states):
+        random = random_states(self.model.device) if self.parts > 1 else None
+        losses, after = [], []
+        for i, before in enumerate(states):
             if i and random is not None:
-                torch.set_rng_state(random)  # all parts leave out the same channels
+                put_random_states(self.model.device, random)  # all parts leave out the same channels
             part = self.ranks.rank * self.accumulate + i
             rows = slice(part * batch // self.parts, (part + 1) * batch // self.parts)
             self.network.part = part, self.parts
             with nullcontext() if i == self.accumulate - 1 else self.ranks.apart(self.wrapped):
-                logits, state = self.wrapped(torch.from_numpy(inputs[:, rows]).to(device), before)
-                wanted = torch.from_numpy(targets[:, rows]).to(device)
-                loss = cross_entropy(
-                    logits.flatten(0, 1).float(), wanted.flatten(), ignore_index=start, reduction="sum"
-                )
+                logits, state = self.wrapped(inputs[:, rows], before)
+                wanted = targets[:, rows].flatten()
+                loss = cross_entropy(logits.flatten(0, 1).float(), wanted, ignore_index=start, reduction="sum")
                 loss = loss / predicted
                 # The mean over processes is what comes of these gradients.
                 (loss * self.ranks.size + self.network.penalty / self.accumulate).backward()  # type: ignore[no-untyped-call]
-            self.states[i] = map_state(lambda array: array.detach(), state)
+            after.append(map_state(Tensor.detach, state))
             losses.append(loss.detach())
         torch.nn.utils.clip_grad_norm_(self.weights, self.recipe.clip)
         self.optimizer.step()
-        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum(), after
 
     def _take_in(self, waiting: list[tuple[Tensor, int]], share: float, began: float) -> None:
         """Look at the losses of the last steps, and count them in if all is well."""
@@ -275,11 +284,10 @@ class Training:
                 return
             cursor.loss += loss * tokens
             cursor.tokens += tokens
-            rate = self.optimizer.param_groups[0]["lr"]
             speed = cursor.tokens / cursor.seconds
             self.progress.step(share, self.loss or loss, speed)
             for callback in self._callbacks():
-                callback.step(self.model, Step(self.steps, self.epochs_done + 1, share, loss, rate, speed))
+                callback.step(self.model, Step(self.steps, self.epochs_done + 1, share, loss, self.step_rate, speed))
 
     def _watch(self, loss: float) -> bool:
         """Whether training goes well; where the loss is lost, return to the last good weights."""
@@ -304,7 +312,7 @@ class Training:
         )
         self._put(self.good)
         self.average.clear()
-        self.optimizer = self._make_optimizer()
+        self._start_optimizer()
         self.loss = None
         return False
 
@@ -334,7 +342,7 @@ class Training:
         epoch = Epoch(
             self.epochs_done,
             train_loss,
-            self.optimizer.param_groups[0]["lr"],
+            self.step_rate,
             tokens_per_second,
             self.seconds,
             **figures,
@@ -382,8 +390,11 @@ class Training:
                 f"{last.nats_per_char:.3f} nats/char. More text, more dropout, a smaller network or fewer epochs help"
             )
 
-    def _make_optimizer(self) -> torch.optim.Optimizer:
-        """AdamW (Loshchilov & Hutter 2019); the matrices decay, but for those that stand for tokens."""
+    def _start_optimizer(self) -> None:
+        """AdamW (Loshchilov & Hutter 2019); the matrices decay, but for those that stand for tokens.
+
+        On one GPU, its steps are recorded.
+        """
         decayed: list[Tensor] = []
         others: list[Tensor] = []
         for name, weight in self.network.named_weights().items():
@@ -392,7 +403,11 @@ class Training:
             {"params": decayed, "weight_decay": self.recipe.weight_decay},
             {"params": others, "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(groups, lr=self.rate, betas=(0.9, 0.99), fused=True)
+        device = torch.device(self.model.device)
+        on_gpu = device.type == "cuda"
+        rate: Any = torch.tensor(self.rate, device=device) if on_gpu else self.rate
+        self.optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.99), fused=True, capturable=on_gpu)
+        self.update = Recorded(self._update, device) if on_gpu and self.parts == 1 else self._update
 
     def _copy(self) -> list[Tensor]:
         return [weight.detach().clone() for weight in self.weights]

@@ -16,6 +16,7 @@ from revgen.corpus.tokens import tokenize_parts
 from revgen.errors import OptionError
 from revgen.networks.neural import NeuralModel
 from revgen.options import at_least, check, number
+from revgen.training.device import on_device
 from revgen.training.loop import Training, make_batches
 from revgen.training.processor import flushed_denormals, kept_memory
 from revgen.training.recipe import Recipe
@@ -80,7 +81,7 @@ def find_lr(model: NeuralModel, texts: Corpus, recipe: Recipe, low: float, high:
         trial.prepare(tokenizer, recipe.seed, labels, recipe.sizes(len(tokens), trial.device))
         training = Training(trial, tokens, None, recipe, progress=False)
         training.network.train()
-        for i, (inputs, targets) in zip(range(steps), batches(), strict=False):
+        for i, (inputs, targets) in zip(range(steps), on_device(batches(), trial.device), strict=False):
             rate = low * (high / low) ** (i / (steps - 1))
             loss = training._step(inputs, targets, rate).item()
             smoothed = SMOOTHING * smoothed + (1 - SMOOTHING) * loss

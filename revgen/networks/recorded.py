@@ -1,0 +1,77 @@
+"""Functions of tensors that are recorded as CUDA graphs, so that a GPU need not wait for Python between its kernels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+MOST = 8
+"""Recordings of a function that are kept: each has the memory of a call of its own."""
+
+Function: TypeAlias = Callable[..., Any]
+Record: TypeAlias = Callable[[Function, Any], tuple[Any, Callable[[], None]]]
+
+
+def cuda_graph(function: Function, arguments: Any) -> tuple[Any, Callable[[], None]]:
+    """``function(*arguments)`` as a CUDA graph on the present stream: the tensors that hold its results, and what
+    computes them from what the arguments hold then. Raises RuntimeError where the function waits for the GPU."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
+        results = function(*arguments)
+    return results, graph.replay
+
+
+class Recorded:
+    """``function``, recorded from the second time on that arguments of the same shapes come.
+
+    Arguments and results are tensors in tuples, lists or dicts. The function draws no shape from values, and changes
+    tensors in place alone: in a replay no Python runs. One that cannot be recorded is called as it is.
+    """
+
+    def __init__(self, function: Function, device: torch.device, record: Record = cuda_graph) -> None:
+        self.function = function
+        self.record = record
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self.seen: Counter[Any] = Counter()
+        self.recordings: dict[Any, tuple[list[Tensor], Any, Callable[[], None]]] = {}
+        self.room = MOST
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self.stream is None:
+            return self._call(arguments)
+        # One stream for all calls: gradients are summed on the stream that they were first seen on.
+        outside = torch.cuda.current_stream(self.stream.device)
+        self.stream.wait_stream(outside)
+        with torch.cuda.stream(self.stream):
+            results = self._call(arguments)
+        outside.wait_stream(self.stream)
+        return results
+
+    def _call(self, arguments: Any) -> Any:
+        leaves, form = pytree.tree_flatten(arguments)
+        shapes = form, *((leaf.shape, leaf.dtype) for leaf in leaves)
+        if shapes not in self.recordings and not self._recordable(shapes, arguments):
+            return self.function(*arguments)
+        inputs, results, replay = self.recordings[shapes]
+        torch._foreach_copy_(inputs, leaves)
+        replay()
+        return pytree.tree_map(Tensor.clone, results)
+
+    def _recordable(self, shapes: Any, arguments: Any) -> bool:
+        """Whether there is a recording for these shapes now. The first call is none: libraries get ready in it."""
+        self.seen[shapes] += 1
+        if self.seen[shapes] == 1 or len(self.recordings) >= self.room:
+            return False
+        inputs = pytree.tree_map(Tensor.clone, arguments)
+        try:
+            results, replay = self.record(self.function, inputs)
+        except RuntimeError:
+            self.room = 0
+            return False
+        self.recordings[shapes] = pytree.tree_leaves(inputs), results, replay
+        return True

@@ -1,0 +1,135 @@
+"""Steps that are recorded for a GPU: a replay is what the call was, and nothing in a step waits for the device."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+from conftest import same_weights
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import revgen
+from revgen.language_model import LanguageModel
+from revgen.networks.network import Network
+from revgen.networks.neural import NeuralModel
+from revgen.networks.recorded import Recorded
+from revgen.training import device as feeding
+from revgen.training.device import on_device
+from revgen.training.loop import Training
+from revgen.training.recipe import Recipe
+
+TRAINED = sorted(
+    row.name
+    for row in revgen.models().rows
+    if row.name.endswith("-char") and isinstance(revgen.create(row.name), NeuralModel)
+)
+QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 8, "sequence_length": 24, "progress": False}
+
+
+def rerun(function: Any, arguments: Any) -> Any:
+    """A recording in the manner of a CUDA graph: nothing is computed before a replay, and all of it anew."""
+    results: list[Any] = []
+
+    def replay() -> None:
+        results[:] = function(*arguments)
+
+    return results, replay
+
+
+class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Raises where tensors of another device are mixed in, or a value is read."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
+        result = function(*given, **(named or {}))
+        leaves = pytree.tree_leaves((given, named, result))
+        devices = {leaf.device.type for leaf in leaves if isinstance(leaf, torch.Tensor)}
+        assert devices <= {"meta"}, f"{function} has tensors on {devices}"
+        return result
+
+
+def small(name: str) -> LanguageModel:
+    return revgen.create(name) if name.startswith("mlp") else revgen.create(name, num_layers=2, hidden_size=16)
+
+
+@pytest.mark.parametrize("name", ["awd-lstm-char", "elman-char", "lstm-char", "minlstm-char", "transformer-char"])
+def test_a_replayed_step_is_the_step(name: str, reviews: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    replays = 0
+
+    class Recording(Training):
+        def _start_optimizer(self) -> None:
+            super()._start_optimizer()
+            self.update = Recorded(self._update, torch.device("cpu"), counted)
+
+    def counted(function: Any, arguments: Any) -> Any:
+        results, replay = rerun(function, arguments)
+
+        def count() -> None:
+            nonlocal replays
+            replays += 1
+            replay()
+
+        return results, count
+
+    plain, recorded = small(name), small(name)
+    plain.fit(reviews[:20], **QUICK)
+    monkeypatch.setattr("revgen.training.loop.Training", Recording)
+    recorded.fit(reviews[:20], **QUICK)
+    assert replays > 10
+    assert same_weights(plain, recorded)
+
+
+def test_a_step_that_cannot_be_recorded_is_taken_as_it_is() -> None:
+    def refuse(function: Any, arguments: Any) -> Any:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    double = Recorded(lambda x: (x * 2,), torch.device("cpu"), refuse)
+    for value in (1.0, 2.0, 3.0):
+        assert double(torch.tensor([value]))[0].item() == 2 * value
+
+
+def test_each_shape_has_its_own_recording() -> None:
+    double = Recorded(lambda x: (x * 2,), torch.device("cpu"), rerun)
+    results = [double(torch.full((size,), float(i)))[0] for i in range(3) for size in (2, 3)]
+    assert [result.tolist() for result in results] == [[2.0 * i] * size for i in range(3) for size in (2, 3)]
+    assert len(double.recordings) == 2
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_no_step_waits_for_the_device(name: str, reviews: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the device that has no values at all."""
+    monkeypatch.setattr(Network, "in_bfloat16", lambda *_: nullcontext())  # there is no autocast for it
+    monkeypatch.setattr(torch.optim, "AdamW", lambda groups, lr, **_: torch.optim.SGD(groups, lr))
+    model = small(name)
+    assert isinstance(model, NeuralModel)
+    model.fit(reviews[:5], epochs=1, batch_size=2, progress=False)
+    model.to("meta")
+    training = Training(model, range(1000), None, Recipe(epochs=1, learning_rate=0.01), progress=False)  # type: ignore[arg-type]
+    training.network.train()
+    tokens = torch.zeros((12, 4), dtype=torch.int64, device="meta")
+    training._step(tokens, tokens, 0.01)  # as the first is never recorded, it may bring something to the device
+    with Watched():  # type: ignore[no-untyped-call]
+        for _ in range(2):
+            loss = training._step(tokens, tokens, 0.01)
+    assert loss.device.type == "meta" and loss.shape == ()
+
+
+@pytest.mark.parametrize("ahead", [1, 200, 1 << 20])
+def test_batches_that_are_sent_ahead_are_the_same(ahead: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeding, "AHEAD", ahead)
+    lengths = (7, 5, 7, 3)
+    chunks = [(torch.randint(9, (n, 4)).numpy(), torch.randint(9, (n, 4)).numpy()) for n in lengths]
+    sent = [pair for part in (chunks,) for pair in feeding._sent(part, "cpu")]
+    for given, there in zip(chunks, sent, strict=True):
+        assert all((torch.from_numpy(one) == other).all() for one, other in zip(given, there, strict=True))
+    assert [len(inputs) for inputs, _ in on_device(iter(chunks), "meta")] == list(lengths)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("name", ["awd-lstm-char", "elman-char", "lstm-char", "transformer-char"])
+def test_a_gpu_learns_what_a_processor_learns(name: str, reviews: list[str]) -> None:
+    models = small(name), small(name).to("cuda")
+    losses = [model.fit(reviews[:50], valid=0.1, **QUICK)[-1].train_loss for model in models]
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)
