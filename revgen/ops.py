@@ -96,6 +96,42 @@ def where(condition: Array, x: Array, y: float) -> Array:
     return np.where(condition, x, x.dtype.type(y)) if isinstance(x, np.ndarray) else _torch().where(condition, x, y)
 
 
+def largest(x: Array) -> Array:
+    """The largest value along the last axis, which stays with the size 1."""
+    return x.max(-1, keepdims=True) if isinstance(x, np.ndarray) else x.amax(-1, keepdim=True)
+
+
+def cumulated(x: Array) -> Array:
+    """The sums so far along the last axis, in double precision."""
+    return x.cumsum(-1, dtype=np.float64 if isinstance(x, np.ndarray) else _torch().float64)
+
+
+def ordered(x: Array) -> Array:
+    """The places of the values along the last axis from the smallest to the largest; of equal ones the first first."""
+    return np.argsort(x, -1, kind="stable") if isinstance(x, np.ndarray) else x.argsort(dim=-1, stable=True)
+
+
+def at(x: Array, places: Array) -> Array:
+    """The values at these places of each row: (batch, size), places (batch, size)."""
+    return x[np.arange(len(x))[:, None], places] if isinstance(x, np.ndarray) else x.gather(-1, places)
+
+
+def put_at(places: Array, values: Array) -> Array:
+    """The values at these places of each row, which are all places there are: the way back from ``at``."""
+    if not isinstance(values, np.ndarray):
+        return _torch().empty_like(values).scatter_(-1, places, values)
+    x = np.empty_like(values)
+    x[np.arange(len(x))[:, None], places] = values
+    return x
+
+
+def kth_largest(x: Array, k: int) -> Array:
+    """The k-th largest value along the last axis, which stays with the size 1."""
+    if isinstance(x, np.ndarray):
+        return np.partition(x, -k, axis=-1)[..., -k, None]
+    return x.topk(k, -1).values[..., -1:]
+
+
 def lower_triangle(x: Array, diagonal: int = 0) -> Array:
     """The matrices of the last two axes with 0 above a diagonal."""
     return np.tril(x, diagonal) if isinstance(x, np.ndarray) else x.tril(diagonal)

@@ -12,10 +12,11 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import revgen
+from revgen.generation.blocks import _block
 from revgen.language_model import LanguageModel
 from revgen.networks.network import Network
 from revgen.networks.neural import NeuralModel
-from revgen.networks.recorded import Recorded
+from revgen.networks.recorded import RECORDERS, Recorded
 from revgen.training import device as feeding
 from revgen.training.device import on_device
 from revgen.training.loop import Training
@@ -29,14 +30,21 @@ TRAINED = sorted(
 QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 8, "sequence_length": 24, "progress": False}
 
 
-def rerun(function: Any, arguments: Any) -> Any:
-    """A recording in the manner of a CUDA graph: nothing is computed before a replay, and all of it anew."""
-    results: list[Any] = []
+class Rerun:
+    """Records in the manner of a CUDA graph: nothing is computed before a replay, and then for the same tensors."""
 
-    def replay() -> None:
-        results[:] = function(*arguments)
+    recordings = 0
+    replays = 0
 
-    return results, replay
+    def __call__(self, function: Any, arguments: Any) -> Any:
+        results: list[Any] = []
+        self.recordings += 1
+
+        def replay() -> None:
+            self.replays += 1
+            results[:] = function(*arguments)
+
+        return results, replay
 
 
 class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -51,50 +59,45 @@ class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def small(name: str) -> LanguageModel:
-    return revgen.create(name) if name.startswith("mlp") else revgen.create(name, num_layers=2, hidden_size=16)
+    if name.startswith("mlp"):
+        return revgen.create(name)
+    context: dict[str, Any] = {"context": 16} if name.startswith("transformer") else {}
+    return revgen.create(name, num_layers=2, hidden_size=16, **context)
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Rerun:
+    """What records functions on the CPU in this test."""
+    recorder = Rerun()
+    monkeypatch.setitem(RECORDERS, "cpu", recorder)
+    return recorder
 
 
 @pytest.mark.parametrize("name", ["awd-lstm-char", "elman-char", "lstm-char", "minlstm-char", "transformer-char"])
 def test_a_replayed_step_is_the_step(name: str, reviews: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    replays = 0
-
-    class Recording(Training):
-        def _start_optimizer(self) -> None:
-            super()._start_optimizer()
-            self.update = Recorded(self._update, torch.device("cpu"), counted)
-
-    def counted(function: Any, arguments: Any) -> Any:
-        results, replay = rerun(function, arguments)
-
-        def count() -> None:
-            nonlocal replays
-            replays += 1
-            replay()
-
-        return results, count
-
     plain, recorded = small(name), small(name)
     plain.fit(reviews[:20], **QUICK)
-    monkeypatch.setattr("revgen.training.loop.Training", Recording)
+    monkeypatch.setitem(RECORDERS, "cpu", recorder := Rerun())
     recorded.fit(reviews[:20], **QUICK)
-    assert replays > 10
+    assert recorder.replays > 10
     assert same_weights(plain, recorded)
 
 
-def test_a_step_that_cannot_be_recorded_is_taken_as_it_is() -> None:
+def test_a_step_that_cannot_be_recorded_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(function: Any, arguments: Any) -> Any:
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    double = Recorded(lambda x: (x * 2,), torch.device("cpu"), refuse)
+    monkeypatch.setitem(RECORDERS, "cpu", refuse)
+    double = Recorded(lambda x: (x * 2,), torch.device("cpu"))
     for value in (1.0, 2.0, 3.0):
         assert double(torch.tensor([value]))[0].item() == 2 * value
 
 
-def test_each_shape_has_its_own_recording() -> None:
-    double = Recorded(lambda x: (x * 2,), torch.device("cpu"), rerun)
+def test_each_shape_has_its_own_recording(recorder: Rerun) -> None:
+    double = Recorded(lambda x: (x * 2,), torch.device("cpu"))
     results = [double(torch.full((size,), float(i)))[0] for i in range(3) for size in (2, 3)]
     assert [result.tolist() for result in results] == [[2.0 * i] * size for i in range(3) for size in (2, 3)]
-    assert len(double.recordings) == 2
+    assert recorder.recordings == 2 and recorder.replays == 4
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -133,3 +136,60 @@ def test_a_gpu_learns_what_a_processor_learns(name: str, reviews: list[str]) -> 
     models = small(name), small(name).to("cuda")
     losses = [model.fit(reviews[:50], valid=0.1, **QUICK)[-1].train_loss for model in models]
     assert losses[1] == pytest.approx(losses[0], rel=0.03)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_no_block_of_tokens_waits_for_the_device(
+    name: str, reviews: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Network, "in_bfloat16", lambda *_: nullcontext())
+    model = small(name)
+    assert isinstance(model, NeuralModel)
+    model.fit(reviews[:5], epochs=1, batch_size=2, progress=False)
+    network = model.to("meta").network
+    vocab = len(model.tokenizer)
+    sampling = revgen.Sampling(top_k=5, top_p=0.9, min_p=0.1, typical_p=0.9)
+    block = _block(network, sampling, model.tokenizer.end, 0)
+    tokens = torch.zeros(3, dtype=torch.int64, device="meta")
+    rest = [torch.zeros(shape, device="meta") for shape in [(2, 3), (2, 3, 1)]]
+    with torch.inference_mode():
+        _, state = network(tokens[None])
+        with Watched():  # type: ignore[no-untyped-call]
+            written, state = block(state, torch.zeros(vocab, device="meta"), tokens, *rest)
+    assert written.shape == (2, 3)
+
+
+@pytest.fixture(scope="module", params=["lstm-char", "transformer-char", "textgenrnn-char"])
+def fitted(request: pytest.FixtureRequest) -> LanguageModel:
+    model = small(request.param)
+    model.fit(list(revgen.datasets.load("reviews"))[:40], **QUICK)
+    return model
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"temperature": 0},
+        {"temperature": [0.3, 0, 1.2]},
+        {"top_k": 5, "min_p": 0.01},
+        {"top_p": 0.8, "typical_p": 0.9, "banned": ["e"]},
+        {"stop": ["the s", "qq"], "logit_bias": {" ": 2.0}},
+        {"min_tokens": 30},
+    ],
+)
+def test_texts_that_are_drawn_in_blocks_are_the_same(
+    fitted: LanguageModel, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = fitted.to("cpu")
+    prompts = ["the ", "a", "I like the song"]
+    monkeypatch.setitem(RECORDERS, "cpu", recorder := Rerun())
+
+    def written() -> list[Any]:
+        several = model.generate(prompts, n=3, max_tokens=70, seed=2, **options)
+        return [several, model.generate("the ", seed=4, **options)]
+
+    expected = written()
+    model.to("cpu:0")  # by PyTorch, as on a GPU
+    assert written() == expected
+    assert bool(recorder.replays) == ("min_tokens" not in options)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from revgen.generation.blocks import BLOCK, Write, block_writer
 from revgen.generation.sampler import COLDEST, Floats, draw
 from revgen.generation.settings import Rules, Settings
 from revgen.ops import map_state
@@ -18,10 +19,6 @@ from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
     from revgen.language_model import LanguageModel
-
-
-BLOCK = 16
-"""Tokens of a single text that are drawn at once where nothing but the logits decides: few, so that a stream flows."""
 
 
 def decode(model: LanguageModel, prompts: Sequence[str], settings: Settings, n: int = 1) -> Iterator[tuple[int, str]]:
@@ -83,7 +80,7 @@ def _decode(
         guided = [] if rules.guide is None else [states[row] for row in rows.tolist()]
         p = sampling.filtered(rules.apply(last, counted, places, guided), places)
         uniform = random.random(len(lengths))  # for all, so that a row's draws do not depend on which others are done
-        drawn = draw(p, uniform[rows])
+        drawn: NDArray[np.intp] = draw(p, uniform[rows])
         if counts is not None:
             counts[rows, drawn] += 1
         return drawn
@@ -98,7 +95,36 @@ def _decode(
             writer.finish()
         return writer.take(), writer.finished
 
+    def in_blocks(
+        write: Write, drawn: NDArray[Any], rows: NDArray[np.intp], state: Any, places: NDArray[np.intp]
+    ) -> Iterator[tuple[int, str]]:
+        """All that follows the tokens ``drawn``. Rows that are done stay while most go on, as their number is what
+        ``write`` is prepared for."""
+        going = np.ones(len(rows), bool)
+        while going.any():
+            if 2 * np.count_nonzero(going) <= len(rows):
+                kept = np.flatnonzero(going)
+                rows, drawn, places, going, state = (
+                    rows[kept],
+                    drawn[kept],
+                    places[kept],
+                    going[kept],
+                    _rows(state, kept),
+                )
+            uniforms = random.random((BLOCK, len(lengths)))[:, rows]
+            temperatures = np.empty((BLOCK, len(rows), 1), np.float32)
+            temperatures[:] = sampling.temperatures(places + np.arange(BLOCK)[:, None])
+            tokens, state = write(drawn, state, uniforms, temperatures)
+            for drawn in tokens:
+                for i in np.flatnonzero(going).tolist():
+                    piece, finished = accept(int(rows[i]), int(drawn[i]), int(places[i]))
+                    if piece:
+                        yield int(rows[i]), piece
+                    going[i] = not finished
+                places = places + 1
+
     alone = len(lengths) == 1 and rules.plain
+    write = block_writer(model, rules, shift)
     while True:
         places = read - lengths[rows]  # how many tokens of each were drawn; below 0, its prompt is still read
         if read >= longest:
@@ -117,6 +143,9 @@ def _decode(
                     continue
             going.append(i)
         if not going:
+            return
+        if write is not None and read >= longest:
+            yield from in_blocks(write, drawn[going], rows[going], _rows(state, np.array(going)), places[going] + 1)
             return
         if alone:
             first = int(places[0]) + 1

@@ -10,8 +10,9 @@ from typing import Any, Self, TypeAlias, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from revgen import ops
 from revgen.errors import OptionError
-from revgen.ops import softmax
+from revgen.ops import Array
 from revgen.options import check, number, whole
 from revgen.tokenizers import Tokenizer
 
@@ -136,36 +137,43 @@ class Sampling:
 
     def filtered(self, logits: Floats, positions: NDArray[np.integer[Any]] | int = 0) -> Floats:
         """Logits -> probabilities by the temperature and what stays."""
-        temperature = self._temperatures(positions)  # a float, or (batch, 1)
+        p: Floats = self.kept(logits, self.temperatures(positions))
+        return p
+
+    def kept(self, logits: Array, temperature: float | Array) -> Array:
+        """Logits (batch, vocab) -> probabilities at a temperature for all rows, or one for each, (batch, 1): arrays of
+        NumPy, or tensors."""
         if isinstance(temperature, float):
             if temperature == 0:
                 return _likeliest(logits)
             divisor: Any = max(temperature, COLDEST)
         else:
-            divisor = np.maximum(temperature, COLDEST).astype(logits.dtype)
+            divisor = temperature.clip(COLDEST)
         if not (isinstance(temperature, float) and temperature == 1):
             # The likeliest at 0 first: a division by a very small temperature stays finite there.
-            logits = (logits - logits.max(-1, keepdims=True)) / divisor
+            logits = (logits - ops.largest(logits)) / divisor
         if self.top_k is not None and self.top_k < logits.shape[-1]:
-            least = np.partition(logits, -self.top_k, axis=-1)[:, -self.top_k, None]
-            logits = np.where(logits < least, -np.inf, logits)
-        p: Floats = softmax(logits)
+            logits = ops.where(logits >= ops.kth_largest(logits, self.top_k), logits, -np.inf)
+        p = ops.softmax(logits)
         if self.top_p is not None and self.top_p < 1:
-            p = _first(p, np.argsort(-p, axis=-1, kind="stable"), self.top_p)
+            p = _first(p, ops.ordered(-p), self.top_p)
         if self.min_p is not None:
-            p = _normalized(np.where(p < self.min_p * p.max(-1, keepdims=True), 0, p))
+            p = _normalized(ops.where(p >= self.min_p * ops.largest(p), p, 0))
         if self.typical_p is not None and self.typical_p < 1:
             with np.errstate(divide="ignore"):
-                surprise = -np.log(p)
-            entropy = (p * np.where(p > 0, surprise, 0)).sum(-1, keepdims=True)
-            p = _first(p, np.argsort(np.abs(surprise - entropy), axis=-1, kind="stable"), self.typical_p)
-        return p if isinstance(temperature, float) else np.where(temperature == 0, _likeliest(logits), p)
+                surprise = -ops.log(p)
+            entropy = (p * ops.where(p > 0, surprise, 0)).sum(-1, keepdims=True)
+            p = _first(p, ops.ordered(abs(surprise - entropy)), self.typical_p)
+        if not isinstance(temperature, float):
+            bold = temperature == 0
+            p = p * ~bold + _likeliest(logits) * bold
+        return p
 
-    def _temperatures(self, positions: NDArray[np.integer[Any]] | int) -> float | NDArray[np.float64]:
-        """One for all rows, or one for each, (batch, 1)."""
+    def temperatures(self, positions: NDArray[np.integer[Any]] | int) -> float | NDArray[np.float32]:
+        """One for all rows, or one for each, (batch, 1); for several steps (time, batch, 1)."""
         if isinstance(self.temperature, Sequence):
-            given = np.asarray(self.temperature, float)[np.asarray(positions) % len(self.temperature)]
-            return given[:, None] if given.ndim else float(given)
+            given = np.asarray(self.temperature, np.float32)[np.asarray(positions) % len(self.temperature)]
+            return given[..., None] if given.ndim else float(given)
         assert not callable(self.temperature), "a function is scheduled first"
         return float(self.temperature)
 
@@ -176,32 +184,27 @@ def _check_temperature(given: Any) -> None:
         check("temperature", temperature, 0 <= number(temperature) < np.inf, "0 or more")
 
 
-def _likeliest(logits: Floats) -> Floats:
+def _likeliest(logits: Array) -> Array:
     """The probability 1 at the largest, (batch, vocab)."""
-    one: Floats = np.eye(logits.shape[-1], dtype=logits.dtype)[logits.argmax(-1)]
-    return one
+    places = ops.arange(logits.shape[-1], logits)
+    return ops.softmax(ops.where(places == logits.argmax(-1)[:, None], logits, -np.inf))
 
 
-def _first(p: Floats, order: NDArray[np.intp], share: float) -> Floats:
+def _first(p: Array, order: Array, share: float) -> Array:
     """Of the tokens in this order, as few as have the probability ``share`` together."""
-    rows = np.arange(len(p))[:, None]
-    ordered = p[rows, order]
-    before = ordered.cumsum(-1, dtype=np.float64) - ordered
-    kept = np.empty_like(p)
-    kept[rows, order] = ordered * (before < share)
-    return _normalized(kept)
+    ordered = ops.at(p, order)
+    before = ops.cumulated(ordered) - ordered
+    return _normalized(ops.put_at(order, ordered * (before < share)))
 
 
-def _normalized(p: Floats) -> Floats:
-    normalized: Floats = p / p.sum(-1, keepdims=True)
-    return normalized
+def _normalized(p: Array) -> Array:
+    return p / p.sum(-1, keepdims=True)
 
 
-def draw(probabilities: Floats, uniform: Floats) -> NDArray[np.intp]:
+def draw(probabilities: Array, uniform: Array) -> Array:
     """One token a row, (batch,), where ``uniform`` (batch,) in [0, 1) falls in the cumulated (batch, vocab)."""
-    cumulated = probabilities.cumsum(-1, dtype=np.float64)
-    drawn: NDArray[np.intp] = (cumulated > uniform[:, None] * cumulated[:, -1:]).argmax(-1)
-    return drawn
+    cumulated = ops.cumulated(probabilities)
+    return (cumulated <= uniform[:, None] * cumulated[:, -1:]).sum(-1)
 
 
 def token_id(option: str, token: Any, tokenizer: Tokenizer) -> int:

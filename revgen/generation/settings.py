@@ -187,8 +187,12 @@ class Rules:
     @property
     def plain(self) -> bool:
         """Whether a token depends on nothing but the logits, one temperature and the biases."""
-        some = self.settings.min_tokens or self.forced or self.guide or self.sampling.penalizes
-        return not some and self.sampling.unfiltered
+        return self.independent and self.sampling.unfiltered
+
+    @property
+    def independent(self) -> bool:
+        """Whether it does not matter for a token what the text has already."""
+        return not (self.settings.min_tokens or self.forced or self.guide or self.sampling.penalizes)
 
     def begin(self, prompt: str) -> Any:
         """The guide's state behind a prompt."""

@@ -16,6 +16,7 @@ from revgen.networks.equation import nest
 if TYPE_CHECKING:
     from revgen.evaluation.likelihood import Forward
     from revgen.networks.equation import Equation
+    from revgen.networks.recorded import Recorded
 
 
 Penalty: TypeAlias = Tensor | float
@@ -39,6 +40,7 @@ class Network(nn.Module):
     def __init__(self, weights: Weights) -> None:
         super().__init__()
         self.names = list(weights)
+        self.writers: dict[Any, Recorded] = {}  # of ``generation.blocks``
         self.values = nn.ParameterList(torch.tensor(np.asarray(array, np.float32)) for array in weights.values())
 
     def named_weights(self) -> dict[str, nn.Parameter]:

@@ -26,6 +26,10 @@ def cuda_graph(function: Function, arguments: Any) -> tuple[Any, Callable[[], No
     return results, graph.replay
 
 
+RECORDERS: dict[str, Record] = {"cuda": cuda_graph}
+"""What records functions, by the type of the device; on others they are called as they are."""
+
+
 class Recorded:
     """``function``, recorded from the second time on that arguments of the same shapes come.
 
@@ -33,13 +37,12 @@ class Recorded:
     tensors in place alone: in a replay no Python runs. One that cannot be recorded is called as it is.
     """
 
-    def __init__(self, function: Function, device: torch.device, record: Record = cuda_graph) -> None:
+    def __init__(self, function: Function, device: torch.device) -> None:
         self.function = function
-        self.record = record
+        self.record = RECORDERS.get(device.type)
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self.seen: Counter[Any] = Counter()
         self.recordings: dict[Any, tuple[list[Tensor], Any, Callable[[], None]]] = {}
-        self.room = MOST
 
     def __call__(self, *arguments: Any) -> Any:
         if self.stream is None:
@@ -54,6 +57,8 @@ class Recorded:
 
     def _call(self, arguments: Any) -> Any:
         leaves, form = pytree.tree_flatten(arguments)
+        if any(leaf is None for leaf in leaves):  # a state that is not there yet
+            return self.function(*arguments)
         shapes = form, *((leaf.shape, leaf.dtype) for leaf in leaves)
         if shapes not in self.recordings and not self._recordable(shapes, arguments):
             return self.function(*arguments)
@@ -65,13 +70,13 @@ class Recorded:
     def _recordable(self, shapes: Any, arguments: Any) -> bool:
         """Whether there is a recording for these shapes now. The first call is none: libraries get ready in it."""
         self.seen[shapes] += 1
-        if self.seen[shapes] == 1 or len(self.recordings) >= self.room:
+        if self.record is None or self.seen[shapes] == 1 or len(self.recordings) >= MOST:
             return False
         inputs = pytree.tree_map(Tensor.clone, arguments)
         try:
             results, replay = self.record(self.function, inputs)
         except RuntimeError:
-            self.room = 0
+            self.record = None
             return False
         self.recordings[shapes] = pytree.tree_leaves(inputs), results, replay
         return True

@@ -239,8 +239,7 @@ class Training:
                 group["lr"].fill_(rate)
             else:
                 group["lr"] = rate
-        update = self._update if self.states[0] is None else self.update
-        loss, self.states = update(inputs, targets, self.states)
+        loss, self.states = self.update(inputs, targets, self.states)
         return loss
 
     def _update(self, inputs: Tensor, targets: Tensor, states: list[Any]) -> tuple[Tensor, list[Any]]:
@@ -393,7 +392,7 @@ class Training:
     def _start_optimizer(self) -> None:
         """AdamW (Loshchilov & Hutter 2019); the matrices decay, but for those that stand for tokens.
 
-        On one GPU, its steps are recorded.
+        One GPU has its steps recorded.
         """
         decayed: list[Tensor] = []
         others: list[Tensor] = []
@@ -407,7 +406,7 @@ class Training:
         on_gpu = device.type == "cuda"
         rate: Any = torch.tensor(self.rate, device=device) if on_gpu else self.rate
         self.optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.99), fused=True, capturable=on_gpu)
-        self.update = Recorded(self._update, device) if on_gpu and self.parts == 1 else self._update
+        self.update = Recorded(self._update, device) if self.parts == 1 else self._update
 
     def _copy(self) -> list[Tensor]:
         return [weight.detach().clone() for weight in self.weights]
