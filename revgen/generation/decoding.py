@@ -104,24 +104,24 @@ def _decode(
         while going.any():
             if 2 * np.count_nonzero(going) <= len(rows):
                 kept = np.flatnonzero(going)
-                rows, drawn, places, going, state = (
-                    rows[kept],
-                    drawn[kept],
-                    places[kept],
-                    going[kept],
-                    _rows(state, kept),
-                )
+                rows, drawn, places, going, state = _rows((rows, drawn, places, going, state), kept)
             uniforms = random.random((BLOCK, len(lengths)))[:, rows]
             temperatures = np.empty((BLOCK, len(rows), 1), np.float32)
             temperatures[:] = sampling.temperatures(places + np.arange(BLOCK)[:, None])
             tokens, state = write(drawn, state, uniforms, temperatures)
-            for drawn in tokens:
-                for i in np.flatnonzero(going).tolist():
-                    piece, finished = accept(int(rows[i]), int(drawn[i]), int(places[i]))
-                    if piece:
-                        yield int(rows[i]), piece
-                    going[i] = not finished
-                places = places + 1
+            for i in np.flatnonzero(going).tolist():
+                row, left = int(rows[i]), settings.max_tokens - int(places[i])
+                column = tokens[:left, i].tolist()
+                if tokenizer.end in column:
+                    del column[column.index(tokenizer.end) + 1 :]
+                writer = writers[row]
+                writer.write_all(column)
+                if (column[-1] == tokenizer.end or left <= BLOCK) and not writer.finished:
+                    writer.finish()
+                going[i] = not writer.finished
+                if piece := writer.take():
+                    yield row, piece
+            drawn, places = tokens[-1], places + BLOCK
 
     alone = len(lengths) == 1 and rules.plain
     write = block_writer(model, rules, shift)
@@ -246,6 +246,16 @@ class Writer:
         kept = len(text) - max(beginnings, default=0)
         self.ready += text[:kept]
         self.held = text[kept:]
+
+    def write_all(self, tokens: list[int]) -> None:
+        """Add some tokens, up to a stop string."""
+        if not self.stops:
+            self.ready += "".join(map(self.decode, tokens))
+            return
+        for token in tokens:
+            self.write(token)
+            if self.finished:
+                return
 
     def finish(self) -> None:
         """No token follows: what was held back is text."""

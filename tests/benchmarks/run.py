@@ -4,6 +4,7 @@
     python tests/benchmarks/run.py startup generation       some of it
     python tests/benchmarks/run.py quality --corpus DIR     DIR holds train.jsonl, valid.jsonl, valid_clean.jsonl
     python tests/benchmarks/run.py quality --corpus FILE --seconds 180 --limit 1.6
+    python tests/benchmarks/run.py gpu                      training and generation on a GPU
 
 Each figure is the median of several runs, the two sides of a ratio measured in turn. Run it on a quiet machine.
 """
@@ -107,15 +108,20 @@ def writing(model: revgen.LanguageModel, steps: int, n: int = 1) -> Task:
     return run
 
 
-def plain_loop(embedding: nn.Embedding, lstm: nn.LSTM, head: nn.Linear, steps: int, n: int = 1) -> Task:
+def plain_loop(
+    embedding: nn.Embedding, lstm: nn.LSTM, head: nn.Linear, steps: int, n: int = 1, device: str = "cpu"
+) -> Task:
     """What is written first: the module, the softmax and a draw."""
+    for module in (embedding, lstm, head):
+        module.to(device)
 
     @torch.no_grad()
     def run() -> float:
-        began, token, state = time.perf_counter(), torch.zeros(1, n, dtype=torch.long), None
+        began, token, state = time.perf_counter(), torch.zeros(1, n, dtype=torch.long, device=device), None
         for _ in range(steps):
             output, state = lstm(embedding(token), state)
             token = torch.multinomial(head(output[0]).softmax(-1), 1).T
+        finish(device)
         return n * steps / (time.perf_counter() - began)
 
     return run
@@ -271,42 +277,74 @@ def generation(options: argparse.Namespace) -> Iterator[Row]:
     torch.set_num_threads(os.cpu_count() or 1)
 
 
-def training(_: argparse.Namespace) -> Iterator[Row]:
-    """Two layers of 128, batch 64, length 70: ``fit`` against a plain float32 loop over the same network."""
+def finish(device: str) -> None:
+    """Wait for what a GPU still has to do."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def plain_training(cell: str, hidden: int, device: str = "cpu", chunks: int = 90) -> Task:
+    """What is written first: two layers in float32, batch 64, length 70."""
     batch, length = 64, 70
+    network: Any = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[cell](hidden, hidden, 2).to(device)
+
+    def run() -> float:
+        embedding, head = nn.Embedding(70, hidden).to(device), nn.Linear(hidden, 70).to(device)
+        optimizer = torch.optim.AdamW([*embedding.parameters(), *network.parameters(), *head.parameters()])
+        ids = torch.randint(0, 70, (chunks * length + 1, batch))
+        state: Any = None
+        began = time.perf_counter()
+        for start in range(0, chunks * length, length):
+            chunk = ids[start : start + length + 1].to(device)
+            output, state = network(embedding(chunk[:-1]), state)
+            loss = nn.functional.cross_entropy(head(output).flatten(0, 1), chunk[1:].flatten())
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+            state = tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
+        finish(device)
+        return chunks * length * batch / (time.perf_counter() - began)
+
+    return run
+
+
+def own_training(cell: str, hidden: int, device: str = "cpu", epochs: int = 1) -> Task:
+    """``fit`` of the same network on 400,000 tokens an epoch."""
     random = np.random.default_rng(0)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz,. "))
     texts = ["".join(random.choice(letters, 1000)) for _ in range(400)]
+
+    def run() -> float:
+        options: dict[str, Any] = {"residual": False, "layer_norm": False, "dropout": 0.0}
+        model: Any = revgen.create(f"{cell}-char", hidden_size=hidden, num_layers=2, **options).to(device)
+        history = model.fit(texts, epochs=epochs, batch_size=64, sequence_length=70, progress=False)
+        return float(history[-1].tokens_per_second)
+
+    return run
+
+
+def training(_: argparse.Namespace) -> Iterator[Row]:
+    """Two layers of 128, batch 64, length 70: ``fit`` against a plain float32 loop over the same network."""
     for cell, goal in (("lstm", 1.5), ("gru", 1.0), ("rnn", 1.0)):
-        network = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[cell](128, 128, 2)
-
-        def plain(network: Any = network) -> float:
-            embedding, head = nn.Embedding(70, 128), nn.Linear(128, 70)
-            optimizer = torch.optim.AdamW([*embedding.parameters(), *network.parameters(), *head.parameters()])
-            ids = torch.randint(0, 70, (90 * length + 1, batch))
-            state: Any = None
-            began = time.perf_counter()
-            for start in range(0, 90 * length, length):
-                output, state = network(embedding(ids[start : start + length]), state)
-                loss = nn.functional.cross_entropy(
-                    head(output).flatten(0, 1), ids[start + 1 : start + length + 1].flatten()
-                )
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-                optimizer.step()
-                state = tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
-            return 90 * length * batch / (time.perf_counter() - began)
-
-        def ours(cell: str = cell) -> float:
-            options: dict[str, Any] = {"residual": False, "layer_norm": False, "dropout": 0.0}
-            model = revgen.create(f"{cell}-char", hidden_size=128, num_layers=2, **options)
-            history = model.fit(texts, epochs=1, batch_size=batch, sequence_length=length, progress=False)
-            return history[0].tokens_per_second
-
-        fast, slow = medians(ours, plain)
+        fast, slow = medians(own_training(cell, 128), plain_training(cell, 128))
         what = f"fit {cell} 2×128, tokens/s"
         yield row(what, fast, "1/s", "plain float32 loop", slow, f"≥ {goal} times it", fast >= goal * slow)
+
+
+def gpu(options: argparse.Namespace) -> Iterator[Row]:
+    """Training and generation on a GPU, against the loops that are written first, on the same GPU."""
+    device = options.device
+    for hidden in (128, 512, 1024):
+        for cell in ("lstm", "gru"):
+            fast, slow = medians(own_training(cell, hidden, device, 3), plain_training(cell, hidden, device))
+            yield row(f"fit {cell} 2×{hidden}, tokens/s", fast, "1/s", "plain float32 loop", slow, "≥ it", fast >= slow)
+    for hidden in (128, 512):
+        for n in (1, 32, 256):
+            parts = plain_lstm(70, hidden)
+            model = same_network(*parts).to(device)
+            fast, slow = medians(writing(model, 480, n), plain_loop(*parts, 480, n, device))
+            yield row(f"lstm 2×{hidden}, n={n}", fast, "1/s", "nn.LSTM", slow, "≥ it", fast >= slow)
 
 
 def learner(_: argparse.Namespace) -> Iterator[Row]:
@@ -415,7 +453,7 @@ def quality(options: argparse.Namespace) -> Iterator[Row]:
             for name in ("train", "valid", "valid_clean")
         )
         held_out = {"all": valid, "clean": clean}
-    model = revgen.create("lstm-char")
+    model: Any = revgen.create("lstm-char").to(options.device)
     history = model.fit(train, next(iter(held_out.values())), max_seconds=options.seconds)
     print(history)
     took, limit = history.seconds, options.seconds
@@ -429,18 +467,20 @@ def quality(options: argparse.Namespace) -> Iterator[Row]:
 
 BENCHMARKS = {"startup": startup, "encoding": encoding, "generation": generation, "training": training}
 BENCHMARKS |= {"learner": learner, "arithmetic": arithmetic}
+BY_NAME = {"quality": quality, "gpu": gpu}
 
 
 def main() -> None:
     """Run the benchmarks that were named and print one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help=f"some of {', '.join([*BENCHMARKS, 'quality'])}")
+    parser.add_argument("names", nargs="*", help=f"some of {', '.join([*BENCHMARKS, *BY_NAME])}")
     parser.add_argument("--corpus", help="the directory of the corpus for quality, or one text")
     parser.add_argument("--seconds", type=float, default=150, help="the budget of training for quality")
     parser.add_argument("--limit", type=float, default=1.5516, help="nats per character that it should reach")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="for gpu and quality")
     parser.add_argument("--textgenrnn", help="a Python that has textgenrnn and TensorFlow 2.15, for generation")
     options = parser.parse_args()
-    every = BENCHMARKS | {"quality": quality}
+    every = BENCHMARKS | BY_NAME
     rows: list[Row] = []
     for name in options.names or BENCHMARKS:
         rows += every[name](options)
