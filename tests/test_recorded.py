@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import same_weights
@@ -17,6 +19,8 @@ from revgen.language_model import LanguageModel
 from revgen.networks.network import Network
 from revgen.networks.neural import NeuralModel
 from revgen.networks.recorded import RECORDERS, Recorded
+from revgen.networks.recurrent import run_kernel
+from revgen.networks.stack import make_cell
 from revgen.training import device as feeding
 from revgen.training.device import on_device
 from revgen.training.loop import Training
@@ -136,6 +140,22 @@ def test_a_gpu_learns_what_a_processor_learns(name: str, reviews: list[str]) -> 
     models = small(name), small(name).to("cuda")
     losses = [model.fit(reviews[:50], valid=0.1, **QUICK)[-1].train_loss for model in models]
     assert losses[1] == pytest.approx(losses[0], rel=0.03)
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm", "rnn"])
+def test_a_kernel_in_bfloat16_gives_about_the_same_and_float32_gradients(name: str) -> None:
+    cell = make_cell(name, 8, 8, {})
+    random = np.random.default_rng(0)
+    shapes = cell.shapes().items()
+    weights = {key: torch.tensor(cell.initialize(key, shape, random), dtype=torch.float32) for key, shape in shapes}
+    p = SimpleNamespace(**{key: value.requires_grad_() for key, value in weights.items()})
+    x, state = torch.randn(20, 3, 8, requires_grad=True), cell.initial_state(3, torch.zeros)
+    exact, _ = run_kernel(cell, p, x, state)
+    y, after = run_kernel(cell, p, x, state, torch.bfloat16)
+    torch.testing.assert_close(y.float(), exact, atol=0.05, rtol=0.05)
+    y.float().sum().backward()  # type: ignore[no-untyped-call]
+    assert all(value.grad is not None and value.grad.dtype == torch.float32 for value in vars(p).values())
+    assert {leaf.dtype for leaf in pytree.tree_leaves(after)} == {torch.float32}
 
 
 @pytest.mark.parametrize("name", TRAINED)

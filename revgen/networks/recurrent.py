@@ -57,8 +57,9 @@ class RecurrentNetwork(Network):
             with self.in_bfloat16(not steps and fast_products(x.device), x.device):
                 y, state = cell.sequence(p, z, state)
             return y.float(), state
-        with self.in_bfloat16(fast_kernel(cell, x.device), x.device):
-            y, state = run_kernel(cell, p, x, state)
+        fast, on_cpu = self.training and fast_kernel(cell, x.device), x.device.type == "cpu"
+        with self.in_bfloat16(fast and on_cpu, x.device):
+            y, state = run_kernel(cell, p, x, state, torch.bfloat16 if fast and not on_cpu else None)
         return y.to(x.dtype), state
 
     def drop(self, x: Tensor, site: int) -> Tensor:
@@ -75,12 +76,19 @@ class RecurrentNetwork(Network):
         return float(self.stack.config.dropout or 0) if site else 0.0
 
 
-def run_kernel(cell: Cell, p: Any, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-    """One layer by the fused kernel of the cell: x (time, batch, input) -> (time, batch, hidden), state."""
+def run_kernel(cell: Cell, p: Any, x: Tensor, state: Any, dtype: torch.dtype | None = None) -> tuple[Tensor, Any]:
+    """One layer by the fused kernel of the cell: x (time, batch, input) -> (time, batch, hidden), state.
+
+    ``dtype`` is for cuDNN, which autocast would run in float16: small gradients are 0 there.
+    """
     assert cell.kernel is not None
     first = map_state(lambda a: a[None], state)  # kernels have an axis for layers
-    result = KERNELS[cell.kernel](x, first, cell.kernel_weights(p), True, 1, 0.0, x.requires_grad, False, False)
+    given = x, first, cell.kernel_weights(p)
+    if dtype is not None:
+        given = map_state(lambda a: a.to(dtype), given)
+    result = KERNELS[cell.kernel](*given, True, 1, 0.0, x.requires_grad, False, False)
     output, *last = (part if i == 0 else part[0] for i, part in enumerate(result))
+    last = [part.to(x.dtype) for part in last] if dtype is not None else last
     return output, tuple(last) if isinstance(state, tuple) else last[0]
 
 
@@ -88,10 +96,11 @@ def fast_kernel(cell: Cell, device: torch.device) -> bool:
     """Whether the sequence kernel trains faster in bfloat16.
 
     On a CPU only oneDNN's LSTM does, and without the processor's support it is many times slower; the other
-    kernels are put together from single steps, which gain little and round the state at each.
+    kernels are put together from single steps, which gain little and round the state at each. cuDNN has it since 9.13.
     """
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        version = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        return bool(torch.cuda.is_bf16_supported()) and (version or 0) >= 91300
     return (
         device.type == "cpu"
         and cell.kernel == "lstm"
