@@ -335,6 +335,20 @@ def test_the_kit_finds_a_kernel_that_does_not_fit(kernel_name: str) -> None:
         check_cell(Unfit)
 
 
+@pytest.mark.parametrize("module", [torch.nn.RNN, torch.nn.GRU, torch.nn.LSTM])
+def test_the_modules_of_pytorch_are_cells_as_they_are(module: type[torch.nn.Module], reviews: list[str]) -> None:
+    check_cell(module)
+    name = f"bare-{module.__name__.lower()}"
+    revgen.register_cell(name)(module)
+    try:
+        model = revgen.create(f"{name}-char", hidden_size=8, num_layers=2, cell_options={"num_layers": 2})
+        model.fit(reviews[:10], epochs=1, progress=False)
+        alone = model.generate("the ", n=1, max_tokens=20, seed=1, temperature=0)
+        assert model.generate(["a song", "the "], n=1, max_tokens=20, seed=1, temperature=0)[1] == alone
+    finally:
+        cells.unregister(name)
+
+
 def test_the_kit_finds_a_module_that_looks_into_the_future() -> None:
     class Both(torch.nn.Module):
         def __init__(self, input_size: int, hidden_size: int) -> None:

@@ -42,13 +42,15 @@ def block_writer(model: LanguageModel, rules: Rules, shift: int) -> Write | None
     sampling = rules.sampling
     kind = (sampling.top_k, sampling.top_p, sampling.min_p, sampling.typical_p, rules.end, shift)
     if kind not in network.writers:
+        network.writers.clear()  # a recording takes memory, and settings seldom change
         network.writers[kind] = Recorded(_block(network, sampling, rules.end, shift), device)
+    block = network.writers[kind]
     biases = torch.as_tensor(rules.biases, device=device)
 
     @torch.inference_mode()
     def write(drawn: NDArray[Any], state: Any, uniforms: Floats, temperatures: Any) -> tuple[NDArray[Any], Any]:
         given = [torch.as_tensor(a, device=device) for a in (drawn, uniforms, temperatures)]
-        tokens, state = network.writers[kind](state, biases, *given)
+        tokens, state = block(state, biases, *given)
         return tokens.cpu().numpy(), state
 
     return write

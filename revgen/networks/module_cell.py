@@ -13,14 +13,15 @@ from torch import nn
 
 from revgen.cells.cell import Cell, Parameters
 from revgen.errors import OptionError, RegistrationError
-from revgen.ops import Array
+from revgen.ops import Array, map_state
 
 
 class ModuleCell(Cell):
     """``kind(input_size, hidden_size, **options)`` is a module whose ``forward(x, state)`` reads a whole sequence.
 
     x is (time, batch, input), the state None at the start of a document; it returns the output, (time, batch,
-    hidden or its attribute ``output_size``), and the new state. It has no equation for NumPy.
+    hidden or its attribute ``output_size``), and the new state, (batch, …). PyTorch's own ``RNN``, ``GRU`` and ``LSTM``
+    are such modules as they are. It has no equation for NumPy.
     """
 
     portable = False
@@ -76,5 +77,8 @@ class ModuleCell(Cell):
     def run(self, p: Parameters, x: Array, state: Any, training: bool) -> tuple[Array, Any]:
         """The module over a sequence with the parameters ``p``."""
         self.module.train(training)
+        layers_first = isinstance(self.module, nn.RNNBase)  # in a state of PyTorch's own
+        if layers_first:
+            state = map_state(lambda a: a.transpose(0, 1).contiguous(), state)
         output, state = torch.func.functional_call(self.module.to(x.device), vars(p), (x, state))
-        return output, state
+        return output, map_state(lambda a: a.transpose(0, 1), state) if layers_first else state
