@@ -26,7 +26,7 @@ def on_device(chunks: Iterable[Chunk], device: str) -> Iterator[tuple[Tensor, Te
     waiting: list[Chunk] = []
     for chunk in chunks:
         waiting.append(chunk)
-        if sum(len(inputs) for inputs, _ in waiting) * chunk[0].shape[1] >= AHEAD:
+        if sum(inputs.size for inputs, _ in waiting) >= AHEAD:
             yield from _sent(waiting, device)
             waiting = []
     if waiting:
