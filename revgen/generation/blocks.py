@@ -50,7 +50,7 @@ def block_writer(model: LanguageModel, rules: Rules, shift: int) -> Write | None
     @torch.inference_mode()
     def write(drawn: NDArray[Any], state: Any, uniforms: Floats, temperatures: Any) -> tuple[NDArray[Any], Any]:
         given = [torch.as_tensor(a, device=device) for a in (drawn, uniforms, temperatures)]
-        tokens, state = block(state, biases, *given)
+        tokens, state = block(network.equation.full(state), biases, *given)
         return tokens.cpu().numpy(), state
 
     return write

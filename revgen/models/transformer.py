@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from revgen import ops
 from revgen.networks.equation import Equation, EquationModel
-from revgen.ops import Array
+from revgen.ops import Array, map_state
 from revgen.options import check, check_shares, check_sizes
 from revgen.registry import register_model
 from revgen.tokenizers import Tokenizer
@@ -107,6 +107,14 @@ class Transformer(Equation):
             new.append(cache)
         x = norm(p, -1, x).swapaxes(0, 1)
         return self.logits(p, x), (positions[:, -1] + 1, new)
+
+    def full(self, state: Any) -> Any:
+        """With keys before the document's first, which ``mask`` leaves out."""
+        from torch.nn.functional import pad
+
+        read, caches = state
+        room = self.config.context - 1 - caches[0][0].shape[2]
+        return read, map_state(lambda a: pad(a, (0, 0, room, 0)), caches) if room else caches
 
     def logits(self, p: SimpleNamespace, x: Array) -> Array:
         return x @ p.embedding.T + p.bias

@@ -49,6 +49,10 @@ class Equation(ABC):
     def logits(self, p: SimpleNamespace, x: Array) -> Array:
         """What comes out of the last layer -> logits: (time, batch, features) -> (time, batch, vocab)."""
 
+    def full(self, state: Any) -> Any:
+        """The same state, as PyTorch has it, in the shape that states have in the end."""
+        return state
+
     def initial_state(self, batch: int, zeros: Callable[[tuple[int, ...]], Array]) -> Any:
         """The state at the start of a document; ``zeros(shape)`` makes an array of the right kind."""
         return None
