@@ -309,7 +309,7 @@ class LanguageModel(ABC):
 
         prompts = list(prompt) if isinstance(prompt, list | tuple) else [prompt]
         settings = Settings.of(options)
-        pieces = decode(self, prompts, settings, n)
+        pieces = decode(self, prompts, settings, n, whole=True)
         rows = range(len(prompts) * n if settings.beams is None else 0)
         texts = {row: [prompts[row // n]] for row in rows}
         for row, piece in pieces:

@@ -1,13 +1,16 @@
-"""Drawing on a GPU: some tokens of all texts at once, so that neither waits for the other at each token."""
+"""Drawing some tokens of a text before any is looked at: one text in a short loop, or all of them on a GPU, which and
+Python then do not wait for each other at each token."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 
-from revgen.generation.sampler import Floats, Sampling, draw
+from revgen.generation.sampler import COLDEST, Floats, Sampling, draw
 from revgen.generation.settings import Rules
 
 if TYPE_CHECKING:
@@ -15,25 +18,78 @@ if TYPE_CHECKING:
 
     from revgen.language_model import LanguageModel
     from revgen.networks.network import Network
-
-BLOCK = 16
-"""Tokens of a text that are drawn before any is looked at: few, so that a stream flows."""
-
-Write: TypeAlias = Callable[[NDArray[Any], Any, Floats, Any], tuple[NDArray[Any], Any]]
-
-
-def block_writer(model: LanguageModel, rules: Rules, shift: int) -> Write | None:
-    """What writes the next tokens of some texts: (drawn (rows,), state, uniforms (BLOCK, rows), temperatures (BLOCK,
-    rows, 1)) -> tokens (BLOCK, rows), state. None on a CPU, and where a token depends on more than logits and place.
-
-    Model and sampler are one CUDA graph, that is recorded for each number of rows and kept with the network.
-    """
-    if model.device == "cpu" or not rules.independent:
-        return None
     from revgen.networks.neural import NeuralModel
 
-    if not isinstance(model, NeuralModel):
-        return None
+BLOCK = 32
+"""Tokens of a text that are drawn before any is looked at: few, so that a stream flows."""
+
+Write: TypeAlias = Callable[[NDArray[Any], Any, Floats, NDArray[np.intp]], tuple[list[list[int]], Any]]
+"""The last tokens (rows,), the state, numbers in [0, 1) (BLOCK, rows), how many tokens each text has (rows,) ->
+the next BLOCK tokens of each text, or fewer where it has no more, and the state."""
+
+
+def block_writer(model: LanguageModel, rules: Rules, shift: int, rows: int) -> Write | None:
+    """What writes the next tokens of so many texts where the text before does not decide which: of one text on a CPU,
+    and of any number on a GPU. None elsewhere."""
+    if model.device != "cpu" and rules.independent:
+        from revgen.networks.neural import NeuralModel
+
+        if isinstance(model, NeuralModel):
+            return _on_gpu(model, rules, shift)
+    return _one_text(model, rules, shift) if rows == 1 and rules.plain else None
+
+
+def _one_text(model: LanguageModel, rules: Rules, shift: int) -> Write:
+    """By NumPy, or by machine code."""
+    temperature: Any = rules.sampling.temperature  # one number
+    most = rules.settings.max_tokens
+
+    def write(
+        drawn: NDArray[Any], state: Any, uniforms: Floats, places: NDArray[np.intp]
+    ) -> tuple[list[list[int]], Any]:
+        several = partial(write_block, model) if model.compiled is None else model.compiled.write
+        given = uniforms[: most - places[0], 0], temperature, rules.end, rules.biases, shift
+        tokens, state = several(int(drawn[0]), state, *given)
+        return [tokens], state
+
+    return write
+
+
+def write_block(
+    model: LanguageModel,
+    token: int,
+    state: Any,
+    uniforms: Floats,
+    temperature: float,
+    end: int,
+    biases: Floats,
+    shift: int,
+) -> tuple[list[int], Any]:
+    """What ``networks.compiled.Compiled.write`` does, for any model."""
+    model.written += len(uniforms)
+    tokens: list[int] = []
+    divisor = np.float32(max(temperature, COLDEST))
+    for uniform in uniforms.tolist():
+        logits, state = model.forward(np.array([[token + shift]]), state)
+        x = logits[0, 0] + biases
+        likeliest = int(x.argmax())
+        if x[likeliest] == -np.inf:
+            token = end
+        elif temperature == 0:
+            token = likeliest
+        else:
+            x -= x[likeliest]
+            x /= divisor
+            cumulated = np.exp(x, dtype=np.float64).cumsum()
+            token = int(cumulated.searchsorted(uniform * cumulated[-1], "right"))
+        tokens.append(token)
+        if token == end:
+            break
+    return tokens, state
+
+
+def _on_gpu(model: NeuralModel, rules: Rules, shift: int) -> Write:
+    """Model and sampler as one CUDA graph, that is recorded for each number of rows and kept with the network."""
     import torch
 
     from revgen.networks.recorded import Recorded
@@ -48,16 +104,20 @@ def block_writer(model: LanguageModel, rules: Rules, shift: int) -> Write | None
     biases = torch.as_tensor(rules.biases, device=device)
 
     @torch.inference_mode()
-    def write(drawn: NDArray[Any], state: Any, uniforms: Floats, temperatures: Any) -> tuple[NDArray[Any], Any]:
+    def write(
+        drawn: NDArray[Any], state: Any, uniforms: Floats, places: NDArray[np.intp]
+    ) -> tuple[list[list[int]], Any]:
+        temperatures = np.empty((*uniforms.shape, 1), np.float32)
+        temperatures[:] = sampling.temperatures(places + np.arange(BLOCK)[:, None])
         given = [torch.as_tensor(a, device=device) for a in (drawn, uniforms, temperatures)]
         tokens, state = block(network.equation.full(state), biases, *given)
-        return tokens.cpu().numpy(), state
+        return tokens.T.tolist(), state
 
     return write
 
 
 def _block(network: Network, sampling: Sampling, end: int, shift: int) -> Callable[..., tuple[Tensor, Any]]:
-    """The function of tensors behind ``block_writer``."""
+    """The function of tensors behind it."""
     import torch
 
     def block(state: Any, biases: Tensor, tokens: Tensor, uniforms: Tensor, temperatures: Tensor) -> tuple[Tensor, Any]:

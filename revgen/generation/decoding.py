@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from revgen.generation.blocks import BLOCK, Write, block_writer
-from revgen.generation.sampler import COLDEST, Floats, draw
+from revgen.generation.sampler import Floats, draw
 from revgen.generation.settings import Rules, Settings
 from revgen.ops import map_state
 from revgen.options import at_least, check
@@ -21,8 +20,11 @@ if TYPE_CHECKING:
     from revgen.language_model import LanguageModel
 
 
-def decode(model: LanguageModel, prompts: Sequence[str], settings: Settings, n: int = 1) -> Iterator[tuple[int, str]]:
-    """Write ``n`` continuations of each prompt at once; yields (row, piece of its text) as they come.
+def decode(
+    model: LanguageModel, prompts: Sequence[str], settings: Settings, n: int = 1, *, whole: bool = False
+) -> Iterator[tuple[int, str]]:
+    """Write ``n`` continuations of each prompt at once; yields (row, piece of its text) as they come, one for each
+    token or, with ``whole``, larger ones.
 
     The rows of a prompt stand one behind the other; beams come whole, and may be fewer than ``n``. A row ends at the
     end of the document, before the first of the stop strings, where a pattern can have nothing more, or after
@@ -44,11 +46,11 @@ def decode(model: LanguageModel, prompts: Sequence[str], settings: Settings, n: 
 
         found = (search(model, i, shift, rules, prompt, n) for i, prompt in zip(ids, prompts, strict=True))
         return ((i * n + place, text) for i, texts in enumerate(found) for place, text in enumerate(texts))
-    return _decode(model, ids, shift, rules, [rules.begin(prompt) for prompt in prompts], n)
+    return _decode(model, ids, shift, rules, [rules.begin(prompt) for prompt in prompts], n, whole)
 
 
 def _decode(
-    model: LanguageModel, prompts: list[list[int]], shift: int, rules: Rules, begins: list[Any], n: int
+    model: LanguageModel, prompts: list[list[int]], shift: int, rules: Rules, begins: list[Any], n: int, whole: bool
 ) -> Iterator[tuple[int, str]]:
     """The rows read their prompts side by side, and each is drawn from the place on where its own ends."""
     tokenizer, settings, sampling = model.tokenizer, rules.settings, rules.sampling
@@ -106,25 +108,28 @@ def _decode(
                 kept = np.flatnonzero(going)
                 rows, drawn, places, going, state = _rows((rows, drawn, places, going, state), kept)
             uniforms = random.random((BLOCK, len(lengths)))[:, rows]
-            temperatures = np.empty((BLOCK, len(rows), 1), np.float32)
-            temperatures[:] = sampling.temperatures(places + np.arange(BLOCK)[:, None])
-            tokens, state = write(drawn, state, uniforms, temperatures)
+            columns, state = write(drawn, state, uniforms, places)
+            drawn = np.array([column[-1] for column in columns])
             for i in np.flatnonzero(going).tolist():
-                row, left = int(rows[i]), settings.max_tokens - int(places[i])
-                column = tokens[:left, i].tolist()
+                row, left, column = int(rows[i]), settings.max_tokens - int(places[i]), columns[i]
+                del column[left:]
                 if tokenizer.end in column:
                     del column[column.index(tokenizer.end) + 1 :]
                 writer = writers[row]
-                writer.write_all(column)
+                for tokens in [column] if whole else [[token] for token in column]:
+                    writer.write_all(tokens)
+                    if piece := writer.take():
+                        yield row, piece
+                    if writer.finished:
+                        break
                 if (column[-1] == tokenizer.end or left <= BLOCK) and not writer.finished:
                     writer.finish()
+                    if piece := writer.take():
+                        yield row, piece
                 going[i] = not writer.finished
-                if piece := writer.take():
-                    yield row, piece
-            drawn, places = tokens[-1], places + BLOCK
+            places = places + BLOCK
 
-    alone = len(lengths) == 1 and rules.plain
-    write = block_writer(model, rules, shift)
+    write = block_writer(model, rules, shift, len(lengths))
     while True:
         places = read - lengths[rows]  # how many tokens of each were drawn; below 0, its prompt is still read
         if read >= longest:
@@ -147,67 +152,12 @@ def _decode(
         if write is not None and read >= longest:
             yield from in_blocks(write, drawn[going], rows[going], _rows(state, np.array(going)), places[going] + 1)
             return
-        if alone:
-            first = int(places[0]) + 1
-            following = _written(model, rules, random, int(drawn[0]), state, settings.max_tokens - first, shift)
-            for place, token in enumerate(following, first):
-                piece, finished = accept(0, token, place)
-                if piece:
-                    yield 0, piece
-                if finished:
-                    return
         if len(going) < len(rows):
             kept = np.array(going)
             rows, drawn, state = rows[kept], drawn[kept], _rows(state, kept)
         logits, state = model.forward(drawn[None] + shift, state)
         last = logits[-1]
         read += 1
-
-
-def _written(
-    model: LanguageModel, rules: Rules, random: np.random.Generator, token: int, state: Any, left: int, shift: int
-) -> Iterator[int]:
-    """The tokens of one row behind a first one, where nothing but the logits decides."""
-    temperature: Any = rules.sampling.temperature  # one number
-    while left:
-        uniforms = random.random(min(BLOCK, left))
-        write = partial(write_block, model) if model.compiled is None else model.compiled.write
-        tokens, state = write(token, state, uniforms, temperature, rules.end, rules.biases, shift)
-        yield from tokens
-        token, left = tokens[-1], left - len(tokens)
-
-
-def write_block(
-    model: LanguageModel,
-    token: int,
-    state: Any,
-    uniforms: Floats,
-    temperature: float,
-    end: int,
-    biases: Floats,
-    shift: int,
-) -> tuple[list[int], Any]:
-    """What ``networks.compiled.Compiled.write`` does, for any model."""
-    model.written += len(uniforms)
-    tokens: list[int] = []
-    divisor = np.float32(max(temperature, COLDEST))
-    for uniform in uniforms.tolist():
-        logits, state = model.forward(np.array([[token + shift]]), state)
-        x = logits[0, 0] + biases
-        likeliest = int(x.argmax())
-        if x[likeliest] == -np.inf:
-            token = end
-        elif temperature == 0:
-            token = likeliest
-        else:
-            x -= x[likeliest]
-            x /= divisor
-            cumulated = np.exp(x, dtype=np.float64).cumsum()
-            token = int(cumulated.searchsorted(uniform * cumulated[-1], "right"))
-        tokens.append(token)
-        if token == end:
-            break
-    return tokens, state
 
 
 def _rows(state: Any, rows: NDArray[np.intp]) -> Any:
