@@ -21,6 +21,7 @@ from revgen.networks.neural import NeuralModel
 from revgen.networks.recorded import RECORDERS, Recorded
 from revgen.networks.recurrent import run_kernel
 from revgen.networks.stack import make_cell
+from revgen.registry import tokenizers
 from revgen.training import device as feeding
 from revgen.training.device import on_device
 from revgen.training.loop import Training
@@ -111,7 +112,7 @@ def test_no_step_waits_for_the_device(name: str, reviews: list[str], monkeypatch
     monkeypatch.setattr(torch.optim, "AdamW", lambda groups, lr, **_: torch.optim.SGD(groups, lr))
     model = small(name)
     assert isinstance(model, NeuralModel)
-    model.fit(reviews[:5], epochs=1, batch_size=2, progress=False)
+    model.prepare(tokenizers.get("char").train(reviews[:5]), seed=0)
     model.to("meta")
     training = Training(model, range(1000), None, Recipe(epochs=1, learning_rate=0.01), progress=False)  # type: ignore[arg-type]
     training.network.train()
@@ -165,7 +166,7 @@ def test_no_block_of_tokens_waits_for_the_device(
     monkeypatch.setattr(Network, "in_bfloat16", lambda *_: nullcontext())
     model = small(name)
     assert isinstance(model, NeuralModel)
-    model.fit(reviews[:5], epochs=1, batch_size=2, progress=False)
+    model.prepare(tokenizers.get("char").train(reviews[:5]), seed=0)
     network = model.to("meta").network
     vocab = len(model.tokenizer)
     sampling = revgen.Sampling(top_k=5, top_p=0.9, min_p=0.1, typical_p=0.9)
