@@ -129,10 +129,10 @@ def test_batches_that_are_sent_ahead_are_the_same(ahead: int, monkeypatch: pytes
     monkeypatch.setattr(feeding, "AHEAD", ahead)
     lengths = (7, 5, 7, 3)
     chunks = [(torch.randint(9, (n, 4)).numpy(), torch.randint(9, (n, 4)).numpy()) for n in lengths]
-    sent = [pair for part in (chunks,) for pair in feeding._sent(part, "cpu")]
+    sent = list(on_device(iter(chunks), "cpu:0"))
     for given, there in zip(chunks, sent, strict=True):
         assert all((torch.from_numpy(one) == other).all() for one, other in zip(given, there, strict=True))
-    assert [len(inputs) for inputs, _ in on_device(iter(chunks), "meta")] == list(lengths)
+    assert [len(inputs) for inputs, _ in sent] == list(lengths)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

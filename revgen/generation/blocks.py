@@ -1,5 +1,5 @@
-"""Drawing some tokens of a text before any is looked at: one text in a short loop, or all of them on a GPU, which and
-Python then do not wait for each other at each token."""
+"""Drawing some tokens of a text before any is looked at: one text in a short loop, or all of them on a GPU, which then
+does not wait for Python at each token."""
 
 from __future__ import annotations
 
@@ -41,40 +41,32 @@ def block_writer(model: LanguageModel, rules: Rules, shift: int, rows: int) -> W
 
 def _one_text(model: LanguageModel, rules: Rules, shift: int) -> Write:
     """By NumPy, or by machine code."""
-    temperature: Any = rules.sampling.temperature  # one number
     most = rules.settings.max_tokens
 
     def write(
         drawn: NDArray[Any], state: Any, uniforms: Floats, places: NDArray[np.intp]
     ) -> tuple[list[list[int]], Any]:
         several = partial(write_block, model) if model.compiled is None else model.compiled.write
-        given = uniforms[: most - places[0], 0], temperature, rules.end, rules.biases, shift
-        tokens, state = several(int(drawn[0]), state, *given)
+        tokens, state = several(int(drawn[0]), state, uniforms[: most - places[0], 0], rules, shift)
         return [tokens], state
 
     return write
 
 
 def write_block(
-    model: LanguageModel,
-    token: int,
-    state: Any,
-    uniforms: Floats,
-    temperature: float,
-    end: int,
-    biases: Floats,
-    shift: int,
+    model: LanguageModel, token: int, state: Any, uniforms: Floats, rules: Rules, shift: int
 ) -> tuple[list[int], Any]:
     """What ``networks.compiled.Compiled.write`` does, for any model."""
     model.written += len(uniforms)
     tokens: list[int] = []
+    temperature: Any = rules.sampling.temperature
     divisor = np.float32(max(temperature, COLDEST))
     for uniform in uniforms.tolist():
         logits, state = model.forward(np.array([[token + shift]]), state)
-        x = logits[0, 0] + biases
+        x = logits[0, 0] + rules.biases
         likeliest = int(x.argmax())
         if x[likeliest] == -np.inf:
-            token = end
+            token = rules.end
         elif temperature == 0:
             token = likeliest
         else:
@@ -83,7 +75,7 @@ def write_block(
             cumulated = np.exp(x, dtype=np.float64).cumsum()
             token = int(cumulated.searchsorted(uniform * cumulated[-1], "right"))
         tokens.append(token)
-        if token == end:
+        if token == rules.end:
             break
     return tokens, state
 

@@ -92,8 +92,7 @@ def _decode(
         writer = writers[row]
         states[row], complete = rules.advance(states[row], token)
         writer.write(token, stopping=place >= settings.min_tokens)
-        last_one = token == tokenizer.end or complete or place + 1 == settings.max_tokens
-        if last_one and not writer.finished:
+        if token == tokenizer.end or complete or place + 1 == settings.max_tokens:
             writer.finish()
         return writer.take(), writer.finished
 
@@ -122,7 +121,7 @@ def _decode(
                         yield row, piece
                     if writer.finished:
                         break
-                if (column[-1] == tokenizer.end or left <= BLOCK) and not writer.finished:
+                if column[-1] == tokenizer.end or left <= BLOCK:
                     writer.finish()
                     if piece := writer.take():
                         yield row, piece
@@ -208,7 +207,9 @@ class Writer:
                 return
 
     def finish(self) -> None:
-        """No token follows: what was held back is text."""
+        """No token follows: what was held back is text, unless a stop string has ended it."""
+        if self.finished:
+            return
         self.write(Tokenizer.end)
         self.ready += self.held
         self.held = ""

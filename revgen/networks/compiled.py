@@ -29,6 +29,7 @@ from revgen.generation.sampler import COLDEST, Floats
 from revgen.ops import map_state
 
 if TYPE_CHECKING:
+    from revgen.generation.settings import Rules
     from revgen.networks.stack import Stack
 
 Matrix = NDArray[np.float32] | NDArray[np.uint16]
@@ -175,25 +176,16 @@ class Compiled:
         arrays = self.begin(state, 1)
         return read_token(self.net, token, arrays)[None, None], self.end(arrays)
 
-    def write(
-        self,
-        token: int,
-        state: Any,
-        uniforms: Floats,
-        temperature: float,
-        end: int,
-        biases: Floats,
-        shift: int = 0,
-    ) -> tuple[list[int], Any]:
-        """A token, a state, numbers in [0, 1), the temperature, the end token, what is added to logits, (vocab,), and
-        to tokens before they are read -> as many tokens, or fewer up to the end, drawn one after the other, and the new
-        state."""
+    def write(self, token: int, state: Any, uniforms: Floats, rules: Rules, shift: int = 0) -> tuple[list[int], Any]:
+        """A token, a state, numbers in [0, 1), rules that are ``plain``, and what is added to tokens before they are
+        read -> as many tokens, or fewer up to the end, drawn one after the other, and the new state."""
         from revgen.networks.kernels import write_tokens
 
         arrays = self.begin(state, len(uniforms))
         tokens = np.empty(len(uniforms), np.int64)
+        temperature: Any = rules.sampling.temperature
         divisor = np.float32(max(temperature, COLDEST) if temperature else 0)
-        count = write_tokens(self.net, token, arrays, uniforms, tokens, divisor, end, biases, shift)
+        count = write_tokens(self.net, token, arrays, uniforms, tokens, divisor, rules.end, rules.biases, shift)
         return tokens[:count].tolist(), self.end(arrays)
 
 

@@ -56,27 +56,24 @@ class Recorded:
         return results
 
     def _call(self, arguments: Any) -> Any:
+        if self.record is None and not self.recordings:
+            return self.function(*arguments)
         leaves, form = pytree.tree_flatten(arguments)
         if any(leaf is None for leaf in leaves):  # a state that is not there yet
             return self.function(*arguments)
         shapes = form, *((leaf.shape, leaf.dtype) for leaf in leaves)
-        if shapes not in self.recordings and not self._recordable(shapes, arguments):
+        self.seen[shapes] += 1
+        # The first call is not recorded: libraries get ready in it.
+        again = self.seen[shapes] > 1 and shapes not in self.recordings
+        if self.record is not None and again and len(self.recordings) < MOST:
+            copies = pytree.tree_map(Tensor.clone, arguments)
+            try:
+                self.recordings[shapes] = pytree.tree_leaves(copies), *self.record(self.function, copies)
+            except RuntimeError:
+                self.record = None
+        if shapes not in self.recordings:
             return self.function(*arguments)
         inputs, results, replay = self.recordings[shapes]
         torch._foreach_copy_(inputs, leaves)
         replay()
         return pytree.tree_map(Tensor.clone, results)
-
-    def _recordable(self, shapes: Any, arguments: Any) -> bool:
-        """Whether there is a recording for these shapes now. The first call is none: libraries get ready in it."""
-        self.seen[shapes] += 1
-        if self.record is None or self.seen[shapes] == 1 or len(self.recordings) >= MOST:
-            return False
-        inputs = pytree.tree_map(Tensor.clone, arguments)
-        try:
-            results, replay = self.record(self.function, inputs)
-        except RuntimeError:
-            self.record = None
-            return False
-        self.recordings[shapes] = pytree.tree_leaves(inputs), results, replay
-        return True

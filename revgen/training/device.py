@@ -24,11 +24,13 @@ def on_device(chunks: Iterable[Chunk], device: str) -> Iterator[tuple[Tensor, Te
             yield torch.from_numpy(inputs), torch.from_numpy(targets)
         return
     waiting: list[Chunk] = []
-    for chunk in chunks:
-        waiting.append(chunk)
-        if sum(inputs.size for inputs, _ in waiting) >= AHEAD:
+    tokens = 0
+    for inputs, targets in chunks:
+        waiting.append((inputs, targets))
+        tokens += inputs.size
+        if tokens >= AHEAD:
             yield from _sent(waiting, device)
-            waiting = []
+            waiting, tokens = [], 0
     if waiting:
         yield from _sent(waiting, device)
 
