@@ -140,17 +140,19 @@ class LanguageModel(ABC):
         """The tokenizer to learn these texts with: the model's, extended on request, or one trained on them.
 
         ``progress`` shows on a terminal how much of a large corpus is read.
-        Raises VocabularyError where a fitted model does not know a character of them.
+        Raises VocabularyError where a fitted model cannot write a character of them.
         """
         from revgen.corpus.cache import trained
         from revgen.corpus.progress import watched
 
         if not self.has_tokenizer:
             return trained(tokenizers.get(self.level), texts, self.tokenizer_options, progress)
+        if not extend and (self.tokenizer.is_lossless or not self.fitted):
+            return self.tokenizer
         pieces = watched(texts.pieces(), texts, "vocabulary", progress)
         if extend:
             return self.tokenizer.extend(pieces)
-        if self.fitted and (missing := self.tokenizer.missing(pieces)):
+        if missing := self.tokenizer.missing(pieces):
             raise VocabularyError(
                 f"{self.name} does not know {len(missing)} characters of this text: {' '.join(missing[:20])!r}. "
                 "Pass extend_vocabulary=True to learn them, or take them out of the text"

@@ -153,13 +153,17 @@ def test_a_pattern_that_cannot_be_kept_is_an_error_before_anything_is_drawn(patt
         table(chars("abc"), kind=Silent).generate("", pattern=pattern, max_tokens=10**7)
 
 
-def test_characters_that_are_spelled_by_bytes_can_be_in_a_pattern(reviews: list[str]) -> None:
-    tokenizer = tokenizers.get("subword").train(reviews)
+@pytest.mark.parametrize("level", tokenizers.names())
+def test_characters_that_are_spelled_can_be_in_a_pattern(level: str, reviews: list[str]) -> None:
+    tokenizer = tokenizers.get(level).train(reviews)
     model = table(tokenizer)
     assert not any("漢" in piece or "🎸" in piece for piece in tokenizer.vocabulary)
 
     assert model.generate("", pattern="the 漢(🎸| song)漢", seed=0) in ("the 漢🎸漢", "the 漢 song漢")
     assert model.generate("", choices=["漢字🎸"], seed=0) == "漢字🎸"
+    fewest = len(tokenizer.encode("漢🎸"))
+    with pytest.raises(OptionError, match=f"max_tokens must be at least {fewest} for the choice"):
+        model.generate("", choices=["漢🎸"], max_tokens=fewest - 1)
 
 
 # The automaton ---------------------------------------------------------------------------

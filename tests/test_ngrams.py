@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings, strategies as st
+from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 import revgen
@@ -14,6 +16,8 @@ from revgen.models.kneser_ney import adjusted, discounts
 from revgen.models.ngram import malformed
 from revgen.ngrams import count
 from revgen.testing import check_model
+from revgen.tokenizers import CharTokenizer
+from revgen.tokenizers.spelled import DIGITS
 
 TOY = ["abab", "abc"]
 
@@ -25,10 +29,11 @@ def fitted(name: str, texts: list[str], **options: object) -> revgen.LanguageMod
 
 
 def distribution(model: revgen.LanguageModel, text: str) -> dict[str, float]:
-    """The probability of each token behind a text."""
+    """The probability of each token but the digits after a text."""
     ids = np.array(model.encode_prompt(text))[:, None]
     logits, _ = model.forward(ids, model.initial_state(1))
-    return dict(zip(model.tokenizer.vocabulary, np.exp(logits[-1, 0]).tolist(), strict=True))
+    p = dict(zip(model.tokenizer.vocabulary, np.exp(logits[-1, 0]).tolist(), strict=True))
+    return {token: p[token] for token in p if token not in DIGITS}
 
 
 @pytest.mark.parametrize("name", revgen.list_models(["ngram-*", "kneser-ney-*"]))
@@ -72,17 +77,58 @@ def test_discounts_are_those_of_the_formula() -> None:
     assert discounts(counts) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    "counts",
+    [
+        np.repeat([1, 2, 3, 4], [10, 6, 3, 9]),  # the discount of 3 is below 0
+        np.repeat([1, 2, 3, 4], [10, 2, 20, 5]),  # that of 2 is below 0
+        np.repeat([1, 2, 3], [10, 6, 3]),  # nothing has the count 4
+        np.repeat([1, 2, 4], [10, 6, 3]),
+    ],
+)
+def test_discounts_outside_their_range_are_the_fallback(counts: NDArray[np.int64]) -> None:
+    assert discounts(counts).tolist() == [0, 0.5, 1, 1.5]
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_a_smoothed_model_gives_every_text_a_probability(data: st.DataObject) -> None:
+    alphabet = data.draw(st.sampled_from(["ab", "acgt", "abcd", "0123456789", "ab é中"]))
+    texts = data.draw(st.lists(st.text(alphabet, min_size=1, max_size=30), min_size=1, max_size=40))
+    order = data.draw(st.integers(1, 6))
+    limits = data.draw(st.sampled_from([{}, {"min_gain": 0.0}, {"min_gain": 1.0}, {"max_bytes": 1_500}]))
+    model = fitted("kneser-ney-char", texts, order=order, **limits)
+
+    for text in data.draw(st.lists(st.text(alphabet + "xé漢", max_size=12), max_size=5)):
+        assert np.isfinite(model.score(text).logprobs).all()
+        logits, _ = model.forward(np.array([model.encode_prompt(text)]).T, model.initial_state(1))
+        p = np.exp(logits[:, 0].astype(np.float64))
+        assert (p[:, 1:] > 0).all()
+        assert p.sum(-1) == pytest.approx(np.ones(len(p)), abs=1e-4)
+
+
+@pytest.mark.parametrize("level", ["char", "word", "subword"])
+def test_text_without_structure_has_a_finite_likelihood(level: str) -> None:
+    random = np.random.default_rng(0)
+    numbers = [f"+49 {random.integers(100, 999)} {random.integers(10**6, 10**7)}" for _ in range(2_000)]
+    model = revgen.create(f"kneser-ney-{level}", order=5)
+    model.fit(numbers[:1_800], progress=False)
+
+    assert model.evaluate(numbers[1_800:]).nats_per_char < 2.5
+    assert np.isfinite(model.evaluate(["ACGTTGCA", "中文"]).nats_per_char)
+
+
 def test_a_probability_is_that_of_a_hand() -> None:
     # The text is too small for counts of counts, so the discounts are 1/2, 1 and 3/2.
     p = distribution(fitted("kneser-ney-char", TOY, order=2), "b")
     # Order 1, from different words before: </s> 2, a 2, b 1, c 1 of 6; 1 + 1 + 1/2 + 1/2 = 3 of them are taken, for the
-    # uniform distribution over the 5 tokens that can be predicted.
+    # uniform distribution over the 5 tokens and 32 digits that can be predicted.
     order_1 = {
-        "</s>": 1 / 6 + 0.5 / 5,
-        "a": 1 / 6 + 0.5 / 5,
-        "b": 0.5 / 6 + 0.5 / 5,
-        "c": 0.5 / 6 + 0.5 / 5,
-        "<unk>": 0.1,
+        "</s>": 1 / 6 + 0.5 / 37,
+        "a": 1 / 6 + 0.5 / 37,
+        "b": 0.5 / 6 + 0.5 / 37,
+        "c": 0.5 / 6 + 0.5 / 37,
+        "<unk>": 0.5 / 37,
     }
     # Behind b stand </s>, a and c once each: half of each is taken.
     expected = {w: (0.5 / 3 if w in ("</s>", "a", "c") else 0) + 0.5 * q for w, q in order_1.items()} | {"<s>": 0}
@@ -143,7 +189,7 @@ def test_an_ngram_that_adds_little_is_left_out_and_the_shorter_one_predicts() ->
 
 
 def test_a_limit_that_nothing_fits_in_is_an_error() -> None:
-    with pytest.raises(revgen.OptionError, match="max_bytes must be at least 84 for 6 tokens"):
+    with pytest.raises(revgen.OptionError, match="max_bytes must be at least 468 for 38 tokens"):
         fitted("kneser-ney-char", TOY, order=3, max_bytes=50)
 
 
@@ -158,7 +204,8 @@ def test_a_sample_of_high_order_stands_in_the_text(reviews: list[str]) -> None:
 
 
 def test_where_only_an_unknown_character_followed_the_text_ends() -> None:
-    model = revgen.create("ngram-char", order=4, tokenizer={"min_count": 2})
+    old = CharTokenizer(["<s>", "</s>", "<unk>", " ", "a", "b"])  # without digits
+    model = revgen.create("ngram-char", order=4, tokenizer=old)
     model.fit(["aabbZ", "ab bba"], progress=False)
     assert model.generate("aabb", seed=1) == "aabb"
 

@@ -77,6 +77,22 @@ def test_max_copy_refuses_the_tokens_that_copy_too_much_and_no_other(reviews: li
                 assert allowed[token] == (not copies), (level, begin, spelled)
 
 
+def test_max_copy_counts_characters_that_are_spelled() -> None:
+    tokenizer = tokenizers.get("char").train(["abc"], min_count=1)
+    guide = CopyGuide(tokenizer, Index(["ab中c"]), 2)
+    last = tokenizer.spell("中")[-1]
+    other = tokenizer.spell("丮")[-1]  # the last digit of another character
+
+    state = guide.begin("ab")
+    for digit in tokenizer.spell("中")[:-1]:
+        assert guide.allowed(state, 9)[digit]
+        state = guide.advance(state, digit)
+
+    assert not guide.allowed(state, 9)[last]
+    assert guide.allowed(state, 9)[other]
+    assert not guide.allowed(guide.begin("b中"), 9)[tokenizer.encode("c")[0]]
+
+
 def test_max_copy_combines_with_greedy_beams_and_filters(copier: LanguageModel) -> None:
     greedy: dict[str, Any] = {"temperature": 0}
     for options in (greedy, {"beams": 3, "min_tokens": 30}, {"top_k": 1}, {"top_p": 0.3}):

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen import LanguageModel, Tokenizer
-from revgen.registry import tokenizers
+from revgen.tokenizers import CharTokenizer
+from revgen.tokenizers.tokenizer import SPECIALS
 
 Floats = NDArray[np.floating[Any]]
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -47,8 +48,8 @@ def table(tokenizer: Tokenizer, logits: Floats | float = 0.0, kind: type[Table] 
 
 
 def chars(text: str) -> Tokenizer:
-    tokenizer: Tokenizer = tokenizers.get("char").train([text], min_count=1)
-    return tokenizer
+    """A vocabulary of these characters alone, without the digits that would spell others."""
+    return CharTokenizer((*SPECIALS, *sorted(set(text))))
 
 
 def alphabet() -> Table:

@@ -132,9 +132,8 @@ def explain(model: LanguageModel, text: str, top: int = 5, label: str | None = N
             row = logp[place]
             likeliest = tuple((vocabulary[i], float(np.exp(row[i]))) for i in order[place].tolist())
             rank = 1 + int((row > row[token]).sum())
-            found.append(
-                Explained(vocabulary[token], decode(token), float(row[token]), float(entropies[place]), rank, likeliest)
-            )
+            logprob = float(row[token]) - (tokenizer.unknown_nats if token == tokenizer.unknown else 0.0)
+            found.append(Explained(vocabulary[token], decode(token), logprob, float(entropies[place]), rank, likeliest))
     return Explanation(model.name, tuple(found))
 
 

@@ -1,7 +1,8 @@
 """Likelihood: what a model gives to text, counted so that models of any tokenizer can be compared.
 
 A document is scored from its start token, and its end token counts as a prediction; the sum over all
-documents is divided by their number of characters.
+documents is divided by their number of characters. A character outside the vocabulary costs the tokens that spell it;
+where a tokenizer reads it as ``<unk>``, it costs that token and a uniform code over all characters without a token.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Evaluation:
     characters: int
     documents: int
     unknown: int
-    """How many of the tokens are ``<unk>``."""
+    """How many of the characters are not in the vocabulary."""
 
     @property
     def bits_per_char(self) -> float:
@@ -84,7 +85,10 @@ def score(model: LanguageModel, text: str, label: str | None = None) -> Score:
     tokenizer = model.tokenizer
     ids = np.array([tokenizer.start, *tokenizer.encode(text), tokenizer.end])
     pieces = tuple(tokenizer.vocabulary[i] for i in ids[1:-1])
-    return Score(pieces, next(model.logprobs([ids + model.label_shift(label)]))[1])
+    logprobs = next(model.logprobs([ids + model.label_shift(label)]))[1]
+    return Score(
+        pieces, logprobs - np.where(ids[1:] == tokenizer.unknown, tokenizer.unknown_nats, 0).astype(logprobs.dtype)
+    )
 
 
 def evaluate(model: LanguageModel, corpus: Corpus, labels: Sequence[str] = ()) -> Evaluation:
@@ -99,22 +103,22 @@ def measure(given: LogProbs, tokenizer: Tokenizer, documents: Iterable[NDArray[A
     The ids may carry labels (``corpus.tokens.shift``). A document longer than 4,096 tokens is read in windows, each
     after 512 tokens to warm the state up on.
     """
-    nats, tokens, characters, count, unknown = 0.0, 0, 0, 0, 0
+    nats, count = 0.0, 0
+    counts = np.zeros(len(tokenizer), np.int64)  # how often each token is predicted
     for group in _groups(documents):
         windows, warm_ups = [], []
         for ids in group:
             count += 1
-            tokens += len(ids) - 1
-            decode = tokenizer.decoder()
+            counts += np.bincount(ids[1:] % len(tokenizer), minlength=len(tokenizer))
             for start in range(0, len(ids) - 1, WINDOW):
                 begin = max(0, start - WARM_UP)
                 windows.append(ids[begin : start + WINDOW + 1])
                 warm_ups.append(start - begin)
-                plain = ids[start + 1 : start + WINDOW + 1] % len(tokenizer)
-                unknown += int((plain == tokenizer.unknown).sum())
-                characters += sum(len(decode(i)) for i in plain.tolist())
         for i, row in given(windows):
             nats -= float(row[warm_ups[i] :].sum(dtype=np.float64))
+    nats += int(counts[tokenizer.unknown]) * tokenizer.unknown_nats
+    tokens, characters = int(counts.sum()), int(counts @ tokenizer.char_counts)
+    unknown = int(counts @ tokenizer.completes_unknown)
     if not characters:
         raise CorpusError("there is no text to evaluate on: it has no characters")
     return Evaluation(

@@ -9,7 +9,7 @@ ahead or behind, anchors within, atomic groups and possessive repeats.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +37,7 @@ _REFUSED = {
 }
 
 Symbol = str | int
-"""A character, or a byte of the UTF-8 of one that tokens spell in parts."""
+"""A character, or the id of a token that is one of the parts of a character."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,24 @@ class Automaton:
     """Whether the text up to here matches, (states,)."""
 
 
-def compile_pattern(pattern: str, symbols: Sequence[Symbol], name: str = "pattern") -> Automaton:
-    """The automaton of a regular expression; raises OptionError under ``name`` for one that there is none of."""
+def compile_pattern(
+    pattern: str,
+    symbols: Sequence[Symbol],
+    spell: Callable[[str], Sequence[int]] = lambda character: (),
+    name: str = "pattern",
+) -> Automaton:
+    """Compile a regular expression to an automaton.
+
+    ``spell`` gives the parts of a character that is no symbol. Raises OptionError under ``name`` for an expression that
+    no automaton matches.
+    """
     try:
         parsed = _parser.parse(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         raise OptionError(f"{name} must be a regular expression: {pattern!r} is none ({error})") from None
-    spelled = {symbol for symbol in symbols if isinstance(symbol, int)}
-    rare = [c for c in sorted(_literals(parsed) - set(symbols)) if spelled.issuperset(c.encode("utf-8", "replace"))]
+    known = set(symbols)
+    spelled = {character: spell(character) for character in sorted(_literals(parsed) - known)}
+    rare = {character: parts for character, parts in spelled.items() if parts and known.issuperset(parts)}
     builder = _Builder(symbols, rare, name)
     items = list(parsed)
     if items and _is_at(items[0], _BEGINNINGS):  # the whole text matches in any case
@@ -86,7 +96,7 @@ def _is_at(item: Any, places: tuple[str, ...]) -> bool:
 class _Builder:
     """A nondeterministic automaton in the making: from each state free moves, and moves by sets of symbols."""
 
-    def __init__(self, symbols: Sequence[Symbol], rare: Sequence[str], name: str) -> None:
+    def __init__(self, symbols: Sequence[Symbol], rare: Mapping[str, Sequence[int]], name: str) -> None:
         self.symbols = symbols
         self.rare = rare
         self.name = name
@@ -140,7 +150,7 @@ class _Builder:
         return end
 
     def one(self, text: str, begin: int, flags: int) -> int:
-        """One character of a set, as it is or by its bytes."""
+        """One character of a set, as it is or by its parts."""
         matches = re.compile(text, flags & (re.ASCII | re.IGNORECASE | re.DOTALL)).fullmatch
         end = self.state()
         if (text, flags) not in self.numbers:
@@ -149,12 +159,12 @@ class _Builder:
         self.moves[begin].append((self.numbers[text, flags], end))
         for character in filter(matches, self.rare):
             place = begin
-            spelled = character.encode()
-            for i, byte in enumerate(spelled, 1):
-                if byte not in self.numbers:
-                    self.numbers[byte] = self.set([symbol == byte for symbol in self.symbols])
-                behind = end if i == len(spelled) else self.state()
-                self.moves[place].append((self.numbers[byte], behind))
+            parts = self.rare[character]
+            for i, part in enumerate(parts, 1):
+                if part not in self.numbers:
+                    self.numbers[part] = self.set([symbol == part for symbol in self.symbols])
+                behind = end if i == len(parts) else self.state()
+                self.moves[place].append((self.numbers[part], behind))
                 place = behind
         return end
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -42,7 +43,10 @@ class Vocabulary:
     """The tokens of a tokenizer as strings of symbols, all of them followed through an automaton at once."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        strings = [_symbols(spelled) for spelled in tokenizer.spelling]
+        strings: list[Sequence[Symbol]] = [
+            (token,) if token in tokenizer.parts else spelled.decode("utf-8", "surrogatepass")
+            for token, spelled in enumerate(tokenizer.spelling)
+        ]
         self.symbols: list[Symbol] = sorted({symbol for string in strings for symbol in string}, key=str)
         places = {symbol: place for place, symbol in enumerate(self.symbols)}
         lengths = np.array([len(string) for string in strings])
@@ -64,13 +68,6 @@ class Vocabulary:
         return found
 
 
-def _symbols(spelled: bytes) -> Sequence[Symbol]:
-    try:
-        return spelled.decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError:  # a part of a character
-        return list(spelled)
-
-
 vocabulary = lru_cache(maxsize=8)(Vocabulary)
 
 
@@ -89,7 +86,7 @@ class PatternGuide:
         self.end = tokenizer.end
         self.vocabulary = vocabulary(tokenizer)
         self.banned = list(banned)
-        self.automaton = compile_pattern(pattern, self.vocabulary.symbols, name)
+        self.automaton = compile_pattern(pattern, self.vocabulary.symbols, tokenizer.spell, name)
         self.distances = self._distances()
         self.row = lru_cache(maxsize=512)(lambda state: self._follow([state])[0])
         fewest = int(self.distances[BEGIN])
@@ -146,9 +143,11 @@ def choices_guide(
     tokenizer: Tokenizer, choices: Sequence[str], most: int, banned: Collection[int] = ()
 ) -> PatternGuide:
     """The guide of texts that are one of some. Raises OptionError for one that cannot be written."""
-    tokens = {spelled for token, spelled in enumerate(tokenizer.spelling) if spelled and token not in banned}
+    allowed = [token for token in range(len(tokenizer)) if token not in banned]
+    parts = tokenizer.parts.intersection(allowed)
+    tokens = {tokenizer.spelling[token].decode("utf-8", "surrogatepass") for token in set(allowed) - parts} - {""}
     for choice in choices:
-        fewest = _fewest(choice.encode("utf-8", "replace"), tokens)
+        fewest = _fewest(choice, tokens, lambda c: len(ids) if parts.issuperset(ids := tokenizer.spell(c)) else NEVER)
         if fewest == NEVER:
             raise OptionError(f"choices holds {choice!r}, which the vocabulary cannot write")
         if fewest > most:
@@ -156,14 +155,17 @@ def choices_guide(
     return PatternGuide(tokenizer, "|".join(map(re.escape, choices)), most, banned, "choices")
 
 
-def _fewest(text: bytes, tokens: Collection[bytes]) -> int:
-    """How many tokens a text takes at least."""
+def _fewest(text: str, tokens: Collection[str], count_parts: Callable[[str], int]) -> int:
+    """Return the fewest tokens that write a text; ``count_parts`` gives those of a character that is no token."""
     longest = max(map(len, tokens), default=0)
     fewest = [0]
     for end in range(1, len(text) + 1):
-        begins = range(max(0, end - longest), end)
-        fewest.append(min((fewest[begin] + 1 for begin in begins if text[begin:end] in tokens), default=NEVER))
-    return min(fewest[-1], NEVER)
+        starts = range(max(0, end - longest), end)
+        whole = (fewest[start] + 1 for start in starts if text[start:end] in tokens)
+        fewest.append(min([*whole, NEVER]))
+        if fewest[end] >= NEVER:
+            fewest[end] = min(fewest[end - 1] + count_parts(text[end - 1]), NEVER)
+    return fewest[-1]
 
 
 class Copies(Protocol):
@@ -172,46 +174,54 @@ class Copies(Protocol):
     def __contains__(self, string: str) -> bool: ...
 
 
+@dataclass(frozen=True)
+class TextEnd:
+    """The end of a text: its whole characters, and the parts of a character that is not complete yet."""
+
+    text: str
+    parts: tuple[int, ...] = ()
+
+
 class CopyGuide:
-    """Texts that have no more than ``most`` characters in a row from training text; the state is the text's end."""
+    """Texts that have no more than ``most`` consecutive characters from training text."""
 
     binding = False
 
     def __init__(self, tokenizer: Tokenizer, training: Copies, most: int) -> None:
         self.training = training
         self.most = most
-        self.spelling = tokenizer.spelling
+        self.tokenizer = tokenizer
         self.nothing_refused = np.ones(len(tokenizer), bool)
         self.root = _Node()
-        self.parts: list[int] = []  # tokens that are a part of a character
-        for token, spelled in enumerate(self.spelling):
-            try:
+        for token, spelled in enumerate(tokenizer.spelling):
+            if token not in tokenizer.parts:
                 self.root.add(spelled.decode("utf-8", "surrogatepass"), token)
-            except UnicodeDecodeError:
-                self.parts.append(token)
 
-    def begin(self, prompt: str) -> bytes:
-        return self._end(prompt.encode("utf-8", "surrogatepass"))
+    def begin(self, prompt: str) -> TextEnd:
+        return self._end(prompt)
 
-    def advance(self, state: bytes, token: int) -> bytes:
-        return self._end(state + self.spelling[token])
+    def advance(self, state: TextEnd, token: int) -> TextEnd:
+        if token not in self.tokenizer.parts:
+            return self._end(state.text + self.tokenizer.spelling[token].decode("utf-8", "surrogatepass"))
+        parts = (*state.parts, token)
+        character = self.tokenizer.spelled_character(parts)
+        return TextEnd(state.text, parts) if character is None else self._end(state.text + character)
 
-    def _end(self, text: bytes) -> bytes:
-        return text[-4 * (self.most + 1) :]  # bytes of the longest characters
+    def _end(self, text: str) -> TextEnd:
+        return TextEnd(text[-(self.most + 1) :])
 
-    def allowed(self, state: bytes, left: int) -> NDArray[np.bool_]:
-        text = _text(state)
-        if not self._might_copy(text, self.root.height):
+    def allowed(self, state: TextEnd, left: int) -> NDArray[np.bool_]:
+        if not self._might_copy(state.text, self.root.height):
             return self.nothing_refused
         allowed = self.nothing_refused.copy()
-        allowed[list(self._refused(self.root, text))] = False
-        for token in self.parts:
-            behind = _text(state + self.spelling[token])
-            allowed[token] = behind == text or not self._might_copy(behind, 0)
+        allowed[list(self._refused(self.root, state.text))] = False
+        for token in self.tokenizer.parts:
+            after = self.advance(state, token)
+            allowed[token] = bool(after.parts) or not self._might_copy(after.text, 0)
         return allowed
 
     def _refused(self, node: _Node, text: str) -> Iterable[int]:
-        """The tokens below a node that copy too much, where ``text`` is what stands before them and their beginning."""
+        """The tokens below a node that copy too much, where ``text`` is the text up to the node."""
         for character, child in node.children.items():
             longer = text + character
             if self._might_copy(longer, 0):
@@ -224,7 +234,7 @@ class CopyGuide:
         needed = self.most + 1 - more
         return needed <= 0 or (len(text) >= needed and text[-needed:] in self.training)
 
-    def complete(self, state: bytes) -> bool:
+    def complete(self, state: TextEnd) -> bool:
         return False
 
 
@@ -248,8 +258,3 @@ class _Node:
         yield from self.tokens
         for child in self.children.values():
             yield from child.all_tokens()
-
-
-def _text(spelled: bytes) -> str:
-    """The whole characters of the end of a text."""
-    return spelled.decode("utf-8", "ignore")

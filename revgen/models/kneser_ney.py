@@ -80,13 +80,19 @@ def adjusted(orders: list[Counts]) -> list[Ints]:
     return [*lower, orders[-1].counts]
 
 
-def discounts(counts: Ints) -> Floats:
-    """What is taken from counts of 0, 1, 2, and 3 or more, (4,) (Chen & Goodman 1999, equation 26).
+FALLBACK_DISCOUNTS = np.array([0, 0.5, 1, 1.5])
 
-    Where a text is too small to have n-grams of all counts from 1 to 4, they are 1/2, 1 and 3/2.
+
+def discounts(counts: Ints) -> Floats:
+    """Return the discounts of counts of 0, 1, 2, and 3 or more, (4,) (Chen & Goodman 1999, equation 26).
+
+    The equation presumes counts as language has them. Where a text has no n-grams of one of the counts from 1 to 4, or
+    a discount is not in 0 < D <= count, all of an order are 1/2, 1 and 3/2, as KenLM's ``--discount_fallback`` sets
+    them: with a discount of 0 a context would leave no probability to what it never saw.
     """
     n = [int(np.count_nonzero(counts == i)) for i in range(1, 5)]
     if not all(n):
-        return np.array([0, 0.5, 1, 1.5])
+        return FALLBACK_DISCOUNTS
     y = n[0] / (n[0] + 2 * n[1])
-    return np.array([0, *(np.clip(i - (i + 1) * y * n[i] / n[i - 1], 0, i) for i in (1, 2, 3))])
+    found = [i - (i + 1) * y * n[i] / n[i - 1] for i in (1, 2, 3)]
+    return np.array([0, *found]) if all(0 < d <= i for i, d in enumerate(found, 1)) else FALLBACK_DISCOUNTS

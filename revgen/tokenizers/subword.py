@@ -9,18 +9,19 @@ from __future__ import annotations
 import codecs
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from random import Random
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from revgen.errors import CheckpointError, CorpusError
 from revgen.options import at_least
 from revgen.registry import register_tokenizer
-from revgen.tokenizers.tokenizer import SPECIALS, Ids, Tokenizer
+from revgen.tokenizers.tokenizer import REPLACEMENT, SPECIALS, Ids, Tokenizer
 
 SPACE = "▁"  # what SentencePiece writes for a space
 SENTENCE = 500  # characters
@@ -49,7 +50,7 @@ class SubwordTokenizer(Tokenizer):
         self._bytes = [
             b""
             if i < self.unknown
-            else "�".encode()
+            else REPLACEMENT.encode()
             if i == self.unknown
             else bytes([int(piece[3:5], 16)])
             if self._pieces.is_byte(i)
@@ -95,7 +96,7 @@ class SubwordTokenizer(Tokenizer):
 
     def encode(self, text: str) -> Ids:
         if _surrogate.search(text):
-            text = _surrogate.sub("�", text)
+            text = _surrogate.sub(REPLACEMENT, text)
         ids: list[int] = []
         for i, part in enumerate(_apart(text)):
             if i % 2:
@@ -103,6 +104,16 @@ class SubwordTokenizer(Tokenizer):
             else:
                 ids.extend(self._pieces.encode(part))
         return np.array(ids, self.dtype)
+
+    def spell(self, character: str) -> tuple[int, ...]:
+        return tuple(self._byte_ids[byte] for byte in character.encode("utf-8", "replace"))
+
+    def spelled_character(self, ids: Sequence[int]) -> str | None:
+        spelled = b"".join(self._bytes[i] for i in ids)
+        try:
+            return spelled.decode()
+        except UnicodeDecodeError as error:
+            return None if error.reason == "unexpected end of data" else REPLACEMENT
 
     def decoder(self) -> Callable[[int], str]:
         utf8 = codecs.getincrementaldecoder("utf-8")("replace")
@@ -114,6 +125,17 @@ class SubwordTokenizer(Tokenizer):
     @cached_property
     def spelling(self) -> tuple[bytes, ...]:
         return tuple(b"" if i <= self.unknown else spelled for i, spelled in enumerate(self._bytes))
+
+    @cached_property
+    def parts(self) -> frozenset[int]:
+        return frozenset(self._byte_ids[0x80:])
+
+    @cached_property
+    def completes_unknown(self) -> NDArray[np.bool_]:
+        completes = super().completes_unknown
+        for byte, i in enumerate(self._byte_ids):
+            completes[i] = byte & 0xC0 != 0x80  # the first byte of a character
+        return completes
 
     def to_bytes(self) -> bytes:
         return self._model

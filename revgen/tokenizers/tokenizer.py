@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
@@ -18,15 +20,18 @@ from revgen.options import at_least
 Ids = NDArray[np.unsignedinteger[Any]]
 
 SPECIALS = ("<s>", "</s>", "<unk>")
-"""The start of a document, its end, and what is not in the vocabulary: ids 0, 1, 2 at every level."""
+"""The start of a document, its end, and a character that a tokenizer cannot write: ids 0, 1, 2 at every level."""
+
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+UNICODE_SIZE = sys.maxunicode + 1
 
 
 class Tokenizer(ABC):
     """Text as ids of a vocabulary; immutable once trained.
 
-    Lossless: ``decode(encode(text)) == text`` for any text of known characters. The special tokens are
-    ids that no text can spell: a text ``"<s>"`` is three characters like any others. An unknown
-    character is shown by ``decode`` as U+FFFD.
+    Lossless: ``decode(encode(text)) == text`` for any text. A character outside the vocabulary is spelled by several
+    tokens, its ``parts``. The special tokens are ids that no text can spell: a text ``"<s>"`` is three characters like
+    any others.
     """
 
     level: ClassVar[str]
@@ -34,6 +39,10 @@ class Tokenizer(ABC):
     start: ClassVar[int] = 0
     end: ClassVar[int] = 1
     unknown: ClassVar[int] = 2
+
+    is_lossless: bool = True
+    """Whether it spells every text. Vocabularies saved by early versions do not: they read a character outside of them
+    as ``<unk>``, which ``decode`` shows as U+FFFD."""
 
     vocabulary: tuple[str, ...]
     """The tokens as text, by id; the first three are ``SPECIALS``."""
@@ -64,17 +73,25 @@ class Tokenizer(ABC):
         """The tokenizer of such a file. Raises CheckpointError where it is damaged."""
 
     def missing(self, texts: Iterable[str]) -> list[str]:
-        """The characters that training on these texts would learn, and this tokenizer reads as ``<unk>``."""
+        """Return the characters that training on these texts would learn, and that have no token here."""
         return []
 
     def extend(self, texts: Iterable[str]) -> Self:
-        """This tokenizer with the tokens behind its last one that training on these texts would add."""
+        """Return this tokenizer with the tokens after its last one that training on these texts would add."""
         return self
 
+    def spell(self, character: str) -> tuple[int, ...]:
+        """Return the ids that spell a character outside the vocabulary, at least one."""
+        return (self.unknown,)
+
+    def spelled_character(self, ids: Sequence[int]) -> str | None:
+        """Return the character that ``parts`` spell, (parts,) of at least one; None before it is complete."""
+        return None
+
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids, (time,); document starts and ends are nothing."""
+        """Return the text of ids, (time,); the start and the end of a document are empty."""
         decode = self.decoder()
-        return "".join([decode(int(i)) for i in ids])
+        return "".join([decode(int(i)) for i in [*ids, self.end]])
 
     def __len__(self) -> int:
         return len(self.vocabulary)
@@ -90,10 +107,34 @@ class Tokenizer(ABC):
 
     @cached_property
     def spelling(self) -> tuple[bytes, ...]:
-        """What each token is in the UTF-8 of a text, by id; nothing for the special ones. To be overridden where a
-        token may be a part of a character."""
+        """The UTF-8 that each token is in a text, by id; empty for special tokens and for ``parts`` that are no
+        bytes. To be overridden where a token may be a part of a character."""
         texts = [self.decode([i]) if i > self.unknown else "" for i in range(len(self))]
         return tuple(text.encode("utf-8", "surrogatepass") for text in texts)
+
+    @cached_property
+    def parts(self) -> frozenset[int]:
+        """The tokens of which several spell one character."""
+        return frozenset()
+
+    @cached_property
+    def completes_unknown(self) -> NDArray[np.bool_]:
+        """Whether a token is, or is the one that counts of those that spell, a character outside the vocabulary,
+        (vocab,)."""
+        completes = np.zeros(len(self), bool)
+        completes[self.unknown] = True
+        return completes
+
+    @cached_property
+    def char_counts(self) -> NDArray[np.int64]:
+        """How many characters each token is, (vocab,); of the parts of a character, one counts."""
+        counts = [sum(byte & 0xC0 != 0x80 for byte in spelled) for spelled in self.spelling]
+        return np.maximum(counts, self.completes_unknown)
+
+    @cached_property
+    def unknown_nats(self) -> float:
+        """The cost of which character an ``<unk>`` was, by a uniform code over those that have no token, in nats."""
+        return math.log(UNICODE_SIZE - sum(len(token) == 1 for token in self.vocabulary))
 
     @property
     def dtype(self) -> type[np.unsignedinteger[Any]]:
@@ -106,13 +147,8 @@ class Tokenizer(ABC):
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
 
-def shown(tokens: Sequence[str]) -> tuple[str, ...]:
-    """The text that each token of a vocabulary decodes to."""
-    return ("", "", "�", *tokens[len(SPECIALS) :])
-
-
 def to_json(level: str, tokens: Sequence[str], **options: int | None) -> bytes:
-    """The file of a tokenizer that is a list of tokens and the options of its training."""
+    """Return the file of a tokenizer that is a list of tokens and the options of its training."""
     return json.dumps({"level": level, **options, "tokens": list(tokens)}, indent=0).encode()
 
 

@@ -1,0 +1,146 @@
+"""What ``char`` and ``word`` share: a list of tokens, with digits that spell every character outside of it.
+
+A character that has no token is written as the hexadecimal digits of its code point, of which the last is marked: 中,
+U+4E2D, is ``<x4> <xE> <x2> <xD;>``. Thirty-two tokens spell all of Unicode in this way, with one to six of them for a
+character. No text is lost, and a likelihood always says which character it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from revgen.tokenizers.tokenizer import (
+    REPLACEMENT,
+    SPECIALS,
+    UNICODE_SIZE,
+    Tokenizer,
+    from_json,
+    to_json,
+)
+
+BASE = 16
+DIGITS = tuple(f"<x{digit:X}{mark}>" for mark in ("", ";") for digit in range(BASE))
+"""The digits 0 to F, then the same as the last digit of a character."""
+
+RESERVED = (*SPECIALS, *DIGITS)
+"""The tokens that a new vocabulary begins with."""
+
+BLOCK_SIZE = 1 << 20  # characters
+
+
+class SpelledTokenizer(Tokenizer):
+    """A tokenizer that is a list of tokens, the digits among them.
+
+    A vocabulary that was saved before there were digits has none, and reads characters outside of it as ``<unk>``.
+    """
+
+    saved_options: ClassVar[tuple[str, ...]] = ("min_count",)
+
+    def __init__(self, vocabulary: Sequence[str], min_count: int = 1, vocab_size: int | None = None) -> None:
+        self.vocabulary = tuple(vocabulary)
+        self.min_count = min_count
+        self.vocab_size = vocab_size
+        start = self.vocabulary.index(DIGITS[0]) if DIGITS[0] in self.vocabulary else len(self)
+        self.is_lossless = self.vocabulary[start : start + len(DIGITS)] == DIGITS
+        self.digits = range(start, start + len(DIGITS)) if self.is_lossless else range(0)
+        self.token_ids = {
+            token: i for i, token in enumerate(self.vocabulary) if i >= len(SPECIALS) and i not in self.digits
+        }
+        self._shown = ("", "", REPLACEMENT, *self.vocabulary[len(SPECIALS) :])
+
+    def spell(self, character: str) -> tuple[int, ...]:
+        if not self.is_lossless:
+            return (self.unknown,)
+        digits = [int(digit, BASE) for digit in f"{ord(character):X}"]
+        digits[-1] += BASE
+        return tuple(self.digits[digit] for digit in digits)
+
+    def spelled_character(self, ids: Sequence[int]) -> str | None:
+        if ids[-1] < self.digits[BASE]:
+            return None
+        point = int("".join(f"{(i - self.digits[0]) % BASE:X}" for i in ids), BASE)
+        return chr(point) if point < UNICODE_SIZE else REPLACEMENT
+
+    def decoder(self) -> Callable[[int], str]:
+        if not self.is_lossless:
+            return self._shown.__getitem__
+        waiting: list[int] = []
+
+        def decode(i: int) -> str:
+            if i not in self.digits:
+                lost = REPLACEMENT if waiting else ""  # of a character that was never completed
+                waiting.clear()
+                return lost + self._shown[i]
+            waiting.append(i)
+            character = self.spelled_character(waiting)
+            if character is not None:
+                waiting.clear()
+            return character or ""
+
+        return decode
+
+    def missing(self, texts: Iterable[str]) -> list[str]:
+        return [c for c in frequent_characters(texts, self.min_count) if c not in self.token_ids]
+
+    def extended(self, tokens: Sequence[str]) -> Self:
+        """This tokenizer with those tokens after its last one that are new, and with the digits."""
+        new = [*(() if self.is_lossless else DIGITS), *(token for token in tokens if token not in self.token_ids)]
+        return type(self)((*self.vocabulary, *new), self.min_count, self.vocab_size) if new else self
+
+    def to_bytes(self) -> bytes:
+        return to_json(self.level, self.vocabulary, **{name: getattr(self, name) for name in self.saved_options})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        content = from_json(cls.level, data)
+        return cls(content["tokens"], content.get("min_count") or 1, content.get("vocab_size"))
+
+    @cached_property
+    def spelling(self) -> tuple[bytes, ...]:
+        known = [token if token in self.token_ids else "" for token in self.vocabulary]
+        return tuple(token.encode("utf-8", "surrogatepass") for token in known)
+
+    @cached_property
+    def parts(self) -> frozenset[int]:
+        return frozenset(self.digits)
+
+    @cached_property
+    def completes_unknown(self) -> NDArray[np.bool_]:
+        completes = super().completes_unknown
+        completes[self.digits[BASE:]] = True
+        return completes
+
+
+def code_points(text: str) -> NDArray[np.uint32]:
+    """Return the code points of a text, (characters,)."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+def frequent_characters(texts: Iterable[str], min_count: int, most: int | None = None) -> list[str]:
+    """Return the characters seen at least ``min_count`` times, the ``most`` frequent ones, in code point order."""
+    counts = np.zeros(1 << 8, np.int64)
+    for block in joined(texts, BLOCK_SIZE):
+        seen = np.bincount(code_points(block), minlength=len(counts))
+        seen[: len(counts)] += counts
+        counts = seen
+    points = np.flatnonzero(counts >= min_count)
+    return [chr(point) for point in np.sort(points[np.argsort(-counts[points], kind="stable")[:most]])]
+
+
+def joined(texts: Iterable[str], size: int) -> Iterator[str]:
+    """Yield the texts joined into blocks of about ``size`` characters, so that NumPy has enough to do."""
+    waiting: list[str] = []
+    length = 0
+    for text in texts:
+        waiting.append(text)
+        length += len(text)
+        if length >= size:
+            yield "".join(waiting)
+            waiting, length = [], 0
+    if length:
+        yield "".join(waiting)
