@@ -160,7 +160,7 @@ def test_characters_are_counted_token_by_token(level: str, text: str) -> None:
 
 @pytest.mark.parametrize("level", LEVELS)
 @fast
-@given(character=st.characters())
+@given(character=st.characters(exclude_categories=["Cs"]))
 def test_a_character_is_spelled_by_parts_and_read_from_them(level: str, character: str) -> None:
     tokenizer = trained(level)
 
@@ -337,9 +337,22 @@ def test_subwords_of_no_text_are_a_clear_error(texts: list[str]) -> None:
         tokenizers.get("subword").train(texts)
 
 
-def test_fewer_subwords_than_the_text_has_characters_are_a_clear_error(reviews: list[str]) -> None:
-    with pytest.raises(CorpusError, match="could not learn 300 pieces"):
-        tokenizers.get("subword").train(reviews, vocab_size=300)
+@pytest.mark.parametrize("vocab_size", [262, 300, 700])
+def test_where_the_vocabulary_has_no_room_for_all_characters_bytes_spell_the_rest(vocab_size: int) -> None:
+    text = "".join(map(chr, range(0x4E00, 0x4E00 + 2_000))) + "的一是" * 50
+
+    tokenizer = tokenizers.get("subword").train([text], vocab_size=vocab_size)
+
+    assert len(tokenizer) <= vocab_size
+    check_tokenizer(tokenizer, text + " a")
+
+
+@pytest.mark.parametrize("text", ["GATTACA" * 30, "静夜思床前明月光疑是地上霜", "Abelisaurus\nAnzu", "555-0199"])
+def test_subwords_of_text_without_spaces_spell_spaces(text: str) -> None:
+    tokenizer = tokenizers.get("subword").train([text])
+
+    assert "▁" in tokenizer.vocabulary
+    check_tokenizer(tokenizer, f" {text}  a b ▁\n")
 
 
 # New text --------------------------------------------------------------------------------

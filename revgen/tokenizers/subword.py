@@ -1,6 +1,6 @@
 """Subwords: SentencePiece (Kudo & Richardson 2018), set so that every text comes back exactly.
 
-White space is kept as it stands, a line end is a token, and a character outside the vocabulary is
+White space is kept as it is, a line end is a token, and a character outside the vocabulary is
 spelled by its UTF-8 bytes.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
@@ -28,8 +29,17 @@ SENTENCE = 500  # characters
 BYTES = 256
 PROBE = "  a \U0010ffff\n "
 
+SEEDS_PER_PIECE, MIN_SEEDS = 10, 20_000
+"""Candidates that the search for the vocabulary starts from. SentencePiece's million take longer, for no better
+pieces."""
+LONG_WORD = 16  # characters: SentencePiece's longest piece
+LONG_TEXT_PER_PIECE = 100
+"""Characters in long words that are learnt from, for each piece. Text without spaces (DNA, Chinese) is one long word,
+and SentencePiece takes many times as long for it as for words that come again."""
+
 # What SentencePiece cannot give back (its own sign for a space, and NUL), spelled by bytes instead.
 _apart = re.compile(f"([{SPACE}\0]+)").split
+_apart_with_spaces = re.compile(f"([ {SPACE}\0]+)").split
 _surrogate = re.compile("[\ud800-\udfff]")
 
 
@@ -57,6 +67,8 @@ class SubwordTokenizer(Tokenizer):
             else piece.replace(SPACE, " ").encode()
             for i, piece in enumerate(self.vocabulary)
         ]
+        # Early versions made models without a piece for the space from text that has none.
+        self._apart = _apart if SPACE in self.vocabulary else _apart_with_spaces
         self._byte_ids = [self._pieces.piece_to_id(f"<0x{byte:02X}>") for byte in range(BYTES)]
 
     @classmethod
@@ -70,6 +82,8 @@ class SubwordTokenizer(Tokenizer):
         at_least("vocab_size", vocab_size, BYTES + len(SPECIALS) + 1)
         at_least("sentences", sentences, 1)
         model = io.BytesIO()
+        lines = _drop_rare_characters(_sample(_sentences(texts), sentences), vocab_size)
+        lines = _limit_long_words(lines, LONG_TEXT_PER_PIECE * vocab_size)
         options: dict[str, Any] = {
             "model_type": "unigram",
             "vocab_size": vocab_size,
@@ -83,13 +97,14 @@ class SubwordTokenizer(Tokenizer):
             "bos_id": Tokenizer.start,
             "eos_id": Tokenizer.end,
             "unk_id": Tokenizer.unknown,
+            "required_chars": SPACE,  # even where the text has no space: every text is spelled with it
+            "seed_sentencepiece_size": max(SEEDS_PER_PIECE * vocab_size, MIN_SEEDS),
             "max_sentence_length": SENTENCE * 4,  # bytes: SentencePiece passes over longer ones
             "num_threads": 1,  # more threads add up in another order: not the same pieces every time
             "minloglevel": 2,
         }
         try:
-            lines = iter(_sample(_sentences(texts), sentences))
-            sentencepiece.SentencePieceTrainer.train(sentence_iterator=lines, model_writer=model, **options)
+            sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(lines), model_writer=model, **options)
         except (RuntimeError, OSError) as error:
             raise CorpusError(f"SentencePiece could not learn {vocab_size} pieces from this text: {error}") from None
         return cls(model.getvalue())
@@ -98,7 +113,7 @@ class SubwordTokenizer(Tokenizer):
         if _surrogate.search(text):
             text = _surrogate.sub(REPLACEMENT, text)
         ids: list[int] = []
-        for i, part in enumerate(_apart(text)):
+        for i, part in enumerate(self._apart(text)):
             if i % 2:
                 ids.extend(self._byte_ids[byte] for byte in part.encode())
             else:
@@ -106,7 +121,7 @@ class SubwordTokenizer(Tokenizer):
         return np.array(ids, self.dtype)
 
     def spell(self, character: str) -> tuple[int, ...]:
-        return tuple(self._byte_ids[byte] for byte in character.encode("utf-8", "replace"))
+        return tuple(self._byte_ids[byte] for byte in _surrogate.sub(REPLACEMENT, character).encode())
 
     def spelled_character(self, ids: Sequence[int]) -> str | None:
         spelled = b"".join(self._bytes[i] for i in ids)
@@ -173,3 +188,22 @@ def _sample(lines: Iterator[str], count: int) -> list[str]:
         if place < count:
             kept[place] = line
     return kept
+
+
+def _limit_long_words(lines: list[str], limit: int) -> list[str]:
+    """Drop lines at random until those left have about ``limit`` characters in long words."""
+    sizes = [sum(len(word) for word in line.split(" ") if len(word) > LONG_WORD) for line in lines]
+    if sum(sizes) <= limit:
+        return lines
+    random, fraction = Random(0), limit / sum(sizes)
+    return [line for line, size in zip(lines, sizes, strict=True) if not size or random.random() < fraction]
+
+
+def _drop_rare_characters(lines: list[str], vocab_size: int) -> list[str]:
+    """Cut the lines at rare characters where all characters would take more than half of the vocabulary."""
+    counts = Counter[str]()
+    for line in lines:
+        counts.update(line)
+    room = max(1, (vocab_size - BYTES - len(SPECIALS)) // 2)
+    table = {ord(character): "\n" for character, _ in counts.most_common()[room:]}
+    return [part for line in lines for part in line.translate(table).split("\n") if part] if table else lines
