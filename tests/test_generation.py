@@ -612,8 +612,8 @@ def test_an_empty_prompt_begins_a_document() -> None:
 # Prompts ---------------------------------------------------------------------------------
 
 
-def test_unknown_characters_in_a_prompt_warn_once_and_work(small_model: LanguageModel, tmp_path: Path) -> None:
-    model = revgen.load(small_model.save(tmp_path / "model"))
+def test_characters_that_an_old_vocabulary_cannot_write_warn_once_and_work() -> None:
+    model = table(chars("a song"))
 
     with pytest.warns(UserWarning, match="does not know '漢', '🎸'") as caught:
         text = model.generate("a 漢🎸 song ", seed=0, max_tokens=10)
@@ -624,6 +624,12 @@ def test_unknown_characters_in_a_prompt_warn_once_and_work(small_model: Language
         warnings.simplefilter("error")
         assert model.generate("a 漢🎸 song ", seed=0, max_tokens=10) == text
         assert "a 漢🎸 song " + "".join(model.stream("a 漢🎸 song ", seed=0, max_tokens=10)) == text
+
+
+def test_a_prompt_of_characters_outside_the_vocabulary_is_read(small_model: LanguageModel) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert small_model.generate("a 漢🎸 song ", seed=0, max_tokens=10).startswith("a 漢🎸 song ")
 
 
 # Bad options -----------------------------------------------------------------------------

@@ -39,9 +39,8 @@ def test_a_reader_knows_what_stands_before_the_cursor_however_it_came_there(leve
     texts = ["", "the", "the song", "the so", "the song is over. " * 9, "the song", "another", reviews[0], "the song"]
 
     for text in texts:
-        found = reader.logits(text)[0]
-        there = np.isfinite(found)
-        np.testing.assert_allclose(found[there], fresh(model, text)[0][there], atol=1e-5)
+        found = reader.logits([model.tokenizer.start, *model.tokenizer.encode(text).tolist()])
+        np.testing.assert_allclose(found, fresh(model, text), atol=1e-5)
 
 
 def test_a_reader_reads_what_is_new_only(reviews: list[str]) -> None:
@@ -56,12 +55,12 @@ def test_a_reader_reads_what_is_new_only(reviews: list[str]) -> None:
 
     reader = Reader(table(tokenizers.get("char").train(reviews), kind=Counting))
     text = reviews[0][: 3 * KEPT]
-    reader.logits(text)
+    reader.distribution(text, 1.0)
     read.clear()
 
-    reader.logits(text + "a")
-    reader.logits(text[:-9])
-    reader.logits(text[:-9] + "bc")
+    reader.distribution(text + "a", 1.0)
+    reader.distribution(text[:-9], 1.0)
+    reader.distribution(text[:-9] + "bc", 1.0)
 
     assert read == [1, 1, 1]
 
@@ -72,7 +71,7 @@ def test_suggestions_are_the_likeliest_texts_with_their_probabilities(small_mode
     found = reader.suggestions("th", 1.0, 4)
 
     logits = fresh(small_model, "th")[0].astype(float)
-    logits[: small_model.tokenizer.unknown + 1] = -np.inf
+    logits[[token == b"" for token in small_model.tokenizer.spelling]] = -np.inf
     p = np.exp(logits - logits.max())
     p /= p.sum()
     assert found[0][0] == "e"
@@ -80,6 +79,20 @@ def test_suggestions_are_the_likeliest_texts_with_their_probabilities(small_mode
     hotter = reader.suggestions("th", 2.0, 4)
     assert hotter[0][1] < found[0][1]
     assert reader.suggestions("th", 0, 4) == [("e", 1.0)]
+
+
+@pytest.mark.parametrize("name", ["gru-subword", "lstm-word"])
+def test_suggestions_complete_the_word_at_the_cursor_or_go_on_after_it(name: str) -> None:
+    reader = Reader(revgen.load(name))
+
+    after_space = reader.suggestions("I think that ", 1.0)
+    within_word = dict(reader.suggestions("I love the mus", 1.0))
+    after_word = dict(reader.suggestions("I love this music", 1.0, 50))
+
+    assert {"I", "the", "it"} & {text.strip() for text, _ in after_space} and after_space[0][0][0] != " "
+    assert max(within_word, key=lambda text: within_word[text]) == "ic"
+    assert any(text.startswith(" ") for text in after_word)
+    assert sum(after_word.values()) <= 1 + 1e-6
 
 
 def test_a_word_ends_where_the_next_begins(small_model: LanguageModel) -> None:

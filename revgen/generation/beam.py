@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from revgen.generation.settings import Rules
+from revgen.generation.settings import Rules, TextState
 from revgen.ops import log_softmax, map_state
 from revgen.tokenizers import Tokenizer
 
@@ -28,23 +28,30 @@ class Candidate:
 
     ids: tuple[int, ...]
     logp: float
-    state: Any
-    """The guide's."""
+    state: TextState
+    given: int = 0
+    """How many of the tokens only write the end of the prompt again."""
+
+    @property
+    def drawn(self) -> int:
+        """How many tokens are new."""
+        return len(self.ids) - self.given
 
 
-def search(model: LanguageModel, prompt: list[int], shift: int, rules: Rules, text: str, n: int) -> list[str]:
+def search(model: LanguageModel, prompt: list[int], shift: int, rules: Rules, begin: TextState, n: int) -> list[str]:
     """The ``n`` best different continuations of a prompt, the best first; fewer where the search finds no more."""
     settings, tokenizer = rules.settings, model.tokenizer
     beams = settings.beams or 1
     complete: dict[str, float] = {}
-    going = [Candidate((), 0.0, rules.begin(text))]
+    going = [Candidate((), 0.0, begin)]
     tokens, state = np.array(prompt)[:, None] + shift, model.initial_state(1)
-    for place in range(settings.max_tokens):
+    while settings.max_tokens:
         logits, state = model.forward(tokens, state)
         counts = None
         if rules.sampling.penalizes:
             counts = np.stack([np.bincount([*prompt, *c.ids], minlength=len(tokenizer)) for c in going])
-        adjusted = rules.apply(logits[-1], counts, np.full(len(going), place), [c.state for c in going])
+        places = np.array([c.drawn for c in going])
+        adjusted = rules.apply(logits[-1], counts, places, [c.state for c in going])
         logp = log_softmax(adjusted.astype(np.float64)) + np.array([[c.logp] for c in going])  # (candidates, vocab)
         best = np.argsort(-logp, axis=None, kind="stable")[: 2 * beams]  # where all of half of them end, half go on
         parents: list[int] = []
@@ -53,10 +60,12 @@ def search(model: LanguageModel, prompt: list[int], shift: int, rules: Rules, te
             parent, token = divmod(choice, len(tokenizer))
             if np.isneginf(logp[parent, token]):
                 break
-            guided, whole = rules.advance(going[parent].state, token)
-            candidate = Candidate((*going[parent].ids, token), float(logp[parent, token]), guided)
-            written, cut = _written(candidate, rules, tokenizer)
-            if cut or whole or token == tokenizer.end or place + 1 == settings.max_tokens:
+            earlier = going[parent]
+            after, whole = rules.advance(earlier.state, token)
+            given = earlier.given + rules.rewrites_prompt(earlier.state, token)
+            candidate = Candidate((*earlier.ids, token), float(logp[parent, token]), after, given)
+            written, cut = _written(candidate, rules, tokenizer, len(begin.pending))
+            if cut or whole or token == tokenizer.end or candidate.drawn == settings.max_tokens:
                 if rank < beams:
                     reached = candidate.logp / len(candidate.ids) ** settings.length_penalty
                     complete[written] = max(reached, complete.get(written, -np.inf))
@@ -66,7 +75,7 @@ def search(model: LanguageModel, prompt: list[int], shift: int, rules: Rules, te
         if not grown:
             break
         # What is likeliest now and stays so is at its best when it is as long, or as short, as it can be.
-        length = settings.max_tokens if settings.length_penalty > 0 else place + 2
+        length = settings.max_tokens + grown[0].given if settings.length_penalty > 0 else len(grown[0].ids) + 1
         if sum(reached >= grown[0].logp / length**settings.length_penalty for reached in complete.values()) >= n:
             break
         going, rows = grown, np.array(parents)
@@ -75,12 +84,13 @@ def search(model: LanguageModel, prompt: list[int], shift: int, rules: Rules, te
     return sorted(complete, key=lambda written: -complete[written])[:n] or [""]
 
 
-def _written(candidate: Candidate, rules: Rules, tokenizer: Tokenizer) -> tuple[str, bool]:
-    """The text of a candidate up to the first stop string, and whether there is one."""
-    written = tokenizer.decode(candidate.ids)
+def _written(candidate: Candidate, rules: Rules, tokenizer: Tokenizer, skip: int) -> tuple[str, bool]:
+    """The text of a candidate after its first ``skip`` characters, up to the first stop string, and whether there is
+    one."""
+    written = tokenizer.decode(candidate.ids)[skip:]
     least, stops = rules.settings.min_tokens, rules.settings.stops
-    if not stops or len(candidate.ids) <= least:
+    if not stops or candidate.drawn <= least:
         return written, False
-    begin = len(tokenizer.decode(candidate.ids[:least]))
+    begin = max(0, len(tokenizer.decode(candidate.ids[: candidate.given + least])) - skip)
     found = [at for at in (written.find(stop, begin) for stop in stops) if at >= 0]
     return (written[: min(found)], True) if found else (written, False)

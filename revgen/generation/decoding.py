@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from revgen.generation.blocks import BLOCK, Write, block_writer
 from revgen.generation.sampler import Floats, draw
-from revgen.generation.settings import Rules, Settings
+from revgen.generation.settings import Rules, Settings, TextState
 from revgen.ops import map_state
 from revgen.options import at_least, check
 from revgen.tokenizers import Tokenizer
@@ -38,21 +38,30 @@ def decode(
         check("n", n, n <= settings.beams, f"at most beams, {settings.beams}")
     shift = model.label_shift(settings.label)
     rules = Rules(model, settings)
-    ids: list[list[int]] = []
+    begun: list[tuple[list[int], TextState]] = []
     for prompt in prompts:  # no comprehension: a warning tells the line of the caller by its frame
-        ids.append(model.encode_prompt(prompt))
+        begun.append(rules.begin(prompt, model.encode_prompt(prompt)))
     if settings.beams is not None:
         from revgen.generation.beam import search
 
-        found = (search(model, i, shift, rules, prompt, n) for i, prompt in zip(ids, prompts, strict=True))
+        found = (search(model, ids, shift, rules, state, n) for ids, state in begun)
         return ((i * n + place, text) for i, texts in enumerate(found) for place, text in enumerate(texts))
-    return _decode(model, ids, shift, rules, [rules.begin(prompt) for prompt in prompts], n, whole)
+    return _decode(model, [ids for ids, _ in begun], shift, rules, [state for _, state in begun], n, whole)
 
 
 def _decode(
-    model: LanguageModel, prompts: list[list[int]], shift: int, rules: Rules, begins: list[Any], n: int, whole: bool
+    model: LanguageModel,
+    prompts: list[list[int]],
+    shift: int,
+    rules: Rules,
+    begins: list[TextState],
+    n: int,
+    whole: bool,
 ) -> Iterator[tuple[int, str]]:
-    """The rows read their prompts side by side, and each is drawn from the place on where its own ends."""
+    """The rows read their prompts side by side, and each is drawn from the position on where its own ends.
+
+    ``lengths`` counts what is not drawn freely: a prompt, and tokens that only write its end again.
+    """
     tokenizer, settings, sampling = model.tokenizer, rules.settings, rules.sampling
     if settings.max_tokens == 0:
         return
@@ -79,8 +88,8 @@ def _decode(
     def choose(last: Floats, rows: NDArray[np.intp], places: NDArray[np.intp]) -> NDArray[np.intp]:
         """The next token of some rows, (rows,)."""
         counted = None if counts is None else counts[rows]
-        guided = [] if rules.guide is None else [states[row] for row in rows.tolist()]
-        p = sampling.filtered(rules.apply(last, counted, places, guided), places)
+        here = [states[row] for row in rows.tolist()]
+        p = sampling.filtered(rules.apply(last, counted, places, here), places)
         uniform = random.random(len(lengths))  # for all, so that a row's draws do not depend on which others are done
         drawn: NDArray[np.intp] = draw(p, uniform[rows])
         if counts is not None:
@@ -89,9 +98,12 @@ def _decode(
 
     def accept(row: int, token: int, place: int) -> tuple[str, bool]:
         """Write a token of a row: the text that is ready, and whether that was all of it."""
-        writer = writers[row]
-        states[row], complete = rules.advance(states[row], token)
-        writer.write(token, stopping=place >= settings.min_tokens)
+        writer, before = writers[row], states[row]
+        states[row], complete = rules.advance(before, token)
+        if rules.rewrites_prompt(before, token):
+            lengths[row] += 1
+            return "", False
+        writer.write(token, stopping=place >= settings.min_tokens, skip=len(before.pending))
         if token == tokenizer.end or complete or place + 1 == settings.max_tokens:
             writer.finish()
         return writer.take(), writer.finished
@@ -148,8 +160,10 @@ def _decode(
             going.append(i)
         if not going:
             return
-        if write is not None and read >= longest:
-            yield from in_blocks(write, drawn[going], rows[going], _rows(state, np.array(going)), places[going] + 1)
+        if write is not None and read >= longest and not any(states[row].pending for row in rows[going].tolist()):
+            yield from in_blocks(
+                write, drawn[going], rows[going], _rows(state, np.array(going)), read + 1 - lengths[rows[going]]
+            )
             return
         if len(going) < len(rows):
             kept = np.array(going)
@@ -174,12 +188,13 @@ class Writer:
         self.held = ""
         self.finished = False
 
-    def write(self, token: int, stopping: bool = True) -> None:
-        """Add a token; stop strings count where ``stopping``."""
+    def write(self, token: int, stopping: bool = True, skip: int = 0) -> None:
+        """Add a token but its first ``skip`` characters; stop strings count where ``stopping``."""
+        new = self.decode(token)[skip:]
         if not self.stops or not stopping:
-            self.ready += self.decode(token)
+            self.ready += new
             return
-        text = self.held + self.decode(token)
+        text = self.held + new
         found = [at for at in map(text.find, self.stops) if at >= 0]
         if found:
             self.ready += text[: min(found)]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from revgen.errors import OptionError
 from revgen.generation.automaton import BEGIN, DEAD, Automaton, Symbol, compile_pattern
+from revgen.generation.healing import token_texts
 from revgen.tokenizers import Tokenizer
 
 NEVER = 1 << 30
@@ -32,6 +33,12 @@ class Guide(Protocol):
     def advance(self, state: Any, token: int) -> Any:
         """The state behind one more token."""
 
+    def advance_text(self, state: Any, text: str) -> Any:
+        """Return the state after the characters of a token's end."""
+
+    def allows_text(self, state: Any, text: str, left: int) -> bool:
+        """Return whether a token may follow that ends in these characters, where at most ``left`` tokens do."""
+
     def allowed(self, state: Any, left: int) -> NDArray[np.bool_]:
         """Which tokens may follow where at most ``left`` of them do, (vocab,)."""
 
@@ -44,14 +51,14 @@ class Vocabulary:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         strings: list[Sequence[Symbol]] = [
-            (token,) if token in tokenizer.parts else spelled.decode("utf-8", "surrogatepass")
-            for token, spelled in enumerate(tokenizer.spelling)
+            (token,) if token in tokenizer.parts else text for token, text in enumerate(token_texts(tokenizer).texts)
         ]
         self.symbols: list[Symbol] = sorted({symbol for string in strings for symbol in string}, key=str)
         places = {symbol: place for place, symbol in enumerate(self.symbols)}
         lengths = np.array([len(string) for string in strings])
         self.order = np.argsort(-lengths, kind="stable")
         self.nothing = np.flatnonzero(lengths == 0)
+        self.places = places
         self.columns: list[NDArray[np.intp]] = []  # the i-th symbols of the tokens that have one, the longest first
         for i in range(lengths.max(initial=0)):
             some = self.order[: np.count_nonzero(lengths > i)]
@@ -130,6 +137,14 @@ class PatternGuide:
     def advance(self, state: int, token: int) -> int:
         return int(self.row(state)[token])
 
+    def advance_text(self, state: int, text: str) -> int:
+        for character in text:
+            state = int(self.automaton.table[state, self.automaton.classes[self.vocabulary.places[character]]])
+        return state
+
+    def allows_text(self, state: int, text: str, left: int) -> bool:
+        return bool(self.distances[self.advance_text(state, text)] < left)
+
     def allowed(self, state: int, left: int) -> NDArray[np.bool_]:
         allowed: NDArray[np.bool_] = self.distances[self.row(state)] < left
         allowed[self.end] = self.automaton.accepts[state]
@@ -145,7 +160,7 @@ def choices_guide(
     """The guide of texts that are one of some. Raises OptionError for one that cannot be written."""
     allowed = [token for token in range(len(tokenizer)) if token not in banned]
     parts = tokenizer.parts.intersection(allowed)
-    tokens = {tokenizer.spelling[token].decode("utf-8", "surrogatepass") for token in set(allowed) - parts} - {""}
+    tokens = {token_texts(tokenizer).texts[token] for token in allowed} - {""}
     for choice in choices:
         fewest = _fewest(choice, tokens, lambda c: len(ids) if parts.issuperset(ids := tokenizer.spell(c)) else NEVER)
         if fewest == NEVER:
@@ -193,19 +208,26 @@ class CopyGuide:
         self.tokenizer = tokenizer
         self.nothing_refused = np.ones(len(tokenizer), bool)
         self.root = _Node()
-        for token, spelled in enumerate(tokenizer.spelling):
+        self.texts = token_texts(tokenizer).texts
+        for token, text in enumerate(self.texts):
             if token not in tokenizer.parts:
-                self.root.add(spelled.decode("utf-8", "surrogatepass"), token)
+                self.root.add(text, token)
 
     def begin(self, prompt: str) -> TextEnd:
         return self._end(prompt)
 
     def advance(self, state: TextEnd, token: int) -> TextEnd:
         if token not in self.tokenizer.parts:
-            return self._end(state.text + self.tokenizer.spelling[token].decode("utf-8", "surrogatepass"))
+            return self._end(state.text + self.texts[token])
         parts = (*state.parts, token)
         character = self.tokenizer.spelled_character(parts)
         return TextEnd(state.text, parts) if character is None else self._end(state.text + character)
+
+    def advance_text(self, state: TextEnd, text: str) -> TextEnd:
+        return self._end(state.text + text)
+
+    def allows_text(self, state: TextEnd, text: str, left: int) -> bool:
+        return not any(self._might_copy(state.text + text[:end], 0) for end in range(1, len(text) + 1))
 
     def _end(self, text: str) -> TextEnd:
         return TextEnd(text[-(self.most + 1) :])

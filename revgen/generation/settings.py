@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from revgen.errors import OptionError
 from revgen.generation.guides import CopyGuide, Guide, PatternGuide, choices_guide
+from revgen.generation.healing import token_texts
 from revgen.generation.sampler import Floats, Sampling, SamplingOptions, Token, token_id
 from revgen.options import at_least, check, number, whole
 from revgen.registry import unknown
@@ -138,6 +139,14 @@ class Settings:
         return tuple(self.stop) if isinstance(self.stop, list | tuple) else (self.stop,)
 
 
+@dataclass(frozen=True)
+class TextState:
+    """Where a text is: the end of its prompt that is still to be written again, and the state of the guide."""
+
+    pending: str = ""
+    guided: Any = None
+
+
 class Rules:
     """Settings for one model: from logits to those of what may follow. Raises OptionError where they do not fit it."""
 
@@ -147,6 +156,7 @@ class Rules:
             model.index  # noqa: B018  says where there is none
         self.settings = settings
         self.end = tokenizer.end
+        self.token_texts = token_texts(tokenizer)
         self.sampling = settings.sampling.scheduled(settings.max_tokens)
         self.biases = self.sampling.biases(tokenizer)
         self.forced = {place: token_id("forced", token, tokenizer) for place, token in (settings.forced or {}).items()}
@@ -158,31 +168,49 @@ class Rules:
         self.guide = _guide(model, settings, self.biases)
 
     def apply(
-        self, logits: Floats, counts: NDArray[Any] | None, places: NDArray[np.integer[Any]], states: list[Any]
+        self,
+        logits: Floats,
+        counts: NDArray[Any] | None,
+        places: NDArray[np.integer[Any]],
+        states: Sequence[TextState],
     ) -> Floats:
         """Logits (batch, vocab) as penalties, biases and guide leave them.
 
         ``counts`` as in ``Sampling.probabilities``; ``places`` are how many tokens of each text were drawn, (batch,);
-        ``states`` are the guide's, one a text.
+        ``states`` are those of the texts.
         """
         logits = self.sampling.penalized(logits, counts) + self.biases
         if self.settings.min_tokens:
             logits[places < self.settings.min_tokens, self.end] = -np.inf
         allowed: Any = True
-        if self.guide is not None:
+        if self.guide is not None or any(state.pending for state in states):
             left = (self.settings.max_tokens - places).tolist()
-            allowed = np.stack([self.guide.allowed(state, some) for state, some in zip(states, left, strict=True)])
+            allowed = np.stack([self.allowed(state, some) for state, some in zip(states, left, strict=True)])
             logits[~allowed] = -np.inf
         stuck = np.maximum.reduce(logits, -1) == -np.inf  # nothing that may follow has any probability
-        if stuck.any():
-            if self.guide is not None and self.guide.binding:
-                logits[stuck] = np.where(allowed[stuck], np.float32(0), -np.inf)
+        for row in np.flatnonzero(stuck).tolist():
+            if states[row].pending:
+                logits[row, self.token_texts.longest_beginning(states[row].pending)] = 0
+            elif self.guide is not None and self.guide.binding:
+                logits[row] = np.where(allowed[row], np.float32(0), -np.inf)
             else:
-                logits[stuck, self.end] = 0
+                logits[row, self.end] = 0
         for place, token in self.forced.items():
             logits[places == place] = -np.inf
             logits[places == place, token] = 0
         return logits
+
+    def allowed(self, state: TextState, left: int) -> NDArray[np.bool_]:
+        """Return which tokens may follow, where at most ``left`` do, (vocab,)."""
+        if not state.pending:
+            return np.ones(len(self.biases), bool) if self.guide is None else self.guide.allowed(state.guided, left)
+        allowed = self.token_texts.allowed(state.pending)
+        if self.guide is not None:
+            allowed = allowed.copy()
+            for token in np.flatnonzero(allowed).tolist():
+                beyond = self.token_texts.texts[token][len(state.pending) :]
+                allowed[token] = not beyond or self.guide.allows_text(state.guided, beyond, left)
+        return allowed
 
     @property
     def plain(self) -> bool:
@@ -194,16 +222,31 @@ class Rules:
         """Whether it does not matter for a token what the text has already."""
         return not (self.settings.min_tokens or self.forced or self.guide or self.sampling.penalizes)
 
-    def begin(self, prompt: str) -> Any:
-        """The guide's state behind a prompt."""
-        return self.guide and self.guide.begin(prompt)
+    def begin(self, prompt: str, ids: Sequence[int]) -> tuple[list[int], TextState]:
+        """Return the ids of a prompt to read, and the state of the text after them.
 
-    def advance(self, state: Any, token: int) -> tuple[Any, bool]:
-        """The guide's state behind a token, and whether the text is complete there."""
-        if self.guide is None:
-            return None, False
-        state = self.guide.advance(state, token)
-        return state, self.guide.complete(state)
+        Where tokens are forced, the prompt keeps its end: what follows it is decided.
+        """
+        given, pending = (list(ids), "") if self.forced else self.token_texts.give_back(ids)
+        return given, TextState(pending, self.guide and self.guide.begin(prompt))
+
+    def rewrites_prompt(self, state: TextState, token: int) -> bool:
+        """Return whether a token only writes the end of the prompt again, and so does not count as drawn."""
+        return 0 < len(self.token_texts.texts[token]) <= len(state.pending)
+
+    def advance(self, state: TextState, token: int) -> tuple[TextState, bool]:
+        """Return the state of a text after a token, and whether the text is complete there."""
+        guide, text = self.guide, self.token_texts.texts[token]
+        if self.rewrites_prompt(state, token):
+            return TextState(state.pending[len(text) :], state.guided), False
+        if guide is None:
+            return TextState(), False
+        guided = (
+            guide.advance_text(state.guided, text[len(state.pending) :])
+            if state.pending
+            else guide.advance(state.guided, token)
+        )
+        return TextState("", guided), guide.complete(guided)
 
 
 def _guide(model: LanguageModel, settings: Settings, biases: Floats) -> Guide | None:

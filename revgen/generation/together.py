@@ -13,7 +13,7 @@ import numpy as np
 
 from revgen.errors import OptionError
 from revgen.generation.sampler import draw
-from revgen.generation.settings import GenerationOptions, Rules, Settings
+from revgen.generation.settings import GenerationOptions, Rules, Settings, TextState
 from revgen.options import at_least, check
 
 if TYPE_CHECKING:
@@ -93,9 +93,9 @@ class Voice:
     def begin(self, prompt: str) -> None:
         """Begin a document."""
         self.counts = np.zeros((1, len(self.model.tokenizer)), np.int32)
-        self.state: Any = self.model.initial_state(1)
-        self.heard = ""
-        self.read(self.model.encode_prompt(prompt))
+        self.memory: Any = self.model.initial_state(1)
+        self.unread = [self.model.tokenizer.start]
+        self.heard = prompt
 
     def hear(self, text: str) -> None:
         """What another one wrote."""
@@ -103,7 +103,7 @@ class Voice:
 
     def read(self, ids: Sequence[int]) -> None:
         """Go on by some tokens."""
-        logits, self.state = self.model.forward(np.array(ids)[:, None], self.state)
+        logits, self.memory = self.model.forward(np.array(ids)[:, None], self.memory)
         self.logits = logits[-1]
         self.counts += np.bincount(ids, minlength=self.counts.shape[1])[None]
 
@@ -112,14 +112,17 @@ class Voice:
 
         ``border``: it begins with white space, as the one before wrote a whole word. ``drawn`` tokens stand before.
         """
-        tokenizer, sampling = self.model.tokenizer, self.rules.sampling
-        if self.heard:
-            self.read(tokenizer.encode(self.heard).tolist())
-            self.heard = ""
+        tokenizer, sampling, rules = self.model.tokenizer, self.rules.sampling, self.rules
+        ids, state = [*self.unread, *tokenizer.encode(self.heard).tolist()], TextState()
+        self.unread, self.heard = [], ""
+        if not border:  # the word may have been begun by the prompt
+            ids, state = rules.begin("", ids)
+        if ids:
+            self.read(ids)
         decode, text, tokens = tokenizer.decoder(), "", 0
         while drawn + tokens < self.settings.max_tokens:
             place = np.array([drawn + tokens])
-            logits = self.rules.apply(self.logits, self.counts, place, [])
+            logits = rules.apply(self.logits, self.counts, place, [state])
             if border and not tokens and np.isfinite(logits[0, self.between]).any():
                 logits[0, ~self.between] = -np.inf
             token = int(draw(sampling.filtered(logits, place), self.random.random(1))[0])
@@ -127,7 +130,8 @@ class Voice:
                 return text + decode(tokenizer.end), tokens, True
             if self.spaces[token] and text.strip():
                 break
-            text += decode(token)
-            tokens += 1
+            text += decode(token)[len(state.pending) :]
+            tokens += not rules.rewrites_prompt(state, token)
+            state, _ = rules.advance(state, token)
             self.read([token])
         return text + decode(tokenizer.end), tokens, False

@@ -15,6 +15,7 @@ import numpy as np
 
 from revgen.errors import MissingExtraError
 from revgen.files import write_atomically
+from revgen.generation.healing import token_texts
 from revgen.generation.sampler import Floats, Sampling, draw
 from revgen.options import check, number, whole
 
@@ -39,15 +40,11 @@ class Reader:
 
     def __init__(self, model: LanguageModel) -> None:
         self.model = model
-        tokenizer = model.tokenizer
-        self.texts = [_decoded(spelled) for spelled in tokenizer.spelling]  # None for a part of a character
-        self.biases = np.where([bool(text) for text in self.texts], 0, -np.inf).astype(np.float32)
+        self.token_texts = token_texts(model.tokenizer)
         self.states: deque[tuple[list[int], Floats, Any]] = deque(maxlen=KEPT)
 
-    def logits(self, text: str) -> Floats:
-        """Of the token behind a text, (1, vocab); what is no text has none."""
-        tokenizer = self.model.tokenizer
-        ids = [tokenizer.start, *tokenizer.encode(text).tolist()]
+    def logits(self, ids: list[int]) -> Floats:
+        """Return the logits of the token after some ids, (1, vocab)."""
         while self.states and self.states[-1][0] != ids[: len(self.states[-1][0])]:
             self.states.pop()
         if self.states:
@@ -62,31 +59,41 @@ class Reader:
             found, state = self.model.forward(np.array(ids[end - 1 : end])[:, None], state)
             logits = found[-1]
             self.states.append((ids[:end], logits, state))
-        return logits + self.biases
+        return logits
+
+    def distribution(self, text: str, temperature: float) -> tuple[list[str], Floats]:
+        """Return what may follow a text as its next token, and the probability of each.
+
+        Where the end of the text begins a longer token, what that token adds is among them (see ``healing``).
+        """
+        tokenizer, texts, sampling = self.model.tokenizer, self.token_texts.texts, Sampling(temperature=temperature)
+        ids = [tokenizer.start, *tokenizer.encode(text).tolist()]
+        kept, pending = self.token_texts.give_back(ids)
+        spelling = np.where(self.token_texts.allowed(pending), self.logits(kept), -np.inf)
+        written = [bool(text) for text in texts]
+        p = sampling.filtered(np.where(written, self.logits(ids), -np.inf))[0]
+        if not pending or not np.isfinite(spelling).any():
+            return texts, p
+        longer = sampling.filtered(spelling)[0] * [len(text) > len(pending) for text in texts]
+        return [*texts, *(text[len(pending) :] for text in texts)], np.concatenate([p * (1 - longer.sum()), longer])
 
     def suggestions(self, text: str, temperature: float, count: int = SUGGESTIONS) -> list[tuple[str, float]]:
-        """The likeliest tokens behind a text, as texts, with their probabilities."""
-        p = Sampling(temperature=temperature).filtered(self.logits(text))[0]
-        best = np.argsort(-p, kind="stable")[:count]
-        return [(self.texts[i] or "", float(p[i])) for i in best.tolist() if p[i] > 0]
+        """Return the most likely texts of the next token, with their probabilities."""
+        found: dict[str, float] = {}
+        for added, p in zip(*self.distribution(text, temperature), strict=True):
+            found[added] = found.get(added, 0.0) + float(p)
+        return sorted(((added, p) for added, p in found.items() if added and p > 0), key=lambda item: -item[1])[:count]
 
     def word(self, text: str, temperature: float, random: np.random.Generator) -> str:
-        """What the model draws behind a text, up to the end of a word."""
-        sampling, written = Sampling(temperature=temperature), ""
+        """Return what the model draws after a text, up to the end of a word."""
+        written = ""
         for _ in range(LONGEST_WORD):
-            p = sampling.filtered(self.logits(text + written))
-            token = self.texts[int(draw(p, random.random(1))[0])] or ""
+            texts, p = self.distribution(text + written, temperature)
+            token = texts[int(draw(p[None], random.random(1))[0])]
             if token[:1].isspace() and written.strip():
                 break
             written += token
         return written
-
-
-def _decoded(spelled: bytes) -> str | None:
-    try:
-        return spelled.decode()
-    except UnicodeDecodeError:
-        return None
 
 
 def write(

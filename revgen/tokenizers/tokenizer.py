@@ -141,7 +141,7 @@ class Tokenizer(ABC):
         """The smallest type that holds every id."""
         return np.uint16 if len(self) <= 1 << 16 else np.uint32
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """The SHA-256 of the tokenizer's file: equal for tokenizers that give the same ids."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
