@@ -263,14 +263,14 @@ def test_generate_prints_one_json_object_a_line(n: int, directory: str, capsys: 
     assert {(row["model"], row["prompt"]) for row in found} == {("lstm-char", "the ")}
 
 
-def test_a_prompt_with_unknown_characters_is_one_line_of_warning(
-    directory: str, capsys: pytest.CaptureFixture[str]
+def test_a_prompt_that_an_old_vocabulary_cannot_write_is_one_line_of_warning(
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main(["generate", directory, "--prompt", "the 漢", "--max-tokens", "3"]) == 0
+    assert main(["generate", "gru-char", "--prompt", "the 漢", "--max-tokens", "3"]) == 0
 
     captured = capsys.readouterr()
     assert captured.out.startswith("the 漢")
-    assert captured.err == "revgen: lstm-char does not know '漢': read as <unk>\n"
+    assert captured.err == "revgen: gru-char does not know '漢': read as <unk>\n"
 
 
 # fit and evaluate
@@ -335,16 +335,16 @@ def test_fit_goes_on_in_place(directory: str, texts: str, capsys: pytest.Capture
     assert revgen.load(directory).evaluate(texts).nats_per_char < before
 
 
-def test_fit_refuses_new_characters_unless_it_may_learn_them(
+def test_fit_learns_new_characters_on_request(
     directory: str, reviews: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, out = tmp_path / "new.txt", str(tmp_path / "wider")
     path.write_text("漢字漢字漢字" + "\n".join(reviews[:10]), encoding="utf-8")
 
-    line = error(capsys, "fit", directory, str(path), "--epochs", "1", "--out", out)
-    output(capsys, "fit", directory, str(path), "--epochs", "1", "--extend-vocabulary", "--out", out)
+    output(capsys, "fit", directory, str(path), "--epochs", "1", "--out", out)
+    assert not {"漢", "字"} & set(revgen.load(out).tokenizer.vocabulary)
 
-    assert "字" in line and "extend_vocabulary" in line
+    output(capsys, "fit", directory, str(path), "--epochs", "1", "--extend-vocabulary", "--out", out)
     assert {"漢", "字"} <= set(revgen.load(out).tokenizer.vocabulary)
 
 

@@ -77,14 +77,15 @@ def test_a_text_begins_with_its_prompt_and_goes_on(model: LanguageModel) -> None
 
 def test_the_pieces_of_a_stream_are_the_text(model: LanguageModel) -> None:
     for prompt in PROMPTS:
-        for options in ({}, {"temperature": 0}, {"repetition_penalty": 1.1}):
-            settings: dict[str, Any] = {"max_tokens": 20, "seed": 3, **options}
+        for option in ({}, {"temperature": 0}, {"repetition_penalty": 1.1}):
+            settings: dict[str, Any] = {"max_tokens": 20, "seed": 3, **option}
             assert prompt + "".join(model.stream(prompt, **settings)) == model.generate(prompt, **settings)
 
 
 def test_what_only_writes_the_prompt_again_does_not_count_as_drawn(model: LanguageModel) -> None:
     for prompt in ("the ", "I think that", "the mus"):
-        for options in ({}, {"top_k": 1}, {"beams": 2}):
+        settings: list[dict[str, Any]] = [{}, {"top_k": 1}, {"beams": 2}]
+        for options in settings:
             text = model.generate(prompt, max_tokens=1, min_tokens=1, seed=0, **options)
             assert len(text) > len(prompt)
     assert model.generate("the ", max_tokens=0) == "the "

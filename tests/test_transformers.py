@@ -100,12 +100,14 @@ def test_rows_of_padded_texts_are_computed_as_each_alone(model: NeuralModel) -> 
 def test_the_likeliest_text_is_that_of_the_model(model: NeuralModel) -> None:
     lm = revgen.to_transformers(model)
 
-    texts = new_text(lm, TEXTS, max_new_tokens=20)
-    again = new_text(lm, TEXTS, max_new_tokens=20, use_cache=False)
+    prompts = [f"{text}." for text in TEXTS]  # a full stop begins no longer token
+
+    texts = new_text(lm, prompts, max_new_tokens=20)
+    again = new_text(lm, prompts, max_new_tokens=20, use_cache=False)
 
     assert texts == again
-    assert [p + t for p, t in zip(TEXTS, texts, strict=True)] == [
-        model.generate(text, temperature=0, max_tokens=20) for text in TEXTS
+    assert [p + t for p, t in zip(prompts, texts, strict=True)] == [
+        model.generate(prompt, temperature=0, max_tokens=20) for prompt in prompts
     ]
 
 
