@@ -193,6 +193,23 @@ def test_a_limit_that_nothing_fits_in_is_an_error() -> None:
         fitted("kneser-ney-char", TOY, order=3, max_bytes=50)
 
 
+@pytest.mark.parametrize("level", ["char", "word"])
+def test_a_second_fit_counts_anew_and_extends_the_vocabulary_on_request(level: str) -> None:
+    model = fitted(f"kneser-ney-{level}", ["abab abc"] * 3, order=3)
+    size = len(model.tokenizer)
+    greek = ["αβγ αβγ", "γβα αβγ"]
+
+    model.fit(greek, progress=False)
+    assert len(model.tokenizer) == size
+    spelled = model.evaluate(greek)
+    assert spelled.unknown == 12
+
+    model.fit(greek, extend_vocabulary=True, progress=False)
+    assert model.evaluate(greek).unknown == 0
+    assert model.evaluate(greek).nats_per_char < spelled.nats_per_char
+    assert model.score("abab").total > -100
+
+
 def test_a_text_shorter_than_the_order_can_be_scored() -> None:
     model = fitted("kneser-ney-char", ["ab"], order=10)
     assert model.score("abab").total < model.score("ab").total < 0

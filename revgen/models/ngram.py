@@ -74,14 +74,16 @@ class NGramModel(LanguageModel):
         *,
         labels: Any = None,
         seed: int = 0,
+        extend_vocabulary: bool = False,
         progress: bool = True,
         field: str = "text",
         documents: str = "file",
         errors: str = "raise",
         index: bool = False,
     ) -> History:
-        """Count the n-grams of texts, and let go of what was counted before; a tokenizer that is there stays.
+        """Count the n-grams of texts, and forget what was counted before.
 
+        A tokenizer that is there stays; with ``extend_vocabulary`` it gets tokens for new characters and words.
         ``texts``, ``valid``, ``field``, ``documents`` and ``errors`` are what a neural model's ``fit`` takes, ``seed``
         chooses the documents that a share ``valid`` holds out; ``index`` remembers the texts (see ``remember``). The
         history has one epoch.
@@ -97,7 +99,7 @@ class NGramModel(LanguageModel):
         corpus = read(texts, field=field, documents=documents, errors=errors)
         if not (valid is None or isinstance(valid, int | float)):
             valid = read(valid, field=field, documents=documents, errors=errors)
-        tokenizer = self.tokenizer_for(corpus, progress=progress)
+        tokenizer = self.tokenizer_for(corpus, extend_vocabulary, progress)
         train, held_out = tokenize_parts(corpus, valid, tokenizer, seed, progress=progress)
         orders = count(train.documents(), len(tokenizer), self.config.order)
         kept, probabilities, backoffs = self.estimate(orders)
