@@ -132,9 +132,10 @@ def _affordable(orders: list[Counts], gains: list[Floats], max_bytes: int) -> fl
     if max_bytes < fixed:
         raise OptionError(f"max_bytes must be at least {fixed:,} for {vocab:,} tokens, not {max_bytes!r}")
     word = _word_type(vocab)().itemsize
-    sizes = [np.full(len(gain), word + 4 + (4 + context) * (n < longest)) for n, gain in enumerate(gains[1:], 2)]
-    gain = np.concatenate(gains[1:])
-    order = np.argsort(-gain)
+    sizes = [np.full(len(gain), word + 4 + (4 + context) * (n < longest)) for n, gain in enumerate(gains, 1)]
+    sizes[0][:] = 0  # order 1 is kept whole, and counted
+    gain = np.concatenate(gains)
+    order = np.argsort(-gain, kind="stable")
     total = fixed + np.cumsum(np.concatenate(sizes)[order])
     fit = int(np.searchsorted(total, max_bytes, "right"))
     return -np.inf if fit == len(gain) else float(gain[order[fit]])
