@@ -32,6 +32,7 @@ ALONE = 16
 """Such parts before more processes help: a corpus of no more is done in the time that it takes to start them."""
 MAPPED = 1 << 28
 """Bytes of the map that may lie in the memory of the process because they were read."""
+COUNTED = 1 << 20  # tokens at once
 LENGTH = 8  # bytes of the number with which a cached entry tells how long its description is
 
 Ids = NDArray[np.unsignedinteger[Any]]
@@ -81,17 +82,34 @@ class Tokens:
         if isinstance(pages, mmap.mmap) and hasattr(pages, "madvise"):
             pages.madvise(mmap.MADV_DONTNEED)
 
-    def split(self, share: float, seed: int) -> tuple[Tokens, Tokens]:
-        """Hold out about this share of the tokens: whole documents drawn by chance, or where there are
-        fewer than 20, or one is longer than that, the end of each."""
-        starts, ends = self.spans.T
-        if len(self.spans) < 20 or (ends - starts).max() > len(self) * share:
-            borders = ends - np.maximum(((ends - starts) * share).astype(np.int64), 2)
-            return self._part(np.stack([starts, borders], 1)), self._part(np.stack([borders, ends], 1))
-        order = np.random.default_rng(seed).permutation(len(self.spans))
-        sizes = np.cumsum((ends - starts)[order])
-        count = max(int(np.searchsorted(sizes, len(self) * share)), 1)
-        return self._part(self.spans[np.sort(order[count:])]), self._part(self.spans[np.sort(order[:count])])
+    def counts(self, vocab: int, *, predicted: bool = False) -> NDArray[np.int64]:
+        """Return how often each token is in these documents, (vocab,), or only how often it is ``predicted``: all but
+        the first of each."""
+        counts = np.zeros(vocab, np.int64)
+        for ids in self.documents():
+            for first in range(int(predicted), len(ids), COUNTED):
+                counts += np.bincount(ids[first : first + COUNTED] % vocab, minlength=vocab)
+        return counts
+
+    def split(self, fraction: float, seed: int) -> tuple[Tokens, Tokens]:
+        """Hold out about this fraction of the tokens: whole documents drawn at random, or the end of a single one.
+
+        There is a document at least on either side, and documents longer than the fraction are held out only where all
+        are: then the shortest.
+        """
+        sizes = self.spans[:, 1] - self.spans[:, 0]
+        if len(sizes) == 1:
+            start, end = self.spans[0]
+            boundary = end - max(int((end - start) * fraction), 2)
+            return self._part(np.array([[start, boundary]])), self._part(np.array([[boundary, end]]))
+        order = np.random.default_rng(seed).permutation(len(sizes))
+        fitting = order[sizes[order] <= len(self) * fraction]
+        if not len(fitting):
+            fitting = order[[sizes[order].argmin()]]
+        held_out = sizes[fitting].cumsum()
+        count = 1 + int(np.abs(held_out - len(self) * fraction).argmin())
+        chosen = fitting[: min(count, max(1, round(len(sizes) * max(fraction, 0.5))), len(sizes) - 1)]
+        return self._part(self.spans[np.sort(np.setdiff1d(order, chosen))]), self._part(self.spans[np.sort(chosen)])
 
     def _part(self, spans: NDArray[np.int64]) -> Tokens:
         return Tokens(self.ids, spans, self.vocab)
@@ -260,10 +278,22 @@ def tokenize_parts(
     labels: Sequence[str] = (),
     progress: bool = False,
 ) -> tuple[Tokens, Tokens | None]:
-    """What to train on and what to validate on: another corpus, or a share of ``texts`` that is held out."""
+    """Return the tokens to train on and those to validate on: of another corpus, or a held-out fraction of ``texts``.
+
+    Raises CorpusError where one of them has no characters.
+    """
     if isinstance(valid, int | float) and not 0 <= valid < 1:
-        raise OptionError(f"valid must be text, or a share in 0 ≤ valid < 1, not {valid!r}")
+        raise OptionError(f"valid must be text, or a fraction in 0 ≤ valid < 1, not {valid!r}")
     tokens = tokenize(texts, tokenizer, labels, progress)
     if isinstance(valid, Corpus):
-        return tokens, tokenize(valid, tokenizer, labels, progress)
-    return tokens.split(valid, seed) if valid else (tokens, None)
+        held_out: Tokens | None = tokenize(valid, tokenizer, labels, progress)
+    else:
+        tokens, held_out = tokens.split(valid, seed) if valid else (tokens, None)
+    for part, name in ((tokens, "train"), (held_out, "validate")):
+        if part is not None and not part.counts(len(tokenizer), predicted=True) @ tokenizer.char_counts:
+            raise CorpusError(
+                f"there is no character to {name} on"
+                + (f", where {valid:g} of the text is held out" if isinstance(valid, float) else "")
+                + ": give more text, validation text of its own, or valid=None"
+            )
+    return tokens, held_out

@@ -226,8 +226,9 @@ def split(corpus: Corpus, valid: Any, seed: int, reading: dict[str, str]) -> tup
         whole = "".join(texts)
         parts = characters.split(valid, seed) if texts else ()
         train, held_out = ([whole[start:end] for start, end in part.spans] for part in parts or (characters,) * 2)
-    if not any(train) or not any(held_out):
-        raise CorpusError("there is no text to train on, or none to validate on")
+    for documents, what in ((train, "train"), (held_out, "validate")):
+        if not any(documents):
+            raise CorpusError(f"there is no character to {what} on: give more text, or validation text of its own")
     return train, held_out
 
 
