@@ -74,10 +74,12 @@ class RevgenTokenizer(PreTrainedTokenizer):
         super().__init__(**(defaults | options), level=tokenizer.level)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, *inputs: Any, **options: Any) -> RevgenTokenizer:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, *inputs: Any, **options: Any
+    ) -> RevgenTokenizer:
         """Load the tokenizer of a model directory, a repository on the Hub, a pretrained model, or one that was saved
         by ``save_pretrained``."""
-        directory = found(name, options)
+        directory = found(pretrained_model_name_or_path, options)
         saved = directory / TOKENIZER_CONFIG
         settings = json.loads(saved.read_bytes()) if saved.exists() else {}
         level = settings.get("level")
@@ -275,7 +277,7 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
     ) -> dict[str, Any]:
         """The last token where there is a state of those before it, all of them where there is none."""
         new = input_ids if state is None else input_ids[:, -1:]
-        return {"input_ids": new, "attention_mask": attention_mask, "state": state, "use_cache": use_cache}
+        return {"input_ids": new, "attention_mask": attention_mask, "state": state, "use_cache": use_cache} | kwargs
 
     def _update_model_kwargs_for_generation(
         self, outputs: Any, model_kwargs: dict[str, Any], *args: Any, **options: Any
@@ -339,15 +341,17 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
             self.push_to_hub(options.get("repo_id", directory.name))
 
     @classmethod
-    def from_pretrained(cls, name: str | Path | None, *args: Any, label: str | None = None, **options: Any) -> Any:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path | None, *args: Any, label: str | None = None, **options: Any
+    ) -> Any:
         """Load a model directory, a repository on the Hub or a pretrained model.
 
         ``options`` are those of ``PreTrainedModel``. Raises OptionError for a model that is no network, and the errors
         of ``revgen.load``.
         """
-        if name is None:
+        if pretrained_model_name_or_path is None:
             return super().from_pretrained(None, *args, **options)
-        directory = found(name, options)
+        directory = found(pretrained_model_name_or_path, options)
         model = None
         if "format_version" in json.loads((directory / CONFIG).read_bytes()):
             model = LanguageModel.from_directory(directory)

@@ -34,3 +34,13 @@ class RevgenConfig(PreTrainedConfig):
         if self.vocab_size is None and self.tokenizer is not None:
             self.vocab_size = self.tokenizer.get("tokens")
         super().__post_init__(**options)
+
+    @property
+    def hidden_size(self) -> int | None:
+        """Return the number of channels of a layer, as the options of the architecture give it."""
+        return (self.config or {}).get("hidden_size")
+
+    @property
+    def num_hidden_layers(self) -> int | None:
+        """Return the number of layers, as the options of the architecture give it."""
+        return (self.config or {}).get("num_layers")
