@@ -71,7 +71,7 @@ class RevgenTokenizer(PreTrainedTokenizer):
             "split_special_tokens": True,
             "clean_up_tokenization_spaces": False,
         }
-        super().__init__(**(defaults | options), level=tokenizer.level)
+        super().__init__(**(defaults | options | {"level": tokenizer.level}))
 
     @classmethod
     def from_pretrained(
@@ -88,7 +88,6 @@ class RevgenTokenizer(PreTrainedTokenizer):
         else:
             tokenizer = read_tokenizer(directory, read_config(directory))
         options = {"added_tokens_decoder": {}} | options if not saved.exists() else options
-        options.pop("level", None)
         loaded: RevgenTokenizer = super().from_pretrained(str(directory), tokenizer=tokenizer, **options)
         return loaded
 

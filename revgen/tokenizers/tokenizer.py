@@ -132,4 +132,4 @@ def from_json(level: str, data: bytes) -> dict[str, Any]:
                 at_least(name, content[name], 1)
         return content
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"the {level} vocabulary is damaged: {type(error).__name__}: {error}") from None
+        raise CheckpointError(f"vocabulary.json is damaged: {type(error).__name__}: {error}") from None
