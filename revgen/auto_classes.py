@@ -22,14 +22,16 @@ def register_config(module: ModuleType) -> None:
 
 def register_model(module: ModuleType) -> None:
     """Register the model with ``AutoModelForCausalLM``, a class of ``module``."""
-    from revgen.networks.transformers import RevgenConfig, RevgenForCausalLM
+    from revgen.networks.transformers import RevgenForCausalLM
+    from revgen.networks.transformers_config import RevgenConfig
 
     module.AutoModelForCausalLM.register(RevgenConfig, RevgenForCausalLM, exist_ok=True)
 
 
 def register_tokenizer(module: ModuleType) -> None:
     """Register the tokenizer with ``AutoTokenizer``, a class of ``module``."""
-    from revgen.networks.transformers import RevgenConfig, RevgenTokenizer
+    from revgen.networks.transformers import RevgenTokenizer
+    from revgen.networks.transformers_config import RevgenConfig
 
     module.AutoTokenizer.register(RevgenConfig, RevgenTokenizer, exist_ok=True)
 

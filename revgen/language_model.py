@@ -566,6 +566,7 @@ class LanguageModel(ABC):
         try:
             directory.mkdir(parents=True, exist_ok=True)
             _settle(directory)
+            replaced = _tokenizer_file(directory)
             write_atomically(directory / f"{WEIGHTS}{PENDING}", weights)
             write_atomically(directory / f"{self.tokenizer.file}{PENDING}", tokenizer)
             if index is not None:
@@ -573,8 +574,11 @@ class LanguageModel(ABC):
             # From the moment that this file stands, the new model is the one that counts.
             write_atomically(directory / f"{CONFIG}{PENDING}", marks)
             _settle(directory)
+            # The files of the model that was there before, which this one does not replace.
             if index is None:
-                (directory / INDEX).unlink(missing_ok=True)  # of the model that was there before
+                (directory / INDEX).unlink(missing_ok=True)
+            if replaced not in (None, self.tokenizer.file, CONFIG, WEIGHTS, INDEX, CARD):
+                (directory / str(replaced)).unlink(missing_ok=True)
             if not (directory / CARD).exists():
                 write_atomically(directory / CARD, card(self).encode())
         except OSError as error:
@@ -690,6 +694,14 @@ def read_config(directory: Path) -> dict[str, Any]:
     return content
 
 
+def _tokenizer_file(directory: Path) -> str | None:
+    """Return the name of the tokenizer's file of the model in a directory, None if there is no model."""
+    try:
+        return str(read_config(directory)["tokenizer"]["file"])
+    except CheckpointError:
+        return None
+
+
 def read_tokenizer(directory: Path, content: Mapping[str, Any]) -> Tokenizer:
     """Return the tokenizer of a model directory; ``content`` is that of its config.json.
 
@@ -758,7 +770,7 @@ def _read_arrays(path: Path, sha256: object) -> Weights:
     data = _read(path, sha256)
     try:
         arrays = {}
-        for name, tensor in deserialize(data):
+        for name, tensor in deserialize(data):  # type: ignore[no-untyped-call]
             array = np.frombuffer(tensor["data"], DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
             arrays[name] = (array.astype("<u4") << 16).view("<f4") if tensor["dtype"] == "BF16" else array
         return arrays

@@ -120,7 +120,8 @@ def to_transformers(model: LanguageModel, *, label: str | None = None) -> Revgen
     if not isinstance(model, NeuralModel):
         raise OptionError(f"{model.name} is no network, which a model of transformers has to be")
     try:
-        from revgen.networks.transformers import RevgenConfig, RevgenForCausalLM
+        from revgen.networks.transformers import RevgenForCausalLM
+        from revgen.networks.transformers_config import RevgenConfig
     except ImportError as error:
         raise MissingExtraError(
             f"to_transformers needs the package transformers ({error}): pip install 'revgen[transformers]'"

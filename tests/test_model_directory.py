@@ -195,6 +195,24 @@ def test_the_directory_holds_four_files_and_no_remains(
     )
 
 
+def test_the_tokenizer_file_of_another_level_does_not_remain(models: dict[str, LanguageModel], tmp_path: Path) -> None:
+    models["subword"].save(tmp_path)
+    models["char"].save(tmp_path)
+
+    assert not (tmp_path / "tokenizer.model").exists()
+    assert same(revgen.load(tmp_path), models["char"])
+
+
+def test_weights_in_bfloat16_are_read(saved: Path) -> None:
+    from safetensors.torch import load_file, save
+
+    arrays = {name: array.bfloat16() for name, array in load_file(saved / "model.safetensors").items()}
+    replace_file(saved, "weights", save(arrays))
+
+    for name, array in revgen.load(saved).weights.items():
+        np.testing.assert_array_equal(array, arrays[name].float().numpy())
+
+
 def test_the_configuration_names_versions_architecture_and_hashes(saved: Path, small_model: LanguageModel) -> None:
     content = json.loads((saved / "config.json").read_text(encoding="utf-8"))
 

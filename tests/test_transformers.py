@@ -149,9 +149,12 @@ def test_a_pipeline_writes_text(lstm: Any, caplog: pytest.LogCaptureFixture) -> 
     assert likeliest == revgen.load("lstm-char").generate("the ", temperature=0, max_tokens=40)
 
 
-def test_the_program_of_the_documentation_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_program_of_the_documentation_runs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     text = (Path(__file__).parent.parent / "docs" / "export.md").read_text("utf-8")
-    (block,) = re.findall(r"```python\n([^`]*to_transformers.*?)```", text, re.DOTALL)
+    (block,) = re.findall(r"```python\n([^`]*import pipeline.*?)```", text, re.DOTALL)
 
     exec(block, {})
 

@@ -82,7 +82,7 @@ class RevgenTokenizer(PreTrainedTokenizer):
         directory = found(pretrained_model_name_or_path, options)
         saved = directory / TOKENIZER_CONFIG
         settings = json.loads(saved.read_bytes()) if saved.exists() else {}
-        level = settings.get("level")
+        level: str = settings.get("level", "")
         if level in tokenizers and (file := directory / tokenizers.get(level).file).exists():
             tokenizer = tokenizers.get(level).from_bytes(file.read_bytes())
         else:
@@ -137,7 +137,7 @@ class RevgenOutput(ModelOutput):
 class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
     """A network with its parameters under the names that the weights have in a model directory.
 
-    ``model`` is the model of revgen with weights and tokenizer; without it the network is a new one of ``config``, which
+    ``model`` is the model of revgen with weights and tokenizer; without it the network is a new one of ``config``, and
     has no tokenizer. ``label`` is the one that all texts have, for a model that was fitted with labels.
     """
 
@@ -147,7 +147,7 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
     def __init__(self, config: RevgenConfig, model: NeuralModel | None = None, label: str | None = None) -> None:
         super().__init__(config)
         self.origin = untrained(config) if model is None else copy.copy(model)
-        self.tokenizer = None if model is None else RevgenTokenizer(model.tokenizer, name_or_path=model.name)
+        self.tokenizer: Any = None if model is None else RevgenTokenizer(model.tokenizer, name_or_path=model.name)
         self.shift = self.origin.label_shift(label)
         self.config.vocab_size = len(self.origin.tokenizer)
         with torch.device("meta"):  # it computes with the parameters of this module
@@ -249,7 +249,7 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
         """Return the embedding as a module that shares the parameter."""
         module = self.__dict__.setdefault("embedding_module", nn.Embedding(1, 1, device="meta"))
         module.weight = self.embedding
-        module.num_embeddings, module.embedding_dim = self.embedding.shape
+        module.num_embeddings, module.embedding_dim = module.weight.shape
         return cast(nn.Module, module)
 
     def set_input_embeddings(self, value: nn.Module) -> None:
@@ -376,7 +376,7 @@ def found(name: str | Path, options: Mapping[str, Any]) -> Path:
     if not os.path.isdir(name):  # noqa: PTH112  unlike Path, it takes a name of any length
         where = {key: options.get(key) for key in ("revision", "token")}
         return find(name, **where, local_files_only=bool(options.get("local_files_only")))
-    return Path(name) / options.get("subfolder", "")
+    return Path(name, options.get("subfolder", ""))
 
 
 def default_generation(config: RevgenConfig) -> GenerationConfig:
@@ -391,8 +391,8 @@ def untrained(config: RevgenConfig) -> NeuralModel:
 
     kind, options = architecture_class(config.architecture), config.config or {}
     check_options(kind.Config, options)
-    model = kind(config.architecture, config.level, kind.Config(**options), cast(Tokenizer, range(config.vocab_size)))
-    model = check_network(model)
+    numbers = cast(Tokenizer, range(config.vocab_size or 0))
+    model = check_network(kind(config.architecture, config.level, kind.Config(**options), numbers))
     model.weights = {name: np.empty(shape, np.float32) for name, shape in model.weight_shapes().items()}
     return model
 
