@@ -163,6 +163,31 @@ def test_a_damaged_directory_is_refused(directory: Path) -> None:
         transformers.AutoModelForCausalLM.from_pretrained(directory)
 
 
+def test_a_new_network_of_a_configuration_has_no_tokenizer(model: NeuralModel, tmp_path: Path) -> None:
+    config = revgen.to_transformers(model).config
+    lm = transformers.AutoModelForCausalLM.from_config(config).eval()
+    lm.save_pretrained(tmp_path)
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+
+    ids = torch.tensor([[0, 4, 5]])
+    torch.testing.assert_close(again(ids).logits, lm(ids).logits)
+    assert again.num_parameters() == model.num_parameters
+    assert not torch.equal(lm.get_parameter("embedding"), torch.tensor(model.weights["embedding"]))
+    with pytest.raises(revgen.OptionError, match="has no tokenizer"):
+        again.to_revgen()
+
+
+def test_a_replica_has_a_network_of_its_own(model: NeuralModel) -> None:
+    lm = revgen.to_transformers(model)
+    replica = lm._replicate_for_data_parallel()
+    for name, parameter in lm._parameters.items():
+        setattr(replica, name, parameter.detach())
+
+    ids = torch.tensor([[0, 4, 5]])
+    torch.testing.assert_close(replica(ids).logits, lm(ids).logits)
+    assert replica.network is not lm.network
+
+
 IMPORTS = {
     "revgen first": "import sys, revgen; assert 'transformers' not in sys.modules; import transformers",
     "transformers first": "import transformers, revgen",

@@ -347,7 +347,7 @@ def test_the_configuration_of_another_model_is_refused(
     other = models["word"].save(tmp_path / "other")
     shutil.copy(other / "config.json", saved / "config.json")
 
-    with pytest.raises(revgen.CheckpointError, match=r"tokenizer\.json"):
+    with pytest.raises(revgen.CheckpointError, match=r"vocabulary\.json"):
         revgen.load(saved)
 
 

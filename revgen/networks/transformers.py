@@ -30,6 +30,7 @@ from transformers import (
 )
 from transformers.utils import ModelOutput
 
+from revgen import schema
 from revgen.errors import OptionError
 from revgen.files import is_first_process, write_atomically
 from revgen.language_model import CONFIG, WEIGHTS, LanguageModel, Weights, read_config, read_tokenizer
@@ -38,12 +39,14 @@ from revgen.networks.neural import NeuralModel
 from revgen.networks.transformers_config import RevgenConfig
 from revgen.ops import map_state
 from revgen.registry import tokenizers
-from revgen.schema import check_options
 from revgen.tokenizers import Tokenizer
 from revgen.tokenizers.tokenizer import SPECIALS
 
 START, END, UNKNOWN = SPECIALS
 TOKENIZER_CONFIG, GENERATION_CONFIG = "tokenizer_config.json", "generation_config.json"
+FILE_ENTRIES = {"format_version", "tokenizer", "weights", "index", "metadata", "package"}
+"""The entries of config.json that hold for the files of a model directory that revgen writes."""
+
 ONE_FILE = 1 << 50
 """Bytes that weights may have before ``save_pretrained`` divides them: a model directory has one file of weights."""
 
@@ -81,8 +84,7 @@ class RevgenTokenizer(PreTrainedTokenizer):
         by ``save_pretrained``."""
         directory = found(pretrained_model_name_or_path, options)
         saved = directory / TOKENIZER_CONFIG
-        settings = json.loads(saved.read_bytes()) if saved.exists() else {}
-        level: str = settings.get("level", "")
+        level = str(schema.read(saved).get("level")) if saved.exists() else ""
         if level in tokenizers and (file := directory / tokenizers.get(level).file).exists():
             tokenizer = tokenizers.get(level).from_bytes(file.read_bytes())
         else:
@@ -170,6 +172,12 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
         super().train(mode)
         self.network.train(mode)
         return self
+
+    def _replicate_for_data_parallel(self) -> RevgenForCausalLM:
+        """Give each replica a network of its own, as replicas compute at the same time."""
+        replica: RevgenForCausalLM = super()._replicate_for_data_parallel()
+        object.__setattr__(replica, "network", copy.deepcopy(self.network))
+        return replica
 
     def forward(
         self,
@@ -328,11 +336,12 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
             if not (is_main_process and is_first_process()):
                 return
             files = {path.name: path.read_bytes() for path in made.iterdir()}
-        if self.tokenizer is not None and WEIGHTS in files:
-            config = json.loads(files.pop(CONFIG))
-            own = ("index", "package", "metadata", "weights", "tokenizer")
-            others = {key: value for key, value in config.items() if key not in own}
-            self.to_revgen().write(directory, files.pop(WEIGHTS), config["dtype"], others)
+        if WEIGHTS in files:  # and not those of an adapter alone
+            config = {key: value for key, value in json.loads(files.pop(CONFIG)).items() if key not in FILE_ENTRIES}
+            if self.tokenizer is None:
+                files[CONFIG] = json.dumps(config, indent=2).encode()
+            else:
+                self.to_revgen().write(directory, files.pop(WEIGHTS), config["dtype"], config)
         directory.mkdir(parents=True, exist_ok=True)
         for file, content in files.items():
             write_atomically(directory / file, content)
@@ -352,7 +361,7 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
             return super().from_pretrained(None, *args, **options)
         directory = found(pretrained_model_name_or_path, options)
         model = None
-        if "format_version" in json.loads((directory / CONFIG).read_bytes()):
+        if "format_version" in schema.read(directory / CONFIG):
             model = LanguageModel.from_directory(directory)
             check_network(model)
         loaded = super().from_pretrained(str(directory), model, label, **options)
@@ -390,7 +399,7 @@ def untrained(config: RevgenConfig) -> NeuralModel:
     from revgen.zoo import architecture_class
 
     kind, options = architecture_class(config.architecture), config.config or {}
-    check_options(kind.Config, options)
+    schema.check_options(kind.Config, options)
     numbers = cast(Tokenizer, range(config.vocab_size or 0))
     model = check_network(kind(config.architecture, config.level, kind.Config(**options), numbers))
     model.weights = {name: np.empty(shape, np.float32) for name, shape in model.weight_shapes().items()}
