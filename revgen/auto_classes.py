@@ -1,7 +1,7 @@
-"""Registration of the zoo with the Auto classes of the library ``transformers``, whichever is imported first.
+"""Registration with the Auto classes of the library ``transformers``, whichever of the two is imported first.
 
-``import revgen`` must not import ``transformers``. So each of its modules that holds an Auto class is followed up: the
-classes of revgen are registered as soon as that module has been imported, or at once where it has been already.
+``import revgen`` must not import ``transformers``, which takes seconds. So the classes of revgen are registered when a
+module of ``transformers`` that has an Auto class is imported, or at once if it has been imported already.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ REGISTRATIONS: dict[str, Callable[[ModuleType], None]] = {
 }
 
 
-def run(name: str, module: ModuleType) -> None:
+def register(name: str, module: ModuleType) -> None:
     """Register with the Auto class of a module; with a version of ``transformers`` that is too old, do nothing."""
     with contextlib.suppress(ImportError):
         REGISTRATIONS[name](module)
 
 
 class RegisteringFinder:
-    """Finds the modules in ``REGISTRATIONS`` where they are anyway, and registers once one of them is executed."""
+    """A finder of modules that finds those in ``REGISTRATIONS`` alone, and registers once one has been executed."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -63,7 +63,7 @@ class RegisteringFinder:
 
             def execute_and_register(module: ModuleType) -> None:
                 execute(module)
-                run(fullname, module)
+                register(fullname, module)
 
             spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
         return spec
@@ -75,4 +75,4 @@ def install() -> None:
         sys.meta_path.insert(0, RegisteringFinder())
     for name in REGISTRATIONS:
         if name in sys.modules:
-            run(name, sys.modules[name])
+            register(name, sys.modules[name])

@@ -196,7 +196,13 @@ IMPORTS = {
 }
 
 
-@pytest.mark.parametrize("imports", IMPORTS.values(), ids=IMPORTS)
+@pytest.mark.parametrize(
+    "imports",
+    [
+        pytest.param(imports, id=name, marks=[] if name in ("revgen first", "transformers first") else pytest.mark.slow)
+        for name, imports in IMPORTS.items()
+    ],
+)
 def test_the_order_of_imports_does_not_matter(imports: str, reviews: list[str], tmp_path: Path) -> None:
     model = new_model("gru-char", reviews[:20], hidden_size=8)
     model.save(tmp_path)
