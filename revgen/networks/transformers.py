@@ -322,6 +322,7 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
         self,
         save_directory: str | Path,
         is_main_process: bool = True,
+        state_dict: dict[str, Any] | None = None,
         push_to_hub: bool = False,
         **options: Any,
     ) -> None:
@@ -332,7 +333,7 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
         directory = Path(save_directory)
         with TemporaryDirectory() as name:
             made = Path(name)
-            super().save_pretrained(made, is_main_process=is_main_process, **(options | {"max_shard_size": ONE_FILE}))
+            super().save_pretrained(made, is_main_process, state_dict, **(options | {"max_shard_size": ONE_FILE}))
             if not (is_main_process and is_first_process()):
                 return
             files = {path.name: path.read_bytes() for path in made.iterdir()}
