@@ -12,6 +12,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from revgen import auto_classes
+
 __version__ = "0.1.0"
 
 _ROOMS = {
@@ -117,3 +119,5 @@ if TYPE_CHECKING:
         models as models,
         to_transformers as to_transformers,
     )
+
+auto_classes.install()

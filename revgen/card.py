@@ -177,7 +177,7 @@ def _without_revgen(model: LanguageModel) -> Iterator[str]:
     """How the files are read with safetensors alone, and what is computed from them."""
     yield "The files can be read with [safetensors](https://huggingface.co/docs/safetensors) alone:"
     if model.tokenizer.file.endswith(".json"):
-        read = 'tokens = json.loads(Path("tokenizer.json").read_text("utf-8"))["tokens"]  # by id'
+        read = f'tokens = json.loads(Path("{model.tokenizer.file}").read_text("utf-8"))["tokens"]  # by id'
         yield (
             "```python\nimport json\nfrom pathlib import Path\n\nfrom safetensors.numpy import load_file\n\n"
             f'weights = load_file("model.safetensors")  # arrays by name\n{read}\n```'

@@ -47,6 +47,11 @@ PENDING = ".new"
 PATIENCE = 100_000
 """Tokens after which it pays to import Numba, or even to wait for its compiler."""
 
+DTYPES = {"BF16": "<u2", "BOOL": "?"} | {
+    f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "FIU" for size in (1, 2, 4, 8) if kind + str(size) != "F1"
+}
+"""The NumPy type for each type of safetensors; the bits of bfloat16 are read as whole numbers."""
+
 Weights = dict[str, NDArray[Any]]
 
 
@@ -529,8 +534,6 @@ class LanguageModel(ABC):
         """
         from safetensors.numpy import save
 
-        from revgen.card import card
-
         if dtype not in ("float32", "float16"):
             raise OptionError(f'dtype must be "float32" or "float16", not {dtype!r}')
         directory = Path(directory)
@@ -542,15 +545,18 @@ class LanguageModel(ABC):
             raise CheckpointError(
                 f"{directory}: the weight {strange[0]} holds values that are not finite numbers as {dtype}; not saved"
             )
-        weights = save(arrays)
+        self.write(directory, save(arrays, {"format": "pt"}), dtype)
+        return directory
+
+    def write(self, directory: Path, weights: bytes, dtype: str, extra: Mapping[str, Any] | None = None) -> None:
+        """Write the model directory with ``weights``, the content of the file of weights, whose values are ``dtype``.
+
+        ``extra`` are further entries of config.json. Raises CheckpointError if a file cannot be written.
+        """
+        from revgen.card import card
+
         tokenizer = self.tokenizer.to_bytes()
-        config = {
-            "format_version": FORMAT_VERSION,
-            "revgen_version": _version(),
-            "architecture": self.architecture,
-            "level": self.level,
-            "package": self.package,
-            "config": dataclasses.asdict(self.config),
+        config = self.configuration() | {
             "tokenizer": _entry(self.tokenizer.file, tokenizer) | {"tokens": len(self.tokenizer)},
             "weights": _entry(WEIGHTS, weights) | {"parameters": self.num_parameters, "dtype": dtype},
             "metadata": self.metadata,
@@ -558,10 +564,11 @@ class LanguageModel(ABC):
         index = self.index.to_bytes() if self.has_index else None
         if index is not None:
             config["index"] = _entry(INDEX, index)
-        marks = json.dumps(config, indent=2, default=np.generic.item).encode()  # NumPy's numbers as plain ones
+        marks = json.dumps({**(extra or {}), **config}, indent=2, default=np.generic.item).encode()
         try:
             directory.mkdir(parents=True, exist_ok=True)
             _settle(directory)
+            replaced = _tokenizer_file(directory)
             write_atomically(directory / f"{WEIGHTS}{PENDING}", weights)
             write_atomically(directory / f"{self.tokenizer.file}{PENDING}", tokenizer)
             if index is not None:
@@ -569,13 +576,29 @@ class LanguageModel(ABC):
             # From the moment that this file stands, the new model is the one that counts.
             write_atomically(directory / f"{CONFIG}{PENDING}", marks)
             _settle(directory)
+            # The files of the model that was there before, which this one does not replace.
             if index is None:
-                (directory / INDEX).unlink(missing_ok=True)  # of the model that was there before
+                (directory / INDEX).unlink(missing_ok=True)
+            if replaced not in (None, self.tokenizer.file, CONFIG, WEIGHTS, INDEX, CARD):
+                (directory / str(replaced)).unlink(missing_ok=True)
             if not (directory / CARD).exists():
                 write_atomically(directory / CARD, card(self).encode())
         except OSError as error:
             raise CheckpointError(f"{directory}: could not save the model: {error.strerror or error}") from error
-        return directory
+
+    def configuration(self) -> dict[str, Any]:
+        """Return what config.json says about the model before its files: plain values, as JSON has them."""
+        content = {
+            "format_version": FORMAT_VERSION,
+            "revgen_version": _version(),
+            "model_type": "revgen",  # what the Auto classes of transformers look at
+            "architecture": self.architecture,
+            "level": self.level,
+            "package": self.package,
+            "config": dataclasses.asdict(self.config),
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(content, default=np.generic.item))
+        return plain
 
     def push_to_hub(
         self,
@@ -623,7 +646,7 @@ class LanguageModel(ABC):
         content = read_config(directory)
         where = directory / CONFIG
         architecture, level, options = content["architecture"], content["level"], content["config"]
-        tokenizer_entry, weights_entry = content["tokenizer"], content["weights"]
+        weights_entry = content["weights"]
         try:
             model_class = architecture_class(architecture)
         except UnknownModelError as error:
@@ -631,13 +654,7 @@ class LanguageModel(ABC):
                 f"{where} needs {architecture!r}, which is not registered here ({error}). {_offer(content)}, or put "
                 f"@revgen.register_cell({architecture!r}) on its class, and load again"
             ) from None
-        try:
-            tokenizer_class = tokenizers.get(level)
-        except UnknownModelError as error:
-            raise UnknownModelError(
-                f"{where} needs a tokenizer that is not registered here: {error}. {_offer(content)}, and load again"
-            ) from None
-        tokenizer = tokenizer_class.from_bytes(_read(directory / tokenizer_entry["file"], tokenizer_entry["sha256"]))
+        tokenizer = read_tokenizer(directory, content)
         try:
             check_options(model_class.Config, options)
             model: LanguageModel = model_class(architecture, level, model_class.Config(**options), tokenizer)
@@ -679,7 +696,32 @@ def read_config(directory: Path) -> dict[str, Any]:
     return content
 
 
-def _offer(content: dict[str, Any]) -> str:
+def _tokenizer_file(directory: Path) -> str | None:
+    """Return the name of the tokenizer's file of the model in a directory, None if there is no model."""
+    try:
+        return str(read_config(directory)["tokenizer"]["file"])
+    except CheckpointError:
+        return None
+
+
+def read_tokenizer(directory: Path, content: Mapping[str, Any]) -> Tokenizer:
+    """Return the tokenizer of a model directory; ``content`` is that of its config.json.
+
+    Raises UnknownModelError if its level is not registered, CheckpointError if its file is damaged.
+    """
+    entry = content["tokenizer"]
+    try:
+        tokenizer_class = tokenizers.get(content["level"])
+    except UnknownModelError as error:
+        raise UnknownModelError(
+            f"{directory / CONFIG} needs a tokenizer that is not registered here: {error}. {_offer(content)}, and load "
+            "again"
+        ) from None
+    tokenizer: Tokenizer = tokenizer_class.from_bytes(_read(directory / entry["file"], entry["sha256"]))
+    return tokenizer
+
+
+def _offer(content: Mapping[str, Any]) -> str:
     """What to do about a part that is not registered: the package that config.json names is a stranger's word."""
     package = content.get("package")
     if isinstance(package, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}", package):
@@ -724,11 +766,16 @@ def _read(path: Path, sha256: object) -> bytes:
 
 
 def _read_arrays(path: Path, sha256: object) -> Weights:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
+    """Return the arrays of a safetensors file; those of bfloat16, which NumPy does not have, as float32."""
+    from safetensors import SafetensorError, deserialize
 
+    data = _read(path, sha256)
     try:
-        return load(_read(path, sha256))
+        arrays = {}
+        for name, tensor in deserialize(data):  # type: ignore[no-untyped-call]
+            array = np.frombuffer(tensor["data"], DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
+            arrays[name] = (array.astype("<u4") << 16).view("<f4") if tensor["dtype"] == "BF16" else array
+        return arrays
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
 

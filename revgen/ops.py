@@ -230,6 +230,7 @@ def attention(query: Array, key: Array, value: Array, mask: Array) -> Array:
         return attention_weights(query, key, mask) @ value
     torch = _torch()
     if not (query.device.type == "cpu" and torch.is_autocast_enabled("cpu")):
+        query, key = query.to(value.dtype), key.to(value.dtype)  # they were rotated in float32
         return torch.nn.functional.scaled_dot_product_attention(query, key, value, mask)
     # The backward pass of that in bfloat16 takes a CPU twice as long as these.
     scores = query * query.shape[-1] ** -0.5 @ key.swapaxes(-1, -2)

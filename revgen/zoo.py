@@ -82,11 +82,11 @@ def load(
     Raises UnknownModelError for a name without weights, CheckpointError for a damaged directory, HubError for a
     repository that cannot be had.
     """
-    directory = _find(name, revision=revision, token=token, local_files_only=local_files_only)
+    directory = find(name, revision=revision, token=token, local_files_only=local_files_only)
     return LanguageModel.from_directory(directory).to(device)
 
 
-def _find(name: str | Path, **where: Any) -> Path:
+def find(name: str | Path, **where: Any) -> Path:
     """The directory of a model with weights."""
     if where["revision"] is None:
         if isinstance(name, str) and name in _pretrained():
@@ -121,11 +121,13 @@ def to_transformers(model: LanguageModel, *, label: str | None = None) -> Revgen
         raise OptionError(f"{model.name} is no network, which a model of transformers has to be")
     try:
         from revgen.networks.transformers import RevgenForCausalLM
+        from revgen.networks.transformers_config import RevgenConfig
     except ImportError as error:
         raise MissingExtraError(
             f"to_transformers needs the package transformers ({error}): pip install 'revgen[transformers]'"
         ) from None
-    lm = RevgenForCausalLM(model, label)
+    config = RevgenConfig(name_or_path=model.name, vocab_size=len(model.tokenizer), **model.configuration())
+    lm = RevgenForCausalLM(config, model, label)
     lm.to(model.device).eval()
     return lm
 

@@ -83,7 +83,7 @@ def test_a_pretrained_model_writes_the_same_text_from_the_command_line(
     assert main(["export", "lstm-char", "--out", str(tmp_path)]) == 0
     path = Path(capsys.readouterr().out.strip())
 
-    tokens = json.loads((tmp_path / "tokenizer.json").read_text("utf-8"))["tokens"]
+    tokens = json.loads((tmp_path / "vocabulary.json").read_text("utf-8"))["tokens"]
     runtime, ids = Runtime(path, 1), [0, *(tokens.index(c) for c in "the ")]
     for now in ids:
         logits = runtime.step([now])

@@ -73,7 +73,7 @@ def test_a_push_is_one_commit_of_the_model_directory_and_its_card(pushed: Reposi
         "config.json",
         "history.svg",
         "model.safetensors",
-        "tokenizer.json",
+        "vocabulary.json",
     }
 
 
@@ -116,7 +116,7 @@ def test_a_directory_is_pushed_as_it_is(hub: Hub, small_model: LanguageModel, tm
     revgen_hub.push(directory, "me/model")
 
     files = hub.repositories["me/model"].files()
-    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+    for name in ("config.json", "vocabulary.json", "model.safetensors"):
         assert files[name] == (directory / name).read_bytes()
     assert b'revgen.load("me/model")' in files["README.md"]
 
@@ -210,7 +210,7 @@ def test_only_what_is_needed_is_downloaded_the_configuration_first(hub: Hub, pus
     revgen.load("me/model")
 
     got = [path.rpartition("/")[2] for method, path in hub.requests if method == "GET" and "/resolve/" in path]
-    assert got == ["config.json", "tokenizer.json", "model.safetensors"]
+    assert got == ["config.json", "vocabulary.json", "model.safetensors"]
 
 
 def test_the_file_that_downloads_are_counted_by_is_asked_for_once_a_load(hub: Hub, pushed: Repository) -> None:
@@ -624,7 +624,7 @@ def test_a_download_that_is_cut_off_for_good_leaves_nothing_and_can_be_tried_aga
     assert same(revgen.load("me/model"), small_model)
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+@pytest.mark.parametrize("name", ["model.safetensors", "vocabulary.json"])
 def test_a_wrong_checksum_is_downloaded_once_more(
     name: str, hub: Hub, pushed: Repository, small_model: LanguageModel
 ) -> None:
@@ -634,7 +634,7 @@ def test_a_wrong_checksum_is_downloaded_once_more(
     assert hub.asked("GET", name) == 2
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+@pytest.mark.parametrize("name", ["model.safetensors", "vocabulary.json"])
 def test_a_checksum_that_stays_wrong_is_an_error(name: str, hub: Hub, pushed: Repository) -> None:
     hub.faults.spoilt[name] = 100
 
@@ -752,7 +752,7 @@ def test_push_pull_generate_and_cache_on_the_command_line(
     assert hub.repositories["me/model"].messages[-1] == "First" and hub.repositories["me/model"].private
 
     pulled = Path(command("pull me/model", capsys).strip())
-    assert sorted(path.name for path in pulled.iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert sorted(path.name for path in pulled.iterdir()) == ["config.json", "model.safetensors", "vocabulary.json"]
     assert command("generate me/model --prompt the --seed 1", capsys) == small_model.generate("the", seed=1) + "\n"
     assert 'revgen.load("me/model")' in command("info me/model --revision main", capsys)
 

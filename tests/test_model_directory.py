@@ -22,7 +22,7 @@ import revgen
 from revgen.language_model import LanguageModel
 from revgen.registry import cells
 
-FILES = ("config.json", "tokenizer.json", "model.safetensors")
+FILES = ("config.json", "vocabulary.json", "model.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +183,7 @@ def test_weights_that_could_not_be_loaded_again_do_not_take_the_place_of_good_on
 
 
 @pytest.mark.parametrize(
-    ("level", "tokenizer"), [("char", "tokenizer.json"), ("word", "tokenizer.json"), ("subword", "tokenizer.model")]
+    ("level", "tokenizer"), [("char", "vocabulary.json"), ("word", "vocabulary.json"), ("subword", "tokenizer.model")]
 )
 def test_the_directory_holds_four_files_and_no_remains(
     level: str, tokenizer: str, models: dict[str, LanguageModel], tmp_path: Path
@@ -195,6 +195,24 @@ def test_the_directory_holds_four_files_and_no_remains(
     )
 
 
+def test_the_tokenizer_file_of_another_level_does_not_remain(models: dict[str, LanguageModel], tmp_path: Path) -> None:
+    models["subword"].save(tmp_path)
+    models["char"].save(tmp_path)
+
+    assert not (tmp_path / "tokenizer.model").exists()
+    assert same(revgen.load(tmp_path), models["char"])
+
+
+def test_weights_in_bfloat16_are_read(saved: Path) -> None:
+    from safetensors.torch import load_file, save
+
+    arrays = {name: array.bfloat16() for name, array in load_file(saved / "model.safetensors").items()}
+    replace_file(saved, "weights", save(arrays))
+
+    for name, array in revgen.load(saved).weights.items():
+        np.testing.assert_array_equal(array, arrays[name].float().numpy())
+
+
 def test_the_configuration_names_versions_architecture_and_hashes(saved: Path, small_model: LanguageModel) -> None:
     content = json.loads((saved / "config.json").read_text(encoding="utf-8"))
 
@@ -202,7 +220,7 @@ def test_the_configuration_names_versions_architecture_and_hashes(saved: Path, s
     assert content["revgen_version"] == revgen.__version__
     assert (content["architecture"], content["level"]) == ("lstm", "char")
     assert content["config"]["hidden_size"] == 32
-    assert content["tokenizer"]["sha256"] == hashlib.sha256((saved / "tokenizer.json").read_bytes()).hexdigest()
+    assert content["tokenizer"]["sha256"] == hashlib.sha256((saved / "vocabulary.json").read_bytes()).hexdigest()
     assert content["tokenizer"]["sha256"] == small_model.tokenizer.fingerprint
     assert content["tokenizer"]["tokens"] == len(small_model.tokenizer)
     assert content["weights"]["sha256"] == hashlib.sha256((saved / "model.safetensors").read_bytes()).hexdigest()
@@ -256,7 +274,7 @@ def test_a_truncated_file_is_named(name: str, saved: Path) -> None:
             revgen.load(saved)
 
 
-@pytest.mark.parametrize("name", ["tokenizer.json", "model.safetensors"])
+@pytest.mark.parametrize("name", ["vocabulary.json", "model.safetensors"])
 def test_a_flipped_bit_is_found(name: str, saved: Path) -> None:
     path = saved / name
     data = path.read_bytes()
@@ -312,7 +330,7 @@ def test_a_directory_in_place_of_a_file_is_named(name: str, saved: Path) -> None
         revgen.load(saved)
 
 
-@pytest.mark.parametrize("name", ["tokenizer.json", "model.safetensors"])
+@pytest.mark.parametrize("name", ["vocabulary.json", "model.safetensors"])
 def test_the_file_of_another_model_is_refused(
     name: str, saved: Path, models: dict[str, LanguageModel], tmp_path: Path
 ) -> None:
@@ -329,7 +347,7 @@ def test_the_configuration_of_another_model_is_refused(
     other = models["word"].save(tmp_path / "other")
     shutil.copy(other / "config.json", saved / "config.json")
 
-    with pytest.raises(revgen.CheckpointError, match=r"tokenizer\.json"):
+    with pytest.raises(revgen.CheckpointError, match=r"vocabulary\.json"):
         revgen.load(saved)
 
 
@@ -446,7 +464,7 @@ def test_deep_or_endless_json_is_an_error_like_any_other(name: str, data: str, s
 @pytest.mark.parametrize("name", ["../x", "..", ".", "", "/etc/passwd", "a\0b", "x" * 5000, "..\\x", "config.json"])
 def test_a_file_name_leads_nowhere_else(entry: str, name: str, saved: Path) -> None:
     secret = saved.parent / "x"
-    secret.write_bytes((saved / ("tokenizer.json" if entry == "tokenizer" else "model.safetensors")).read_bytes())
+    secret.write_bytes((saved / ("vocabulary.json" if entry == "tokenizer" else "model.safetensors")).read_bytes())
     change_config(saved, lambda content: content[entry].update(file=name))
 
     with pytest.raises(revgen.CheckpointError, match=r"model"):

@@ -15,6 +15,7 @@ import revgen
 
 PACKAGE = Path(revgen.__file__).parent
 ROOMS = (
+    "auto_classes",
     "errors",
     "files",
     "tables",

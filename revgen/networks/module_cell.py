@@ -80,5 +80,5 @@ class ModuleCell(Cell):
         layers_first = isinstance(self.module, nn.RNNBase)  # in a state of PyTorch's own
         if layers_first:
             state = map_state(lambda a: a.transpose(0, 1).contiguous(), state)
-        output, state = torch.func.functional_call(self.module.to(x.device), vars(p), (x, state))
+        output, state = torch.func.functional_call(self.module.to(x.device, x.dtype), vars(p), (x, state))
         return output, map_state(lambda a: a.transpose(0, 1), state) if layers_first else state

@@ -52,8 +52,9 @@ class Network(nn.Module):
         return {name: value.detach().cpu().numpy().copy() for name, value in self.named_weights().items()}
 
     def in_bfloat16(self, fast: bool, device: torch.device) -> torch.autocast:
-        """Within, matrix products are in bfloat16 where that is fast, in training only."""
-        return torch.autocast(device.type, torch.bfloat16, enabled=self.training and fast)
+        """Compute matrix products in bfloat16 where that is fast: in training only, and of weights in float32."""
+        enabled = self.training and fast and self.values[0].dtype == torch.float32
+        return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
     def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """See the class."""

@@ -52,11 +52,12 @@ class RecurrentNetwork(Network):
             with self.in_bfloat16(False, x.device):
                 return cell.run(p, x, state, self.training)
         if cell.kernel is None:
-            z = map_state(Tensor.float, cell.project(p, x))
+            dtype = self.values[0].dtype
+            z = map_state(lambda a: a.to(dtype), cell.project(p, x))
             steps = type(cell).sequence is Cell.sequence
             with self.in_bfloat16(not steps and fast_products(x.device), x.device):
                 y, state = cell.sequence(p, z, state)
-            return y.float(), state
+            return y.to(dtype), state
         fast, on_cpu = self.training and fast_kernel(cell, x.device), x.device.type == "cpu"
         with self.in_bfloat16(fast and on_cpu, x.device):
             y, state = run_kernel(cell, p, x, state, torch.bfloat16 if fast and not on_cpu else None)

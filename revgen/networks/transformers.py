@@ -1,4 +1,4 @@
-"""A network of the zoo in the clothes of the library ``transformers``: its ``generate``, pipelines and trainers.
+"""A network of the zoo as a model of the library ``transformers``: for its ``generate``, pipelines and trainers.
 
 The network and the tokenizer are the model's own; what is added is how they are called. Between the steps of
 ``generate`` goes the network's state, as it does in ``revgen.generation``, so that no token is read twice.
@@ -7,40 +7,48 @@ The network and the tokenizer are the model's own; what is added is how they are
 from __future__ import annotations
 
 import copy
-import dataclasses
-from collections.abc import Sequence
+import json
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from transformers import (
-    AutoModelForCausalLM,
     GenerationConfig,
     GenerationMixin,
-    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizer,
+    initialization as init,
 )
 from transformers.utils import ModelOutput
 
+from revgen import schema
 from revgen.errors import OptionError
+from revgen.files import is_first_process, write_atomically
+from revgen.language_model import CONFIG, WEIGHTS, LanguageModel, Weights, read_config, read_tokenizer
+from revgen.networks.network import Network
 from revgen.networks.neural import NeuralModel
+from revgen.networks.transformers_config import RevgenConfig
 from revgen.ops import map_state
+from revgen.registry import tokenizers
 from revgen.tokenizers import Tokenizer
 from revgen.tokenizers.tokenizer import SPECIALS
 
 START, END, UNKNOWN = SPECIALS
+TOKENIZER_CONFIG, GENERATION_CONFIG = "tokenizer_config.json", "generation_config.json"
+FILE_ENTRIES = {"format_version", "tokenizer", "weights", "index", "metadata", "package"}
+"""The entries of config.json that hold for the files of a model directory that revgen writes."""
 
-
-class RevgenConfig(PreTrainedConfig):
-    """The name and the configuration of the model: ``name`` and ``network``."""
-
-    model_type = "revgen"
-    keys_to_ignore_at_inference = ["state"]
+ONE_FILE = 1 << 50
+"""Bytes that weights may have before ``save_pretrained`` divides them: a model directory has one file of weights."""
 
 
 class RevgenTokenizer(PreTrainedTokenizer):
@@ -54,17 +62,36 @@ class RevgenTokenizer(PreTrainedTokenizer):
     def __init__(self, tokenizer: Tokenizer, **options: Any) -> None:
         self.levelled = tokenizer
         self.ids = {token: i for i, token in enumerate(tokenizer.vocabulary)}
-        super().__init__(
-            bos_token=START,
-            eos_token=END,
-            unk_token=UNKNOWN,
-            pad_token=END,
-            padding_side="left",
-            special_tokens_pattern="bos",
-            split_special_tokens=True,
-            clean_up_tokenization_spaces=False,
-            **options,
-        )
+        for file in ("vocab_file", "tokenizer_file"):  # what other tokenizers would be read from
+            options.pop(file, None)
+        defaults = {
+            "bos_token": START,
+            "eos_token": END,
+            "unk_token": UNKNOWN,
+            "pad_token": END,
+            "padding_side": "left",
+            "special_tokens_pattern": "bos",
+            "split_special_tokens": True,
+            "clean_up_tokenization_spaces": False,
+        }
+        super().__init__(**(defaults | options | {"level": tokenizer.level}))
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, *inputs: Any, **options: Any
+    ) -> RevgenTokenizer:
+        """Load the tokenizer of a model directory, a repository on the Hub, a pretrained model, or one that was saved
+        by ``save_pretrained``."""
+        directory = found(pretrained_model_name_or_path, options)
+        saved = directory / TOKENIZER_CONFIG
+        level = str(schema.read(saved).get("level")) if saved.exists() else ""
+        if level in tokenizers and (file := directory / tokenizers.get(level).file).exists():
+            tokenizer = tokenizers.get(level).from_bytes(file.read_bytes())
+        else:
+            tokenizer = read_tokenizer(directory, read_config(directory))
+        options = {"added_tokens_decoder": {}} | options if not saved.exists() else options
+        loaded: RevgenTokenizer = super().from_pretrained(str(directory), tokenizer=tokenizer, **options)
+        return loaded
 
     @property
     def vocab_size(self) -> int:
@@ -99,33 +126,58 @@ class RevgenTokenizer(PreTrainedTokenizer):
 
 @dataclass
 class RevgenOutput(ModelOutput):
-    """The mean loss in nats per token where labels were given, logits (batch, time, vocab), the network's state."""
+    """The mean loss in nats per token where labels were given, logits (batch, time, vocab), the network's state, and,
+    where they are asked for, the ``hidden_states``: what logits are computed from, one tensor (batch, time, features).
+    """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
     state: Any = None
+    hidden_states: tuple[Tensor, ...] | None = None
 
 
 class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
-    """``network`` is the PyTorch network with the model's weights, and ``tokenizer`` goes with it."""
+    """A network with its parameters under the names that the weights have in a model directory.
+
+    ``model`` is the model of revgen with weights and tokenizer; without it the network is a new one of ``config``, and
+    has no tokenizer. ``label`` is the one that all texts have, for a model that was fitted with labels.
+    """
 
     config_class = RevgenConfig
     _is_stateful = True  # a state cannot be taken back, which speculative decoding would need
 
-    def __init__(self, model: NeuralModel, label: str | None = None) -> None:
-        tokenizer = model.tokenizer
-        special = {"bos_token_id": tokenizer.start, "eos_token_id": tokenizer.end, "pad_token_id": tokenizer.end}
-        network = dataclasses.asdict(model.config)
-        super().__init__(RevgenConfig(name=model.name, network=network, vocab_size=len(tokenizer), **special))
-        self.network = model.make_network()
-        self.tokenizer = RevgenTokenizer(tokenizer, name_or_path=model.name)
-        self.origin = copy.copy(model)
-        self.shift = model.label_shift(label)
+    def __init__(self, config: RevgenConfig, model: NeuralModel | None = None, label: str | None = None) -> None:
+        super().__init__(config)
+        self.origin = untrained(config) if model is None else copy.copy(model)
+        self.tokenizer: Any = None if model is None else RevgenTokenizer(model.tokenizer, name_or_path=model.name)
+        self.shift = self.origin.label_shift(label)
+        self.config.vocab_size = len(self.origin.tokenizer)
+        with torch.device("meta"):  # it computes with the parameters of this module
+            network = self.origin.make_network()
+        object.__setattr__(self, "network", network)  # not a submodule, whose parameters would have other names
+        for name, shape in self.origin.weight_shapes().items():
+            put(self, name, nn.Parameter(torch.empty(shape)))
         self.post_init()
-        self.generation_config = GenerationConfig(**special, suppress_tokens=[tokenizer.start, tokenizer.unknown])
+        self.generation_config = default_generation(config)
+
+    network: Network
 
     def _init_weights(self, module: nn.Module) -> None:
-        """They are there."""
+        """Fill all parameters: with the weights of the model, or at random where there are none."""
+        if module is self:
+            for name, array in (first_weights(self.origin) if self.tokenizer is None else self.origin.weights).items():
+                init.copy_(self.get_parameter(name), torch.tensor(np.asarray(array, np.float32)))
+
+    def train(self, mode: bool = True) -> RevgenForCausalLM:
+        super().train(mode)
+        self.network.train(mode)
+        return self
+
+    def _replicate_for_data_parallel(self) -> RevgenForCausalLM:
+        """Give each replica a network of its own, as replicas compute at the same time."""
+        replica: RevgenForCausalLM = super()._replicate_for_data_parallel()
+        object.__setattr__(replica, "network", copy.deepcopy(self.network))
+        return replica
 
     def forward(
         self,
@@ -134,44 +186,93 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
         state: Any = None,
         labels: Tensor | None = None,
         use_cache: bool = True,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
         **options: Any,
-    ) -> RevgenOutput:
-        """Ids (batch, time), of documents that begin, or go on from a ``state``.
+    ) -> RevgenOutput | tuple[Any, ...]:
+        """Compute logits from ids (batch, time), of documents that begin, or continue from a ``state``.
 
         Where ``attention_mask`` is 0 on the left, a document has not begun; elsewhere it changes nothing, as no token
         looks at what follows. ``labels`` are ids too, -100 where none counts; the first is not predicted. ``options``
-        are for the loss. Raises OptionError for a row of padding alone, and for padding behind a state.
+        are for the loss. Raises OptionError for a row of padding alone, and for padding after a state.
         """
         tokens = input_ids.T + self.shift
-        begins = text_begins(tokens, attention_mask)
         if state is None:
-            logits, state = self.read(tokens, begins)
-        elif begins.any():
+            logits, features, state = self.read(tokens, attention_mask)
+        elif attention_mask is not None and text_begins(tokens, attention_mask).any():
             raise OptionError("attention_mask has padding between a state and the tokens that follow it")
         else:
-            logits, state = self.network(tokens, state)
-        logits = logits.transpose(0, 1).contiguous()
+            logits, features, state = self.compute(tokens, state)
         loss = None
         if labels is not None:
             loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, **options)
             if self.training:
                 loss = loss + self.network.penalty
-        return RevgenOutput(loss, logits, state if use_cache else None)
+        wants_features = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        hidden = (features,) if wants_features else None
+        output = RevgenOutput(loss, logits, state if use_cache else None, hidden)
+        as_dict = self.config.return_dict if return_dict is None else return_dict
+        return output if as_dict else output.to_tuple()
 
-    def read(self, tokens: Tensor, begins: Tensor) -> tuple[Tensor, Any]:
-        """Tokens (time, batch) of rows that begin there, (batch,) -> logits (time, batch, vocab), the state.
+    def read(self, tokens: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor, Any]:
+        """Compute what ``compute`` does, of rows that each begin after what the mask leaves out.
 
-        Rows that begin at the same place are read together, so that each gives what it gives alone.
+        Rows that begin at the same position are read together, so that each gives what it gives alone.
         """
-        places, logits, states = [], [], []
+        if attention_mask is None or attention_mask[:, -len(tokens)].all():
+            return self.compute(tokens, None)
+        begins = text_begins(tokens, attention_mask)
+        rows, outputs, states = [], [], []
         for begin in sorted(set(begins.tolist())):
-            rows = (begins == begin).nonzero()[:, 0]
-            part, state = self.network(tokens[begin:, rows])
-            places.append(rows)
-            logits.append(nn.functional.pad(part, (0, 0, 0, 0, begin, 0)))
+            rows.append((begins == begin).nonzero()[:, 0])
+            *parts, state = self.compute(tokens[begin:, rows[-1]], None)
+            outputs.append([nn.functional.pad(part, (0, 0, begin, 0)) for part in parts])
             states.append(state)
-        order = torch.cat(places).argsort()
-        return torch.cat(logits, 1)[:, order], self._reorder_cache(pytree.tree_map(joined, *states), order)
+        order = torch.cat(rows).argsort()
+        logits, features = (torch.cat(parts)[order] for parts in zip(*outputs, strict=True))
+        return logits, features, self._reorder_cache(pytree.tree_map(joined, *states), order)
+
+    def compute(self, tokens: Tensor, state: Any) -> tuple[Tensor, Tensor, Any]:
+        """Compute with the parameters of this module: tokens (time, batch), a state or None -> logits (batch, time,
+        vocab), the features that they are computed from, (batch, time, features), and the new state."""
+        parts: list[Tensor] = []
+        equation: Any = self.network.equation
+        to_logits = equation.logits
+
+        def watched(p: Any, x: Tensor) -> Tensor:
+            parts.append(x.transpose(0, 1))
+            logits: Tensor = to_logits(p, parts[-1].transpose(0, 1))
+            return logits
+
+        parameters = {f"values.{i}": attrgetter(name)(self) for i, name in enumerate(self.network.names)}
+        equation.logits = watched
+        try:
+            logits, state = torch.func.functional_call(self.network, parameters, (tokens, state))
+        finally:
+            del equation.logits
+        features = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        return logits.transpose(0, 1).contiguous(), features, state
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the embedding as a module that shares the parameter."""
+        module = self.__dict__.setdefault("embedding_module", nn.Embedding(1, 1, device="meta"))
+        module.weight = self.embedding
+        module.num_embeddings, module.embedding_dim = module.weight.shape
+        return cast(nn.Module, module)
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Take over the weight of a module as the embedding."""
+        self.__dict__["embedding_module"] = value
+        self.embedding = value.weight
+
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **options: Any) -> nn.Module:
+        """Return the embedding. Raises OptionError for another size than it has, as the tokenizer would not fit."""
+        if new_num_tokens not in (None, self.config.vocab_size):
+            raise OptionError(
+                f"the vocabulary has {self.config.vocab_size:,} tokens, not {new_num_tokens:,}: "
+                "to add tokens, fit the model of revgen with extend_vocabulary=True"
+            )
+        return self.get_input_embeddings()
 
     def prepare_inputs_for_generation(
         self,
@@ -183,7 +284,7 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
     ) -> dict[str, Any]:
         """The last token where there is a state of those before it, all of them where there is none."""
         new = input_ids if state is None else input_ids[:, -1:]
-        return {"input_ids": new, "attention_mask": attention_mask, "state": state, "use_cache": use_cache}
+        return {"input_ids": new, "attention_mask": attention_mask, "state": state, "use_cache": use_cache} | kwargs
 
     def _update_model_kwargs_for_generation(
         self, outputs: Any, model_kwargs: dict[str, Any], *args: Any, **options: Any
@@ -203,31 +304,128 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
         """``generate`` need not bring keys and values: the state is what is kept."""
         return False
 
+    def arrays(self) -> Weights:
+        """Return the present weights as NumPy arrays."""
+        return {n: p.detach().float().cpu().numpy().copy() for n, p in self.named_parameters()}
+
     def to_revgen(self) -> NeuralModel:
-        """The model of revgen with the present weights, which may have been trained here."""
-        model, weights = copy.copy(self.origin), self.network.arrays()
+        """Return the model of revgen with the present weights, which may have been trained here."""
+        if self.tokenizer is None:
+            raise OptionError("a model that was made from its configuration alone has no tokenizer, as revgen needs it")
+        model, weights = copy.copy(self.origin), self.arrays()
         if any((weights[name] != array).any() for name, array in model.weights.items()):
-            model.weights = weights
+            model.weights = {name: weights[name] for name in model.weights}
             model.unpublish()
         return model
 
-    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
-        """Write a model directory of revgen with the present weights; the options of other models mean nothing here."""
-        self.to_revgen().save(save_directory)
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        is_main_process: bool = True,
+        state_dict: dict[str, Any] | None = None,
+        push_to_hub: bool = False,
+        **options: Any,
+    ) -> None:
+        """Write a model directory of revgen with the present weights, which ``from_pretrained`` reads too.
+
+        ``options`` are those of ``PreTrainedModel``. The weights are in one file, whatever ``max_shard_size`` is.
+        """
+        directory = Path(save_directory)
+        with TemporaryDirectory() as name:
+            made = Path(name)
+            super().save_pretrained(made, is_main_process, state_dict, **(options | {"max_shard_size": ONE_FILE}))
+            if not (is_main_process and is_first_process()):
+                return
+            files = {path.name: path.read_bytes() for path in made.iterdir()}
+        if WEIGHTS in files:  # and not those of an adapter alone
+            config = {key: value for key, value in json.loads(files.pop(CONFIG)).items() if key not in FILE_ENTRIES}
+            if self.tokenizer is None:
+                files[CONFIG] = json.dumps(config, indent=2).encode()
+            else:
+                self.to_revgen().write(directory, files.pop(WEIGHTS), config["dtype"], config)
+        directory.mkdir(parents=True, exist_ok=True)
+        for file, content in files.items():
+            write_atomically(directory / file, content)
+        if push_to_hub:
+            self.push_to_hub(options.get("repo_id", directory.name))
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, **options: Any) -> RevgenForCausalLM:
-        """``to_transformers`` of what ``revgen.load`` gives for the same arguments."""
-        from revgen.zoo import load, to_transformers
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path | None, *args: Any, label: str | None = None, **options: Any
+    ) -> Any:
+        """Load a model directory, a repository on the Hub or a pretrained model.
 
-        return to_transformers(load(name, **options))
+        ``options`` are those of ``PreTrainedModel``. Raises OptionError for a model that is no network, and the errors
+        of ``revgen.load``.
+        """
+        if pretrained_model_name_or_path is None:
+            return super().from_pretrained(None, *args, **options)
+        directory = found(pretrained_model_name_or_path, options)
+        model = None
+        if "format_version" in schema.read(directory / CONFIG):
+            model = LanguageModel.from_directory(directory)
+            check_network(model)
+        loaded = super().from_pretrained(str(directory), model, label, **options)
+        lm = loaded[0] if options.get("output_loading_info") else loaded
+        if options.get("generation_config") is None and not (directory / GENERATION_CONFIG).exists():
+            lm.generation_config = default_generation(lm.config)
+        return loaded
 
 
-def text_begins(tokens: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """Where each row of tokens (time, batch) begins, behind what the mask (batch, … + time) leaves out: (batch,)."""
-    time, batch = tokens.shape
-    if attention_mask is None:
-        return tokens.new_zeros(batch)
+def check_network(model: LanguageModel) -> NeuralModel:
+    """Return the model. Raises OptionError if it is no network."""
+    if not isinstance(model, NeuralModel):
+        raise OptionError(f"{model.name} is no network, which a model of transformers has to be")
+    return model
+
+
+def found(name: str | Path, options: Mapping[str, Any]) -> Path:
+    """Return the directory of a model: ``name`` and the ``options`` of ``from_pretrained`` say where it is."""
+    from revgen.zoo import find
+
+    if not os.path.isdir(name):  # noqa: PTH112  unlike Path, it takes a name of any length
+        where = {key: options.get(key) for key in ("revision", "token")}
+        return find(name, **where, local_files_only=bool(options.get("local_files_only")))
+    return Path(name, options.get("subfolder", ""))
+
+
+def default_generation(config: RevgenConfig) -> GenerationConfig:
+    """Return the settings of ``generate``, which must not write the tokens that no text spells."""
+    special = {name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    return GenerationConfig(**special, suppress_tokens=[Tokenizer.start, Tokenizer.unknown])
+
+
+def untrained(config: RevgenConfig) -> NeuralModel:
+    """Return a model of revgen of this configuration, without a tokenizer: of that, a network needs the size alone."""
+    from revgen.zoo import architecture_class
+
+    kind, options = architecture_class(config.architecture), config.config or {}
+    schema.check_options(kind.Config, options)
+    numbers = cast(Tokenizer, range(config.vocab_size or 0))
+    model = check_network(kind(config.architecture, config.level, kind.Config(**options), numbers))
+    model.weights = {name: np.empty(shape, np.float32) for name, shape in model.weight_shapes().items()}
+    return model
+
+
+def first_weights(model: NeuralModel) -> Weights:
+    """Return weights before training, which depend on the seed of PyTorch."""
+    return model.initialize(np.random.default_rng(int(torch.randint(1 << 31, (), device="cpu"))))
+
+
+def put(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+    """Register a parameter by a dotted name, such as ``layers.0.W``, with the modules that it takes."""
+    *path, leaf = name.split(".")
+    for part in path:
+        if part not in dict(module.named_children()):
+            module.add_module(part, nn.Module())
+        module = module.get_submodule(part)
+    module.register_parameter(leaf, parameter)
+
+
+def text_begins(tokens: Tensor, attention_mask: Tensor) -> Tensor:
+    """Return where each row of tokens (time, batch) begins, after what the mask (batch, … + time) leaves out:
+    (batch,)."""
+    time = len(tokens)
     begins = (attention_mask[:, -time:].cumsum(1) == 0).sum(1)
     if (begins == time).any():
         raise OptionError(f"attention_mask has a row without a token: {(begins == time).nonzero()[0, 0]}")
@@ -247,6 +445,3 @@ def joined(*parts: Any) -> Any:
         missing = [most - size for most, size in zip(sizes, part.shape[1:], strict=True)]
         padded.append(nn.functional.pad(part, [n for more in reversed(missing) for n in (more, 0)]))
     return torch.cat(padded)
-
-
-AutoModelForCausalLM.register(RevgenConfig, RevgenForCausalLM)  # a pipeline asks there whether a model writes text

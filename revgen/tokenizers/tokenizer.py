@@ -35,7 +35,7 @@ class Tokenizer(ABC):
     """
 
     level: ClassVar[str]
-    file: ClassVar[str] = "tokenizer.json"
+    file: ClassVar[str] = "vocabulary.json"
     start: ClassVar[int] = 0
     end: ClassVar[int] = 1
     unknown: ClassVar[int] = 2
@@ -168,4 +168,4 @@ def from_json(level: str, data: bytes) -> dict[str, Any]:
                 at_least(name, content[name], 1)
         return content
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"tokenizer.json is damaged: {type(error).__name__}: {error}") from None
+        raise CheckpointError(f"vocabulary.json is damaged: {type(error).__name__}: {error}") from None
