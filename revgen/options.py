@@ -17,7 +17,7 @@ LARGEST = 65_536
 def check(name: str, value: object, good: bool, wanted: str) -> None:
     """Raise OptionError unless ``good``."""
     if not good:
-        raise OptionError(f"{name} must be {wanted}, not {value!r}")
+        raise OptionError(f"{name} must be {wanted}, not {shown(value)}")
 
 
 def number(value: object) -> float:
@@ -58,3 +58,13 @@ def check_flags(config: Any, *names: str) -> None:
     """Check fields that are True or False."""
     for name in names:
         check(name, getattr(config, name), type(getattr(config, name)) is bool, "True or False")
+
+
+def shown(value: object, longest: int = 80) -> str:
+    """Return a value as a message shows it: on one line, and shortened where it is long or cannot be printed."""
+    try:
+        text = repr(value)
+    except Exception:  # an integer of too many digits, or whatever the class of the value does
+        text = f"a value of the type {type(value).__name__}"
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= longest else f"{text[:longest]}…"

@@ -138,6 +138,10 @@ class Settings:
         return tuple(self.stop) if isinstance(self.stop, list | tuple) else (self.stop,)
 
 
+DEFAULTS: dict[str, Any] = {f.name: f.default for kind in (Settings, Sampling) for f in dataclasses.fields(kind)}
+"""The value of each option that is not given."""
+
+
 class Rules:
     """Settings for one model: from logits to those of what may follow. Raises OptionError where they do not fit it."""
 
