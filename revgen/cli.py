@@ -7,9 +7,10 @@ import inspect
 import io
 import json
 import os
+import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -83,13 +84,17 @@ EXAMPLES = {
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
+    commands: Mapping[str, argparse.ArgumentParser] = {}
+    """The parser of each command by its name."""
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 when it went well, 2 for an error that the line on standard error explains."""
-    options = parser().parse_args(arguments)
+    top = parser()
+    options = top.parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal may not know every character that is drawn
     try:
@@ -98,7 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.run(options)
         sys.stdout.flush()
     except RevgenError as error:
-        print(f"revgen: {' '.join(str(error).split())}", file=sys.stderr)
+        message = name_options(" ".join(error.command.split()), [top.commands[options.command], *top.commands.values()])
+        print(f"revgen: {message}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -119,7 +125,9 @@ def parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"revgen {__version__}")
-    commands = top.add_subparsers(metavar="COMMAND", required=True)
+    top.set_defaults(run=lambda _: top.print_help())
+    commands = top.add_subparsers(metavar="COMMAND", dest="command")
+    top.commands = commands.choices
 
     def command(name: str, run: Any, summary: str) -> argparse.ArgumentParser:
         added = commands.add_parser(
@@ -260,6 +268,38 @@ def parser() -> Parser:
     return top
 
 
+def name_options(message: str, parsers: Iterable[argparse.ArgumentParser]) -> str:
+    """Put the options of the command line in place of the parameters that a message names.
+
+    ``resume=True`` is ``--resume``, and ``max_tokens must be 0 or more`` is ``--max-tokens must be 0 or more``. Where
+    several parsers have an option for a parameter, the first one's is taken. A parameter of one word, like ``seed``, is
+    replaced only where its place in the sentence shows that it is one.
+    """
+    actions: dict[str, argparse.Action] = {}
+    for command in parsers:
+        for action in command._actions:
+            if action.option_strings:
+                actions.setdefault(action.dest, action)
+    known = "|".join(sorted(actions, key=len, reverse=True))
+    longer = "|".join(sorted((name for name in actions if "_" in name), key=len, reverse=True))
+
+    def option(match: re.Match[str]) -> str:
+        action = actions[match["name"]]
+        value = match.groupdict().get("value")
+        flag = action.option_strings[-1]
+        return flag if value is None or action.nargs == 0 else f"{flag} {value}"
+
+    value = r"(?P<value>\"[^\"]*\"|'[^']*'|[\w.…-]+)"
+    for pattern in (
+        rf"(?<![\w.-])(?P<name>{known})={value}",
+        rf"^(?P<name>{known})(?= (must|cannot|needs|names|has|ends|does not) )",
+        rf"(?<=combine with )(?P<name>{known})(?=:)",
+        rf"(?<![\w.'/-])(?P<name>{longer})(?![\w'(=./])",
+    ):
+        message = re.sub(pattern, option, message)
+    return message
+
+
 def _add_generating(command: argparse.ArgumentParser) -> None:
     """The options of ``generate``, under its names; what is not given is left to it."""
     command.add_argument("--max-tokens", type=int, help="the longest continuation (default: 300)")
@@ -384,14 +424,13 @@ def _generate(options: argparse.Namespace) -> None:
         return
     if options.json or options.n != 1 or options.check_novelty:
         texts = model.generate(options.prompt, n=options.n, **settings)
-        several = [texts] if isinstance(texts, str) else texts
-        copied = [text.copied for text in several if isinstance(text, Checked)]
+        copied = [text.copied for text in texts if isinstance(text, Checked)]
         if options.json:
-            for i, text in enumerate(several):
+            for i, text in enumerate(texts):
                 row = {"model": model.name, "prompt": options.prompt, "text": text}
                 print(json.dumps(row | ({"copied": copied[i].to_dict()} if copied else {})))
             return
-        print(SEPARATOR.join(f"{text}\n" for text in several), end="")
+        print(SEPARATOR.join(f"{text}\n" for text in texts), end="")
         for found in copied:
             print(found, file=sys.stderr)
         return
@@ -461,12 +500,11 @@ def _synthesize(options: argparse.Namespace) -> None:
 
     settings: Any = _generating(options)
     texts = synthesize([load(name) for name in options.models], options.prompt, n=options.n, **settings)
-    several = [texts] if isinstance(texts, str) else texts
     if options.json:
-        for text in several:
+        for text in texts:
             print(json.dumps({"models": options.models, "prompt": options.prompt, "text": text}))
     else:
-        print(SEPARATOR.join(f"{text}\n" for text in several), end="")
+        print(SEPARATOR.join(f"{text}\n" for text in texts), end="")
 
 
 def _write(options: argparse.Namespace) -> None:

@@ -101,9 +101,10 @@ def _find(name: str | Path, **where: Any) -> Path:
         raise UnknownModelError(unknown("pretrained model or directory", name, sorted(_pretrained())))
     with contextlib.suppress(hub.AbsentError):
         return hub.pull_pretrained(name, **where)
+    known = f"pretrained are {', '.join(sorted(_pretrained())) or 'none'}"
     raise UnknownModelError(
-        f"{name} has no pretrained weights: train one with revgen.create({name!r}).fit(…); "
-        f"pretrained are {', '.join(sorted(_pretrained())) or 'none'}"
+        f"{name} has no pretrained weights: train it with revgen.create({name!r}).fit(…); {known}",
+        command=f"{name} has no pretrained weights: train it with revgen fit {name}; {known}",
     )
 
 

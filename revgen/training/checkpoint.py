@@ -65,7 +65,7 @@ class Checkpoints:
         """Keep the states of this run from now on; with ``resume``, put it where the last one left it first."""
         if self.paths and not resume:
             raise CheckpointError(
-                f"{self.directory} has checkpoints of a run already: go on with resume=True, or choose another place"
+                f"{self.directory} has checkpoints of a run: continue it with resume=True, or name another directory"
             )
         if self.paths:
             self._restore(training, self.paths[-1])

@@ -66,7 +66,7 @@ def fit(
 ) -> History:
     """See ``NeuralModel.fit``. The model is not touched before all text is read."""
     if resume and checkpoint is None:
-        raise OptionError("resume needs the directory to go on from: checkpoint=…")
+        raise OptionError("resume needs the directory to continue from: checkpoint=…")
     at_least("accumulate", accumulate, 1)
     checkpoints = Checkpoints(checkpoint) if isinstance(checkpoint, str | Path) else checkpoint
     ranks = join(model.device)
