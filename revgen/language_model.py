@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS, INDEX, CARD = "config.json", "model.safetensors", "index.safetensors", "README.md"
 PENDING = ".new"
+MOST_TEXTS = 1 << 20
+"""Texts that are written side by side."""
 PATIENCE = 100_000
 """Tokens after which it pays to import Numba, or even to wait for its compiler."""
 
@@ -317,6 +319,8 @@ class LanguageModel(ABC):
         prompts = list(prompt) if isinstance(prompt, list | tuple) else [prompt]
         settings = Settings.of(options)
         count = 1 if n is None else n
+        most = f"at most {MOST_TEXTS:,} for all prompts together: write more with write_samples"
+        check("n", n, count * len(prompts) <= MOST_TEXTS, most)
         pieces = decode(self, prompts, settings, count, whole=True)
         rows = range(len(prompts) * count if settings.beams is None else 0)
         texts = {row: [prompts[row // count]] for row in rows}

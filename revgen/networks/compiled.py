@@ -25,7 +25,7 @@ from revgen.cells.lstm import LSTM
 from revgen.cells.minimal import MinGRU
 from revgen.cells.rnn import RNN
 from revgen.errors import MissingExtraError
-from revgen.generation.sampler import COLDEST, Floats
+from revgen.generation.sampler import Floats, bounded_temperature
 from revgen.ops import map_state
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ class Compiled:
         arrays = self.begin(state, len(uniforms))
         tokens = np.empty(len(uniforms), np.int64)
         temperature: Any = rules.sampling.temperature
-        divisor = np.float32(max(temperature, COLDEST) if temperature else 0)
+        divisor = np.float32(bounded_temperature(temperature) if temperature else 0)
         count = write_tokens(self.net, token, arrays, uniforms, tokens, divisor, rules.end, rules.biases, shift)
         return tokens[:count].tolist(), self.end(arrays)
 
