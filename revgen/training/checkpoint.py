@@ -36,8 +36,9 @@ class Checkpoints:
     optimizer or every ``seconds`` seconds; the last ``keep`` are kept. Beside them stands the model after each epoch.
 
     A state holds weights, optimizer, random state, the place in the text and the history; the order of the text is a
-    function of seed and epoch. It names the tokenizer, the text and the recipe, which must be the same on the way back.
-    A process killed while it writes leaves the state before. Raises CheckpointError, with the model as good as it was.
+    function of seed and epoch. It names the tokenizer, the text and the recipe, which must be the same when the run is
+    resumed, but for the number of epochs or seconds. A process killed while it writes leaves the state before. Raises
+    CheckpointError, with the model as good as it was.
     """
 
     directory: str | Path
@@ -57,9 +58,9 @@ class Checkpoints:
         """The states that there are, the oldest first."""
         return sorted(Path(self.directory).glob("training-*.safetensors"))
 
-    def fitted(self, now: bool) -> bool:
-        """Whether the run began with weights that were fitted already; ``now`` where there is no state of it."""
-        return bool(self._read(self.paths[-1], tensors=False)[0].get("fine_tunes")) if self.paths else now
+    def earlier(self) -> dict[str, Any]:
+        """Return the plain values of the last state; none where there is no state."""
+        return self._read(self.paths[-1], tensors=False)[0] if self.paths else {}
 
     def begin(self, training: Training, resume: bool) -> None:
         """Keep the states of this run from now on; with ``resume``, put it where the last one left it first."""
@@ -91,6 +92,7 @@ class Checkpoints:
         if not training.ranks.first:
             return
         state = self._identity(training) | {
+            "budget": training.recipe.budget(),
             **{name: getattr(training, name) for name in KEPT},
             "cursor": dataclasses.asdict(training.cursor),
             "states": _names(parts, "state", tensors),
@@ -148,7 +150,10 @@ class Checkpoints:
         try:
             with safe_open(path, "pt") as file:
                 names = file.keys() if tensors else []
-                return json.loads(file.metadata()["state"]), {name: file.get_tensor(name) for name in names}
+                state = json.loads(file.metadata()["state"])
+                if not isinstance(state, dict):
+                    raise TypeError(f"its state is a {type(state).__name__}")
+                return state, {name: file.get_tensor(name) for name in names}
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             earlier = "; without it, the run goes on from the one before" if len(self.paths) > 1 else ""
             raise CheckpointError(f"{path} is damaged: {error}{earlier}") from None
@@ -160,7 +165,7 @@ class Checkpoints:
             "configuration": json.loads(json.dumps(dataclasses.asdict(training.model.config))),
             "tokenizer": training.model.tokenizer.fingerprint,
             "text": training.train.checksum,
-            "recipe": dataclasses.asdict(training.recipe),
+            "recipe": training.recipe.identity(),
         }
 
 

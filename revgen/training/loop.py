@@ -76,13 +76,15 @@ def fit(
         labels = model.labels_for(texts)
         train, held_out = tokenize_parts(texts, valid, tokenizer, recipe.seed, labels, shown)
     parts = ranks.size * accumulate
-    fitted = checkpoints.fitted(model.fitted) if checkpoints is not None and resume else model.fitted
-    recipe = recipe.settled(len(train), model.learning_rate, fitted, model.device, parts)
+    earlier = checkpoints.earlier() if checkpoints is not None and resume else {}
+    fitted = bool(earlier.get("fine_tunes", model.fitted))
+    recipe = recipe.resumed(earlier).settled(len(train), model.learning_rate, fitted, model.device, parts)
     make_batches(train, recipe, 0)  # raises where the text is too short
 
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        model.prepare(tokenizer, recipe.seed, labels, recipe.sizes(len(train), model.device))
+        sizes = recipe.sizes(len(train), model.device, earlier.get("configuration"))
+        model.prepare(tokenizer, recipe.seed, labels, sizes)
         training = Training(model, train, held_out, recipe, shown, ranks, accumulate)
         training.callbacks = [as_callback(callback) for callback in callbacks]
         training.sample = sample
