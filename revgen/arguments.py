@@ -7,13 +7,15 @@ import inspect
 import math
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
 from types import NoneType, SimpleNamespace, UnionType
 from typing import Any, Literal, TypeVar, Union, Unpack, get_args, get_origin, get_type_hints, is_typeddict, overload
 
 import numpy as np
 
 from revgen.errors import OptionError
-from revgen.options import shown
+from revgen.files import expand_user
+from revgen.options import check, shown
 from revgen.registry import unknown
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -36,18 +38,19 @@ def checked(function: F) -> F: ...
 
 
 @overload
-def checked(*, defaults: Mapping[str, Any]) -> Callable[[F], F]: ...
+def checked(*, defaults: Mapping[str, Any] = ..., open_ended: bool = ...) -> Callable[[F], F]: ...
 
 
-def checked(function: Any = None, *, defaults: Mapping[str, Any] | None = None) -> Any:
+def checked(function: Any = None, *, defaults: Mapping[str, Any] | None = None, open_ended: bool = False) -> Any:
     """Decorate a public function: it raises OptionError for an argument that its annotation does not allow.
 
-    The message names the parameter. NumPy's scalars arrive as Python's numbers. The signature, which help and Tab
-    completion read, lists the keywords of ``**options: Unpack[…]`` with their ``defaults``. An annotation that cannot
-    be resolved at run time allows every value.
+    The message names the parameter. NumPy's scalars arrive as Python's numbers, and a path with the home directory in
+    place of ``~``. The signature, which help and Tab completion read, lists the keywords of ``**options: Unpack[…]``
+    with their ``defaults``; ``open_ended`` allows others too. An annotation that cannot be resolved at run time allows
+    every value.
     """
     if function is None:
-        return functools.partial(checked, defaults=defaults)
+        return functools.partial(checked, defaults=defaults, open_ended=open_ended)
     plain = inspect.signature(function)
     signature = _expanded(plain, function, defaults or {})
 
@@ -57,23 +60,34 @@ def checked(function: Any = None, *, defaults: Mapping[str, Any] | None = None) 
 
     @functools.wraps(function)
     def wrapper(*args: Any, **options: Any) -> Any:
-        args = tuple(map(_scalar, args))
+        if not open_ended:
+            _check_names(function.__name__, signature, options)
         options = {name: _scalar(value) for name, value in options.items()}
-        _check_names(function.__name__, signature, options)
-        bound = plain.bind(*args, **options)
+        bound = plain.bind(*map(_scalar, args), **options)
         for name, value in bound.arguments.items():
             if plain.parameters[name].kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL):
-                check_type(name, value, hints().get(name, Any))
-        return function(*args, **options)
+                bound.arguments[name] = check_type(name, value, hints().get(name, Any))
+        return function(*bound.args, **bound.kwargs)
 
     wrapper.__signature__ = signature  # type: ignore[attr-defined]
     return wrapper
 
 
-def check_type(name: str, value: object, hint: Any) -> None:
-    """Raise OptionError unless ``value`` is one that the annotation ``hint`` allows."""
+def check_type(name: str, value: Any, hint: Any) -> Any:
+    """Return a value that the annotation ``hint`` allows, a path without ``~``. Raises OptionError for any other."""
     if not matches(value, hint):
         raise OptionError(f"{name} must be {in_words(hint)}, not {shown(value)}")
+    if isinstance(value, str | os.PathLike) and Path in (hint, *get_args(hint)):
+        check(name, value, _is_path(value), "a path that the file system can hold")
+        return expand_user(value) if isinstance(value, os.PathLike) or value.startswith("~") else value
+    return value
+
+
+def _is_path(value: str | os.PathLike[str]) -> bool:
+    try:
+        return b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 def matches(value: Any, hint: Any) -> bool:
@@ -104,7 +118,8 @@ def in_words(hint: Any) -> str:
     """An annotation as a message says it: ``int | None`` is "a whole number or None"."""
     origin, parts = get_origin(hint) or hint, get_args(hint)
     if origin in (Union, UnionType):
-        return " or ".join(dict.fromkeys(map(in_words, parts)))
+        *others, last = dict.fromkeys(map(in_words, parts))
+        return f"{', '.join(others)} or {last}" if others else last
     if origin is Literal:
         return " or ".join(map(repr, parts))
     if origin in WORDS or origin is None:

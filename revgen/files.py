@@ -11,6 +11,11 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def expand_user(path: str | os.PathLike[str]) -> Path:
+    """Return a path with the home directory in place of a ``~`` at its beginning."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  unlike Path, it leaves the ``~`` of a user that there is not
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Put ``data`` at ``path``: written beside it, flushed to the disk, then renamed over it.
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from revgen.evaluation.novelty import Copied, Index
     from revgen.networks.compiled import Compiled
     from revgen.training.history import History
+    from revgen.training.options import FitOptions
     from revgen.training.rates import LearningRates
 
 FORMAT_VERSION = 1
@@ -110,8 +111,8 @@ class LanguageModel(ABC):
         """Token ids (time, batch) and a state -> logits (time, batch, vocab) and the state behind them."""
 
     @abstractmethod
-    def fit(self, texts: Any, valid: Any = None, *args: Any, **options: Any) -> History:
-        """Learn from texts. Subclasses add options."""
+    def fit(self, texts: Any, valid: Any = None, **options: Unpack[FitOptions]) -> History:
+        """Learn from texts. A subclass says which of the options it takes."""
 
     def find_lr(self, texts: Any, *args: Any, **options: Any) -> LearningRates:
         """Try learning rates: see ``NeuralModel.find_lr``."""
@@ -628,6 +629,7 @@ class LanguageModel(ABC):
             overwrite_card=overwrite_card,
         )
 
+    @checked
     def save_pretrained(self, directory: str | Path) -> Path:
         """``save``, by the name that other libraries of the Hub give it."""
         return self.save(directory)
@@ -640,6 +642,7 @@ class LanguageModel(ABC):
         return load(name, **options)
 
     @staticmethod
+    @checked
     def from_directory(directory: str | Path) -> LanguageModel:
         """The model in a directory. Raises CheckpointError that names the file where one is damaged."""
         from revgen.zoo import architecture_class

@@ -87,7 +87,7 @@ SHORT: dict[str, Any] = {"sequence_length": 32, "progress": False, "valid": 0.1}
 
 @pytest.mark.parametrize("name", ["gru-char", "transformer-char", "awd-lstm-char"])
 def test_a_run_that_is_done_goes_on_with_more_epochs(name: str, texts: list[str], tmp_path: Path) -> None:
-    sizes = {"hidden_size": 16, "num_layers": 1} | ({"num_heads": 2} if name.startswith("transformer") else {})
+    sizes: Any = {"hidden_size": 16, "num_layers": 1} | ({"num_heads": 2} if name.startswith("transformer") else {})
     first, more = revgen.create(name, **sizes), revgen.create(name, **sizes)
     done = first.fit(texts, epochs=1, checkpoint=tmp_path, **SHORT)
     history = more.fit(texts, epochs=3, checkpoint=tmp_path, resume=True, **SHORT)

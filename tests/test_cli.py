@@ -541,7 +541,7 @@ def test_an_option_that_an_architecture_is_not_trained_with_is_named(
     class Counting(LanguageModel):
         """A model that is fitted by counting."""
 
-        def fit(self, texts: Any, valid: Any = None, *, labels: Any = None) -> Any:
+        def fit(self, texts: Any, valid: Any = None, *, labels: Any = None) -> Any:  # type: ignore[override]
             raise NotImplementedError
 
     Counting.__abstractmethods__ = frozenset()

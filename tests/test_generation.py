@@ -503,7 +503,8 @@ def test_a_list_of_prompts_is_written_side_by_side(small_model: LanguageModel) -
 def test_prompts_of_different_lengths_do_not_disturb_each_other(architecture: str, reviews: list[str]) -> None:
     small: dict[str, Any] = {"hidden_size": 16, "num_layers": 2} if architecture != "kneser-ney" else {}
     model = revgen.create(f"{architecture}-char", **small)
-    model.fit(reviews[:10], progress=False, **({"epochs": 1} if small else {}))
+    epochs: dict[str, Any] = {"epochs": 1} if small else {}
+    model.fit(reviews[:10], progress=False, **epochs)
     prompts = ["the " * 5, "a", "this song is "]
 
     texts = model.generate(prompts, temperature=0, max_tokens=25)

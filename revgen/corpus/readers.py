@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
 from revgen.errors import CorpusError, MissingExtraError, OptionError
+from revgen.files import expand_user
 
 Block = tuple[str, bool]
 """A piece of a document, and whether it is the last one."""
@@ -235,7 +236,7 @@ def _files(source: Any) -> list[Path]:
         return []
     files = []
     for item in items:
-        path, there = Path(item), _exists(item)
+        path, there = expand_user(item), _exists(item)
         if there and path.is_dir():
             inside = sorted(file for file in path.rglob("*") if file.is_file() and _suffix(file) in READERS)
             if not inside:
@@ -251,7 +252,7 @@ def _files(source: Any) -> list[Path]:
 
 def _exists(item: str | Path) -> bool:
     try:
-        return item != "" and Path(item).exists()
+        return item != "" and expand_user(item).exists()
     except (OSError, ValueError):  # too long for a name, or with a NUL: a text
         return False
 

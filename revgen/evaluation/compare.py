@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from revgen.arguments import checked
 from revgen.corpus import Corpus, read
 from revgen.corpus.tokens import Tokens
 from revgen.errors import CorpusError, OptionError, RevgenError
@@ -125,6 +126,7 @@ class Comparison:
 
         return figure(self)
 
+    @checked
     def save(self, directory: str | Path) -> Path:
         """Write ``report.html`` (one self-contained file), ``report.md`` with its pictures, and ``report.json``.
 
@@ -135,6 +137,7 @@ class Comparison:
         return save(self, Path(directory))
 
 
+@checked
 def compare(
     corpus: Any,
     models: Iterable[str | LanguageModel] = MODELS,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from revgen.arguments import checked
 from revgen.errors import OptionError, VocabularyError
 from revgen.language_model import LanguageModel, Weights
 from revgen.ops import log_softmax
@@ -74,7 +75,8 @@ class Mixture(LanguageModel):
         """The weight of each model, (models,)."""
         return np.array(self.config.shares, float)
 
-    def fit(
+    @checked
+    def fit(  # type: ignore[override]  # the models are trained already
         self,
         texts: Any,
         valid: Any = None,
@@ -162,13 +164,13 @@ class Mixture(LanguageModel):
         return None
 
 
+@checked
 def mix(models: Sequence[LanguageModel], weights: Sequence[float] | None = None) -> Mixture:
     """Interpolate fitted models that share a tokenizer, with these weights, or equal ones until ``fit`` learns them.
 
     Raises VocabularyError where a tokenizer is another one, OptionError for weights that do not sum to 1.
     """
-    if not models:
-        raise OptionError("a mixture needs at least one model")
+    check("models", models, len(models) > 0, "a list of at least one model")
     first = models[0]
     for model in models:
         if model.tokenizer != first.tokenizer:

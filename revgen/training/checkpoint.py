@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from revgen.arguments import check_type
 from revgen.errors import CheckpointError
 from revgen.files import write_atomically
 from revgen.ops import map_state
@@ -50,7 +51,7 @@ class Checkpoints:
         check("steps", self.steps, self.steps is None or whole(self.steps, 1), "a whole number of at least 1")
         check("seconds", self.seconds, self.seconds is None or 0 <= number(self.seconds) < math.inf, "0 or more")
         at_least("keep", self.keep, 1)
-        self.directory = Path(self.directory)
+        self.directory = Path(check_type("directory", self.directory, str | Path))
         self._saved = 0.0  # the seconds of the run
 
     @property

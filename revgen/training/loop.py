@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from revgen.arguments import check_type
 from revgen.corpus import Corpus
 from revgen.corpus.batches import Batches
 from revgen.corpus.tokens import Tokens, tokenize_parts
@@ -68,6 +69,7 @@ def fit(
     if resume and checkpoint is None:
         raise OptionError("resume needs the directory to continue from: checkpoint=…")
     at_least("accumulate", accumulate, 1)
+    check_type("checkpoint", checkpoint, str | Path | Checkpoints | None)
     checkpoints = Checkpoints(checkpoint) if isinstance(checkpoint, str | Path) else checkpoint
     ranks = join(model.device)
     shown = progress and ranks.first
