@@ -27,6 +27,14 @@ LARGEST = np.float32(LARGEST_LOGIT)
 ANGLE = np.float32(2 * np.pi / PARTS)
 
 
+def cached(function: Callable[..., Any]) -> Any:
+    """Compile a function and keep its machine code on disk; in this process alone where no directory can be written."""
+    try:
+        return njit(cache=True)(function)
+    except RuntimeError:  # neither beside this file nor in the cache of the user
+        return njit(function)
+
+
 def number(typing: Any, x: Any) -> Any:
     """A number as float32: the bits of a float16 are given as uint16, which Numba has no type for."""
 
@@ -387,13 +395,13 @@ def draw(logits: Any, biases: Any, temperature: Any, end: Any, uniform: Any) -> 
     return token if token < len(x) else likeliest
 
 
-@njit(cache=True)
+@cached
 def read_token(net: Any, token: Any, state: Any) -> Any:
     """``read`` from Python."""
     return read(net, token, state)
 
 
-@njit(cache=True)
+@cached
 def write_tokens(
     net: Any, token: Any, state: Any, uniforms: Any, tokens: Any, temperature: Any, end: Any, biases: Any, shift: Any
 ) -> Any:
