@@ -269,8 +269,8 @@ from numba.core import caching
 for kind in vars(caching).values():
     if isinstance(kind, type) and issubclass(kind, caching.CacheImpl):
         kind._locator_classes = []  # as where neither the package nor a home can be written
-model = revgen.create("elman-char", hidden_size=8, num_layers=1)
-model.fit(["the song of the band. " * 40], epochs=1, progress=False)
+model = revgen.create("ngram-char", order=3)
+model.fit(["the song of the band. " * 40], progress=False)
 print(model.compile().generate("the ", seed=1, max_tokens=5))
 """
     assert in_a_process(code).startswith("the ")

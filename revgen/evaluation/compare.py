@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +23,7 @@ from revgen.corpus.tokens import Tokens
 from revgen.errors import CorpusError, OptionError, RevgenError
 from revgen.evaluation.graph import Graph, graphs
 from revgen.evaluation.novelty import Index, Span, copied
+from revgen.files import to_json
 from revgen.tables import to_frame, to_text
 
 if TYPE_CHECKING:
@@ -109,13 +109,13 @@ class Comparison:
         return to_frame(self.to_dicts())
 
     def to_json(self) -> str:
-        """Everything but the pictures; what is infinite or not known is null."""
+        """Return everything but the pictures; what is infinite or not known is null (``revgen.files.to_json``)."""
         content = {
             "settings": self.settings,
             "models": self.to_dicts(),
             "orders": [dataclasses.asdict(point) for point in self.orders],
         }
-        return json.dumps(_finite(content), indent=2, ensure_ascii=False)
+        return to_json(content, indent=2)
 
     def plot(self) -> Any:
         """Loss against training time, and against the order of n-grams, as a matplotlib figure.
@@ -289,12 +289,3 @@ def order_curve(train: Sequence[str], held_out: Sequence[str], max_order: int) -
         losses = [model.evaluate(iter(texts)).nats_per_char for texts in (train, held_out)]
         points.append(OrderPoint(order, *losses))
     return points
-
-
-def _finite(value: Any) -> Any:
-    """The same with null where JSON has no number."""
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from revgen.errors import OptionError
+from revgen.files import to_json
 from revgen.generation.decoding import decode
 from revgen.generation.settings import Settings
 from revgen.options import at_least, check, whole
@@ -75,7 +76,7 @@ def write_samples(
                 if first >= len(rows):  # beams found no more
                     break
                 for row in range(first, min(len(rows), first + n - done)):
-                    file.write(json.dumps({**rows[row], "receipt": made | {"row": row}}) + "\n")
+                    file.write(to_json({**rows[row], "receipt": made | {"row": row}}) + "\n")
                 file.flush()
                 bar.update(min(len(rows) - first, n - done))
                 done += min(len(rows) - first, n - done)
