@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import math
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import NoneType, SimpleNamespace, UnionType
-from typing import Any, Literal, TypeVar, Union, Unpack, get_args, get_origin, get_type_hints, is_typeddict, overload
+from typing import (
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    Unpack,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+    overload,
+)
 
 import numpy as np
 
@@ -20,8 +34,8 @@ from revgen.registry import unknown
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-LARGEST_INT = 1 << 63
-"""No whole number may reach it: what takes more is a count of nothing that there is."""
+LARGEST_INT = 1 << 128
+"""No whole number may reach it."""
 
 WORDS: dict[Any, str] = {
     NoneType: "None",
@@ -56,7 +70,7 @@ def checked(function: Any = None, *, defaults: Mapping[str, Any] | None = None, 
 
     @functools.cache
     def hints() -> dict[str, Any]:
-        return {name: _resolved(name, function) for name in function.__annotations__}
+        return {name: _resolved(name, function, sys.modules["revgen"]) for name in function.__annotations__}
 
     @functools.wraps(function)
     def wrapper(*args: Any, **options: Any) -> Any:
@@ -90,9 +104,24 @@ def _is_path(value: str | os.PathLike[str]) -> bool:
         return False
 
 
+def check_fields(config: Any) -> None:
+    """Raise OptionError for a field of a dataclass that its annotation does not allow."""
+    hints = _field_hints(type(config))
+    for field in dataclasses.fields(config):
+        check_type(field.name, getattr(config, field.name), hints.get(field.name, Any))
+
+
+@functools.cache
+def _field_hints(kind: Hashable) -> dict[str, Any]:
+    try:
+        return get_type_hints(cast("type", kind))
+    except (NameError, TypeError):  # of a class whose annotations name what is not there at run time
+        return {}
+
+
 def matches(value: Any, hint: Any) -> bool:
     """Whether an annotation allows a value; numbers must be within the range of their type."""
-    origin, parts = get_origin(hint) or hint, get_args(hint)
+    origin, parts, value = get_origin(hint) or hint, get_args(hint), _scalar(value)
     if origin in (Union, UnionType):
         return any(matches(value, part) for part in parts)
     if origin is Literal:
@@ -147,16 +176,25 @@ def _check_names(function: str, signature: inspect.Signature, given: Iterable[st
 
 
 def _scalar(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+    """A number of NumPy, or an array without axes, as a plain value."""
+    return value.item() if isinstance(value, np.generic | np.ndarray) and not value.shape else value
 
 
-def _resolved(name: str, function: Any) -> Any:
-    """The annotation of a parameter as a type; Any where a name in it is there for type checkers only."""
+def _resolved(name: str, function: Any, face: Any = None) -> Any:
+    """The annotation of a parameter as a type; Any where a name in it is there for type checkers only, and neither
+    usual nor one of the public ``face``."""
     one = SimpleNamespace(__annotations__={name: function.__annotations__[name]})
-    try:
-        return get_type_hints(one, function.__globals__).get(name, Any)
-    except (NameError, TypeError, AttributeError):
-        return Any
+    names: dict[str, Any] = {"Path": Path}
+    while True:
+        try:
+            return get_type_hints(one, function.__globals__, names).get(name, Any)
+        except NameError as error:
+            missing = error.name or ""
+            if missing in names or not hasattr(face, missing):
+                return Any
+            names[missing] = getattr(face, missing)
+        except (TypeError, AttributeError):
+            return Any
 
 
 def _expanded(signature: inspect.Signature, function: Any, defaults: Mapping[str, Any]) -> inspect.Signature:

@@ -27,7 +27,7 @@ from revgen.errors import (
 )
 from revgen.files import is_first_process, write_atomically
 from revgen.generation.settings import DEFAULTS, GenerationOptions
-from revgen.options import at_least, check
+from revgen.options import at_least, check, shown
 from revgen.registry import package_of, tokenizers
 from revgen.schema import check_options, listed, shortened
 from revgen.tokenizers import Tokenizer
@@ -244,7 +244,7 @@ class LanguageModel(ABC):
     def to(self, device: str) -> Self:
         """Compute on this device from now on ("cpu", "cuda", "cuda:1", "mps")."""
         if device != "cpu":
-            raise OptionError(f"{self.name} computes on the CPU only, not on {device!r}")
+            raise OptionError(f"{self.name} computes on the CPU only: device must be 'cpu', not {shown(device)}")
         return self
 
     def compile(self) -> Self:

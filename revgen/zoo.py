@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 
 from revgen import hub
-from revgen.arguments import checked
+from revgen.arguments import check_fields, checked
 from revgen.cells import Cell
 from revgen.errors import CheckpointError, MissingExtraError, OptionError, UnknownModelError
 from revgen.language_model import CONFIG, LanguageModel, read_config
@@ -84,6 +84,7 @@ def create(
     known = [field.name for field in dataclasses.fields(model_class.Config)]
     given = cast("dict[str, Any]", options)
     config = model_class.Config(**{key: value for key, value in given.items() if key in known})
+    check_fields(config)
     if others := {key: value for key, value in given.items() if key not in known}:
         offered = known + _cell_options(architecture, others) if "cell_options" in known else known
         if strange := [key for key in others if key not in offered]:

@@ -20,6 +20,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
+from revgen.arguments import checked
 from revgen.errors import CorpusError, MissingExtraError, OptionError
 from revgen.files import expand_user
 
@@ -202,6 +203,7 @@ class Corpus:
             yield from map(json.loads, self._spool)
 
 
+@checked
 def read(
     source: Any, *, field: str = "text", documents: str = "file", errors: str = "raise", labels: Any = None
 ) -> Corpus:

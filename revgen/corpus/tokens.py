@@ -24,6 +24,7 @@ from revgen.corpus.progress import watched
 from revgen.corpus.readers import Corpus
 from revgen.corpus.workers import in_processes
 from revgen.errors import CorpusError, OptionError
+from revgen.options import shown
 from revgen.tokenizers import Tokenizer
 
 PART = 1 << 20
@@ -105,7 +106,7 @@ def shift(label: str | None, labels: Sequence[str], vocab: int) -> int:
     if label is None:
         return 0
     if label not in labels:
-        raise OptionError(f"label must be one that was learnt ({', '.join(labels) or 'none was'}), not {label!r}")
+        raise OptionError(f"label must be one that was learnt ({', '.join(labels) or 'none was'}), not {shown(label)}")
     return (1 + labels.index(label)) * vocab
 
 
@@ -262,7 +263,7 @@ def tokenize_parts(
 ) -> tuple[Tokens, Tokens | None]:
     """What to train on and what to validate on: another corpus, or a share of ``texts`` that is held out."""
     if isinstance(valid, int | float) and not 0 <= valid < 1:
-        raise OptionError(f"valid must be text, or a share in 0 ≤ valid < 1, not {valid!r}")
+        raise OptionError(f"valid must be text, or a share in 0 ≤ valid < 1, not {shown(valid)}")
     tokens = tokenize(texts, tokenizer, labels, progress)
     if isinstance(valid, Corpus):
         return tokens, tokenize(valid, tokenizer, labels, progress)

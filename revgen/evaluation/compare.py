@@ -24,6 +24,7 @@ from revgen.errors import CorpusError, OptionError, RevgenError
 from revgen.evaluation.graph import Graph, graphs
 from revgen.evaluation.novelty import Index, Span, copied
 from revgen.files import to_json
+from revgen.options import check, shown
 from revgen.tables import to_frame, to_text
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 MODELS = ("ngram-char", "kneser-ney-char", "elman-char", "rnn-char", "gru-char", "lstm-char")
 SMOOTHED = "kneser-ney-char"
+MAX_ORDER = 20
 COPY = 20
 """Characters from which on a span counts as copied: shorter ones are phrases that everybody uses."""
 
@@ -173,8 +175,7 @@ def compare(
     not raises UnknownModelError or OptionError before anything is trained.
     """
     made = [(name, parse(name)) if isinstance(name, str) else (name.name, name) for name in models]
-    if type(max_order) is not int or max_order < 0:
-        raise OptionError(f"max_order must be a whole number of at least 0, not {max_order!r}")
+    check("max_order", max_order, 0 <= max_order <= MAX_ORDER, f"a whole number from 0 to {MAX_ORDER}")
     reading = {"documents": documents, "field": field, "errors": errors}
     train, held_out = split(read(corpus, **reading), valid, seed, reading)
     index = Index(train)
@@ -222,7 +223,7 @@ def split(corpus: Corpus, valid: Any, seed: int, reading: dict[str, str]) -> tup
     if not isinstance(valid, int | float):
         train, held_out = texts, list(read(valid, **reading))
     elif not 0 < valid < 1:
-        raise OptionError(f"valid must be text, or a share in 0 < valid < 1, not {valid!r}")
+        raise OptionError(f"valid must be text, or a share in 0 < valid < 1, not {shown(valid)}")
     else:
         ends = np.cumsum([0, *map(len, texts)])
         characters = Tokens(np.zeros(0, np.uint8), np.stack([ends[:-1], ends[1:]], 1))  # each counts as a token

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen import ops
+from revgen.arguments import check_fields
 from revgen.errors import OptionError
 from revgen.ops import Array
 from revgen.options import check, number, whole
@@ -78,6 +79,7 @@ class Sampling:
     banned: Collection[Token] | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not callable(self.temperature):
             _check_temperature(self.temperature)
         check("top_k", self.top_k, self.top_k is None or whole(self.top_k, 1), "a whole number of at least 1")
@@ -109,7 +111,11 @@ class Sampling:
         """The same with a temperature that is a function computed for a text of ``length`` tokens."""
         if not callable(self.temperature):
             return self
-        return dataclasses.replace(self, temperature=[self.temperature(i) for i in range(length)] or 1.0)
+        try:
+            temperatures = [self.temperature(i) for i in range(length)]
+        except Exception as error:  # whatever the function does
+            raise OptionError(f"temperature must be a function of a number of tokens; it fails: {error}") from error
+        return dataclasses.replace(self, temperature=temperatures or 1.0)
 
     def biases(self, tokenizer: Tokenizer) -> Floats:
         """What is added to the logits of every text, (vocab,): the start of a document and what is unknown are no text,
@@ -117,7 +123,8 @@ class Sampling:
         biases = np.zeros(len(tokenizer), np.float32)
         for token, bias in (self.logit_bias or {}).items():
             biases[token_id("logit_bias", token, tokenizer)] += min(max(bias, -LARGEST_LOGIT), LARGEST_LOGIT)
-        biases[[token_id("banned", token, tokenizer) for token in self.banned or ()]] = -np.inf
+        banned = () if self.banned is None else self.banned
+        biases[[token_id("banned", token, tokenizer) for token in banned]] = -np.inf
         biases[[tokenizer.start, tokenizer.unknown]] = -np.inf
         return biases
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from revgen.arguments import check_fields
 from revgen.errors import OptionError
 from revgen.generation.guides import CopyGuide, Guide, PatternGuide, choices_guide
 from revgen.generation.sampler import Floats, Sampling, SamplingOptions, Token, finite, token_id
@@ -82,6 +83,7 @@ class Settings:
         return cls(**{name: value for name, value in options.items() if name in own}, sampling=sampling)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         most_tokens = f"a whole number from 0 to {MOST_TOKENS:,}"
         check("max_tokens", self.max_tokens, whole(self.max_tokens, 0) and self.max_tokens <= MOST_TOKENS, most_tokens)
         at_least("min_tokens", self.min_tokens, 0)

@@ -22,7 +22,7 @@ from revgen.arguments import checked
 from revgen.errors import OptionError, VocabularyError
 from revgen.language_model import LanguageModel, Weights
 from revgen.ops import log_softmax
-from revgen.options import check
+from revgen.options import check, shown
 from revgen.registry import register_model
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class MixtureConfig:
         check("the number of models", many := count_models(self.models), many <= MOST, f"at most {MOST}")
         numbers = all(isinstance(share, int | float) and 0 <= share <= 1 for share in self.shares)
         if not numbers or abs(sum(self.shares) - 1) > 1e-6:
-            raise OptionError(f"weights must be 0 or more and sum to 1, not {list(self.shares)!r}")
+            raise OptionError(f"weights must be 0 or more and sum to 1, not {shown(list(self.shares))}")
 
 
 @register_model("mixture")
@@ -131,6 +131,7 @@ class Mixture(LanguageModel):
         given = np.stack([log_softmax(part) for part in parts])  # (models, time, batch, vocab)
         return mixed(given, self.shares[:, None, None, None]), states
 
+    @checked
     def to(self, device: str) -> Self:
         for model in self.models:
             model.to(device)

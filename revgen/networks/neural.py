@@ -58,6 +58,7 @@ class NeuralModel(LanguageModel):
         super().forget()
         self.__dict__.pop("network", None)
 
+    @checked
     def to(self, device: str) -> Self:
         if device != "cpu":
             import torch

@@ -57,7 +57,10 @@ class Checkpoints:
     @property
     def paths(self) -> list[Path]:
         """The states that there are, the oldest first."""
-        return sorted(Path(self.directory).glob("training-*.safetensors"))
+        try:
+            return sorted(Path(self.directory).glob("training-*.safetensors"))
+        except OSError as error:
+            raise CheckpointError(f"{self.directory} cannot be read: {error.strerror or error}") from None
 
     def earlier(self) -> dict[str, Any]:
         """Return the plain values of the last state; none where there is no state."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from revgen.options import at_least, check, number, whole
+from revgen.options import check, number, whole
 
 WARM_UP = 0.1
 FINE_TUNING = 1 / 5
@@ -17,6 +17,7 @@ MOST_EPOCHS = 40
 MOST_EPOCHS_FITTED = 10
 DROPOUT_A_DOUBLING = 0.075
 """The more often a text is read, the more has to be left out: 0.25 for 10 epochs, 0.35 for 25."""
+SEEDS = 1 << 63  # of PyTorch
 BUDGET = ("epochs", "max_seconds")
 OPEN = (*BUDGET, "batch_size", "learning_rate")
 """The fields that are chosen where they are None."""
@@ -66,7 +67,7 @@ class Recipe:
         check("weight_decay", self.weight_decay, 0 <= number(self.weight_decay) < math.inf, "0 or more")
         check("averaging", self.averaging, 0 <= number(self.averaging) <= 1, "in 0 ≤ averaging ≤ 1")
         check("clip", self.clip, number(self.clip) > 0, "above 0")
-        at_least("seed", self.seed, 0)
+        check("seed", self.seed, whole(self.seed, 0) and self.seed < SEEDS, "a whole number from 0 to below 2**63")
         check("preset", self.preset, self.preset in PRESETS, " or ".join(map(repr, PRESETS)))
 
     def budget(self) -> dict[str, Any]:
