@@ -8,7 +8,7 @@ import inspect
 import math
 import os
 import sys
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import NoneType, SimpleNamespace, UnionType
 from typing import (
@@ -17,7 +17,6 @@ from typing import (
     TypeVar,
     Union,
     Unpack,
-    cast,
     get_args,
     get_origin,
     get_type_hints,
@@ -112,9 +111,9 @@ def check_fields(config: Any) -> None:
 
 
 @functools.cache
-def _field_hints(kind: Hashable) -> dict[str, Any]:
+def _field_hints(kind: Any) -> dict[str, Any]:
     try:
-        return get_type_hints(cast("type", kind))
+        return get_type_hints(kind)
     except (NameError, TypeError):  # of a class whose annotations name what is not there at run time
         return {}
 

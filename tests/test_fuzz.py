@@ -208,7 +208,7 @@ def making(models: dict[str, Any], where: Path) -> dict[str, Call]:
 def calls_of(kind: str, register: Any) -> dict[str, Call]:
     return {
         f"register_{kind}(name)": lambda v: register(v)(Odd),
-        f"register_{kind}(value)": lambda v: register("odd")(v),
+        f"register_{kind}(value)": register("odd"),
         f"register_{kind}(replace)": lambda v: register("odd", replace=v)(Odd),
     }
 
@@ -217,7 +217,6 @@ def registering() -> dict[str, Call]:
     registries = {"cell": cells, "model": architectures, "tokenizer": tokenizers}
     found: dict[str, Call] = {}
     for kind, registry in registries.items():
-        register = getattr(revgen, f"register_{kind}")
         found |= calls_of(kind, getattr(revgen, f"register_{kind}"))
         assert "odd" not in registry.names()
     return found
@@ -288,12 +287,12 @@ def test_odd_arguments_are_errors_that_say_so(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    calls = {
+    made: dict[str, Callable[[], dict[str, Call]]] = {
         "generating": lambda: generating(models),
         "looking": lambda: looking(models, tmp_path),
         "making": lambda: making(models, tmp_path),
         "registering": registering,
         "fitting": lambda: fitting(models, tmp_path),
-    }[kind]()
+    }
 
-    assert faults(calls, VALUES) == []
+    assert faults(made[kind](), VALUES) == []
