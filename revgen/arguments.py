@@ -105,7 +105,8 @@ def _is_path(value: str | os.PathLike[str]) -> bool:
 
 def check_fields(config: Any) -> None:
     """Raise OptionError for a field of a dataclass that its annotation does not allow."""
-    hints = _field_hints(type(config))
+    kind: Any = type(config)
+    hints = _field_hints(kind)
     for field in dataclasses.fields(config):
         check_type(field.name, getattr(config, field.name), hints.get(field.name, Any))
 
