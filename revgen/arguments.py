@@ -24,11 +24,9 @@ from typing import (
     overload,
 )
 
-import numpy as np
-
 from revgen.errors import OptionError
 from revgen.files import expand_user
-from revgen.options import check, shown
+from revgen.options import check, plain, shown
 from revgen.registry import unknown
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -64,8 +62,8 @@ def checked(function: Any = None, *, defaults: Mapping[str, Any] | None = None, 
     """
     if function is None:
         return functools.partial(checked, defaults=defaults, open_ended=open_ended)
-    plain = inspect.signature(function)
-    signature = _expanded(plain, function, defaults or {})
+    own = inspect.signature(function)
+    signature = _expanded(own, function, defaults or {})
 
     @functools.cache
     def hints() -> dict[str, Any]:
@@ -76,9 +74,9 @@ def checked(function: Any = None, *, defaults: Mapping[str, Any] | None = None, 
         if not open_ended:
             _check_names(function.__name__, signature, options)
         options = {name: _scalar(value) for name, value in options.items()}
-        bound = plain.bind(*map(_scalar, args), **options)
+        bound = own.bind(*map(_scalar, args), **options)
         for name, value in bound.arguments.items():
-            if plain.parameters[name].kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL):
+            if own.parameters[name].kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL):
                 bound.arguments[name] = check_type(name, value, hints().get(name, Any))
         return function(*bound.args, **bound.kwargs)
 
@@ -177,7 +175,7 @@ def _check_names(function: str, signature: inspect.Signature, given: Iterable[st
 
 def _scalar(value: Any) -> Any:
     """A number of NumPy, or an array without axes, as a plain value."""
-    return value.item() if isinstance(value, np.generic | np.ndarray) and not value.shape else value
+    return plain(value) if getattr(value, "shape", None) == () else value
 
 
 def _resolved(name: str, function: Any, face: Any = None) -> Any:

@@ -1,13 +1,14 @@
-"""Writing files so that a process killed at any moment leaves the last good one."""
+"""Writing files so that a process killed at any moment leaves the last good one, and JSON that any program reads."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from revgen.options import plain
 
 
 def is_first_process() -> bool:
@@ -18,25 +19,6 @@ def is_first_process() -> bool:
 def expand_user(path: str | os.PathLike[str]) -> Path:
     """Return a path with the home directory in place of a ``~`` at its beginning."""
     return Path(os.path.expanduser(path))  # noqa: PTH111  unlike Path, it leaves the ``~`` of a user that there is not
-
-
-def to_json(value: Any, *, indent: int | None = None) -> str:
-    """Return plain values, and numbers and arrays of NumPy, as JSON.
-
-    JSON has no infinity and no NaN: each is null, and an object with an infinite number has ``"infinite": true`` too.
-    """
-    return json.dumps(_finite(value), indent=indent, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if hasattr(value, "tolist"):  # of NumPy
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        infinite = any(isinstance(part, float) and math.isinf(part) for part in value.values())
-        return {key: _finite(part) for key, part in value.items()} | ({"infinite": True} if infinite else {})
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -54,3 +36,22 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def to_json(value: Any, **options: Any) -> str:
+    """Return ``value`` as JSON; ``options`` are those of ``json.dumps``.
+
+    NumPy's numbers and arrays are written as plain ones. JSON has no infinity and no NaN: each is null, and an object
+    with an infinite number has ``"infinite": true`` too.
+    """
+    return json.dumps(_finite(plain(value)), allow_nan=False, **options)
+
+
+def _finite(value: Any) -> Any:
+    """The same plain value with None in place of each number that is not finite."""
+    if isinstance(value, dict):
+        infinite = any(isinstance(item, float) and math.isinf(item) for item in value.values())
+        return {key: _finite(item) for key, item in value.items()} | ({"infinite": True} if infinite else {})
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -16,9 +16,9 @@ import revgen
 PACKAGE = Path(revgen.__file__).parent
 ROOMS = (
     "errors",
+    "options",
     "files",
     "tables",
-    "options",
     "registry",
     "arguments",
     "schema",
