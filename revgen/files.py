@@ -8,8 +8,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from revgen.options import plain
-
 
 def is_first_process() -> bool:
     """Whether this process is the one that writes and speaks, of several under ``torchrun``; one alone is."""
@@ -44,6 +42,8 @@ def to_json(value: Any, **options: Any) -> str:
     NumPy's numbers and arrays are written as plain ones. JSON has no infinity and no NaN: each is null, and an object
     with an infinite number has ``"infinite": true`` too.
     """
+    from revgen.options import plain  # NumPy, which the command line does without until it needs it
+
     return json.dumps(_finite(plain(value)), allow_nan=False, **options)
 
 

@@ -395,14 +395,14 @@ class LanguageModel(ABC):
         if not self.takes_labels:
             raise OptionError(f"{self.name} cannot be conditioned on labels")
 
-    def label_shift(self, label: str | None) -> int:
+    def label_shift(self, label: str | float | None) -> int:
         """What a label adds to the ids of its text (``corpus.tokens.shift``). Raises OptionError for one that there
         is not."""
         from revgen.corpus.tokens import shift
 
         if label is not None:
             self.check_labels()
-        return shift(label, self.labels, len(self.tokenizer))
+        return shift(None if label is None else str(label), self.labels, len(self.tokenizer))
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """The document's start and the ids of a prompt; warns once where the model does not know a character."""
@@ -417,7 +417,7 @@ class LanguageModel(ABC):
         return [self.tokenizer.start, *ids]
 
     @checked
-    def score(self, text: str, *, label: str | None = None) -> Score:
+    def score(self, text: str, *, label: str | float | None = None) -> Score:
         """The log-probability of each token of one document, then that of its end."""
         from revgen.evaluation.likelihood import score
 
@@ -443,7 +443,7 @@ class LanguageModel(ABC):
     # What it sees ---------------------------------------------------------------------------
 
     @checked
-    def explain(self, text: str, *, top: int = 5, label: str | None = None) -> Explanation:
+    def explain(self, text: str, *, top: int = 5, label: str | float | None = None) -> Explanation:
         """How the model expected each token of a text, and its end: log-probability, entropy, rank, and the ``top``
         likeliest tokens there; as a table, a data frame, a coloured line for a terminal, or HTML."""
         from revgen.evaluation.explanation import explain
@@ -451,7 +451,7 @@ class LanguageModel(ABC):
         return explain(self, text, top, label)
 
     @checked
-    def attention(self, text: str, *, label: str | None = None) -> Attention:
+    def attention(self, text: str, *, label: str | float | None = None) -> Attention:
         """The attention weights on a text, and a picture of them. Raises OptionError for models without attention."""
         from revgen.evaluation.attention import Attention
 

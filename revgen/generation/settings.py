@@ -38,7 +38,7 @@ class GenerationOptions(SamplingOptions, total=False):
     beams: int | None
     length_penalty: float
     seed: int | None
-    label: str | None
+    label: str | float | None
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Settings:
     beams: int | None = None
     length_penalty: float = 1.0
     seed: int | None = None
-    label: str | None = None
+    label: str | float | None = None
     sampling: Sampling = field(default_factory=Sampling)
 
     @classmethod
