@@ -63,7 +63,7 @@ def main() -> None:
 def measure(name: str, train: list[str], valid: list[str], clean: list[str], seconds: float) -> dict[str, Any]:
     """The figures of one model."""
     model = revgen.create(name, **SETTINGS.get(name, {}))
-    budget = {"max_seconds": seconds} if hasattr(model, "make_network") else {}
+    budget: dict[str, Any] = {"max_seconds": seconds} if hasattr(model, "make_network") else {}
     began = time.perf_counter()
     history = model.fit(train, valid, **budget)
     return {

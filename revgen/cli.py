@@ -7,14 +7,15 @@ import inspect
 import io
 import json
 import os
+import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from revgen.errors import CheckpointError, OptionError, RevgenError
-from revgen.files import is_first_process
+from revgen.files import expand_user, is_first_process, to_json
 
 MODEL = "the name of a pretrained model, the directory of a saved one, or a repository on the Hub (me/name)"
 COLUMNS = ("name", "revisions", "commit", "size")
@@ -83,13 +84,17 @@ EXAMPLES = {
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
+    commands: Mapping[str, argparse.ArgumentParser] = {}
+    """The parser of each command by its name."""
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 when it went well, 2 for an error that the line on standard error explains."""
-    options = parser().parse_args(arguments)
+    top = parser()
+    options = top.parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal may not know every character that is drawn
     try:
@@ -98,7 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.run(options)
         sys.stdout.flush()
     except RevgenError as error:
-        print(f"revgen: {' '.join(str(error).split())}", file=sys.stderr)
+        message = name_options(" ".join(error.command.split()), [top.commands[options.command], *top.commands.values()])
+        print(f"revgen: {message}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -119,7 +125,9 @@ def parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"revgen {__version__}")
-    commands = top.add_subparsers(metavar="COMMAND", required=True)
+    top.set_defaults(run=lambda _: top.print_help())
+    commands = top.add_subparsers(metavar="COMMAND", dest="command")
+    top.commands = commands.choices
 
     def command(name: str, run: Any, summary: str) -> argparse.ArgumentParser:
         added = commands.add_parser(
@@ -260,6 +268,38 @@ def parser() -> Parser:
     return top
 
 
+def name_options(message: str, parsers: Iterable[argparse.ArgumentParser]) -> str:
+    """Put the options of the command line in place of the parameters that a message names.
+
+    ``resume=True`` is ``--resume``, and ``max_tokens must be 0 or more`` is ``--max-tokens must be 0 or more``. Where
+    several parsers have an option for a parameter, the first one's is taken. A parameter of one word, like ``seed``, is
+    replaced only where its place in the sentence shows that it is one.
+    """
+    actions: dict[str, argparse.Action] = {}
+    for command in parsers:
+        for action in command._actions:
+            if action.option_strings:
+                actions.setdefault(action.dest, action)
+    known = "|".join(sorted(actions, key=len, reverse=True))
+    longer = "|".join(sorted((name for name in actions if "_" in name), key=len, reverse=True))
+
+    def option(match: re.Match[str]) -> str:
+        action = actions[match["name"]]
+        value = match.groupdict().get("value")
+        flag = action.option_strings[-1]
+        return flag if value is None or action.nargs == 0 else f"{flag} {value}"
+
+    value = r"(?P<value>\"[^\"]*\"|'[^']*'|[\w.…-]+)"
+    for pattern in (
+        rf"(?<![\w.-])(?P<name>{known})={value}",
+        rf"^(?P<name>{known})(?= (must|cannot|needs|names|has|ends|does not) )",
+        rf"(?<=combine with )(?P<name>{known})(?=:)",
+        rf"(?<![\w.'/-])(?P<name>{longer})(?![\w'(=./])",
+    ):
+        message = re.sub(pattern, option, message)
+    return message
+
+
 def _add_generating(command: argparse.ArgumentParser) -> None:
     """The options of ``generate``, under its names; what is not given is left to it."""
     command.add_argument("--max-tokens", type=int, help="the longest continuation (default: 300)")
@@ -348,7 +388,7 @@ def _list(options: argparse.Namespace) -> None:
     from revgen.zoo import models
 
     table = models(options.pattern, pretrained=options.pretrained)
-    print(json.dumps(table.to_dicts(), indent=2) if options.json else table)
+    print(to_json(table.to_dicts(), indent=2) if options.json else table)
 
 
 def _info(options: argparse.Namespace) -> None:
@@ -357,7 +397,7 @@ def _info(options: argparse.Namespace) -> None:
 
     model = load(options.model, revision=options.revision)
     if options.json:
-        print(json.dumps(model.describe(), indent=2))
+        print(to_json(model.describe(), indent=2))
     else:
         print(card(model, load_as=options.model), end="")
 
@@ -384,14 +424,13 @@ def _generate(options: argparse.Namespace) -> None:
         return
     if options.json or options.n != 1 or options.check_novelty:
         texts = model.generate(options.prompt, n=options.n, **settings)
-        several = [texts] if isinstance(texts, str) else texts
-        copied = [text.copied for text in several if isinstance(text, Checked)]
+        copied = [text.copied for text in texts if isinstance(text, Checked)]
         if options.json:
-            for i, text in enumerate(several):
+            for i, text in enumerate(texts):
                 row = {"model": model.name, "prompt": options.prompt, "text": text}
-                print(json.dumps(row | ({"copied": copied[i].to_dict()} if copied else {})))
+                print(to_json(row | ({"copied": copied[i].to_dict()} if copied else {})))
             return
-        print(SEPARATOR.join(f"{text}\n" for text in several), end="")
+        print(SEPARATOR.join(f"{text}\n" for text in texts), end="")
         for found in copied:
             print(found, file=sys.stderr)
         return
@@ -406,7 +445,7 @@ def _fit(options: argparse.Namespace) -> None:
     from revgen.hub import is_repository
     from revgen.zoo import create, list_models, load
 
-    named = options.model in list_models() or not (Path(options.model).is_dir() or is_repository(options.model))
+    named = options.model in list_models() or not (expand_user(options.model).is_dir() or is_repository(options.model))
     if named and not options.pretrained:
         model = create(options.model, **dict(map(_setting, options.set)))
         if options.model in list_models(pretrained=True):
@@ -440,7 +479,7 @@ def _fit(options: argparse.Namespace) -> None:
     if not is_first_process():
         return
     if options.json:
-        print(json.dumps({"directory": str(directory), "notes": history.notes, "epochs": history.to_dicts()}, indent=2))
+        print(to_json({"directory": str(directory), "notes": history.notes, "epochs": history.to_dicts()}, indent=2))
     else:
         print(history)
         print(f'saved: revgen generate {directory} --prompt "the "')
@@ -452,7 +491,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     evaluation = load(options.model, device=options.device, revision=options.revision).evaluate(
         _texts(options), labels=options.labels, **_reading(options)
     )
-    print(json.dumps(evaluation.to_dict(), indent=2) if options.json else evaluation)
+    print(to_json(evaluation.to_dict(), indent=2) if options.json else evaluation)
 
 
 def _synthesize(options: argparse.Namespace) -> None:
@@ -461,12 +500,11 @@ def _synthesize(options: argparse.Namespace) -> None:
 
     settings: Any = _generating(options)
     texts = synthesize([load(name) for name in options.models], options.prompt, n=options.n, **settings)
-    several = [texts] if isinstance(texts, str) else texts
     if options.json:
-        for text in several:
-            print(json.dumps({"models": options.models, "prompt": options.prompt, "text": text}))
+        for text in texts:
+            print(to_json({"models": options.models, "prompt": options.prompt, "text": text}))
     else:
-        print(SEPARATOR.join(f"{text}\n" for text in several), end="")
+        print(SEPARATOR.join(f"{text}\n" for text in texts), end="")
 
 
 def _write(options: argparse.Namespace) -> None:
@@ -474,18 +512,22 @@ def _write(options: argparse.Namespace) -> None:
     from revgen.zoo import load
 
     text = write(
-        load(options.model), Path(options.out), options.prompt, temperature=options.temperature, seed=options.seed
+        load(options.model),
+        expand_user(options.out),
+        options.prompt,
+        temperature=options.temperature,
+        seed=options.seed,
     )
-    print(json.dumps({"model": options.model, "text": text}) if options.json else text)
+    print(to_json({"model": options.model, "text": text}) if options.json else text)
 
 
 def _remake(options: argparse.Namespace) -> None:
     from revgen.generation.samples import receipt_of
     from revgen.zoo import load
 
-    receipt = receipt_of(Path(options.file), options.line)
+    receipt = receipt_of(expand_user(options.file), options.line)
     text = load(options.model or receipt["model"], device=options.device).remake(receipt)
-    print(json.dumps({"text": text, "receipt": receipt}) if options.json else text)
+    print(to_json({"text": text, "receipt": receipt}) if options.json else text)
 
 
 def _explain(options: argparse.Namespace) -> None:
@@ -499,11 +541,11 @@ def _explain(options: argparse.Namespace) -> None:
     if options.html:
         page = f'<!doctype html><meta charset="utf-8"><title>{model.name}</title>{explanation.to_html()}\n'
         try:
-            write_atomically(Path(options.html), page.encode("utf-8", "replace"))
+            write_atomically(expand_user(options.html), page.encode("utf-8", "replace"))
         except OSError as error:
             raise OptionError(f"--html {options.html}: {error.strerror or error}") from None
     if options.json:
-        print(json.dumps(explanation.to_dicts(), indent=2))
+        print(to_json(explanation.to_dicts(), indent=2))
         return
     if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
         print(explanation.to_terminal(), end="\n\n")
@@ -527,7 +569,7 @@ def _novelty(options: argparse.Namespace) -> None:
             {"text": i, "characters": len(text)} | copied.to_dict() | {"spans": len(copied.spans), "the longest": shown}
         )
         if options.json:
-            print(json.dumps({"text": i, "characters": len(text)} | copied.to_dict()))
+            print(to_json({"text": i, "characters": len(text)} | copied.to_dict()))
     if not options.json:
         print(to_text(rows, ("text", "characters", "share", "spans", "longest", "the longest")))
 
@@ -558,7 +600,7 @@ def _push(options: argparse.Namespace) -> None:
         addresses = [push(Path(options.models[0]), options.models[1], **settings)]
     else:
         raise OptionError("push takes a directory and a repository, or directories and --organization")
-    print(json.dumps(addresses) if options.json else "\n".join(addresses))
+    print(to_json(addresses) if options.json else "\n".join(addresses))
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -568,14 +610,14 @@ def _export(options: argparse.Namespace) -> None:
     from revgen.networks.export import export
 
     path = export(model, options.out)
-    print(json.dumps({"graph": str(path)}) if options.json else path)
+    print(to_json({"graph": str(path)}) if options.json else path)
 
 
 def _pull(options: argparse.Namespace) -> None:
     from revgen.hub import pull, repository_of
 
     directory = pull(repository_of(options.model), revision=options.revision)
-    print(json.dumps({"directory": str(directory)}) if options.json else directory)
+    print(to_json({"directory": str(directory)}) if options.json else directory)
 
 
 def _cache(options: argparse.Namespace) -> None:
@@ -587,7 +629,7 @@ def _cache(options: argparse.Namespace) -> None:
         return
     rows = [model.to_dict() for model in cached()]
     if options.json:
-        print(json.dumps(rows, indent=2))
+        print(to_json(rows, indent=2))
     else:
         print(to_text([row | {"revisions": ", ".join(row["revisions"])} for row in rows], COLUMNS))
 
@@ -595,7 +637,7 @@ def _cache(options: argparse.Namespace) -> None:
 def _make_directory(name: str) -> None:
     """Before the work, not after it."""
     try:
-        Path(name).mkdir(parents=True, exist_ok=True)
+        expand_user(name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CheckpointError(f"--out {name}: {error.strerror or error}") from None
 

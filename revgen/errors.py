@@ -6,7 +6,14 @@ from pathlib import Path
 
 
 class RevgenError(Exception):
-    """The root of the family: catch it to catch every error that revgen raises on purpose."""
+    """The root of the family: catch it to catch every error that revgen raises on purpose.
+
+    ``command`` is the message for the command line, where it gives other advice than the one for Python.
+    """
+
+    def __init__(self, message: str = "", *, command: str | None = None) -> None:
+        super().__init__(message)
+        self.command = command or message
 
 
 class UnknownModelError(RevgenError, LookupError):

@@ -1,14 +1,22 @@
-"""Writing files so that a process killed at any moment leaves the last good one."""
+"""Writing files so that a process killed at any moment leaves the last good one, and JSON that any program reads."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from pathlib import Path
+from typing import Any
 
 
 def is_first_process() -> bool:
     """Whether this process is the one that writes and speaks, of several under ``torchrun``; one alone is."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def expand_user(path: str | os.PathLike[str]) -> Path:
+    """Return a path with the home directory in place of a ``~`` at its beginning."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  unlike Path, it leaves the ``~`` of a user that there is not
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -26,3 +34,24 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def to_json(value: Any, **options: Any) -> str:
+    """Return ``value`` as JSON; ``options`` are those of ``json.dumps``.
+
+    NumPy's numbers and arrays are written as plain ones. JSON has no infinity and no NaN: each is null, and an object
+    with an infinite number has ``"infinite": true`` too.
+    """
+    from revgen.options import plain  # NumPy, which the command line does without until it needs it
+
+    return json.dumps(_finite(plain(value)), allow_nan=False, **options)
+
+
+def _finite(value: Any) -> Any:
+    """The same plain value with None in place of each number that is not finite."""
+    if isinstance(value, dict):
+        infinite = any(isinstance(item, float) and math.isinf(item) for item in value.values())
+        return {key: _finite(item) for key, item in value.items()} | ({"infinite": True} if infinite else {})
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -19,8 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from revgen.arguments import checked
 from revgen.card import HISTORY, card, history_picture
 from revgen.errors import HubError, OptionError, RevgenError
+from revgen.files import expand_user
 from revgen.language_model import CARD, CONFIG, LanguageModel, read_config
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ def repository_of(name: str) -> str:
     return name if "/" in name else f"{owner}/{name}"
 
 
+@checked
 def pull(
     repo_id: str, *, revision: str | None = None, token: str | None = None, local_files_only: bool = False
 ) -> Path:
@@ -104,6 +107,7 @@ def pull_pretrained(name: str, *, revision: str | None, token: str | None, local
         raise HubError(f"{name} has no weights in the package or the cache; {error}") from None
 
 
+@checked
 def push(
     model: LanguageModel | str | Path,
     repo_id: str,
@@ -143,7 +147,7 @@ def push_all(directories: Iterable[str | Path], owner: str, **options: Any) -> l
 
     ``options`` are those of ``push``. All of the directories are read before the first is pushed.
     """
-    paths = [Path(directory) for directory in directories]
+    paths = [expand_user(directory) for directory in directories]
     for path in paths:
         LanguageModel.from_directory(path)
     return [push(path, f"{owner}/{path.resolve().name}", **options) for path in paths]

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen import schema
+from revgen.arguments import checked
 from revgen.errors import (
     CheckpointError,
     MissingExtraError,
@@ -25,7 +26,8 @@ from revgen.errors import (
     VocabularyError,
 )
 from revgen.files import is_first_process, write_atomically
-from revgen.options import at_least, check
+from revgen.generation.settings import DEFAULTS, GenerationOptions
+from revgen.options import at_least, check, shown
 from revgen.registry import package_of, tokenizers
 from revgen.schema import check_options, listed, shortened
 from revgen.tokenizers import Tokenizer
@@ -36,14 +38,16 @@ if TYPE_CHECKING:
     from revgen.evaluation.explanation import Explanation
     from revgen.evaluation.likelihood import Evaluation, Score
     from revgen.evaluation.novelty import Copied, Index
-    from revgen.generation.settings import GenerationOptions
     from revgen.networks.compiled import Compiled
     from revgen.training.history import History
+    from revgen.training.options import FitOptions
     from revgen.training.rates import LearningRates
 
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS, INDEX, CARD = "config.json", "model.safetensors", "index.safetensors", "README.md"
 PENDING = ".new"
+MOST_TEXTS = 1 << 20
+"""Texts that are written side by side."""
 PATIENCE = 100_000
 """Tokens after which it pays to import Numba, or even to wait for its compiler."""
 
@@ -112,8 +116,8 @@ class LanguageModel(ABC):
         """Token ids (time, batch) and a state -> logits (time, batch, vocab) and the state behind them."""
 
     @abstractmethod
-    def fit(self, texts: Any, valid: Any = None, *args: Any, **options: Any) -> History:
-        """Learn from texts. Subclasses add options."""
+    def fit(self, texts: Any, valid: Any = None, **options: Unpack[FitOptions]) -> History:
+        """Learn from texts. A subclass says which of the options it takes."""
 
     def find_lr(self, texts: Any, *args: Any, **options: Any) -> LearningRates:
         """Try learning rates: see ``NeuralModel.find_lr``."""
@@ -243,10 +247,11 @@ class LanguageModel(ABC):
             "metadata": self.metadata,
         }
 
+    @checked
     def to(self, device: str) -> Self:
         """Compute on this device from now on ("cpu", "cuda", "cuda:1", "mps")."""
         if device != "cpu":
-            raise OptionError(f"{self.name} computes on the CPU only, not on {device!r}")
+            raise OptionError(f"{self.name} computes on the CPU only: device must be 'cpu', not {shown(device)}")
         return self
 
     def compile(self) -> Self:
@@ -282,28 +287,33 @@ class LanguageModel(ABC):
     # Text -----------------------------------------------------------------------------------
 
     @overload
-    def generate(self, prompt: str = "", *, n: Literal[1] = 1, **options: Unpack[GenerationOptions]) -> str: ...
+    def generate(self, prompt: str = "", *, n: None = None, **options: Unpack[GenerationOptions]) -> str: ...
 
     @overload
-    def generate(self, prompt: str = "", *, n: int = ..., **options: Unpack[GenerationOptions]) -> list[str]: ...
+    def generate(self, prompt: str = "", *, n: int, **options: Unpack[GenerationOptions]) -> list[str]: ...
 
     @overload
     def generate(
-        self, prompt: list[str] | tuple[str, ...], *, n: Literal[1] = 1, **options: Unpack[GenerationOptions]
+        self, prompt: list[str] | tuple[str, ...], *, n: None = None, **options: Unpack[GenerationOptions]
     ) -> list[str]: ...
 
     @overload
     def generate(
-        self, prompt: list[str] | tuple[str, ...], *, n: int = ..., **options: Unpack[GenerationOptions]
+        self, prompt: list[str] | tuple[str, ...], *, n: int, **options: Unpack[GenerationOptions]
     ) -> list[list[str]]: ...
 
+    @checked(defaults=DEFAULTS)
     def generate(
-        self, prompt: str | list[str] | tuple[str, ...] = "", *, n: int = 1, **options: Unpack[GenerationOptions]
+        self,
+        prompt: str | list[str] | tuple[str, ...] = "",
+        *,
+        n: int | None = None,
+        **options: Unpack[GenerationOptions],
     ) -> str | list[str] | list[list[str]]:
-        """The prompt and its continuation; for ``n`` > 1 a list of ``n`` of them. With ``beams``, the likeliest comes
-        first, and they may be fewer, as they are all different.
+        """Write the prompt and its continuation: a string, or a list of ``n`` strings where ``n`` is given.
 
-        For a list of prompts, of any lengths, a list of what each one alone would give, all written side by side.
+        With ``beams``, the most likely text comes first, and there may be fewer than ``n``, as they all differ.
+        For a list of prompts of any lengths, return a list of what each one alone gives, all written side by side.
         The text ends where the model ends the document, before the first of the ``stop`` strings, or after
         ``max_tokens`` tokens (300). The same ``seed`` gives the same text. ``label`` is one of ``labels``, for models
         that were fitted with them. ``temperature``, ``top_k``, ``top_p``, ``min_p``, ``typical_p``,
@@ -316,17 +326,22 @@ class LanguageModel(ABC):
 
         prompts = list(prompt) if isinstance(prompt, list | tuple) else [prompt]
         settings = Settings.of(options)
-        pieces = decode(self, prompts, settings, n, whole=True)
-        rows = range(len(prompts) * n if settings.beams is None else 0)
-        texts = {row: [prompts[row // n]] for row in rows}
+        count = 1 if n is None else n
+        most = f"at most {MOST_TEXTS:,} for all prompts together: write more with write_samples"
+        check("n", n, count * len(prompts) <= MOST_TEXTS, most)
+        pieces = decode(self, prompts, settings, count, whole=True)
+        rows = range(len(prompts) * count if settings.beams is None else 0)
+        texts = {row: [prompts[row // count]] for row in rows}
         for row, piece in pieces:
-            texts.setdefault(row, [prompts[row // n]]).append(piece)
-        each = [["".join(texts[i * n + j]) for j in range(n) if i * n + j in texts] for i in range(len(prompts))]
+            texts.setdefault(row, [prompts[row // count]]).append(piece)
+        numbers = [range(i * count, (i + 1) * count) for i in range(len(prompts))]
+        each = [["".join(texts[row]) for row in some if row in texts] for some in numbers]
         if settings.check_novelty:
             each = [list(map(self._checked, some)) for some in each]
-        given = [some[0] for some in each] if n == 1 else each
+        given = [some[0] for some in each] if n is None else each
         return given if isinstance(prompt, list | tuple) else given[0]
 
+    @checked(defaults=DEFAULTS)
     def stream(self, prompt: str = "", **options: Unpack[GenerationOptions]) -> Iterator[str]:
         """What ``generate`` puts behind the prompt, piece by piece as it is drawn; with ``beams`` at once, as the
         likeliest text is known at the end of the search only."""
@@ -338,6 +353,7 @@ class LanguageModel(ABC):
         pieces = decode(self, [prompt], settings)
         return (piece for _, piece in pieces if piece)
 
+    @checked(defaults=DEFAULTS)
     def write_samples(
         self,
         path: str | Path,
@@ -369,6 +385,7 @@ class LanguageModel(ABC):
             source=source,
         )
 
+    @checked
     def remake(self, receipt: Mapping[str, Any]) -> str:
         """The text of a receipt that ``write_samples`` wrote. Raises OptionError for one of another model."""
         from revgen.generation.samples import remake
@@ -385,14 +402,14 @@ class LanguageModel(ABC):
         if not self.takes_labels:
             raise OptionError(f"{self.name} cannot be conditioned on labels")
 
-    def label_shift(self, label: str | None) -> int:
+    def label_shift(self, label: str | float | None) -> int:
         """What a label adds to the ids of its text (``corpus.tokens.shift``). Raises OptionError for one that there
         is not."""
         from revgen.corpus.tokens import shift
 
         if label is not None:
             self.check_labels()
-        return shift(label, self.labels, len(self.tokenizer))
+        return shift(None if label is None else str(label), self.labels, len(self.tokenizer))
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """The document's start and the ids of a prompt; warns once where the model does not know a character."""
@@ -402,16 +419,18 @@ class LanguageModel(ABC):
             strange = sorted({c for c in prompt if self.tokenizer.unknown in self.tokenizer.encode(c)})
             warnings.warn(
                 f"{self.name} does not know {', '.join(map(repr, strange))}: read as {self.tokenizer.vocabulary[2]}",
-                stacklevel=4,
+                stacklevel=5,
             )
         return [self.tokenizer.start, *ids]
 
-    def score(self, text: str, *, label: str | None = None) -> Score:
+    @checked
+    def score(self, text: str, *, label: str | float | None = None) -> Score:
         """The log-probability of each token of one document, then that of its end."""
         from revgen.evaluation.likelihood import score
 
         return score(self, text, label)
 
+    @checked
     def evaluate(
         self, texts: Any, *, labels: Any = None, field: str = "text", documents: str = "file", errors: str = "raise"
     ) -> Evaluation:
@@ -430,14 +449,16 @@ class LanguageModel(ABC):
 
     # What it sees ---------------------------------------------------------------------------
 
-    def explain(self, text: str, *, top: int = 5, label: str | None = None) -> Explanation:
+    @checked
+    def explain(self, text: str, *, top: int = 5, label: str | float | None = None) -> Explanation:
         """How the model expected each token of a text, and its end: log-probability, entropy, rank, and the ``top``
         likeliest tokens there; as a table, a data frame, a coloured line for a terminal, or HTML."""
         from revgen.evaluation.explanation import explain
 
         return explain(self, text, top, label)
 
-    def attention(self, text: str, *, label: str | None = None) -> Attention:
+    @checked
+    def attention(self, text: str, *, label: str | float | None = None) -> Attention:
         """The attention weights on a text, and a picture of them. Raises OptionError for models without attention."""
         from revgen.evaluation.attention import Attention
 
@@ -458,6 +479,7 @@ class LanguageModel(ABC):
         models that have no such vectors."""
         raise OptionError(f"{self.name} has no vectors of texts, as it is no network")
 
+    @checked
     def embed(self, texts: list[str] | tuple[str, ...], *, pool: str = "mean") -> NDArray[np.float32]:
         """A vector of each text, (texts, features): the mean of what the network makes of its tokens, or with
         ``pool="last"`` what it has made of the text behind the last one. Raises OptionError for a model without."""
@@ -465,6 +487,7 @@ class LanguageModel(ABC):
 
         return embed(self, texts, pool)
 
+    @checked
     def similarity(self, text: str, texts: list[str] | tuple[str, ...], *, pool: str = "mean") -> NDArray[np.float32]:
         """The cosine of the angle between the vectors of a text and of each of some others, (texts,): 1 for a text that
         is the same to the model. ``pool`` as for ``embed``."""
@@ -488,7 +511,8 @@ class LanguageModel(ABC):
             if self._index_file is None:
                 raise NotFittedError(
                     f"{self.name} has no index of its training text: fit it with index=True, or call "
-                    "remember(texts) with the texts that it was fitted on"
+                    "remember(texts) with the texts that it was fitted on",
+                    command=f"{self.name} has no index of its training text: fit it with index=True",
                 )
             path, sha256 = self._index_file
             try:
@@ -497,6 +521,7 @@ class LanguageModel(ABC):
                 raise CheckpointError(f"{path} is damaged: {error}") from None
         return self._index
 
+    @checked
     def remember(self, texts: Any, *, field: str = "text", documents: str = "file", errors: str = "raise") -> None:
         """Keep texts with the model, beside those that it remembers, to tell what is copied from them.
 
@@ -516,6 +541,7 @@ class LanguageModel(ABC):
         checked.copied = self.novelty(text)
         return checked
 
+    @checked
     def novelty(self, text: str, minimum: int = 20) -> Copied:
         """Which spans of a text, of at least ``minimum`` characters, stand in the training text as they are."""
         from revgen.evaluation.novelty import copied
@@ -526,6 +552,7 @@ class LanguageModel(ABC):
 
     # The model directory --------------------------------------------------------------------
 
+    @checked
     def save(self, directory: str | Path, *, dtype: Literal["float32", "float16"] = "float32") -> Path:
         """Write the model directory: configuration, tokenizer, weights, and a card where there is none.
 
@@ -600,6 +627,7 @@ class LanguageModel(ABC):
         plain: dict[str, Any] = json.loads(json.dumps(content, default=np.generic.item))
         return plain
 
+    @checked
     def push_to_hub(
         self,
         repo_id: str,
@@ -626,6 +654,7 @@ class LanguageModel(ABC):
             overwrite_card=overwrite_card,
         )
 
+    @checked
     def save_pretrained(self, directory: str | Path) -> Path:
         """``save``, by the name that other libraries of the Hub give it."""
         return self.save(directory)
@@ -638,6 +667,7 @@ class LanguageModel(ABC):
         return load(name, **options)
 
     @staticmethod
+    @checked
     def from_directory(directory: str | Path) -> LanguageModel:
         """The model in a directory. Raises CheckpointError that names the file where one is damaged."""
         from revgen.zoo import architecture_class

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,28 @@ LARGEST = 65_536
 """No size of a network is larger, or than ``MOST`` says: a configuration from elsewhere cannot ask for all memory."""
 
 
+def plain(value: Any) -> Any:
+    """Return ``value`` with Python's own numbers, strings and lists in place of NumPy's, in containers too.
+
+    Scalars of other libraries that have a ``shape`` of () and an ``item``, as PyTorch's have, count as NumPy's.
+    """
+    if isinstance(value, np.longdouble):  # whose item is a longdouble again
+        return float(value)
+    if isinstance(value, np.ndarray) and value.ndim:
+        return plain(value.tolist())
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():
+        return value.item()
+    if isinstance(value, Mapping):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if type(value) in (list, tuple, set, frozenset):
+        return type(value)(map(plain, value))
+    return value
+
+
 def check(name: str, value: object, good: bool, wanted: str) -> None:
     """Raise OptionError unless ``good``."""
     if not good:
-        raise OptionError(f"{name} must be {wanted}, not {value!r}")
+        raise OptionError(f"{name} must be {wanted}, not {shown(value)}")
 
 
 def number(value: object) -> float:
@@ -58,3 +76,13 @@ def check_flags(config: Any, *names: str) -> None:
     """Check fields that are True or False."""
     for name in names:
         check(name, getattr(config, name), type(getattr(config, name)) is bool, "True or False")
+
+
+def shown(value: object, longest: int = 80) -> str:
+    """Return a value as a message shows it: on one line, and shortened where it is long or cannot be printed."""
+    try:
+        text = repr(value)
+    except Exception:  # an integer of too many digits, or whatever the class of the value does
+        text = f"a value of the type {type(value).__name__}"
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= longest else f"{text[:longest]}…"

@@ -16,6 +16,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Generic, TypeVar
 
 from revgen.errors import RegistrationError, UnknownModelError
+from revgen.options import shown
 
 T = TypeVar("T")
 
@@ -46,9 +47,11 @@ class Registry(Generic[T]):
         lower-case letters, digits and hyphens (a tokenizer level: no hyphens).
         """
         parts = (name.split(self.joiner) if self.joiner else [name]) if isinstance(name, str) else [""]
+        if type(replace) is not bool:
+            raise RegistrationError(f"replace must be True or False, not {shown(replace)}")
         if not all(part.isalnum() and part == part.lower() for part in parts):
             joined = ", joined by hyphens" if self.joiner else ""
-            raise RegistrationError(f"{self.kind} name {name!r}: use lower-case letters and digits{joined}")
+            raise RegistrationError(f"{self.kind} name {shown(name)}: use lower-case letters and digits{joined}")
 
         def enter(value: T) -> T:
             if not getattr(value, "__module__", "").startswith(f"{self.package}."):
@@ -56,7 +59,7 @@ class Registry(Generic[T]):
             complete = any(all(hasattr(value, attribute) for attribute in group) for group in self.needs)
             if not (isinstance(value, type) and complete):
                 groups = ", or ".join(" and ".join(group) for group in self.needs)
-                raise RegistrationError(f"the {self.kind} {name!r} must be a class with {groups}; got {value!r}")
+                raise RegistrationError(f"the {self.kind} {name!r} must be a class with {groups}; got {shown(value)}")
             if name in self._entries and not replace:
                 raise RegistrationError(
                     f"the {self.kind} {name!r} is registered already; pass replace=True to put this one in its place"
@@ -146,7 +149,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     known = list(known)
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}"
-    return f"there is no {kind} {name!r}; {hint}"
+    return f"there is no {kind} {shown(name)}; {hint}"
 
 
 architectures: Registry[Any] = Registry("architecture", "revgen.models", ("fit", "generate", "Config"))

@@ -9,15 +9,16 @@ import contextlib
 import dataclasses
 import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 
 from revgen import hub
+from revgen.arguments import check_fields, checked
 from revgen.cells import Cell
 from revgen.errors import CheckpointError, MissingExtraError, OptionError, UnknownModelError
-from revgen.language_model import LanguageModel, read_config
+from revgen.language_model import CONFIG, LanguageModel, read_config
 from revgen.registry import Registry, architectures, cells, load_plugins, matching, tokenizers, unknown
 from revgen.tables import to_frame, to_text
 from revgen.tokenizers import Tokenizer
@@ -28,32 +29,67 @@ if TYPE_CHECKING:
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
+@checked
 def list_models(pattern: str | Iterable[str] = "*", *, pretrained: bool = False) -> list[str]:
     """The names that match a wildcard pattern (``"lstm-*"``), or any of several; ``pretrained=True``: those
     with weights."""
     return matching([name for name in _names() if not pretrained or name in _pretrained()], pattern)
 
 
-def create(name: str, /, *, tokenizer: Tokenizer | Mapping[str, Any] | None = None, **options: Any) -> LanguageModel:
-    """A new model, to be fitted.
+class ModelOptions(TypedDict, total=False):
+    """The options of all built-in architectures and cells, for type checkers and Tab completion.
+
+    Those of a cell of your own are ``cell_options={"name": value}`` for a type checker.
+    """
+
+    hidden_size: int | None
+    num_layers: int
+    embedding_size: int | None
+    dropout: float | None
+    residual: bool
+    layer_norm: bool
+    tie_embeddings: bool
+    cell_options: Mapping[str, Any]
+    nonlinearity: str
+    expansion: int
+    input_dropout: float
+    hidden_dropout: float
+    embedding_dropout: float
+    weight_drop: float
+    alpha: float
+    beta: float
+    num_heads: int
+    context: int
+    labels: Sequence[str]
+    order: int
+    unseen: str
+    min_gain: float | None
+    max_bytes: int | None
+
+
+@checked(open_ended=True)
+def create(
+    name: str, /, *, tokenizer: Tokenizer | Mapping[str, Any] | None = None, **options: Unpack[ModelOptions]
+) -> LanguageModel:
+    """Make a new model, to be fitted.
 
     ``tokenizer`` is a trained one, or the options of the one that ``fit`` will train (``{"vocab_size": 5000}``).
     ``options`` are those of the architecture's configuration (``hidden_size``, ``num_layers``, ``dropout``, …)
     and of its cell. Raises UnknownModelError for a name, OptionError for an option that there is not.
     """
     if not _is_model(name):
-        raise UnknownModelError(unknown("model", name, _names()))
+        raise UnknownModelError(_without_level(name) or unknown("model", name, _names()))
     architecture, _, level = name.rpartition("-")
     model_class = architecture_class(architecture)
     known = [field.name for field in dataclasses.fields(model_class.Config)]
-    config = model_class.Config(**{key: value for key, value in options.items() if key in known})
-    if others := {key: value for key, value in options.items() if key not in known}:
+    given = cast("dict[str, Any]", options)
+    config = model_class.Config(**{key: value for key, value in given.items() if key in known})
+    check_fields(config)
+    if others := {key: value for key, value in given.items() if key not in known}:
         offered = known + _cell_options(architecture, others) if "cell_options" in known else known
         if strange := [key for key in others if key not in offered]:
             raise OptionError(unknown(f"option of {architecture}", strange[0], offered))
         config = dataclasses.replace(config, cell_options={**config.cell_options, **others})
-    if not isinstance(tokenizer, Tokenizer | Mapping | None):
-        raise OptionError(f"tokenizer must be a trained one, or the options of one by name, not {tokenizer!r}")
     trained, settings = (tokenizer, {}) if isinstance(tokenizer, Tokenizer) else (None, dict(tokenizer or {}))
     if trained is not None and trained.level != level:
         raise OptionError(f"tokenizer is of the level {trained.level!r}, and {name} needs one of {level!r}")
@@ -65,6 +101,7 @@ def create(name: str, /, *, tokenizer: Tokenizer | Mapping[str, Any] | None = No
     return model
 
 
+@checked
 def load(
     name: str | Path,
     *,
@@ -93,20 +130,44 @@ def find(name: str | Path, **where: Any) -> Path:
             return PRETRAINED / name
         if os.path.isdir(name):  # noqa: PTH112  unlike Path, it takes a name of any length
             return Path(name)
+        if (model := _directory_of(name)) is not None:
+            raise CheckpointError(f"{name} is no model directory: give the directory {model}")
+        if os.path.isfile(name):  # noqa: PTH113
+            raise CheckpointError(f"{name} is a file, and no model directory")
     if isinstance(name, str) and hub.is_repository(name):
         return hub.pull(name, **where)
     if isinstance(name, Path) or "/" in name:
         raise CheckpointError(f"{name}: there is no such directory")
     if not _is_model(name):
-        raise UnknownModelError(unknown("pretrained model or directory", name, sorted(_pretrained())))
+        told = _without_level(name)
+        raise UnknownModelError(told or unknown("pretrained model or directory", name, sorted(_pretrained())))
     with contextlib.suppress(hub.AbsentError):
         return hub.pull_pretrained(name, **where)
+    known = f"pretrained are {', '.join(sorted(_pretrained())) or 'none'}"
     raise UnknownModelError(
-        f"{name} has no pretrained weights: train one with revgen.create({name!r}).fit(…); "
-        f"pretrained are {', '.join(sorted(_pretrained())) or 'none'}"
+        f"{name} has no pretrained weights: train it with revgen.create({name!r}).fit(…); {known}",
+        command=f"{name} has no pretrained weights: train it with revgen fit {name}; {known}",
     )
 
 
+def _directory_of(name: str | Path) -> Path | None:
+    """The model directory that a path leads into, as that of one of its files does."""
+    try:
+        return next((d for d in Path(name).parents if d != Path() and (d / CONFIG).is_file()), None)
+    except OSError:  # too long for a name
+        return None
+
+
+def _without_level(name: str) -> str | None:
+    """The message for an architecture's name that lacks the level of the tokenizer."""
+    if not (_is_architecture(name) and (levels := list(_levels(name)))):
+        return None
+    *others, last = (f"{name}-{level}" for level in levels)
+    offered = f"{', '.join(others)} or {last}" if others else last
+    return f"there is no model {name!r}: it lacks the level of its tokenizer; give {offered}"
+
+
+@checked
 def to_transformers(model: LanguageModel, *, label: str | None = None) -> RevgenForCausalLM:
     """A network as a model of the library ``transformers``, a ``PreTrainedModel`` that can ``generate``, with its
     ``tokenizer``.
@@ -179,6 +240,7 @@ class ModelTable:
     __repr__ = __str__
 
 
+@checked
 def models(pattern: str | Iterable[str] = "*", *, pretrained: bool = False) -> ModelTable:
     """The same list as ``list_models``, as a table of what is known of each model."""
     return ModelTable(map(_info, list_models(pattern, pretrained=pretrained)))

@@ -100,7 +100,8 @@ def test_beams_stop_and_are_penalized_like_what_is_drawn() -> None:
 def test_models_of_every_kind_search(name: str, reviews: list[str]) -> None:
     options: dict[str, Any] = {} if "kneser" in name else {"hidden_size": 16, "num_layers": 1}
     model = revgen.create(name, tokenizer={"vocab_size": 400} if "char" not in name else None, **options)
-    model.fit(reviews[:30], progress=False, **({"epochs": 1} if options else {}))
+    epochs: dict[str, Any] = {"epochs": 1} if options else {}
+    model.fit(reviews[:30], progress=False, **epochs)
 
     texts = model.generate("the ", n=3, beams=3, max_tokens=12)
 

@@ -46,6 +46,7 @@ def test_a_callback_is_told_of_the_run_its_steps_and_its_epochs(reviews: list[st
 
 
 def test_what_is_no_callback_is_an_error(reviews: list[str]) -> None:
+    wrong: Any
     for wrong in (Watch, "tensorboard"):
         with pytest.raises(revgen.OptionError, match="callbacks"):
             revgen.create("gru-char", **SMALL).fit(reviews[:30], callbacks=[wrong], **QUICK)

@@ -128,12 +128,14 @@ def test_a_users_cell_is_checked_as_a_class_and_not_left_in_the_registry() -> No
 
 def test_a_module_takes_options_of_its_own() -> None:
     register_module()
+    options: Any = {"bias": False}
+    unknown: Any = {"biass": False}
 
-    model = revgen.create("module-gru-char", bias=False, tokenizer=tiny_tokenizer(), num_layers=1)
+    model = revgen.create("module-gru-char", **options, tokenizer=tiny_tokenizer(), num_layers=1)
 
     assert not [name for name in model.weight_shapes() if "bias" in name and name != "bias"]
     with pytest.raises(revgen.OptionError, match=r"ModuleGRU.*unexpected keyword argument 'biass'"):
-        revgen.create("module-gru-char", biass=False)
+        revgen.create("module-gru-char", **unknown)
 
 
 class Plain(revgen.Cell):

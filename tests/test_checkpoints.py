@@ -81,6 +81,52 @@ def test_resuming_a_run_that_is_done_changes_nothing(texts: list[str], tmp_path:
     assert len(history) == 3 and same_weights(one, other)
 
 
+OPEN: dict[str, Any] = {"hidden_size": 16, "num_layers": 1}
+SHORT: dict[str, Any] = {"sequence_length": 32, "progress": False, "valid": 0.1}
+
+
+@pytest.mark.parametrize("name", ["gru-char", "transformer-char", "awd-lstm-char"])
+def test_a_run_that_is_done_goes_on_with_more_epochs(name: str, texts: list[str], tmp_path: Path) -> None:
+    sizes: Any = {"hidden_size": 16, "num_layers": 1} | ({"num_heads": 2} if name.startswith("transformer") else {})
+    first, more = revgen.create(name, **sizes), revgen.create(name, **sizes)
+    done = first.fit(texts, epochs=1, checkpoint=tmp_path, **SHORT)
+    history = more.fit(texts, epochs=3, checkpoint=tmp_path, resume=True, **SHORT)
+
+    assert [e.epoch for e in history] == [1, 2, 3]
+    assert history[0] == done[0]
+    assert history[1].learning_rate > history[2].learning_rate, "the schedule is that of the whole run"
+    assert more.config == first.config, "what the first call chose counts"
+    assert history.settings["epochs"] == 3 and history.settings["batch_size"] == done.settings["batch_size"]
+
+
+def test_a_run_that_is_cut_off_goes_on_to_another_number_of_epochs(texts: list[str], tmp_path: Path) -> None:
+    with pytest.raises(KilledError):
+        small().fit(texts, checkpoint=Checkpoints(tmp_path, steps=3), callbacks=[DieAt(20)], **QUICK)
+    history = small().fit(texts, checkpoint=tmp_path, resume=True, **QUICK | {"epochs": 2})
+    assert len(history) == 2
+
+
+def test_what_is_left_open_is_as_the_first_call_had_it(texts: list[str], tmp_path: Path) -> None:
+    one, other = revgen.create("gru-char", **OPEN), revgen.create("gru-char", **OPEN)
+    given = one.fit(texts, epochs=2, batch_size=8, learning_rate=3e-3, checkpoint=tmp_path, **SHORT)
+    history = other.fit(texts, checkpoint=tmp_path, resume=True, **SHORT)
+    assert history.settings == given.settings
+    assert same_weights(one, other)
+    with pytest.raises(revgen.CheckpointError, match="its recipe had batch_size 8, now 4"):
+        revgen.create("gru-char", **OPEN).fit(texts, batch_size=4, checkpoint=tmp_path, resume=True, **SHORT)
+    with pytest.raises(revgen.CheckpointError, match="its configuration had dropout"):
+        revgen.create("gru-char", dropout=0.5, **OPEN).fit(texts, checkpoint=tmp_path, resume=True, **SHORT)
+
+
+def test_a_run_with_averaged_weights_forgets_them_when_it_goes_on(texts: list[str], tmp_path: Path) -> None:
+    settings = QUICK | {"averaging": 0.5}
+    small().fit(texts, checkpoint=tmp_path, **settings | {"epochs": 1})
+    model = small()
+    history = model.fit(texts, checkpoint=tmp_path, resume=True, **settings | {"epochs": 8})
+    assert history[-1].train_loss < history[0].train_loss
+    assert np.isfinite(model.score("the song").total)
+
+
 def test_the_checkpoints_of_another_run_are_not_overwritten(texts: list[str], tmp_path: Path) -> None:
     small().fit(texts, checkpoint=tmp_path, **QUICK)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 import revgen
-from revgen.cli import main
+from revgen.cli import main, name_options, parser
 from revgen.language_model import LanguageModel
 
 WRITING = ("generate", "novelty", "explain", "remake", "synthesize", "write")
@@ -97,6 +98,10 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
 
 
 # list and info
+
+
+def test_the_command_alone_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert output(capsys).startswith("usage: revgen")
 
 
 def test_list_prints_the_table(capsys: pytest.CaptureFixture[str]) -> None:
@@ -258,8 +263,7 @@ def test_generate_prints_one_json_object_a_line(n: int, directory: str, capsys: 
     printed = output(capsys, "generate", directory, "-n", str(n), "--prompt", "the ", "--seed", "3", "--json")
 
     found = [json.loads(line) for line in printed.splitlines()]
-    wanted: object = revgen.load(directory).generate("the ", n=n, seed=3)
-    assert [row["text"] for row in found] == ([wanted] if n == 1 else wanted)
+    assert [row["text"] for row in found] == revgen.load(directory).generate("the ", n=n, seed=3)
     assert {(row["model"], row["prompt"]) for row in found} == {("lstm-char", "the ")}
 
 
@@ -412,34 +416,33 @@ def test_bad_lines_are_an_error_or_passed_over(directory: str, texts: str, capsy
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("", "see revgen --help"),
         ("nothing", "invalid choice"),
         ("generate", "the following arguments are required: model"),
         ("generate MODEL --temprature 1", "unrecognized arguments"),
         ("generate MODEL --temperature hot", "--temperature: invalid float value: 'hot'"),
-        ("generate MODEL --temperature -1", "temperature must be 0 or more, not -1"),
-        ("generate MODEL --temperature nan", "temperature must be"),
+        ("generate MODEL --temperature -1", "--temperature must be 0 or more, not -1"),
+        ("generate MODEL --temperature nan", "--temperature must be"),
         ("generate MODEL --temperature 1,hot", "--temperature: invalid float value: '1,hot'"),
         ("generate MODEL --bias e", "--bias: not TOKEN=NUMBER: 'e'"),
         ("generate MODEL --force e=1", "--force: not PLACE=TOKEN: 'e=1'"),
-        ("generate MODEL --pattern (", "pattern must be a regular expression"),
-        ("generate MODEL --choice a --pattern b", "choices does not combine with pattern"),
-        ("generate MODEL --max-copy 9", "has no index of its training text"),
+        ("generate MODEL --pattern (", "--pattern must be a regular expression"),
+        ("generate MODEL --choice a --pattern b", "--choice does not combine with --pattern"),
+        ("generate MODEL --max-copy 9", "has no index of its training text: fit it with --index"),
         ("generate MODEL --resume", "--resume is for --out"),
-        ("generate MODEL --top-k 0", "top_k must be"),
-        ("generate MODEL --top-p 1.5", "top_p must be"),
-        ("generate MODEL --min-p 2", "min_p must be"),
-        ("generate MODEL --repetition-penalty 0", "repetition_penalty must be"),
-        ("generate MODEL --max-tokens -1", "max_tokens must be"),
-        ("generate MODEL --seed -1", "seed must be"),
-        ("generate MODEL --stop=", "stop must be"),
-        ("generate MODEL -n 0", "n must be"),
-        ("generate MODEL -n 0 --json", "n must be"),
+        ("generate MODEL --top-k 0", "--top-k must be"),
+        ("generate MODEL --top-p 1.5", "--top-p must be"),
+        ("generate MODEL --min-p 2", "--min-p must be"),
+        ("generate MODEL --repetition-penalty 0", "--repetition-penalty must be"),
+        ("generate MODEL --max-tokens -1", "--max-tokens must be"),
+        ("generate MODEL --seed -1", "--seed must be"),
+        ("generate MODEL --stop=", "--stop must be"),
+        ("generate MODEL -n 0", ": -n must be"),
+        ("generate MODEL -n 0 --json", ": -n must be"),
         ("generate MODEL --device nowhere", "device 'nowhere' cannot be used"),
         ("generate lstn-chat", "no pretrained model or directory 'lstn-chat'"),
         ("generate no/where", "no/where: there is no such directory"),
         ("generate .", "no model directory"),
-        ("info elman-word", "elman-word has no pretrained weights"),
+        ("info elman-word", "elman-word has no pretrained weights: train it with revgen fit elman-word"),
         ("evaluate MODEL", "the following arguments are required: texts"),
         ("evaluate MODEL nowhere.txt", "nowhere.txt: there is no such file"),
         ("evaluate MODEL TEXTS --field nothing", "no field 'nothing'"),
@@ -448,15 +451,15 @@ def test_bad_lines_are_an_error_or_passed_over(directory: str, texts: str, capsy
         ("fit elman-char TEXTS", "the following arguments are required: --out"),
         ("fit elman-char nowhere.txt --out OUT", "nowhere.txt: there is no such file"),
         ("fit gru-chor TEXTS --out OUT", "no model 'gru-chor'; did you mean gru-char"),
-        ("fit elman-char TEXTS --out OUT --epochs 0", "epochs must be"),
+        ("fit elman-char TEXTS --out OUT --epochs 0", "--epochs must be"),
         ("fit elman-char TEXTS --out OUT --epochs x", "--epochs: invalid int value: 'x'"),
-        ("fit elman-char TEXTS --out OUT --max-seconds -1", "max_seconds must be"),
-        ("fit elman-char TEXTS --out OUT --batch-size 0", "batch_size must be"),
-        ("fit elman-char TEXTS --out OUT --learning-rate nan", "learning_rate must be"),
-        ("fit elman-char TEXTS --out OUT --valid 1.5", "valid must be"),
+        ("fit elman-char TEXTS --out OUT --max-seconds -1", "--max-seconds must be"),
+        ("fit elman-char TEXTS --out OUT --batch-size 0", "--batch-size must be"),
+        ("fit elman-char TEXTS --out OUT --learning-rate nan", "--learning-rate must be"),
+        ("fit elman-char TEXTS --out OUT --valid 1.5", "--valid must be"),
         ("fit elman-char TEXTS --out OUT --valid nowhere.txt", "nowhere.txt: there is no such file"),
         ("fit elman-char TEXTS --out OUT --device nowhere", "device 'nowhere' cannot be used"),
-        ("fit elman-char TEXTS --out OUT --resume", "resume needs the directory"),
+        ("fit elman-char TEXTS --out OUT --resume", "--resume needs the directory to continue from: --checkpoint"),
         ("fit elman-char TEXTS --out OUT --set hidden_size", "--set takes NAME=VALUE, not 'hidden_size'"),
         ("fit elman-char TEXTS --out OUT --set hidden_size=big", "hidden_size must be"),
         ("fit elman-char TEXTS --out OUT --set hiden_size=8", "did you mean hidden_size"),
@@ -477,6 +480,55 @@ def test_an_error_is_one_line_and_the_status_is_2(
     assert message in line
 
 
+BAD = {
+    "generate MODEL": (
+        "--max-tokens=-1 --min-tokens=-1 --temperature=-1 --top-k=-1 --top-p=-1 --min-p=-1 --typical-p=-1 "
+        "--repetition-penalty=-1 --frequency-penalty=nan --bias=ab=1 --ban=ab --force=0=ab --force=900=a --stop= "
+        "--pattern=( --max-copy=0 --beams=0 --length-penalty=nan --seed=-1 -n=0 --min-tokens=900"
+    ),
+    "generate MODEL --out OUT --max-tokens 3": "--batch-size=0",
+    "fit elman-char TEXTS --out OUT": (
+        "--epochs=0 --max-seconds=0 --batch-size=0 --sequence-length=0 --learning-rate=0 --patience=0 --seed=-1 "
+        "--preset=slow --accumulate=0 --valid=2"
+    ),
+    "explain MODEL song": "--top=-1",
+    "novelty MODEL TEXTS --training TEXTS": "--minimum=0",
+    "compare TEXTS --models ngram-char": "--valid=2 --max-order=-1",
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "option"), [(command, option) for command, several in BAD.items() for option in several.split()]
+)
+def test_a_message_speaks_of_the_options_of_the_command_line(
+    command: str, option: str, directory: str, texts: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"MODEL": directory, "TEXTS": texts, "OUT": str(tmp_path / "out")}
+
+    line = error(capsys, *(places.get(word, word) for word in command.split()), option)
+
+    flag = option.partition("=")[0]
+    assert re.search(rf"(^|\s){flag}\s", line), line
+    assert not re.search(r"\b[a-z]+_[a-z]+\b|=True", line.replace(str(tmp_path), "")), line
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("continue it with resume=True", "continue it with --resume"),
+        ("only 3 tokens for batch_size=64; try less", "only 3 tokens for --batch-size 64; try less"),
+        ("pass errors='skip' or field=\"body\"", "pass --errors 'skip' or --field \"body\""),
+        ("label must be 'a', not 'seed must be'", "--label must be 'a', not 'seed must be'"),
+        ("the seed of a text, which has a label", "the seed of a text, which has a label"),
+        ("/tmp/max_tokens/x.txt: there is no such file", "/tmp/max_tokens/x.txt: there is no such file"),
+        ("there is no model 'batch_size'", "there is no model 'batch_size'"),
+    ],
+)
+def test_parameters_become_options_and_other_words_stay(message: str, shown: str) -> None:
+    commands = parser().commands
+    assert name_options(message, [commands["generate"], *commands.values()]) == shown
+
+
 def test_a_damaged_model_is_an_error_that_names_its_file(directory: str, capsys: pytest.CaptureFixture[str]) -> None:
     (Path(directory) / "model.safetensors").write_bytes(b"nothing")
 
@@ -489,7 +541,7 @@ def test_an_option_that_an_architecture_is_not_trained_with_is_named(
     class Counting(LanguageModel):
         """A model that is fitted by counting."""
 
-        def fit(self, texts: Any, valid: Any = None, *, labels: Any = None) -> Any:
+        def fit(self, texts: Any, valid: Any = None, *, labels: Any = None) -> Any:  # type: ignore[override]
             raise NotImplementedError
 
     Counting.__abstractmethods__ = frozenset()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -245,3 +247,46 @@ def test_without_numba_the_error_says_how_to_get_it(reviews: list[str], monkeypa
         model.compile()
 
     assert model.generate("a", max_tokens=3)
+
+
+def in_a_process(code: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        check=False,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(revgen.__file__).parents[1])} | environment,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_where_no_directory_can_be_written_machine_code_is_made_for_the_process() -> None:
+    pytest.importorskip("numba")
+    code = """
+import revgen
+from numba.core import caching
+for kind in vars(caching).values():
+    if isinstance(kind, type) and issubclass(kind, caching.CacheImpl):
+        kind._locator_classes = []  # as where neither the package nor a home can be written
+model = revgen.create("ngram-char", order=3)
+model.fit(["the song of the band. " * 40], progress=False)
+print(model.compile().generate("the ", seed=1, max_tokens=5))
+"""
+    assert in_a_process(code).startswith("the ")
+
+
+def test_a_numba_that_cannot_be_imported_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    (tmp_path / "numba.py").write_text('raise ImportError("Numba needs another NumPy")\n')
+    code = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+import revgen
+try:
+    revgen.load("gru-char").compile()
+except revgen.MissingExtraError as error:
+    print(error)
+assert revgen.load("gru-char").generate("the ", max_tokens=3)
+"""
+    shown = in_a_process(code)
+    assert "Numba needs another NumPy" in shown and "pip install" not in shown

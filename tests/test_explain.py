@@ -24,7 +24,8 @@ def model(request: pytest.FixtureRequest, reviews: list[str]) -> LanguageModel:
     """A model of each level."""
     options: dict[str, Any] = {} if "kneser" in request.param else {"hidden_size": 16, "num_layers": 1}
     model = revgen.create(request.param, **options)
-    model.fit([*reviews[:40], "<b> & " * 9], progress=False, **({"epochs": 1} if options else {}))
+    epochs: dict[str, Any] = {"epochs": 1} if options else {}
+    model.fit([*reviews[:40], "<b> & " * 9], progress=False, **epochs)
     return model
 
 

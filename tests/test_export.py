@@ -105,7 +105,8 @@ def test_what_is_no_equation_is_named(name: str, reviews: list[str], tmp_path: P
     revgen.register_cell("module")(torch.nn.GRU)
     try:
         model: LanguageModel = revgen.create(name)
-        model.fit(reviews[:3], progress=False, **({"epochs": 1} if name.startswith("module") else {}))
+        epochs: dict[str, Any] = {"epochs": 1} if name.startswith("module") else {}
+        model.fit(reviews[:3], progress=False, **epochs)
         with pytest.raises(revgen.OptionError, match=f"{name} cannot be exported"):
             export(model, tmp_path)
     finally:

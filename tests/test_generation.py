@@ -287,6 +287,20 @@ def test_a_text_does_not_depend_on_when_the_others_end(small_model: LanguageMode
     assert stopped == [text.partition("a")[0] for text in whole]
 
 
+def test_a_list_of_texts_comes_wherever_their_number_is_given(small_model: LanguageModel) -> None:
+    settings: Any = {"max_tokens": 5, "seed": 1}
+    text = small_model.generate("the ", **settings)
+
+    assert small_model.generate("the ", n=1, **settings) == [text]
+    assert small_model.generate(["the "], **settings) == [text]
+    assert small_model.generate(["the "], n=1, **settings) == [[text]]
+    assert isinstance(small_model.generate("the ", beams=2, **settings), str)
+    assert len(small_model.generate("the ", n=1, beams=2, **settings)) == 1
+    assert revgen.synthesize([small_model], "the ", n=1, **settings) == [
+        revgen.synthesize([small_model], "the ", **settings)
+    ]
+
+
 def test_greedy_texts_are_all_the_same_whatever_the_seed(small_model: LanguageModel) -> None:
     texts = small_model.generate("the ", n=3, temperature=0, seed=1, max_tokens=30)
 
@@ -489,7 +503,8 @@ def test_a_list_of_prompts_is_written_side_by_side(small_model: LanguageModel) -
 def test_prompts_of_different_lengths_do_not_disturb_each_other(architecture: str, reviews: list[str]) -> None:
     small: dict[str, Any] = {"hidden_size": 16, "num_layers": 2} if architecture != "kneser-ney" else {}
     model = revgen.create(f"{architecture}-char", **small)
-    model.fit(reviews[:10], progress=False, **({"epochs": 1} if small else {}))
+    epochs: dict[str, Any] = {"epochs": 1} if small else {}
+    model.fit(reviews[:10], progress=False, **epochs)
     prompts = ["the " * 5, "a", "this song is "]
 
     texts = model.generate(prompts, temperature=0, max_tokens=25)
@@ -655,7 +670,7 @@ BAD: list[tuple[str, Any]] = [
     *(("max_copy", value) for value in (0, -1, 1.5, "3", True)),
     *(("stop", value) for value in ("", [""], ["a", ""], [1], 5, b"a", [None])),
     *(("seed", value) for value in (-1, 1.5, "x", True)),
-    *(("n", value) for value in (0, -1, 1.5, "2", None, True)),
+    *(("n", value) for value in (0, -1, 1.5, "2", True)),
 ]
 
 
@@ -702,7 +717,7 @@ def test_an_option_that_there_is_not_is_an_error_that_offers_others(name: str) -
     options: Any = {name: 1}
     with pytest.raises(OptionError, match=f"there is no option of generate '{name}'"):
         table(chars("ab"), kind=Silent).generate("a", **options)
-    with pytest.raises(OptionError, match=f"there is no option of generate '{name}'"):
+    with pytest.raises(OptionError, match=f"there is no option of stream '{name}'"):
         table(chars("ab"), kind=Silent).stream("a", **options)
 
 

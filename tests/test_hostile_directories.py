@@ -49,7 +49,7 @@ def tokenizers() -> dict[str, Tokenizer]:
 def small(name: str, tokenizer: Tokenizer) -> LanguageModel:
     """A model of a few numbers, with weights, though not with trained ones."""
     kind = type(revgen.create(name))
-    options = {key: value for key, value in SIZES.items() if key in kind.Config.__dataclass_fields__}
+    options: Any = {key: value for key, value in SIZES.items() if key in kind.Config.__dataclass_fields__}
     model = revgen.create(name, tokenizer=tokenizer, **options)
     if isinstance(model, NeuralModel):
         model.weights = model.initialize(np.random.default_rng(0))

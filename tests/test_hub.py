@@ -77,6 +77,21 @@ def test_a_push_is_one_commit_of_the_model_directory_and_its_card(pushed: Reposi
     }
 
 
+def test_the_hub_is_not_asked_about_a_file_of_a_model_on_this_machine(
+    small_model: LanguageModel, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small_model.save("m")
+    for name in ("m/model.safetensors", "m/config.json", "m/nothing", Path("m/model.safetensors")):
+        with pytest.raises(revgen.CheckpointError, match=r"is no model directory: give the directory m$"):
+            revgen.load(name)
+    Path("n").mkdir()
+    Path("n/notes.txt").write_text("")
+    with pytest.raises(revgen.CheckpointError, match=r"n/notes.txt is a file, and no model directory"):
+        revgen.load("n/notes.txt")
+    assert hub.requests == []
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -89,7 +104,8 @@ def test_every_kind_of_model_goes_to_the_hub_and_back(
     name: str, options: dict[str, Any], hub: Hub, reviews: list[str]
 ) -> None:
     model = revgen.create(name, **options)
-    model.fit(reviews[:8], progress=False, **({"epochs": 1} if options else {}))
+    epochs: dict[str, Any] = {"epochs": 1} if options else {}
+    model.fit(reviews[:8], progress=False, **epochs)
 
     model.push_to_hub("me/model")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from revgen.tokenizers.spelled import DIGITS
 TOY = ["abab", "abc"]
 
 
-def fitted(name: str, texts: list[str], **options: object) -> revgen.LanguageModel:
+def fitted(name: str, texts: list[str], **options: Any) -> revgen.LanguageModel:
     model = revgen.create(name, tokenizer={"min_count": 1}, **options)
     model.fit(texts, progress=False)
     return model
@@ -228,7 +229,7 @@ def test_where_only_an_unknown_character_followed_the_text_ends() -> None:
 
 
 @pytest.mark.parametrize("order", [0, 21, 2.5, True])
-def test_an_order_that_there_is_not_is_an_error(order: object) -> None:
+def test_an_order_that_there_is_not_is_an_error(order: Any) -> None:
     with pytest.raises(revgen.OptionError, match="order"):
         revgen.create("kneser-ney-char", order=order)
 

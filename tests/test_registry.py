@@ -203,6 +203,14 @@ def test_loading_an_unknown_name_offers_the_nearest_pretrained(pretrained: Path)
         revgen.load("lstm-chat")
 
 
+def test_a_name_without_its_level_says_which_levels_there_are() -> None:
+    for made in (revgen.create, revgen.load):
+        with pytest.raises(revgen.UnknownModelError, match=r"lacks the level.*lstm-char, lstm-subword or lstm-word"):
+            made("lstm")
+    with pytest.raises(revgen.UnknownModelError, match="there is no model 'mixture'"):
+        revgen.create("mixture")
+
+
 def test_a_text_in_place_of_a_name_is_an_unknown_name() -> None:
     with pytest.raises(revgen.UnknownModelError):
         revgen.load("a long text about music " * 500)
@@ -241,7 +249,7 @@ def test_every_unknown_name_is_a_lookup_error() -> None:
         ("lstm-char", {"tokenizer": {"mincount": 2}}, "no option of the char tokenizer 'mincount'.*min_count"),
         ("lstm-word", {"tokenizer": {"vocab": 20}}, "option of the word tokenizer 'vocab'; did you mean vocab_size"),
         ("lstm-char", {"tokenizer": {"vocab_size": 20}}, "option of the char tokenizer 'vocab_size'"),
-        ("lstm-char", {"tokenizer": "char"}, "tokenizer must be a trained one"),
+        ("lstm-char", {"tokenizer": "char"}, "tokenizer must be a Tokenizer, a dictionary or None, not 'char'"),
     ],
 )
 def test_an_unknown_option_offers_the_nearest(name: str, options: dict[str, Any], message: str) -> None:
@@ -275,7 +283,7 @@ def test_an_option_out_of_its_range_is_named(option: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", ["sigmoid", 3])
-def test_an_option_of_a_cell_out_of_its_range_is_named(value: object) -> None:
+def test_an_option_of_a_cell_out_of_its_range_is_named(value: Any) -> None:
     with pytest.raises(revgen.OptionError, match="nonlinearity"):
         revgen.create("rnn-char", nonlinearity=value)
 
@@ -312,8 +320,9 @@ def test_a_model_that_was_not_fitted_says_so() -> None:
 
 def test_a_registered_cell_is_an_architecture_at_every_level(halving: str) -> None:
     assert revgen.list_models("halving-*") == [f"halving-{level}" for level in LEVELS]
+    options: Any = {"scale": 0.25}
     for level in LEVELS:
-        assert revgen.create(f"halving-{level}", scale=0.25).config.cell_options == {"scale": 0.25}
+        assert revgen.create(f"halving-{level}", **options).config.cell_options == {"scale": 0.25}
 
 
 def test_a_name_is_registered_once(halving: str) -> None:

@@ -111,7 +111,7 @@ def test_a_file_that_is_there_is_not_written_over(small_model: LanguageModel, tm
             small_model.write_samples(path, prompt, **{"n": 4, "seed": 1, "max_tokens": 5, "progress": False} | options)
         assert path.read_bytes() == before
 
-    refused(r"^resume must be True to go on with .*samples\.jsonl, which is there already")
+    refused(r"samples\.jsonl is there already: continue it with resume=True")
     refused(r"holds samples of another prompt, 'a'", prompt="b", resume=True)
     refused(r"holds samples of another seed, 1", seed=2, resume=True)
     refused(r"holds samples of another options", max_tokens=6, resume=True)

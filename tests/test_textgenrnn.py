@@ -365,3 +365,14 @@ def test_the_command_fits_with_labels_and_generates_for_one(tmp_path: Path, caps
     assert given == revgen.load(model).generate(label="sea", seed=1, max_tokens=10)
     assert main(["generate", model, "--label", "moon"]) == 2
     assert "(city, sea), not 'moon'" in capsys.readouterr().err
+
+
+def test_a_label_that_is_a_number_is_given_as_one() -> None:
+    model = revgen.create("textgenrnn-char", hidden_size=8, num_layers=1, embedding_size=8)
+    model.fit(["good film", "bad film"] * 20, labels=[1, 0] * 20, epochs=1, progress=False)
+    label: Any
+    for label in (1, np.int64(1)):
+        assert model.generate("", label=label, seed=1) == model.generate("", label="1", seed=1)
+        assert model.score("good", label=label).total == model.score("good", label="1").total
+    with pytest.raises(revgen.OptionError, match="label must be one that was learnt"):
+        model.generate("", label=2)

@@ -101,7 +101,7 @@ def test_options_for_one_model_are_refused() -> None:
             revgen.synthesize(wrong)
     with pytest.raises(OptionError, match=r"^temperature must be"):
         revgen.synthesize(models, temperature=-1)
-    with pytest.raises(OptionError, match="there is no option of generate 'temp'"):
+    with pytest.raises(OptionError, match="there is no option of synthesize 'temp'"):
         revgen.synthesize(models, temp=1)  # type: ignore[call-overload]
     with pytest.raises(OptionError, match=r"^n must be"):
         revgen.synthesize(models, n=0)

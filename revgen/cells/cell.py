@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from revgen import ops
 from revgen.errors import OptionError
 from revgen.ops import Array
+from revgen.options import shown
 
 Parameters = SimpleNamespace | Any
 """The parameters of one layer as attributes, by the names that ``shapes`` gives them."""
@@ -41,9 +42,8 @@ class Cell:
                 offer = f"its options: {', '.join(known)}" if known else "it has no options"
                 raise OptionError(f"the cell {type(self).__name__} has no option {name!r}; {offer}")
             if not isinstance(value, type(known[name])):
-                raise OptionError(
-                    f"{name} of {type(self).__name__} must be of the type {type(known[name]).__name__}, not {value!r}"
-                )
+                wanted = type(known[name]).__name__
+                raise OptionError(f"{name} of {type(self).__name__} must be of the type {wanted}, not {shown(value)}")
             setattr(self, name, value)
 
     @classmethod

@@ -9,6 +9,7 @@ from revgen.cells.cell import Parameters
 from revgen.cells.elman import Elman
 from revgen.errors import OptionError
 from revgen.ops import Array
+from revgen.options import shown
 from revgen.registry import register_cell
 
 
@@ -21,7 +22,7 @@ class RNN(Elman):
     def __init__(self, input_size: int, hidden_size: int, **options: Any) -> None:
         super().__init__(input_size, hidden_size, **options)
         if self.nonlinearity not in ("tanh", "relu"):
-            raise OptionError(f'nonlinearity must be "tanh" or "relu", not {self.nonlinearity!r}')
+            raise OptionError(f'nonlinearity must be "tanh" or "relu", not {shown(self.nonlinearity)}')
         self.function = ops.tanh if self.nonlinearity == "tanh" else ops.relu
         self.kernel = f"rnn_{self.nonlinearity}"  # type: ignore[misc]
 

@@ -20,7 +20,9 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
+from revgen.arguments import checked
 from revgen.errors import CorpusError, MissingExtraError, OptionError
+from revgen.files import expand_user
 
 Block = tuple[str, bool]
 """A piece of a document, and whether it is the last one."""
@@ -201,6 +203,7 @@ class Corpus:
             yield from map(json.loads, self._spool)
 
 
+@checked
 def read(
     source: Any, *, field: str = "text", documents: str = "file", errors: str = "raise", labels: Any = None
 ) -> Corpus:
@@ -235,7 +238,7 @@ def _files(source: Any) -> list[Path]:
         return []
     files = []
     for item in items:
-        path, there = Path(item), _exists(item)
+        path, there = expand_user(item), _exists(item)
         if there and path.is_dir():
             inside = sorted(file for file in path.rglob("*") if file.is_file() and _suffix(file) in READERS)
             if not inside:
@@ -251,7 +254,7 @@ def _files(source: Any) -> list[Path]:
 
 def _exists(item: str | Path) -> bool:
     try:
-        return item != "" and Path(item).exists()
+        return item != "" and expand_user(item).exists()
     except (OSError, ValueError):  # too long for a name, or with a NUL: a text
         return False
 

@@ -24,6 +24,7 @@ from revgen.corpus.progress import watched
 from revgen.corpus.readers import Corpus
 from revgen.corpus.workers import in_processes
 from revgen.errors import CorpusError, OptionError
+from revgen.options import shown
 from revgen.tokenizers import Tokenizer
 
 PART = 1 << 20
@@ -123,7 +124,7 @@ def shift(label: str | None, labels: Sequence[str], vocab: int) -> int:
     if label is None:
         return 0
     if label not in labels:
-        raise OptionError(f"label must be one that was learnt ({', '.join(labels) or 'none was'}), not {label!r}")
+        raise OptionError(f"label must be one that was learnt ({', '.join(labels) or 'none was'}), not {shown(label)}")
     return (1 + labels.index(label)) * vocab
 
 
@@ -283,7 +284,7 @@ def tokenize_parts(
     Raises CorpusError where one of them has no characters.
     """
     if isinstance(valid, int | float) and not 0 <= valid < 1:
-        raise OptionError(f"valid must be text, or a fraction in 0 ≤ valid < 1, not {valid!r}")
+        raise OptionError(f"valid must be text, or a fraction in 0 ≤ valid < 1, not {shown(valid)}")
     tokens = tokenize(texts, tokenizer, labels, progress)
     if isinstance(valid, Corpus):
         held_out: Tokens | None = tokenize(valid, tokenizer, labels, progress)

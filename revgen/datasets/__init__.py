@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from revgen.arguments import checked
 from revgen.corpus import Corpus, read
 from revgen.errors import UnknownModelError
 from revgen.registry import unknown
@@ -11,6 +12,7 @@ from revgen.registry import unknown
 _HERE = Path(__file__).parent
 
 
+@checked
 def load(name: str) -> Corpus:
     """A corpus by its name: ``"reviews"``, 166 short reviews of music that does not exist (66,000 characters,
     written for this package, MIT). Iterate over it, or hand it to ``fit``."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from revgen.arguments import checked
 from revgen.errors import MissingExtraError, OptionError
 
 NAMED = 60
@@ -45,6 +46,7 @@ class Attention:
                 axes.tick_params(length=0)
         return made
 
+    @checked
     def save(self, path: str | Path) -> Path:
         """Write the picture, in the format of the name's ending (``.png``, ``.svg``, ``.pdf``, …)."""
         path = Path(path)

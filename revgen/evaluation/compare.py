@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,11 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from revgen.arguments import checked
 from revgen.corpus import Corpus, read
 from revgen.corpus.tokens import Tokens
 from revgen.errors import CorpusError, OptionError, RevgenError
 from revgen.evaluation.graph import Graph, graphs
 from revgen.evaluation.novelty import Index, Span, copied
+from revgen.files import to_json
+from revgen.options import check, shown
 from revgen.tables import to_frame, to_text
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 MODELS = ("ngram-char", "kneser-ney-char", "elman-char", "rnn-char", "gru-char", "lstm-char")
 SMOOTHED = "kneser-ney-char"
+MAX_ORDER = 20
 COPY = 20
 """Characters from which on a span counts as copied: shorter ones are phrases that everybody uses."""
 
@@ -108,13 +111,13 @@ class Comparison:
         return to_frame(self.to_dicts())
 
     def to_json(self) -> str:
-        """Everything but the pictures; what is infinite or not known is null."""
+        """Return everything but the pictures; what is infinite or not known is null (``revgen.files.to_json``)."""
         content = {
             "settings": self.settings,
             "models": self.to_dicts(),
             "orders": [dataclasses.asdict(point) for point in self.orders],
         }
-        return json.dumps(_finite(content), indent=2, ensure_ascii=False)
+        return to_json(content, indent=2)
 
     def plot(self) -> Any:
         """Loss against training time, and against the order of n-grams, as a matplotlib figure.
@@ -125,6 +128,7 @@ class Comparison:
 
         return figure(self)
 
+    @checked
     def save(self, directory: str | Path) -> Path:
         """Write ``report.html`` (one self-contained file), ``report.md`` with its pictures, and ``report.json``.
 
@@ -135,6 +139,7 @@ class Comparison:
         return save(self, Path(directory))
 
 
+@checked
 def compare(
     corpus: Any,
     models: Iterable[str | LanguageModel] = MODELS,
@@ -170,8 +175,7 @@ def compare(
     not raises UnknownModelError or OptionError before anything is trained.
     """
     made = [(name, parse(name)) if isinstance(name, str) else (name.name, name) for name in models]
-    if type(max_order) is not int or max_order < 0:
-        raise OptionError(f"max_order must be a whole number of at least 0, not {max_order!r}")
+    check("max_order", max_order, 0 <= max_order <= MAX_ORDER, f"a whole number from 0 to {MAX_ORDER}")
     reading = {"documents": documents, "field": field, "errors": errors}
     train, held_out = split(read(corpus, **reading), valid, seed, reading)
     index = Index(train)
@@ -219,7 +223,7 @@ def split(corpus: Corpus, valid: Any, seed: int, reading: dict[str, str]) -> tup
     if not isinstance(valid, int | float):
         train, held_out = texts, list(read(valid, **reading))
     elif not 0 < valid < 1:
-        raise OptionError(f"valid must be text, or a share in 0 < valid < 1, not {valid!r}")
+        raise OptionError(f"valid must be text, or a share in 0 < valid < 1, not {shown(valid)}")
     else:
         ends = np.cumsum([0, *map(len, texts)])
         characters = Tokens(np.zeros(0, np.uint8), np.stack([ends[:-1], ends[1:]], 1))  # each counts as a token
@@ -287,12 +291,3 @@ def order_curve(train: Sequence[str], held_out: Sequence[str], max_order: int) -
         losses = [model.evaluate(iter(texts)).nats_per_char for texts in (train, held_out)]
         points.append(OrderPoint(order, *losses))
     return points
-
-
-def _finite(value: Any) -> Any:
-    """The same with null where JSON has no number."""
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

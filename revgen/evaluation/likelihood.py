@@ -79,7 +79,7 @@ class Score:
         return float(self.logprobs.sum())
 
 
-def score(model: LanguageModel, text: str, label: str | None = None) -> Score:
+def score(model: LanguageModel, text: str, label: str | float | None = None) -> Score:
     """See ``LanguageModel.score``."""
     check("text", text, isinstance(text, str), "a string")
     tokenizer = model.tokenizer

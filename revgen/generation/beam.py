@@ -8,6 +8,7 @@ that are complete.
 
 from __future__ import annotations
 
+import math
 import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -67,7 +68,7 @@ def search(model: LanguageModel, prompt: list[int], shift: int, rules: Rules, be
             written, cut = _written(candidate, rules, tokenizer, len(begin.pending))
             if cut or whole or token == tokenizer.end or candidate.drawn == settings.max_tokens:
                 if rank < beams:
-                    reached = candidate.logp / len(candidate.ids) ** settings.length_penalty
+                    reached = score(candidate.logp, len(candidate.ids), settings.length_penalty)
                     complete[written] = max(reached, complete.get(written, -np.inf))
             elif len(grown) < beams:
                 parents.append(parent)
@@ -76,12 +77,18 @@ def search(model: LanguageModel, prompt: list[int], shift: int, rules: Rules, be
             break
         # What is likeliest now and stays so is at its best when it is as long, or as short, as it can be.
         length = settings.max_tokens + grown[0].given if settings.length_penalty > 0 else len(grown[0].ids) + 1
-        if sum(reached >= grown[0].logp / length**settings.length_penalty for reached in complete.values()) >= n:
+        reachable = score(grown[0].logp, length, settings.length_penalty)
+        if sum(reached >= reachable for reached in complete.values()) >= n:
             break
         going, rows = grown, np.array(parents)
         state = map_state(operator.itemgetter(rows), state)
         tokens = np.array([[candidate.ids[-1] for candidate in going]]) + shift
     return sorted(complete, key=lambda written: -complete[written])[:n] or [""]
+
+
+def score(logp: float, tokens: int, length_penalty: float) -> float:
+    """Return what orders texts as ``logp / tokens ** length_penalty`` does, at any penalty: -log of its negative."""
+    return math.inf if logp >= 0 else length_penalty * math.log(tokens) - math.log(-logp)
 
 
 def _written(candidate: Candidate, rules: Rules, tokenizer: Tokenizer, skip: int) -> tuple[str, bool]:

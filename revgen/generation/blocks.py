@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.generation.sampler import COLDEST, Floats, Sampling, draw
+from revgen.generation.sampler import Floats, Sampling, bounded_temperature, draw, finite
 from revgen.generation.settings import Rules
 
 if TYPE_CHECKING:
@@ -60,11 +60,14 @@ def write_block(
     model.written += len(uniforms)
     tokens: list[int] = []
     temperature: Any = rules.sampling.temperature
-    divisor = np.float32(max(temperature, COLDEST))
+    divisor = np.float32(bounded_temperature(temperature))
     for uniform in uniforms.tolist():
         logits, state = model.forward(np.array([[token + shift]]), state)
         x = logits[0, 0] + rules.biases
         likeliest = int(x.argmax())
+        if not np.isfinite(x[likeliest]):  # argmax finds a NaN before all numbers
+            x = finite(x)
+            likeliest = int(x.argmax())
         if x[likeliest] == -np.inf:
             token = rules.end
         elif temperature == 0:
@@ -74,6 +77,8 @@ def write_block(
             x /= divisor
             cumulated = np.exp(x, dtype=np.float64).cumsum()
             token = int(cumulated.searchsorted(uniform * cumulated[-1], "right"))
+            if token == len(x):  # the product was rounded up
+                token = likeliest
         tokens.append(token)
         if token == rules.end:
             break
@@ -116,7 +121,7 @@ def _block(network: Network, sampling: Sampling, end: int, shift: int) -> Callab
         written = []
         for uniform, temperature in zip(uniforms, temperatures, strict=True):
             logits, state = network(tokens[None] + shift, state)
-            x = logits[-1].float() + biases
+            x = finite(logits[-1].float() + biases)
             x[:, end] = torch.where(x.amax(-1) == -torch.inf, 0, x[:, end])  # nothing else may follow
             tokens = draw(sampling.kept(x, temperature), uniform)
             written.append(tokens)

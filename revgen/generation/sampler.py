@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen import ops
+from revgen.arguments import check_fields
 from revgen.errors import OptionError
 from revgen.ops import Array
 from revgen.options import check, number, whole
@@ -22,8 +23,13 @@ Temperature: TypeAlias = float | Sequence[float] | Callable[[int], float]
 Token: TypeAlias = int | str
 """A token as its id, or as its text."""
 
-COLDEST = 1e-30
-"""The lowest temperature that logits are divided by: float32 still holds the quotients."""
+COLDEST, HOTTEST = 1e-30, 1e30
+"""The range of temperatures that logits are divided by: float32 still holds the quotients."""
+
+SMALLEST = float(np.finfo(np.float32).tiny)
+
+LARGEST_LOGIT = 1e30
+"""Penalties, biases and infinite logits are cut to this size, so that their sums stay numbers in float32."""
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -73,6 +79,7 @@ class Sampling:
     banned: Collection[Token] | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not callable(self.temperature):
             _check_temperature(self.temperature)
         check("top_k", self.top_k, self.top_k is None or whole(self.top_k, 1), "a whole number of at least 1")
@@ -104,15 +111,20 @@ class Sampling:
         """The same with a temperature that is a function computed for a text of ``length`` tokens."""
         if not callable(self.temperature):
             return self
-        return dataclasses.replace(self, temperature=[self.temperature(i) for i in range(length)] or 1.0)
+        try:
+            temperatures = [self.temperature(i) for i in range(length)]
+        except Exception as error:  # whatever the function does
+            raise OptionError(f"temperature must be a function of a number of tokens; it fails: {error}") from error
+        return dataclasses.replace(self, temperature=temperatures or 1.0)
 
     def biases(self, tokenizer: Tokenizer) -> Floats:
         """What is added to the logits of every text, (vocab,): the start of a document and what is unknown are no text,
         and are never drawn. Raises OptionError for a token that there is not."""
         biases = np.zeros(len(tokenizer), np.float32)
         for token, bias in (self.logit_bias or {}).items():
-            biases[token_id("logit_bias", token, tokenizer)] += bias
-        biases[[token_id("banned", token, tokenizer) for token in self.banned or ()]] = -np.inf
+            biases[token_id("logit_bias", token, tokenizer)] += min(max(bias, -LARGEST_LOGIT), LARGEST_LOGIT)
+        banned = () if self.banned is None else self.banned
+        biases[[token_id("banned", token, tokenizer) for token in banned]] = -np.inf
         biases[[tokenizer.start, tokenizer.unknown]] = -np.inf
         return biases
 
@@ -128,11 +140,14 @@ class Sampling:
 
     def penalized(self, logits: Floats, counts: NDArray[Any] | None) -> Floats:
         """Logits with the penalties for what the text has already."""
-        if counts is not None and self.repetition_penalty != 1:
-            penalty = self.repetition_penalty
-            logits = np.where(counts > 0, np.where(logits > 0, logits / penalty, logits * penalty), logits)
-        if counts is not None and self.frequency_penalty:
-            logits = logits - (self.frequency_penalty * counts).astype(logits.dtype)
+        if counts is None:
+            return logits
+        with np.errstate(over="ignore"):
+            if (penalty := np.float64(self.repetition_penalty)) != 1:
+                penalized = np.where(logits > 0, logits / penalty, logits * penalty)
+                logits = np.where(counts > 0, _bounded(penalized, logits), logits)
+            if penalty := np.float64(self.frequency_penalty):
+                logits = logits - (penalty * counts).clip(-LARGEST_LOGIT, LARGEST_LOGIT).astype(logits.dtype)
         return logits
 
     def filtered(self, logits: Floats, positions: NDArray[np.integer[Any]] | int = 0) -> Floats:
@@ -146,12 +161,13 @@ class Sampling:
         if isinstance(temperature, float):
             if temperature == 0:
                 return _likeliest(logits)
-            divisor: Any = max(temperature, COLDEST)
+            divisor: Any = bounded_temperature(temperature)
         else:
-            divisor = temperature.clip(COLDEST)
+            divisor = temperature.clip(COLDEST, HOTTEST)
         if not (isinstance(temperature, float) and temperature == 1):
-            # The likeliest at 0 first: a division by a very small temperature stays finite there.
-            logits = (logits - ops.largest(logits)) / divisor
+            # The largest at 0 first: a division by a very small temperature stays finite there.
+            with np.errstate(over="ignore"):
+                logits = (logits - ops.largest(logits)) / divisor
         if self.top_k is not None and self.top_k < logits.shape[-1]:
             logits = ops.where(logits >= ops.kth_largest(logits, self.top_k), logits, -np.inf)
         p = ops.softmax(logits)
@@ -172,7 +188,9 @@ class Sampling:
     def temperatures(self, positions: NDArray[np.integer[Any]] | int) -> float | NDArray[np.float32]:
         """One for all rows, or one for each, (batch, 1); for several steps (time, batch, 1)."""
         if isinstance(self.temperature, Sequence):
-            given = np.asarray(self.temperature, np.float32)[np.asarray(positions) % len(self.temperature)]
+            given = np.minimum(self.temperature, HOTTEST)[np.asarray(positions) % len(self.temperature)].astype(
+                np.float32
+            )
             return given[..., None] if given.ndim else float(given)
         assert not callable(self.temperature), "a function is scheduled first"
         return float(self.temperature)
@@ -184,6 +202,22 @@ def _check_temperature(given: Any) -> None:
         check("temperature", temperature, 0 <= number(temperature) < np.inf, "0 or more")
 
 
+def bounded_temperature(temperature: float) -> float:
+    """Return a temperature above 0 that float32 can divide logits by."""
+    return min(max(temperature, COLDEST), HOTTEST)
+
+
+def finite(logits: Array) -> Array:
+    """Return logits (batch, vocab) as numbers and -inf: NaN counts as impossible, infinity as a very large number."""
+    return ops.where(logits == logits, logits, -np.inf).clip(max=LARGEST_LOGIT)
+
+
+def _bounded(changed: NDArray[Any], logits: Floats) -> Floats:
+    """Logits after a change in float64, of the type that they had; what is impossible stays so."""
+    kept: Floats = np.where(logits == -np.inf, logits, changed.clip(-LARGEST_LOGIT, LARGEST_LOGIT)).astype(logits.dtype)
+    return kept
+
+
 def _likeliest(logits: Array) -> Array:
     """The probability 1 at the largest, (batch, vocab)."""
     places = ops.arange(logits.shape[-1], logits)
@@ -191,10 +225,10 @@ def _likeliest(logits: Array) -> Array:
 
 
 def _first(p: Array, order: Array, share: float) -> Array:
-    """Of the tokens in this order, as few as have the probability ``share`` together."""
+    """Of the tokens in this order, as few as have the probability ``share`` together; always the first."""
     ordered = ops.at(p, order)
     before = ops.cumulated(ordered) - ordered
-    return _normalized(ops.put_at(order, ordered * (before < share)))
+    return _normalized(ops.put_at(order, ordered * (before < max(share, SMALLEST))))
 
 
 def _normalized(p: Array) -> Array:
@@ -204,7 +238,8 @@ def _normalized(p: Array) -> Array:
 def draw(probabilities: Array, uniform: Array) -> Array:
     """One token a row, (batch,), where ``uniform`` (batch,) in [0, 1) falls in the cumulated (batch, vocab)."""
     cumulated = ops.cumulated(probabilities)
-    return (cumulated <= uniform[:, None] * cumulated[:, -1:]).sum(-1)
+    total = cumulated[:, -1:]
+    return ((cumulated <= uniform[:, None] * total) & (cumulated < total)).sum(-1)
 
 
 def token_id(option: str, token: Any, tokenizer: Tokenizer) -> int:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from revgen.errors import OptionError
+from revgen.files import to_json
 from revgen.generation.decoding import decode
 from revgen.generation.settings import Settings
 from revgen.options import at_least, check, whole
@@ -60,7 +61,8 @@ def write_samples(
     done = 0
     try:
         if path.exists():
-            check("resume", resume, resume, f"True to go on with {path}, which is there already")
+            if not resume:
+                raise OptionError(f"{path} is there already: continue it with resume=True, or name another file")
             done = _resume(path, receipt, seeded=settings.seed is not None)
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
@@ -74,7 +76,7 @@ def write_samples(
                 if first >= len(rows):  # beams found no more
                     break
                 for row in range(first, min(len(rows), first + n - done)):
-                    file.write(json.dumps({**rows[row], "receipt": made | {"row": row}}) + "\n")
+                    file.write(to_json({**rows[row], "receipt": made | {"row": row}}) + "\n")
                 file.flush()
                 bar.update(min(len(rows) - first, n - done))
                 done += min(len(rows) - first, n - done)
@@ -119,9 +121,8 @@ def _batch(model: LanguageModel, receipt: Mapping[str, Any]) -> list[dict[str, A
     """What the lines of one batch hold beside their receipts."""
     pairs = {name: dict(value) for name, value in receipt["options"].items() if name in PAIRED and value is not None}
     options: Any = {**receipt["options"], **pairs, "seed": receipt["seed"]}
-    texts = model.generate([receipt["prompt"]], n=receipt["n"], **options)[0]
-    several = [texts] if isinstance(texts, str) else texts
-    return [{"text": text} | ({"copied": text.copied.to_dict()} if hasattr(text, "copied") else {}) for text in several]
+    texts = model.generate(receipt["prompt"], n=receipt["n"], **options)
+    return [{"text": text} | ({"copied": text.copied.to_dict()} if hasattr(text, "copied") else {}) for text in texts]
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:

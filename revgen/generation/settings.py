@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from revgen.arguments import check_fields
 from revgen.errors import OptionError
 from revgen.generation.guides import CopyGuide, Guide, PatternGuide, choices_guide
 from revgen.generation.healing import token_texts
-from revgen.generation.sampler import Floats, Sampling, SamplingOptions, Token, token_id
+from revgen.generation.sampler import Floats, Sampling, SamplingOptions, Token, finite, token_id
 from revgen.options import at_least, check, number, whole
 from revgen.registry import unknown
 
 if TYPE_CHECKING:
     from revgen.language_model import LanguageModel
+
+
+MOST_TOKENS, MOST_BEAMS, SEEDS = 1 << 40, 1 << 12, 1 << 128
 
 
 class GenerationOptions(SamplingOptions, total=False):
@@ -35,7 +39,7 @@ class GenerationOptions(SamplingOptions, total=False):
     beams: int | None
     length_penalty: float
     seed: int | None
-    label: str | None
+    label: str | float | None
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Settings:
     beams: int | None = None
     length_penalty: float = 1.0
     seed: int | None = None
-    label: str | None = None
+    label: str | float | None = None
     sampling: Sampling = field(default_factory=Sampling)
 
     @classmethod
@@ -80,7 +84,9 @@ class Settings:
         return cls(**{name: value for name, value in options.items() if name in own}, sampling=sampling)
 
     def __post_init__(self) -> None:
-        at_least("max_tokens", self.max_tokens, 0)
+        check_fields(self)
+        most_tokens = f"a whole number from 0 to {MOST_TOKENS:,}"
+        check("max_tokens", self.max_tokens, whole(self.max_tokens, 0) and self.max_tokens <= MOST_TOKENS, most_tokens)
         at_least("min_tokens", self.min_tokens, 0)
         most = self.min_tokens <= self.max_tokens
         check("min_tokens", self.min_tokens, most, f"at most max_tokens, {self.max_tokens}")
@@ -101,10 +107,12 @@ class Settings:
         good = self.max_copy is None or whole(self.max_copy, 1)
         check("max_copy", self.max_copy, good, "a whole number of at least 1")
         check("check_novelty", self.check_novelty, type(self.check_novelty) is bool, "True or False")
-        check("beams", self.beams, self.beams is None or whole(self.beams, 1), "a whole number of at least 1")
+        beams = self.beams is None or (whole(self.beams, 1) and self.beams <= MOST_BEAMS)
+        check("beams", self.beams, beams, f"a whole number from 1 to {MOST_BEAMS:,}")
         penalty = self.length_penalty
         check("length_penalty", penalty, bool(np.isfinite(number(penalty))), "a number")
-        check("seed", self.seed, self.seed is None or whole(self.seed, 0), "a whole number of at least 0")
+        seed = self.seed is None or (whole(self.seed, 0) and self.seed < SEEDS)
+        check("seed", self.seed, seed, "a whole number from 0 to below 2**128")
         self._check_combinations()
 
     def _check_combinations(self) -> None:
@@ -137,6 +145,10 @@ class Settings:
         if self.stop is None:
             return ()
         return tuple(self.stop) if isinstance(self.stop, list | tuple) else (self.stop,)
+
+
+DEFAULTS: dict[str, Any] = {f.name: f.default for kind in (Settings, Sampling) for f in dataclasses.fields(kind)}
+"""The value of each option that is not given."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +191,7 @@ class Rules:
         ``counts`` as in ``Sampling.probabilities``; ``places`` are how many tokens of each text were drawn, (batch,);
         ``states`` are those of the texts.
         """
-        logits = self.sampling.penalized(logits, counts) + self.biases
+        logits = self.sampling.penalized(finite(logits), counts) + self.biases
         if self.settings.min_tokens:
             logits[places < self.settings.min_tokens, self.end] = -np.inf
         allowed: Any = True

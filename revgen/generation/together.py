@@ -7,13 +7,14 @@ word; the next one begins it instead. (After ``synthesize`` of textgenrnn, whose
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 
+from revgen.arguments import checked
 from revgen.errors import OptionError
 from revgen.generation.sampler import draw
-from revgen.generation.settings import GenerationOptions, Rules, Settings, TextState
+from revgen.generation.settings import DEFAULTS, GenerationOptions, Rules, Settings, TextState
 from revgen.options import at_least, check
 
 if TYPE_CHECKING:
@@ -25,35 +26,37 @@ SHARED = ("max_tokens", "stop", "seed", "sampling")
 
 @overload
 def synthesize(
-    models: Sequence[LanguageModel], prompt: str = "", *, n: Literal[1] = 1, **options: Unpack[GenerationOptions]
+    models: Sequence[LanguageModel], prompt: str = "", *, n: None = None, **options: Unpack[GenerationOptions]
 ) -> str: ...
 
 
 @overload
 def synthesize(
-    models: Sequence[LanguageModel], prompt: str = "", *, n: int = ..., **options: Unpack[GenerationOptions]
+    models: Sequence[LanguageModel], prompt: str = "", *, n: int, **options: Unpack[GenerationOptions]
 ) -> list[str]: ...
 
 
+@checked(defaults=DEFAULTS)
 def synthesize(
-    models: Sequence[LanguageModel], prompt: str = "", *, n: int = 1, **options: Unpack[GenerationOptions]
+    models: Sequence[LanguageModel], prompt: str = "", *, n: int | None = None, **options: Unpack[GenerationOptions]
 ) -> str | list[str]:
-    """The prompt and a continuation that several models write in turn, word by word; for ``n`` > 1 a list of ``n``.
+    """Write the prompt and a continuation by several models in turn, word by word; with ``n`` a list of ``n``.
 
     ``options`` are those of ``generate`` that shape the distribution, ``max_tokens`` for all models together, ``stop``
     and ``seed``. The text ends where one of them ends the document. Raises OptionError for the other options.
     """
     check("models", models, isinstance(models, Sequence) and len(models) > 0, "a list of at least one model")
     check("prompt", prompt, isinstance(prompt, str), "a string")
-    at_least("n", n, 1)
+    if n is not None:
+        at_least("n", n, 1)
     settings, plain = Settings.of(options), Settings()
     for name in vars(settings):
         if name not in SHARED and getattr(settings, name) != getattr(plain, name):
             raise OptionError(f"{name} does not combine with taking turns: it is for a text of one model")
     random = np.random.default_rng(settings.seed)
     voices = [Voice(model, settings, random) for model in models]
-    texts = [prompt + _text(voices, prompt, settings) for _ in range(n)]
-    return texts[0] if n == 1 else texts
+    texts = [prompt + _text(voices, prompt, settings) for _ in range(n or 1)]
+    return texts[0] if n is None else texts
 
 
 def _text(voices: Sequence[Voice], prompt: str, settings: Settings) -> str:

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from revgen.arguments import checked
 from revgen.errors import OptionError, VocabularyError
 from revgen.language_model import LanguageModel, Weights
 from revgen.ops import log_softmax
-from revgen.options import check
+from revgen.options import check, shown
 from revgen.registry import register_model
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class MixtureConfig:
         check("the number of models", many := count_models(self.models), many <= MOST, f"at most {MOST}")
         numbers = all(isinstance(share, int | float) and 0 <= share <= 1 for share in self.shares)
         if not numbers or abs(sum(self.shares) - 1) > 1e-6:
-            raise OptionError(f"weights must be 0 or more and sum to 1, not {list(self.shares)!r}")
+            raise OptionError(f"weights must be 0 or more and sum to 1, not {shown(list(self.shares))}")
 
 
 @register_model("mixture")
@@ -74,7 +75,8 @@ class Mixture(LanguageModel):
         """The weight of each model, (models,)."""
         return np.array(self.config.shares, float)
 
-    def fit(
+    @checked
+    def fit(  # type: ignore[override]  # the models are trained already
         self,
         texts: Any,
         valid: Any = None,
@@ -129,6 +131,7 @@ class Mixture(LanguageModel):
         given = np.stack([log_softmax(part) for part in parts])  # (models, time, batch, vocab)
         return mixed(given, self.shares[:, None, None, None]), states
 
+    @checked
     def to(self, device: str) -> Self:
         for model in self.models:
             model.to(device)
@@ -162,13 +165,13 @@ class Mixture(LanguageModel):
         return None
 
 
+@checked
 def mix(models: Sequence[LanguageModel], weights: Sequence[float] | None = None) -> Mixture:
     """Interpolate fitted models that share a tokenizer, with these weights, or equal ones until ``fit`` learns them.
 
     Raises VocabularyError where a tokenizer is another one, OptionError for weights that do not sum to 1.
     """
-    if not models:
-        raise OptionError("a mixture needs at least one model")
+    check("models", models, len(models) > 0, "a list of at least one model")
     first = models[0]
     for model in models:
         if model.tokenizer != first.tokenizer:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from revgen.arguments import checked
 from revgen.errors import OptionError
 from revgen.language_model import LanguageModel, Weights
 from revgen.ngrams import Counts, Estimate, Floats, Trie, count, text_loss, to_weights
@@ -67,7 +68,8 @@ class NGramModel(LanguageModel):
             contexts = len(counted.counts)
         return orders, probabilities, backoffs
 
-    def fit(
+    @checked
+    def fit(  # type: ignore[override]  # counting takes some of the options
         self,
         texts: Any,
         valid: Any = None,

@@ -2,7 +2,7 @@
 
 A step of a small network on NumPy is some fifty calls, each of which costs more than the arithmetic in it. Here the
 step is one call. It computes what the equation does, in another order of summation: the numbers agree to float32. The
-machine code is kept on disk, beside ``kernels.py`` or in Numba's own directory.
+machine code is kept on disk, beside ``kernels.py`` or in Numba's own directory, where one of them can be written.
 
 A net is the weights as the machine code reads them. Where all matrices hold numbers of float16, as those of a model
 that was saved so, they are read as float16: the time of a larger network is that of reading it.
@@ -25,7 +25,7 @@ from revgen.cells.lstm import LSTM
 from revgen.cells.minimal import MinGRU
 from revgen.cells.rnn import RNN
 from revgen.errors import MissingExtraError
-from revgen.generation.sampler import COLDEST, Floats
+from revgen.generation.sampler import Floats, bounded_temperature
 from revgen.ops import map_state
 
 if TYPE_CHECKING:
@@ -166,8 +166,8 @@ class Compiled:
     def __post_init__(self) -> None:
         try:
             import revgen.networks.kernels  # noqa: F401
-        except (ImportError, RuntimeError) as error:  # RuntimeError: it finds no place on disk
-            raise MissingExtraError(f"a compiled step needs Numba: pip install 'revgen[fast]' ({error})") from None
+        except Exception as error:  # whatever an installation that does not fit together raises
+            raise MissingExtraError(_why_no_numba(error)) from error
 
     def step(self, token: int, state: Any) -> tuple[NDArray[np.float32], Any]:
         """A token and a state -> logits (1, 1, vocab) and the new state."""
@@ -184,9 +184,16 @@ class Compiled:
         arrays = self.begin(state, len(uniforms))
         tokens = np.empty(len(uniforms), np.int64)
         temperature: Any = rules.sampling.temperature
-        divisor = np.float32(max(temperature, COLDEST) if temperature else 0)
+        divisor = np.float32(bounded_temperature(temperature) if temperature else 0)
         count = write_tokens(self.net, token, arrays, uniforms, tokens, divisor, rules.end, rules.biases, shift)
         return tokens[:count].tolist(), self.end(arrays)
+
+
+def _why_no_numba(error: Exception) -> str:
+    """The message for a failed import of the kernels: Numba is missing, or there is another reason."""
+    if isinstance(error, ModuleNotFoundError) and error.name in ("numba", "llvmlite"):
+        return "a compiled step needs Numba: pip install 'revgen[fast]'"
+    return f"a compiled step cannot be made, as Numba cannot be imported: {error}"
 
 
 class Layout:

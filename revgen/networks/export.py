@@ -6,7 +6,6 @@ neither PyTorch nor this library.
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from revgen.errors import CheckpointError, MissingExtraError, OptionError
-from revgen.files import write_atomically
+from revgen.files import to_json, write_atomically
 from revgen.language_model import LanguageModel
 from revgen.networks.equation import Equation, EquationModel, nest
 
@@ -60,11 +59,11 @@ def export(model: LanguageModel, directory: str | Path) -> Path:
     except torch.onnx.OnnxExporterError as error:
         why = str(error.__cause__ or error).splitlines()[0]
         raise OptionError(f"{model.name} cannot be exported: {why}") from error
-    program.model.metadata_props["revgen"] = json.dumps(
+    program.model.metadata_props["revgen"] = to_json(
         {
             "name": model.name,
             "tokenizer": model.tokenizer.file,
-            "state": [{"begin": float(leaf.flatten()[0]), "shape": list(leaf.shape)} for leaf in step.begin],
+            "state": [{"begin": _number(leaf.flatten()[0]), "shape": list(leaf.shape)} for leaf in step.begin],
         }
     )
     directory = Path(directory)
@@ -77,6 +76,11 @@ def export(model: LanguageModel, directory: str | Path) -> Path:
     except OSError as error:
         raise CheckpointError(f"{directory}: could not export: {error.strerror or error}") from error
     return directory / GRAPH
+
+
+def _number(value: Tensor) -> float | str:
+    """A number as JSON can hold it: "-inf" is a string that NumPy and Python read as the number."""
+    return float(value) if torch.isfinite(value) else str(float(value))
 
 
 DYNAMIC = torch.export.Dim("batch")

@@ -14,6 +14,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
+from revgen.generation.sampler import LARGEST_LOGIT
 from revgen.networks.compiled import AttentiveNet, Gated, Mean, Memory, Relu, StackNet, Tanh, TransformerNet, TrieNet
 from revgen.ops import EPSILON, PARTS
 from revgen.tokenizers import Tokenizer
@@ -22,7 +23,16 @@ FAST: Any = {"error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
 """No check of divisors, products and sums in one instruction, and sums in any order; infinities are what they are."""
 START = Tokenizer.start
 SMALL = np.float32(EPSILON)
+LARGEST = np.float32(LARGEST_LOGIT)
 ANGLE = np.float32(2 * np.pi / PARTS)
+
+
+def cached(function: Callable[..., Any]) -> Any:
+    """Compile a function and keep its machine code on disk; in this process alone where no directory can be written."""
+    try:
+        return njit(cache=True)(function)
+    except RuntimeError:  # neither beside this file nor in the cache of the user
+        return njit(function)
 
 
 def number(typing: Any, x: Any) -> Any:
@@ -367,6 +377,10 @@ def draw(logits: Any, biases: Any, temperature: Any, end: Any, uniform: Any) -> 
     """A token by the softmax of logits with biases, as ``generation.sampler`` draws it; the end where there is none."""
     x = logits + biases
     likeliest = x.argmax()
+    if not np.isfinite(x[likeliest]):  # as ``generation.sampler.finite`` has it
+        for j in range(len(x)):
+            x[j] = min(x[j], LARGEST) if x[j] == x[j] else -np.inf
+        likeliest = x.argmax()
     highest = x[likeliest]
     if highest == -np.inf:
         return end
@@ -377,16 +391,17 @@ def draw(logits: Any, biases: Any, temperature: Any, end: Any, uniform: Any) -> 
     for j in range(len(x)):
         total += np.exp((x[j] - highest) / temperature)
         cumulated[j] = total
-    return np.searchsorted(cumulated, uniform * total, side="right")
+    token = np.searchsorted(cumulated, uniform * total, side="right")
+    return token if token < len(x) else likeliest
 
 
-@njit(cache=True)
+@cached
 def read_token(net: Any, token: Any, state: Any) -> Any:
     """``read`` from Python."""
     return read(net, token, state)
 
 
-@njit(cache=True)
+@cached
 def write_tokens(
     net: Any, token: Any, state: Any, uniforms: Any, tokens: Any, temperature: Any, end: Any, biases: Any, shift: Any
 ) -> Any:

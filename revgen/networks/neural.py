@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from revgen.arguments import checked
 from revgen.card import history_figures
 from revgen.errors import OptionError
 from revgen.language_model import LanguageModel, Weights
@@ -57,6 +58,7 @@ class NeuralModel(LanguageModel):
         super().forget()
         self.__dict__.pop("network", None)
 
+    @checked
     def to(self, device: str) -> Self:
         if device != "cpu":
             import torch
@@ -116,6 +118,7 @@ class NeuralModel(LanguageModel):
             weights[name] = np.concatenate([array, rows]) if more else array
         self.weights = weights
 
+    @checked
     def fit(
         self,
         texts: Any,
@@ -232,6 +235,7 @@ class NeuralModel(LanguageModel):
         """Forget what the card tells of other weights than the present ones."""
         self.metadata = {k: v for k, v in self.metadata.items() if k not in ("load_as", "description", "samples")}
 
+    @checked
     def find_lr(
         self,
         texts: Any,

@@ -26,6 +26,7 @@ class Average:
     def add(self, share: float) -> None:
         """Count the present weights in, if so much of the run is done that they belong to its last part."""
         if share < 1 - self.part:
+            self.clear()  # of a run that was resumed with more epochs, after it had come to its last part
             return
         self.steps += 1
         values = [weight.detach() for weight in self.weights]

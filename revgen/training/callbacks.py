@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from revgen.arguments import checked
 from revgen.errors import MissingExtraError, OptionError
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class TensorBoard(Callback):
     """Figures for TensorBoard (the extra ``tensorboard``) in ``directory``: loss and rate every ``every`` steps, and
     for each epoch validation, speed and the sample."""
 
+    @checked
     def __init__(self, directory: str | Path, every: int = 10) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
@@ -90,6 +92,7 @@ class WandB(Callback):
     """Figures for Weights & Biases (the extra ``wandb``): loss and rate every ``every`` steps, and for each epoch
     validation, speed and the sample. ``options`` are those of ``wandb.init``: ``project``, ``name``, ``mode``, …"""
 
+    @checked
     def __init__(self, every: int = 10, **options: Any) -> None:
         try:
             import wandb

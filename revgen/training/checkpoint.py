@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from revgen.arguments import check_type
 from revgen.errors import CheckpointError
 from revgen.files import write_atomically
 from revgen.ops import map_state
@@ -36,8 +37,9 @@ class Checkpoints:
     optimizer or every ``seconds`` seconds; the last ``keep`` are kept. Beside them stands the model after each epoch.
 
     A state holds weights, optimizer, random state, the place in the text and the history; the order of the text is a
-    function of seed and epoch. It names the tokenizer, the text and the recipe, which must be the same on the way back.
-    A process killed while it writes leaves the state before. Raises CheckpointError, with the model as good as it was.
+    function of seed and epoch. It names the tokenizer, the text and the recipe, which must be the same when the run is
+    resumed, but for the number of epochs or seconds. A process killed while it writes leaves the state before. Raises
+    CheckpointError, with the model as good as it was.
     """
 
     directory: str | Path
@@ -49,23 +51,26 @@ class Checkpoints:
         check("steps", self.steps, self.steps is None or whole(self.steps, 1), "a whole number of at least 1")
         check("seconds", self.seconds, self.seconds is None or 0 <= number(self.seconds) < math.inf, "0 or more")
         at_least("keep", self.keep, 1)
-        self.directory = Path(self.directory)
+        self.directory = Path(check_type("directory", self.directory, str | Path))
         self._saved = 0.0  # the seconds of the run
 
     @property
     def paths(self) -> list[Path]:
         """The states that there are, the oldest first."""
-        return sorted(Path(self.directory).glob("training-*.safetensors"))
+        try:
+            return sorted(Path(self.directory).glob("training-*.safetensors"))
+        except OSError as error:
+            raise CheckpointError(f"{self.directory} cannot be read: {error.strerror or error}") from None
 
-    def fitted(self, now: bool) -> bool:
-        """Whether the run began with weights that were fitted already; ``now`` where there is no state of it."""
-        return bool(self._read(self.paths[-1], tensors=False)[0].get("fine_tunes")) if self.paths else now
+    def earlier(self) -> dict[str, Any]:
+        """Return the plain values of the last state; none where there is no state."""
+        return self._read(self.paths[-1], tensors=False)[0] if self.paths else {}
 
     def begin(self, training: Training, resume: bool) -> None:
         """Keep the states of this run from now on; with ``resume``, put it where the last one left it first."""
         if self.paths and not resume:
             raise CheckpointError(
-                f"{self.directory} has checkpoints of a run already: go on with resume=True, or choose another place"
+                f"{self.directory} has checkpoints of a run: continue it with resume=True, or name another directory"
             )
         if self.paths:
             self._restore(training, self.paths[-1])
@@ -91,6 +96,7 @@ class Checkpoints:
         if not training.ranks.first:
             return
         state = self._identity(training) | {
+            "budget": training.recipe.budget(),
             **{name: getattr(training, name) for name in KEPT},
             "cursor": dataclasses.asdict(training.cursor),
             "states": _names(parts, "state", tensors),
@@ -148,7 +154,10 @@ class Checkpoints:
         try:
             with safe_open(path, "pt") as file:
                 names = file.keys() if tensors else []
-                return json.loads(file.metadata()["state"]), {name: file.get_tensor(name) for name in names}
+                state = json.loads(file.metadata()["state"])
+                if not isinstance(state, dict):
+                    raise TypeError(f"its state is a {type(state).__name__}")
+                return state, {name: file.get_tensor(name) for name in names}
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             earlier = "; without it, the run goes on from the one before" if len(self.paths) > 1 else ""
             raise CheckpointError(f"{path} is damaged: {error}{earlier}") from None
@@ -160,7 +169,7 @@ class Checkpoints:
             "configuration": json.loads(json.dumps(dataclasses.asdict(training.model.config))),
             "tokenizer": training.model.tokenizer.fingerprint,
             "text": training.train.checksum,
-            "recipe": dataclasses.asdict(training.recipe),
+            "recipe": training.recipe.identity(),
         }
 
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from revgen.arguments import check_type
 from revgen.corpus import Corpus
 from revgen.corpus.batches import Batches
 from revgen.corpus.tokens import Tokens, tokenize_parts
@@ -66,8 +67,9 @@ def fit(
 ) -> History:
     """See ``NeuralModel.fit``. The model is not touched before all text is read."""
     if resume and checkpoint is None:
-        raise OptionError("resume needs the directory to go on from: checkpoint=…")
+        raise OptionError("resume needs the directory to continue from: checkpoint=…")
     at_least("accumulate", accumulate, 1)
+    check_type("checkpoint", checkpoint, str | Path | Checkpoints | None)
     checkpoints = Checkpoints(checkpoint) if isinstance(checkpoint, str | Path) else checkpoint
     ranks = join(model.device)
     shown = progress and ranks.first
@@ -76,13 +78,15 @@ def fit(
         labels = model.labels_for(texts)
         train, held_out = tokenize_parts(texts, valid, tokenizer, recipe.seed, labels, shown)
     parts = ranks.size * accumulate
-    fitted = checkpoints.fitted(model.fitted) if checkpoints is not None and resume else model.fitted
-    recipe = recipe.settled(len(train), model.learning_rate, fitted, model.device, parts)
+    earlier = checkpoints.earlier() if checkpoints is not None and resume else {}
+    fitted = bool(earlier.get("fine_tunes", model.fitted))
+    recipe = recipe.resumed(earlier).settled(len(train), model.learning_rate, fitted, model.device, parts)
     make_batches(train, recipe, 0)  # raises where the text is too short
 
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        model.prepare(tokenizer, recipe.seed, labels, recipe.sizes(len(train), model.device))
+        sizes = recipe.sizes(len(train), model.device, earlier.get("configuration"))
+        model.prepare(tokenizer, recipe.seed, labels, sizes)
         training = Training(model, train, held_out, recipe, shown, ranks, accumulate)
         training.callbacks = [as_callback(callback) for callback in callbacks]
         training.sample = sample

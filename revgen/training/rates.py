@@ -62,7 +62,7 @@ class LearningRates:
 def find_lr(model: NeuralModel, texts: Corpus, recipe: Recipe, low: float, high: float, steps: int) -> LearningRates:
     """See ``NeuralModel.find_lr``."""
     at_least("steps", steps, 10)
-    check("low", low, 0 < number(low) < math.inf, "above 0")
+    check("low", low, 1e-30 <= number(low) < math.inf, "at least 1e-30")
     check("high", high, number(low) < number(high) < math.inf, "above low")
     trial = copy.copy(model)
     tokenizer = trial.tokenizer_for(texts)

@@ -4,10 +4,11 @@ learning rate."""
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from revgen.options import at_least, check, number, whole
+from revgen.options import check, number, whole
 
 WARM_UP = 0.1
 FINE_TUNING = 1 / 5
@@ -16,6 +17,10 @@ MOST_EPOCHS = 40
 MOST_EPOCHS_FITTED = 10
 DROPOUT_A_DOUBLING = 0.075
 """The more often a text is read, the more has to be left out: 0.25 for 10 epochs, 0.35 for 25."""
+SEEDS = 1 << 63  # of PyTorch
+BUDGET = ("epochs", "max_seconds")
+OPEN = (*BUDGET, "batch_size", "learning_rate")
+"""The fields that are chosen where they are None."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,26 @@ class Recipe:
         check("weight_decay", self.weight_decay, 0 <= number(self.weight_decay) < math.inf, "0 or more")
         check("averaging", self.averaging, 0 <= number(self.averaging) <= 1, "in 0 ≤ averaging ≤ 1")
         check("clip", self.clip, number(self.clip) > 0, "above 0")
-        at_least("seed", self.seed, 0)
+        check("seed", self.seed, whole(self.seed, 0) and self.seed < SEEDS, "a whole number from 0 to below 2**63")
         check("preset", self.preset, self.preset in PRESETS, " or ".join(map(repr, PRESETS)))
+
+    def budget(self) -> dict[str, Any]:
+        """Return the fields that say when the run ends, which may differ when it is resumed."""
+        return {name: getattr(self, name) for name in BUDGET}
+
+    def identity(self) -> dict[str, Any]:
+        """Return the fields that a run cannot change when it is resumed."""
+        return {name: value for name, value in asdict(self).items() if name not in BUDGET}
+
+    def resumed(self, earlier: Mapping[str, Any]) -> Recipe:
+        """Return the recipe with the choices of an earlier state of the run (``Checkpoints.earlier``) where it is open.
+
+        A new number of epochs or seconds takes the place of the earlier one; the schedule follows the progress.
+        """
+        chosen = {**(earlier.get("recipe") or {})}
+        if self.epochs is None and self.max_seconds is None:
+            chosen |= earlier.get("budget") or {}
+        return replace(self, **{n: v for n, v in chosen.items() if n in OPEN and getattr(self, n) is None})
 
     @property
     def planned_epochs(self) -> float:
@@ -88,13 +111,15 @@ class Recipe:
             learning_rate=self.learning_rate or learning_rate * (FINE_TUNING if fitted else 1),
         )
 
-    def sizes(self, tokens: int, device: str = "cpu") -> dict[str, Any]:
-        """What the network should be like that reads a corpus of so many tokens by this recipe."""
+    def sizes(self, tokens: int, device: str = "cpu", earlier: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return width and dropout for a network that reads a corpus of ``tokens`` by this recipe; those of an
+        ``earlier`` configuration where the run is resumed."""
         epochs = self.epochs or self._epochs(tokens, device, MOST_EPOCHS)
-        return {
+        chosen = {
             "hidden_size": PRESETS[self.preset].hidden_size * (1 if device == "cpu" else 2),
             "dropout": round(DROPOUT_A_DOUBLING * math.log2(epochs), 2),
         }
+        return {name: (earlier or {}).get(name, size) for name, size in chosen.items()}
 
     def _epochs(self, tokens: int, device: str, most: int) -> int:
         reads = PRESETS[self.preset].tokens * (1 if device == "cpu" else 4)

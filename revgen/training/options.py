@@ -1,0 +1,38 @@
+"""The keyword arguments of ``fit``, for type checkers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+if TYPE_CHECKING:
+    from revgen.training.callbacks import Callback
+    from revgen.training.checkpoint import Checkpoints
+
+
+class FitOptions(TypedDict, total=False):
+    """Those of ``NeuralModel.fit``, which has them all; a model that counts takes some of them."""
+
+    labels: Any
+    epochs: int | None
+    max_seconds: float | None
+    batch_size: int | None
+    sequence_length: int
+    learning_rate: float | None
+    weight_decay: float
+    averaging: float | None
+    patience: int | None
+    seed: int
+    extend_vocabulary: bool
+    accumulate: int
+    preset: str
+    checkpoint: str | Path | Checkpoints | None
+    resume: bool
+    callbacks: Sequence[Callback | Callable[[Any, Any], None]]
+    progress: bool
+    sample: str
+    field: str
+    documents: str
+    errors: str
+    index: bool

@@ -1,0 +1,195 @@
+"""What a type checker, help and Tab completion know of the public functions."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+
+import revgen
+from revgen.arguments import check_type, checked, in_words
+from revgen.cells import Cell
+from revgen.generation.sampler import Sampling
+from revgen.generation.settings import GenerationOptions, Settings
+from revgen.networks.neural import NeuralModel
+from revgen.options import shown
+from revgen.registry import architectures, cells
+from revgen.training.options import FitOptions
+from revgen.zoo import ModelOptions, architecture_class
+
+ROOT = Path(revgen.__file__).parents[1]
+
+
+# Signatures
+
+
+@pytest.mark.parametrize("name", ["generate", "stream", "write_samples"])
+def test_the_signature_lists_the_options_of_generate_in_their_order(name: str) -> None:
+    function = getattr(revgen.load("lstm-char"), name)
+    parameters = inspect.signature(function).parameters
+
+    options = list(GenerationOptions.__annotations__)
+    assert list(parameters)[-len(options) :] == options
+    assert options[:2] == ["temperature", "top_k"] and "max_tokens" in options
+    assert parameters["temperature"].default == 1.0 and parameters["max_tokens"].default == 300
+    assert parameters["stop"].annotation == "str | Sequence[str] | None"
+    assert "options" not in parameters
+
+
+def test_the_options_of_generate_are_the_fields_of_its_settings() -> None:
+    fields = {field.name for kind in (Settings, Sampling) for field in dataclasses.fields(kind)}
+    assert fields - {"sampling"} == GenerationOptions.__annotations__.keys()
+
+
+def test_the_options_of_create_are_those_of_the_registry() -> None:
+    known: set[str] = set()
+    for name in [*architectures.names(), *cells.names()]:
+        kind = architecture_class(name)
+        if not kind.__module__.startswith("revgen.") or name == "mixture":
+            continue
+        known |= {field.name for field in dataclasses.fields(kind.Config)}
+        cell = cells.get(name) if cells.at_hand(name) else None
+        if isinstance(cell, type) and issubclass(cell, Cell):
+            known |= cell.options().keys()
+    assert known == ModelOptions.__annotations__.keys()
+    assert list(inspect.signature(revgen.create).parameters) == ["name", "tokenizer", *ModelOptions.__annotations__]
+
+
+def test_the_options_of_fit_are_those_of_a_neural_model() -> None:
+    parameters = list(inspect.signature(NeuralModel.fit).parameters)
+    assert set(parameters) - {"self", "texts", "valid"} == FitOptions.__annotations__.keys()
+
+
+# Types
+
+RIGHT = """
+import revgen
+model = revgen.create("gru-char", hidden_size=12, tokenizer={"min_count": 1})
+history = model.fit(["a text"], 0.1, epochs=3, callbacks=[lambda model, epoch: None])
+one: str = model.generate("the ", temperature=0.5)
+several: list[str] = model.generate("the ", n=1)
+listed: list[str] = model.generate(["the "])
+both: list[list[str]] = model.generate(["the "], n=2)
+name: str = "any-name"
+other = revgen.create(name, cell_options={"leak": 0.5})
+together: str = revgen.synthesize([model], "the ")
+"""
+WRONG = """
+import revgen
+model = revgen.create("gru-char", hidden_sise=12)
+model.fit(["a text"], epochz=3)
+model.fit(["a text"], epochs="three")
+model.generate("the ", temprature=1)
+text: str = model.generate("the ", n=1)
+"""
+
+
+@pytest.mark.slow
+def test_a_type_checker_finds_names_and_types_that_are_wrong(tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
+
+    def check(code: str) -> list[str]:
+        (tmp_path / "snippet.py").write_text(code)
+        options = [
+            "--strict",
+            "--follow-imports=silent",
+            "--ignore-missing-imports",
+            "--cache-dir",
+            f"{tmp_path}/cache",
+        ]
+        command = [sys.executable, "-m", "mypy", *options, f"{tmp_path}/snippet.py"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        return [line for line in done.stdout.splitlines() if "snippet.py" in line and ": error:" in line]
+
+    assert check(RIGHT) == []
+    lines = check(WRONG)
+    assert {int(line.split(":")[1]) for line in lines} == {3, 4, 5, 6, 7}, lines
+    for number, wanted in enumerate(["hidden_sise", "epochz", "str", "temprature", "list[str]"], 3):
+        assert any(f"snippet.py:{number}:" in line and wanted in line for line in lines)
+
+
+# Checks by annotation
+
+
+@checked
+def function(
+    number: int = 0,
+    ratio: float | None = None,
+    names: list[str] | tuple[str, ...] = (),
+    kind: Literal["a", "b"] = "a",
+    where: str | Path = "x",
+    flag: bool = False,
+    by_name: dict[str, float] | None = None,
+) -> Any:
+    return locals()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"number": 3, "ratio": 1, "names": ["a"], "kind": "b"},
+        {"number": np.int32(3), "ratio": np.float32(0.5), "flag": np.bool_(True), "names": ("a",)},
+        {"ratio": None, "by_name": {"a": 1}, "where": Path("y")},
+    ],
+)
+def test_arguments_of_the_right_type_arrive_as_plain_values(given: dict[str, Any]) -> None:
+    arrived = function(**given)
+    for name, value in given.items():
+        assert arrived[name] == value
+        assert not isinstance(arrived[name], np.generic)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("number", 1.5, "number must be a whole number, not 1.5"),
+        ("number", True, "number must be a whole number"),
+        ("number", 10**5000, "number must be a whole number, not a value of the type int"),
+        ("ratio", "x", "ratio must be a number or None, not 'x'"),
+        ("ratio", float("nan"), "ratio must be a number or None"),
+        ("ratio", 10**400, "ratio must be a number"),
+        ("ratio", np.array([1.0]), "ratio must be a number"),
+        ("names", "abc", "names must be a list of strings, not 'abc'"),
+        ("names", ["a", 1], "names must be a list of strings"),
+        ("kind", "c", "kind must be 'a' or 'b', not 'c'"),
+        ("kind", [], "kind must be 'a' or 'b'"),
+        ("where", b"x", "where must be a string or a path"),
+        ("where", "a\0b", "where must be a path that the file system can hold"),
+        ("where", "\ud800", "where must be a path that the file system can hold, not '\\\\ud800'"),
+        ("flag", 1, "flag must be True or False"),
+        ("by_name", {"a": "b"}, "by_name must be a dictionary or None"),
+        ("by_name", {1: 2}, "by_name must be a dictionary"),
+        ("nmber", 3, "there is no option of function 'nmber'; did you mean number"),
+    ],
+    ids=shown,
+)
+def test_other_arguments_are_errors_that_name_the_parameter(name: str, value: Any, message: str) -> None:
+    with pytest.raises(revgen.OptionError, match=message.replace("|", "\\|")):
+        function(**{name: value})
+
+
+def test_a_value_that_cannot_be_shown_is_an_error_too() -> None:
+    class Hidden:
+        def __repr__(self) -> str:
+            raise RuntimeError("no")
+
+    with pytest.raises(revgen.OptionError, match="x must be a string, not a value of the type Hidden"):
+        check_type("x", Hidden(), str)
+
+
+def test_an_annotation_is_said_in_words() -> None:
+    assert in_words(str | Path | None) == "a string, a path or None"
+
+
+def test_the_home_directory_stands_for_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert function(where="~/x")["where"] == tmp_path / "x"
+    assert function(where=Path("~/x"))["where"] == tmp_path / "x"
+    assert function(where="~no-such-user/x")["where"] == Path("~no-such-user/x")
+    assert function(where="x")["where"] == "x"
