@@ -27,7 +27,7 @@ from revgen.errors import (
 )
 from revgen.files import is_first_process, write_atomically
 from revgen.generation.settings import DEFAULTS, GenerationOptions
-from revgen.options import at_least, check, shown
+from revgen.options import ReadOptions, at_least, check, shown
 from revgen.registry import package_of, tokenizers
 from revgen.schema import check_options, listed, shortened
 from revgen.tokenizers import Tokenizer
@@ -393,7 +393,7 @@ class LanguageModel(ABC):
         return remake(self, receipt)
 
     @property
-    def labels(self) -> tuple[str, ...]:
+    def labels(self) -> tuple[str | int, ...]:
         """The labels that the model was fitted with."""
         return tuple(getattr(self.config, "labels", ()))
 
@@ -402,14 +402,14 @@ class LanguageModel(ABC):
         if not self.takes_labels:
             raise OptionError(f"{self.name} cannot be conditioned on labels")
 
-    def label_shift(self, label: str | float | None) -> int:
+    def label_shift(self, label: str | float | bool | None) -> int:
         """What a label adds to the ids of its text (``corpus.tokens.shift``). Raises OptionError for one that there
         is not."""
         from revgen.corpus.tokens import shift
 
         if label is not None:
             self.check_labels()
-        return shift(None if label is None else str(label), self.labels, len(self.tokenizer))
+        return shift(label, self.labels, len(self.tokenizer))
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """The document's start and the ids of a prompt; warns once where the model does not know a character."""
@@ -424,33 +424,31 @@ class LanguageModel(ABC):
         return [self.tokenizer.start, *ids]
 
     @checked
-    def score(self, text: str, *, label: str | float | None = None) -> Score:
+    def score(self, text: str, *, label: str | float | bool | None = None) -> Score:
         """The log-probability of each token of one document, then that of its end."""
         from revgen.evaluation.likelihood import score
 
         return score(self, text, label)
 
     @checked
-    def evaluate(
-        self, texts: Any, *, labels: Any = None, field: str = "text", documents: str = "file", errors: str = "raise"
-    ) -> Evaluation:
+    def evaluate(self, texts: Any, *, labels: Any = None, **reading: Unpack[ReadOptions]) -> Evaluation:
         """How well the model predicts documents: nats and bits per character, perplexity per token.
 
-        ``texts`` is what ``revgen.read`` takes, and so are the other parameters; with ``labels``, each document is
-        predicted under its own.
+        ``texts``, ``labels`` and the options of ``reading`` are what ``revgen.read`` takes; with ``labels``, each
+        document is predicted under its own.
         """
         from revgen.corpus import read
         from revgen.evaluation.likelihood import evaluate
 
         if labels is not None:
             self.check_labels()
-        corpus = read(texts, field=field, documents=documents, errors=errors, labels=labels)
+        corpus = read(texts, labels=labels, **reading)
         return evaluate(self, corpus, () if labels is None else self.labels)
 
     # What it sees ---------------------------------------------------------------------------
 
     @checked
-    def explain(self, text: str, *, top: int = 5, label: str | float | None = None) -> Explanation:
+    def explain(self, text: str, *, top: int = 5, label: str | float | bool | None = None) -> Explanation:
         """How the model expected each token of a text, and its end: log-probability, entropy, rank, and the ``top``
         likeliest tokens there; as a table, a data frame, a coloured line for a terminal, or HTML."""
         from revgen.evaluation.explanation import explain
@@ -458,7 +456,7 @@ class LanguageModel(ABC):
         return explain(self, text, top, label)
 
     @checked
-    def attention(self, text: str, *, label: str | float | None = None) -> Attention:
+    def attention(self, text: str, *, label: str | float | bool | None = None) -> Attention:
         """The attention weights on a text, and a picture of them. Raises OptionError for models without attention."""
         from revgen.evaluation.attention import Attention
 
@@ -522,17 +520,17 @@ class LanguageModel(ABC):
         return self._index
 
     @checked
-    def remember(self, texts: Any, *, field: str = "text", documents: str = "file", errors: str = "raise") -> None:
+    def remember(self, texts: Any, **reading: Unpack[ReadOptions]) -> None:
         """Keep texts with the model, beside those that it remembers, to tell what is copied from them.
 
-        ``texts`` is what ``revgen.read`` takes, and so are the other parameters. ``fit(…, index=True)`` does it with
+        ``texts`` and the options of ``reading`` are what ``revgen.read`` takes. ``fit(…, index=True)`` does it with
         the texts that it learns from. The texts are saved with the model.
         """
         from revgen.corpus import read
         from revgen.evaluation.novelty import Index
 
         before = self.index.documents() if self.has_index else []
-        self._index = Index([*before, *read(texts, field=field, documents=documents, errors=errors)])
+        self._index = Index([*before, *read(texts, **reading)])
 
     def _checked(self, text: str) -> str:
         from revgen.evaluation.novelty import Checked

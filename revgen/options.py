@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from revgen.errors import OptionError
 
+MAX_INT = 1 << 63
 MOST = {"num_layers": 256}
 LARGEST = 65_536
 """No size of a network is larger, or than ``MOST`` says: a configuration from elsewhere cannot ask for all memory."""
@@ -30,6 +31,17 @@ def plain(value: Any) -> Any:
     if type(value) in (list, tuple, set, frozenset):
         return type(value)(map(plain, value))
     return value
+
+
+class ReadOptions(TypedDict, total=False):
+    """The keyword arguments of ``revgen.read`` beside the source and its labels; it says what each is for."""
+
+    field: str
+    documents: str
+    errors: str
+    encoding: str | None
+    delimiter: str | None
+    quoting: str | None
 
 
 def check(name: str, value: object, good: bool, wanted: str) -> None:
@@ -55,7 +67,8 @@ def whole(value: object, least: int) -> bool:
 
 def at_least(name: str, value: object, least: int) -> None:
     """Raise OptionError unless ``value`` is a whole number of at least ``least``."""
-    check(name, value, whole(value, least), f"a whole number of at least {least}")
+    fits = whole(value, least) and int(value) < MAX_INT  # type: ignore[call-overload]
+    check(name, value, fits, f"a whole number of at least {least}")
 
 
 def check_sizes(config: Any, *names: str, optional: Sequence[str] = ()) -> None:

@@ -97,7 +97,9 @@ def test_a_smoothed_model_gives_every_text_a_probability(data: st.DataObject) ->
     alphabet = data.draw(st.sampled_from(["ab", "acgt", "abcd", "0123456789", "ab é中"]))
     texts = data.draw(st.lists(st.text(alphabet, min_size=1, max_size=30), min_size=1, max_size=40))
     order = data.draw(st.integers(1, 6))
-    limits = data.draw(st.sampled_from([{}, {"min_gain": 0.0}, {"min_gain": 1.0}, {"max_bytes": 1_500}]))
+    limits: dict[str, Any] = data.draw(
+        st.sampled_from([{}, {"min_gain": 0.0}, {"min_gain": 1.0}, {"max_bytes": 1_500}])
+    )
     model = fitted("kneser-ney-char", texts, order=order, **limits)
 
     for text in data.draw(st.lists(st.text(alphabet + "xé漢", max_size=12), max_size=5)):

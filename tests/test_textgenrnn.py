@@ -147,7 +147,7 @@ def test_numpy_and_torch_agree_token_by_token_and_in_blocks(
         ("embedding_size", -1),
         ("dropout", 1),
         ("labels", "ab"),
-        ("labels", [1]),
+        ("labels", [1.5]),
     ],
 )
 def test_a_bad_option_is_named(option: str, value: Any) -> None:
@@ -261,12 +261,12 @@ def test_training_with_labels_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
 # Labels of a corpus ----------------------------------------------------------------------
 
 
-def labels_of(corpus: revgen.Corpus) -> list[str | None]:
+def labels_of(corpus: revgen.Corpus) -> list[str | int | None]:
     return [corpus.label for _, last in corpus.blocks() if last]
 
 
 def test_labels_stand_in_a_field_beside_the_text(tmp_path: Path) -> None:
-    rows = [("a b", "x"), ("", "left out"), ("c", ""), ("d e", "y")]
+    rows = [("a b", "x"), ("", "left out"), ("c", "x"), ("d e", "y")]
     lines = tmp_path / "corpus.jsonl"
     lines.write_text("".join(json.dumps({"text": text, "genre": genre or None}) + "\n" for text, genre in rows))
     table = tmp_path / "corpus.csv"
@@ -275,9 +275,9 @@ def test_labels_stand_in_a_field_beside_the_text(tmp_path: Path) -> None:
     for path in (lines, table):
         corpus = revgen.read(path, labels="genre")
         assert list(corpus) == ["a b", "c", "d e"]
-        assert labels_of(corpus) == ["x", None, "y"]
+        assert labels_of(corpus) == ["x", "x", "y"]
         assert corpus.label_names() == ["x", "y"]
-        assert labels_of(revgen.read(revgen.read(path), labels="genre")) == ["x", None, "y"]
+        assert labels_of(revgen.read(revgen.read(path), labels="genre")) == ["x", "x", "y"]
         with pytest.raises(revgen.CorpusError, match="'year'"):
             list(revgen.read(path, labels="year"))
 
@@ -286,8 +286,8 @@ def test_labels_stand_in_a_column_of_a_table() -> None:
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"text": ["a", "b", "c"], "stars": [5, 1, 5]})
 
-    assert labels_of(revgen.read(frame, labels="stars")) == ["5", "1", "5"]
-    assert labels_of(revgen.read(frame.text, labels=frame.stars)) == ["5", "1", "5"]
+    assert labels_of(revgen.read(frame, labels="stars")) == [5, 1, 5]
+    assert labels_of(revgen.read(frame.text, labels=frame.stars)) == [5, 1, 5]
     with pytest.raises(revgen.CorpusError, match="no column 'year'"):
         revgen.read(frame, labels="year")
 
@@ -297,8 +297,40 @@ def test_labels_stand_in_a_column_of_parquet(tmp_path: Path) -> None:
     path = tmp_path / "corpus.parquet"
     parquet.write_table(pyarrow.table({"n": [1, 2], "text": ["a", "b"], "genre": ["x", None]}), path)
 
-    assert labels_of(revgen.read(path, labels="genre")) == ["x", None]
+    assert labels_of(revgen.read(path, labels="n")) == [1, 2]
     assert labels_of(revgen.read(path)) == [None, None]
+    with pytest.raises(revgen.CorpusError, match="line 2: the row has no label in 'genre'"):
+        list(revgen.read(path, labels="genre"))
+    assert labels_of(revgen.read(path, labels="genre", errors="skip")) == ["x"]
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), np.nan, ""])
+def test_a_missing_label_is_an_error_that_names_the_row(missing: Any, tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    with pytest.raises(revgen.OptionError, match=r"labels has none for number 2, 'b'"):
+        list(revgen.read(["a", "b"], labels=["x", missing]))
+    frame = pandas.DataFrame({"text": ["a", "b"], "stars": pandas.array([1, pandas.NA], dtype="Int64")})
+    with pytest.raises(revgen.OptionError, match=r"labels has none for number 2, 'b'"):
+        list(revgen.read(frame, labels="stars"))
+    table = tmp_path / "corpus.csv"
+    table.write_text("text,genre\na,x\nb,\n")
+    with pytest.raises(revgen.CorpusError, match=r"corpus\.csv, line 3: the row has no label in 'genre'"):
+        list(revgen.read(table, labels="genre"))
+
+
+@pytest.mark.parametrize("labels", [[0, 1], np.array([0, 1]), [False, True], [0.0, 1.0], ["0", "1"]])
+def test_whole_numbers_stay_numbers_and_are_saved(labels: Any, tmp_path: Path) -> None:
+    model = revgen.create("textgenrnn-char", hidden_size=8, num_layers=1, embedding_size=8)
+    model.fit(["good film", "bad film"] * 20, labels=list(labels) * 20, epochs=1, progress=False)
+    loaded = revgen.load(model.save(tmp_path / "model"))
+
+    texts = isinstance(labels[0], str)
+    assert model.labels == loaded.labels == (("0", "1") if texts else (0, 1))
+    assert type(loaded.labels[1]) is type(model.labels[1])
+    for label in (1, np.int64(1), "1", True):
+        assert loaded.generate("", label=label, seed=1) == model.generate("", label=1, seed=1)
+    model.fit(["good film", "new film"] * 20, labels=[1, "x"] * 20, epochs=1, progress=False)
+    assert model.labels[-1] == "x" and len(model.labels) == 3 + texts
 
 
 def test_each_file_has_a_label(tmp_path: Path) -> None:

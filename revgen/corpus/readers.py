@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
 from revgen.arguments import checked
+from revgen.corpus.labels import Label, parse_label, sorted_labels
 from revgen.errors import CorpusError, MissingExtraError, OptionError
 from revgen.files import expand_user
+from revgen.options import shown
 
 Block = tuple[str, bool]
 """A piece of a document, and whether it is the last one."""
@@ -53,14 +55,14 @@ class Corpus:
         self.errors = errors
         self.skipped = 0
         self.first_skipped = ""
-        self.label: str | None = None
+        self.label: Label | None = None
         self.files = _files(source)
         self._file: BufferedReader | None = None
         self._behind = 0  # bytes of the files that were read before it
         self._texts = None if self.files else _texts(source, field)
         self._spool: IO[str] | None = None
         self._source = source
-        self._labels: str | list[str | None] | None = None
+        self._labels: str | list[Label | None] | None = None
         if labels is not None:
             self._set_labels(labels)
 
@@ -90,6 +92,11 @@ class Corpus:
         return (text for text, _ in self.blocks())
 
     @property
+    def sources(self) -> str:
+        """How many files are read; empty where the texts are in memory."""
+        return f"{len(self.files):,} files" if len(self.files) > 1 else "1 file" if self.files else ""
+
+    @property
     def size(self) -> int:
         """The bytes of the files, as they lie on the disk; 0 where the texts are in memory."""
         return sum(state(path).st_size for path in self.files)
@@ -112,11 +119,11 @@ class Corpus:
         corpus._set_labels(labels)
         return corpus
 
-    def label_names(self) -> list[str]:
-        """The labels that there are, in the order of the alphabet; the corpus is read for them."""
+    def label_names(self) -> list[Label]:
+        """Return the labels that there are, sorted; the corpus is read for them."""
         if self._labels is None:
             return []
-        return sorted({self.label for _, last in self.blocks() if last and self.label is not None})
+        return sorted_labels(self.label for _, last in self.blocks() if last and self.label is not None)
 
     @property
     def label_field(self) -> str | None:
@@ -128,13 +135,19 @@ class Corpus:
         """The columns that are read."""
         return list(dict.fromkeys([self.field, self.label_field or self.field]))
 
-    def take_label(self, row: Mapping[str, Any]) -> None:
-        """Read the label of a document from its row, where it is in a field; an empty one is none."""
+    def document(self, text: str, row: Mapping[str, Any], path: Path, number: int) -> Iterator[Block]:
+        """Yield the document of a row, with its label where that is in a field; a missing label is an error."""
+        if not text:
+            return
         if self.label_field is not None:
-            self.label = _label(row[self.label_field])
+            self.label = parse_label(row.get(self.label_field))
+            if self.label is None:
+                self.bad(f"the row has no label in {self.label_field!r}", path, number)
+                return
+        yield text, True
 
     @property
-    def labels(self) -> str | list[str | None] | None:
+    def labels(self) -> str | list[Label | None] | None:
         """The labels of the texts or files, or the field that holds them."""
         return self._labels
 
@@ -173,7 +186,7 @@ class Corpus:
         if isinstance(labels, str):
             self._labels = labels
         elif isinstance(labels, Iterable):
-            self._labels = list(map(_label, labels))
+            self._labels = list(map(parse_label, labels))
         else:
             raise OptionError("labels must be one for each text or file, or name the field that holds them")
 
@@ -183,9 +196,12 @@ class Corpus:
             yield from items
             return
         nothing: Any = object()
-        for item, label in zip_longest(items, self._labels, fillvalue=nothing):
+        for number, (item, label) in enumerate(zip_longest(items, self._labels, fillvalue=nothing), 1):
             if item is nothing or label is nothing:
                 raise OptionError(f"labels must be one for each text or file: {len(self._labels)} are not as many")
+            if label is None:
+                what = shown(str(item))
+                raise OptionError(f"labels has none for number {number}, {what}: give it one, or leave it out")
             self.label = label
             yield item
 
@@ -218,8 +234,8 @@ def read(
     document of its own, where otherwise the file is one; ``errors="skip"`` passes over lines that cannot be
     read, and over the rest of a damaged file, and counts them. Raises CorpusError with the file and the line otherwise.
 
-    ``labels`` is one for each text or for each file, None for one without; or the name of the column or field with the
-    label of each document.
+    ``labels`` is one for each text or for each file, or the name of the column or field with the label of each
+    document. A label is a string or a whole number; a missing one is an error that names the row.
     """
     if isinstance(source, Corpus):
         return source if labels is None else source.labelled(labels)
@@ -273,11 +289,6 @@ def _texts(source: Any, field: str) -> Iterable[Any]:
 def _columns(source: Any) -> Any:
     """The columns of a whole table of pandas or datasets; None for anything else."""
     return None if isinstance(source, list) else getattr(source, "column_names", getattr(source, "columns", None))
-
-
-def _label(value: Any) -> str | None:
-    """A label, which may be a number; None for what is missing."""
-    return None if value is None or value == "" or value != value else str(value)
 
 
 def state(path: Path) -> os.stat_result:
@@ -415,9 +426,8 @@ def _read_delimited(delimiter: str) -> Callable[[Path, Corpus], Iterator[Block]]
                 continue
             if row[corpus.field] is None:
                 corpus.bad(f"the row has no column {corpus.field!r}: too few fields", path, rows.line_num)
-            elif row[corpus.field]:
-                corpus.take_label(row)
-                yield row[corpus.field], True
+            else:
+                yield from corpus.document(row[corpus.field], row, path, rows.line_num)
 
     return read_rows
 
@@ -431,7 +441,6 @@ def _read_jsonl(path: Path, corpus: Corpus) -> Iterator[Block]:
             text = row[corpus.field]
             if not isinstance(text, str):
                 raise TypeError(f"is of the type {type(text).__name__}, not a string")
-            corpus.take_label(row)
         except (ValueError, RecursionError) as error:
             corpus.bad(f"not valid JSON: {error}", path, number)
         except KeyError as error:
@@ -439,8 +448,7 @@ def _read_jsonl(path: Path, corpus: Corpus) -> Iterator[Block]:
         except (TypeError, IndexError) as error:
             corpus.bad(f"no text in the field {corpus.field!r}: {error}", path, number)
         else:
-            if text:
-                yield text, True
+            yield from corpus.document(text, row, path, number)
 
 
 def _read_parquet(path: Path, corpus: Corpus) -> Iterator[Block]:
@@ -457,12 +465,11 @@ def _read_parquet(path: Path, corpus: Corpus) -> Iterator[Block]:
         for batch in table.iter_batches(batch_size=1024, columns=corpus.fields):
             for row in batch.to_pylist():
                 text = row[corpus.field]
-                corpus.take_label(row)
                 number += 1
                 if not isinstance(text, str):
                     corpus.bad(f"the column {corpus.field!r} has no string in this row", path, number)
-                elif text:
-                    yield text, True
+                else:
+                    yield from corpus.document(text, row, path, number)
 
 
 READERS: dict[str, Callable[[Path, Corpus], Iterator[Block]]] = {

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-
 from revgen.corpus.readers import Corpus
 from revgen.corpus.tokens import Tokens
 from revgen.tokenizers import Tokenizer
@@ -13,20 +9,24 @@ from revgen.tokenizers import Tokenizer
 MAX_SPELLED = 0.01
 
 
-def describe_corpus(corpus: Corpus, parts: Sequence[Tokens], tokenizer: Tokenizer) -> tuple[str, str | None]:
+def describe_corpus(
+    corpus: Corpus, tokens: Tokens, held_out: Tokens | None, tokenizer: Tokenizer
+) -> tuple[str, str | None]:
     """Return a line on what was read, and a note where more than 1 % of the characters have no token of their own.
 
-    ``parts`` are the tokens of the corpus, in one part or split for training and validation.
+    ``tokens`` are those of the corpus but what was ``held_out`` of it for validation.
     """
-    counts = np.sum([part.counts(len(tokenizer)) for part in parts], 0)
+    counts = tokens.counts(len(tokenizer))
+    if held_out is not None:
+        counts += held_out.counts(len(tokenizer))
     characters = int(counts @ tokenizer.char_counts)
     line = f"{_count(int(counts[tokenizer.end]), 'document')}, {_count(characters, 'character')}"
-    sources = corpus.sources
+    line += f" from {corpus.sources}" if corpus.sources else ""
     unknown = int(counts @ tokenizer.completes_unknown)
     if unknown <= MAX_SPELLED * characters:
-        return line + (f" from {sources}" if sources else ""), None
+        return line, None
     how = "spelled out by several tokens each" if tokenizer.is_lossless else "read as <unk>"
-    return line + (f" from {sources}" if sources else ""), (
+    return line, (
         f"{unknown / characters:.1%} of the characters are not in the vocabulary, and {how}: "
         f"a smaller min_count or a larger vocab_size of the tokenizer, or extend_vocabulary=True for a fitted model, "
         "gives them tokens of their own"

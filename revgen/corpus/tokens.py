@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.corpus import cache
+from revgen.corpus.labels import Label, find_label
 from revgen.corpus.progress import watched
 from revgen.corpus.readers import Corpus
 from revgen.corpus.workers import in_processes
@@ -83,12 +84,11 @@ class Tokens:
         if isinstance(pages, mmap.mmap) and hasattr(pages, "madvise"):
             pages.madvise(mmap.MADV_DONTNEED)
 
-    def counts(self, vocab: int, *, predicted: bool = False) -> NDArray[np.int64]:
-        """Return how often each token is in these documents, (vocab,), or only how often it is ``predicted``: all but
-        the first of each."""
+    def counts(self, vocab: int) -> NDArray[np.int64]:
+        """Return how often each token is in these documents, (vocab,)."""
         counts = np.zeros(vocab, np.int64)
         for ids in self.documents():
-            for first in range(int(predicted), len(ids), COUNTED):
+            for first in range(0, len(ids), COUNTED):
                 counts += np.bincount(ids[first : first + COUNTED] % vocab, minlength=vocab)
         return counts
 
@@ -116,19 +116,21 @@ class Tokens:
         return Tokens(self.ids, spans, self.vocab)
 
 
-def shift(label: str | None, labels: Sequence[str], vocab: int) -> int:
-    """What a label adds to the ids of its text: a token with the n-th label, from 1 on, has the id token + n * vocab.
+def shift(label: Label | float | None, labels: Sequence[Label], vocab: int) -> int:
+    """Return what a label adds to the ids of its text: a token with the n-th label, from 1 on, is token + n * vocab.
 
     So every token carries its label wherever the text is cut; ``divmod(id, vocab)`` tells both. Raises OptionError.
     """
     if label is None:
         return 0
-    if label not in labels:
-        raise OptionError(f"label must be one that was learnt ({', '.join(labels) or 'none was'}), not {shown(label)}")
-    return (1 + labels.index(label)) * vocab
+    index = find_label(label, labels)
+    if index is None:
+        known = ", ".join(map(str, labels)) or "none was"
+        raise OptionError(f"label must be one that was learnt ({known}), not {shown(label)}")
+    return (1 + index) * vocab
 
 
-def tokenize(corpus: Corpus, tokenizer: Tokenizer, labels: Sequence[str] = (), progress: bool = False) -> Tokens:
+def tokenize(corpus: Corpus, tokenizer: Tokenizer, labels: Sequence[Label] = (), progress: bool = False) -> Tokens:
     """Encode a corpus into a temporary file that is gone with the process; of large files, into the cache.
 
     A slow tokenizer gets several processes for a large corpus. Without ``labels``, those of the corpus do not matter.
@@ -149,7 +151,7 @@ class Encoder:
     """From the pieces of a corpus to ids, with their labels."""
 
     tokenizer: Tokenizer
-    labels: tuple[str, ...] = ()
+    labels: tuple[Label, ...] = ()
 
     @property
     def dtype(self) -> type[np.unsignedinteger[Any]]:
@@ -276,7 +278,7 @@ def tokenize_parts(
     valid: Corpus | float | None,
     tokenizer: Tokenizer,
     seed: int,
-    labels: Sequence[str] = (),
+    labels: Sequence[Label] = (),
     progress: bool = False,
 ) -> tuple[Tokens, Tokens | None]:
     """Return the tokens to train on and those to validate on: of another corpus, or a held-out fraction of ``texts``.
@@ -291,7 +293,8 @@ def tokenize_parts(
     else:
         tokens, held_out = tokens.split(valid, seed) if valid else (tokens, None)
     for part, name in ((tokens, "train"), (held_out, "validate")):
-        if part is not None and not part.counts(len(tokenizer), predicted=True) @ tokenizer.char_counts:
+        predicted = (ids[1:] % len(tokenizer) for ids in (part or tokens).documents())
+        if not any(tokenizer.char_counts[ids].any() for ids in predicted):
             raise CorpusError(
                 f"there is no character to {name} on"
                 + (f", where {valid:g} of the text is held out" if isinstance(valid, float) else "")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from revgen.errors import CorpusError, OptionError, RevgenError
 from revgen.evaluation.graph import Graph, graphs
 from revgen.evaluation.novelty import Index, Span, copied
 from revgen.files import to_json
-from revgen.options import check, shown
+from revgen.options import ReadOptions, check, shown
 from revgen.tables import to_frame, to_text
 
 if TYPE_CHECKING:
@@ -153,14 +153,12 @@ def compare(
     max_order: int = 10,
     seed: int = 0,
     progress: bool = True,
-    documents: str = "file",
-    field: str = "text",
-    errors: str = "raise",
+    **reading: Unpack[ReadOptions],
 ) -> Comparison:
     """Train models on the same text under one budget and put them side by side.
 
     Args:
-        corpus: the text, as ``revgen.read`` takes it, as are ``documents``, ``field`` and ``errors``.
+        corpus: the text, as ``revgen.read`` takes it.
         models: names, with options of ``revgen.create`` where wanted (``"kneser-ney-char:order=8"``,
             ``"lstm-char:hidden_size=128,num_layers=1"``), or models made by it.
         valid: the share of whole documents to hold out, the same ones for every model, or text in the forms of
@@ -170,13 +168,13 @@ def compare(
         max_order: the highest order in the curve of n-gram order against loss; 0: no curve.
         seed: of the held-out documents, of training and of the samples.
         progress: show what is being trained.
+        reading: how ``corpus`` and ``valid`` are read; ``revgen.read`` describes these options.
 
     A model that fails in training has its error in its row, and the others go on. A name or an option that there is
     not raises UnknownModelError or OptionError before anything is trained.
     """
     made = [(name, parse(name)) if isinstance(name, str) else (name.name, name) for name in models]
     check("max_order", max_order, 0 <= max_order <= MAX_ORDER, f"a whole number from 0 to {MAX_ORDER}")
-    reading = {"documents": documents, "field": field, "errors": errors}
     train, held_out = split(read(corpus, **reading), valid, seed, reading)
     index = Index(train)
     budget = {"epochs": epochs, "max_seconds": max_seconds, "seed": seed, "progress": progress}
@@ -217,7 +215,7 @@ def parse(text: str) -> LanguageModel:
     return create(name, **options)
 
 
-def split(corpus: Corpus, valid: Any, seed: int, reading: dict[str, str]) -> tuple[list[str], list[str]]:
+def split(corpus: Corpus, valid: Any, seed: int, reading: ReadOptions) -> tuple[list[str], list[str]]:
     """The training and the held-out documents, whatever the tokenizers of the models."""
     texts = list(corpus)
     if not isinstance(valid, int | float):

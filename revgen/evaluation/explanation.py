@@ -110,7 +110,7 @@ class Explanation:
         return self.to_html()
 
 
-def explain(model: LanguageModel, text: str, top: int = 5, label: str | float | None = None) -> Explanation:
+def explain(model: LanguageModel, text: str, top: int = 5, label: str | float | bool | None = None) -> Explanation:
     """See ``LanguageModel.explain``."""
     check("text", text, isinstance(text, str), "a string")
     at_least("top", top, 0)

@@ -79,7 +79,7 @@ class Score:
         return float(self.logprobs.sum())
 
 
-def score(model: LanguageModel, text: str, label: str | float | None = None) -> Score:
+def score(model: LanguageModel, text: str, label: str | float | bool | None = None) -> Score:
     """See ``LanguageModel.score``."""
     check("text", text, isinstance(text, str), "a string")
     tokenizer = model.tokenizer
@@ -91,7 +91,7 @@ def score(model: LanguageModel, text: str, label: str | float | None = None) -> 
     )
 
 
-def evaluate(model: LanguageModel, corpus: Corpus, labels: Sequence[str] = ()) -> Evaluation:
+def evaluate(model: LanguageModel, corpus: Corpus, labels: Sequence[str | int] = ()) -> Evaluation:
     """See ``LanguageModel.evaluate``."""
     tokens = tokenize(corpus, model.tokenizer, labels)
     return measure(model.logprobs, model.tokenizer, tokens.documents())

@@ -39,7 +39,7 @@ class GenerationOptions(SamplingOptions, total=False):
     beams: int | None
     length_penalty: float
     seed: int | None
-    label: str | float | None
+    label: str | float | bool | None
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Settings:
     beams: int | None = None
     length_penalty: float = 1.0
     seed: int | None = None
-    label: str | float | None = None
+    label: str | float | bool | None = None
     sampling: Sampling = field(default_factory=Sampling)
 
     @classmethod

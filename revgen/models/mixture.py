@@ -13,7 +13,7 @@ import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from revgen.arguments import checked
 from revgen.errors import OptionError, VocabularyError
 from revgen.language_model import LanguageModel, Weights
 from revgen.ops import log_softmax
-from revgen.options import check, shown
+from revgen.options import ReadOptions, check, shown
 from revgen.registry import register_model
 
 if TYPE_CHECKING:
@@ -82,27 +82,25 @@ class Mixture(LanguageModel):
         valid: Any = None,
         *,
         progress: bool = True,
-        field: str = "text",
-        documents: str = "file",
-        errors: str = "raise",
+        **reading: Unpack[ReadOptions],
     ) -> History:
         """Learn the weights on text that none of the models has seen; the models stay as they are.
 
-        ``texts`` and the last three are what ``revgen.read`` takes; ``valid`` is text to validate on.
+        ``texts`` and the options of ``reading`` are what ``revgen.read`` takes; ``valid`` is text to validate on.
         """
         from revgen.corpus import read
         from revgen.corpus.tokens import tokenize
         from revgen.training.history import Epoch, History
 
         began = time.perf_counter()
-        tokens = tokenize(read(texts, field=field, documents=documents, errors=errors), self.tokenizer)
+        tokens = tokenize(read(texts, **reading), self.tokenizer)
         given = self._given([np.asarray(ids) for ids in tokens.documents()])
         shares, nats = learn_shares(np.concatenate([parts for _, parts in given], 1), self.shares)
         self.config = dataclasses.replace(self.config, shares=shares.tolist())
         seconds = time.perf_counter() - began
         figures: dict[str, Any] = {}
         if valid is not None:
-            evaluation = self.evaluate(valid, field=field, documents=documents, errors=errors)
+            evaluation = self.evaluate(valid, **reading)
             figures = {name: getattr(evaluation, name) for name in ("nats_per_char", "bits_per_char", "perplexity")}
         epoch = Epoch(1, nats, 0.0, len(tokens) / seconds, seconds, **figures, best=True)
         names = ", ".join(f"{m.name} {share:.3f}" for m, share in zip(self.models, shares, strict=True))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from revgen.arguments import checked
 from revgen.errors import OptionError
 from revgen.language_model import LanguageModel, Weights
 from revgen.ngrams import Counts, Estimate, Floats, Trie, count, text_loss, to_weights
-from revgen.options import check
+from revgen.options import ReadOptions, check
 from revgen.registry import register_model
 
 if TYPE_CHECKING:
@@ -78,31 +78,35 @@ class NGramModel(LanguageModel):
         seed: int = 0,
         extend_vocabulary: bool = False,
         progress: bool = True,
-        field: str = "text",
-        documents: str = "file",
-        errors: str = "raise",
         index: bool = False,
+        **reading: Unpack[ReadOptions],
     ) -> History:
         """Count the n-grams of texts, and forget what was counted before.
 
         A tokenizer that is there stays; with ``extend_vocabulary`` it gets tokens for new characters and words.
-        ``texts``, ``valid``, ``field``, ``documents`` and ``errors`` are what a neural model's ``fit`` takes, ``seed``
-        chooses the documents that a share ``valid`` holds out; ``index`` remembers the texts (see ``remember``). The
-        history has one epoch.
+        ``texts``, ``valid`` and the options of ``reading`` are what a neural model's ``fit`` takes. ``seed`` chooses
+        the documents that a fraction ``valid`` holds out; ``index`` remembers the texts (see ``remember``). The history
+        has one epoch.
         """
-        from revgen.corpus import read
+        from revgen.corpus import Corpus, read
+        from revgen.corpus.summary import describe_corpus
         from revgen.corpus.tokens import tokenize_parts
         from revgen.evaluation.likelihood import measure
         from revgen.training.history import Epoch, History
+        from revgen.training.progress import Progress
 
         if labels is not None:
             raise OptionError(f"{self.name} cannot be conditioned on labels")
         began = time.perf_counter()
-        corpus = read(texts, field=field, documents=documents, errors=errors)
+        corpus = read(texts, **reading)
         if not (valid is None or isinstance(valid, int | float)):
-            valid = read(valid, field=field, documents=documents, errors=errors)
+            valid = read(valid, **reading)
         tokenizer = self.tokenizer_for(corpus, extend_vocabulary, progress)
         train, held_out = tokenize_parts(corpus, valid, tokenizer, seed, progress=progress)
+        summary, spelled = describe_corpus(corpus, train, None if isinstance(valid, Corpus) else held_out, tokenizer)
+        shown = Progress(progress)
+        for line in filter(None, (summary, spelled)):
+            shown.say(line)
         orders = count(train.documents(), len(tokenizer), self.config.order)
         kept, probabilities, backoffs = self.estimate(orders)
         self._tokenizer, self.weights = tokenizer, to_weights(kept, probabilities, backoffs)
@@ -123,12 +127,10 @@ class NGramModel(LanguageModel):
             else -float(np.concatenate(self.trie.logprobs([*train.documents()])).mean())
         )
         epoch = Epoch(1, loss, 0.0, len(train) / seconds, seconds, **figures, best=True, sample=sample)
-        history = History([epoch], settings={"tokens": len(train), "seed": seed})
+        history = History([epoch], settings={"tokens": len(train), "seed": seed}, notes=[spelled] if spelled else [])
         self.metadata["training"] = history.settings | {"seconds": round(seconds, 2)}
-        if progress:
-            from revgen.training.progress import Progress
-
-            Progress(shown=True).epoch(epoch)
+        shown.epoch(epoch)
+        shown.close()
         return history
 
     @cached_property

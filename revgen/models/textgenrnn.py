@@ -49,7 +49,7 @@ class TextgenConfig:
     num_layers: int = 2
     embedding_size: int | None = 100
     dropout: float = 0.2
-    labels: Sequence[str] = ()
+    labels: Sequence[str | int] = ()
     layer_norm: ClassVar[bool] = True
     tie_embeddings: ClassVar[bool] = False
     cell_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
@@ -57,8 +57,9 @@ class TextgenConfig:
     def __post_init__(self) -> None:
         check_sizes(self, "hidden_size", "num_layers", optional=["embedding_size"])
         check_shares(self, "dropout")
-        named = isinstance(self.labels, list | tuple) and all(isinstance(label, str) for label in self.labels)
-        check("labels", self.labels, named and len({*self.labels}) == len(self.labels), "different strings")
+        named = isinstance(self.labels, list | tuple) and all(type(label) in (str, int) for label in self.labels)
+        different = named and len({*self.labels}) == len(self.labels)
+        check("labels", self.labels, different, "different strings or whole numbers")
         object.__setattr__(self, "labels", tuple(self.labels))  # a list, where it comes from JSON
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from revgen.arguments import checked
 from revgen.card import history_figures
 from revgen.errors import OptionError
 from revgen.language_model import LanguageModel, Weights
+from revgen.options import ReadOptions
 from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -88,12 +89,12 @@ class NeuralModel(LanguageModel):
 
         return logprobs(network_forward(self.network), lambda batch: None, sequences)
 
-    def labels_for(self, texts: Corpus) -> tuple[str, ...]:
+    def labels_for(self, texts: Corpus) -> tuple[str | int, ...]:
         """The labels to learn these texts with: the model's, and those that are new; none where it takes none."""
         return tuple(dict.fromkeys([*self.labels, *texts.label_names()])) if self.takes_labels else ()
 
     def prepare(
-        self, tokenizer: Tokenizer, seed: int, labels: Sequence[str] = (), sizes: Mapping[str, Any] | None = None
+        self, tokenizer: Tokenizer, seed: int, labels: Sequence[str | int] = (), sizes: Mapping[str, Any] | None = None
     ) -> None:
         """Be ready to train with this tokenizer and these labels: with first weights, or with those that are there.
 
@@ -142,20 +143,17 @@ class NeuralModel(LanguageModel):
         callbacks: Sequence[Callback | Callable[[Self, Any], None]] = (),
         progress: bool = True,
         sample: str = "",
-        field: str = "text",
-        documents: str = "file",
-        errors: str = "raise",
         index: bool = False,
+        **reading: Unpack[ReadOptions],
     ) -> History:
         """Train on texts: from scratch, or from the weights that the model has (fine-tuning).
 
         Args:
-            texts: a path, several, a directory, strings: what ``revgen.read`` takes, as are ``field``,
-                ``documents`` and ``errors``.
+            texts: a path, a directory, strings: what ``revgen.read`` takes.
             valid: text to validate on after each epoch, in the same forms, or the share of ``texts`` to hold
                 out for it (whole documents). With it the best epoch's weights are kept, otherwise the last's.
             labels: for architectures that can be conditioned on one, the label of each text, as ``revgen.read`` takes
-                them: one for each text or file, or the name of the field that holds them.
+                them: one for each text or file, or the name of the field that holds them. Whole numbers stay numbers.
             epochs: passes over the text; where neither this nor ``max_seconds`` is given, as many as ``preset`` takes
                 for the size of the corpus.
             max_seconds: a budget that the schedule of the learning rate is fitted to, validation included.
@@ -183,6 +181,7 @@ class NeuralModel(LanguageModel):
             progress: show a bar, the figures and a sample after each epoch.
             sample: the prompt of these samples.
             index: remember ``texts``, a held-out share among them, to tell what the model copies: see ``remember``.
+            reading: how ``texts`` and ``valid`` are read; ``revgen.read`` describes these options.
 
         Ctrl-C ends training and keeps the best weights. A loss that diverges takes training back to the last
         good weights with half the learning rate; after three times it is a TrainingError, and the model keeps
@@ -208,9 +207,9 @@ class NeuralModel(LanguageModel):
             self.check_labels()
         if not (valid is None or isinstance(valid, int | float)):
             named = labels if isinstance(labels, str) else None  # a list is of the texts alone
-            valid = read(valid, field=field, documents=documents, errors=errors, labels=named)
+            valid = read(valid, labels=named, **reading)
         published = self.fitted and "load_as" in self.metadata
-        corpus = read(texts, field=field, documents=documents, errors=errors, labels=labels)
+        corpus = read(texts, labels=labels, **reading)
         history = fit(
             self,
             corpus,
@@ -247,9 +246,7 @@ class NeuralModel(LanguageModel):
         batch_size: int | None = None,
         sequence_length: int = 100,
         seed: int = 0,
-        field: str = "text",
-        documents: str = "file",
-        errors: str = "raise",
+        **reading: Unpack[ReadOptions],
     ) -> LearningRates:
         """Try learning rates from ``low`` to ``high`` in ``steps`` steps of one short run (Smith 2017).
 
@@ -260,6 +257,6 @@ class NeuralModel(LanguageModel):
         from revgen.training.rates import find_lr
         from revgen.training.recipe import Recipe
 
-        corpus = read(texts, field=field, documents=documents, errors=errors, labels=labels)
+        corpus = read(texts, labels=labels, **reading)
         recipe = Recipe(epochs=1, batch_size=batch_size, sequence_length=sequence_length, seed=seed)
         return find_lr(self, corpus, recipe, low, high, steps)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
+
+from revgen.options import ReadOptions
 
 if TYPE_CHECKING:
     from revgen.training.callbacks import Callback
     from revgen.training.checkpoint import Checkpoints
 
 
-class FitOptions(TypedDict, total=False):
+class FitOptions(ReadOptions, total=False):
     """Those of ``NeuralModel.fit``, which has them all; a model that counts takes some of them."""
 
     labels: Any
@@ -32,7 +34,4 @@ class FitOptions(TypedDict, total=False):
     callbacks: Sequence[Callback | Callable[[Any, Any], None]]
     progress: bool
     sample: str
-    field: str
-    documents: str
-    errors: str
     index: bool
