@@ -327,6 +327,7 @@ def test_whole_numbers_stay_numbers_and_are_saved(labels: Any, tmp_path: Path) -
     texts = isinstance(labels[0], str)
     assert model.labels == loaded.labels == (("0", "1") if texts else (0, 1))
     assert type(loaded.labels[1]) is type(model.labels[1])
+    label: Any
     for label in (1, np.int64(1), "1", True):
         assert loaded.generate("", label=label, seed=1) == model.generate("", label=1, seed=1)
     model.fit(["good film", "new film"] * 20, labels=[1, "x"] * 20, epochs=1, progress=False)

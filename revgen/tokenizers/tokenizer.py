@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.errors import CheckpointError
-from revgen.options import at_least
+from revgen.options import at_least, plain
 
 Ids = NDArray[np.unsignedinteger[Any]]
 
@@ -149,7 +149,7 @@ class Tokenizer(ABC):
 
 def to_json(level: str, tokens: Sequence[str], **options: int | None) -> bytes:
     """Return the file of a tokenizer that is a list of tokens and the options of its training."""
-    return json.dumps({"level": level, **options, "tokens": list(tokens)}, indent=0).encode()
+    return json.dumps({"level": level, **plain(options), "tokens": list(tokens)}, indent=0).encode()
 
 
 def from_json(level: str, data: bytes) -> dict[str, Any]:
