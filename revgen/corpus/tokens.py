@@ -25,7 +25,7 @@ from revgen.corpus.progress import watched
 from revgen.corpus.readers import Corpus
 from revgen.corpus.workers import in_processes
 from revgen.errors import CorpusError, OptionError
-from revgen.options import shown
+from revgen.options import at_least, shown
 from revgen.tokenizers import Tokenizer
 
 PART = 1 << 20
@@ -98,6 +98,7 @@ class Tokens:
         There is a document at least on either side, and documents longer than the fraction are held out only where all
         are: then the shortest.
         """
+        at_least("seed", seed, 0)
         sizes = self.spans[:, 1] - self.spans[:, 0]
         if len(sizes) == 1:
             start, end = self.spans[0]
