@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,24 @@ from revgen.errors import OptionError
 MOST = {"num_layers": 256}
 LARGEST = 65_536
 """No size of a network is larger, or than ``MOST`` says: a configuration from elsewhere cannot ask for all memory."""
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` with Python's own numbers, strings and lists in place of NumPy's, in containers too.
+
+    Scalars of other libraries that have a ``shape`` of () and an ``item``, as PyTorch's have, count as NumPy's.
+    """
+    if isinstance(value, np.longdouble):  # whose item is a longdouble again
+        return float(value)
+    if isinstance(value, np.ndarray) and value.ndim:
+        return plain(value.tolist())
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():
+        return value.item()
+    if isinstance(value, Mapping):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if type(value) in (list, tuple, set, frozenset):
+        return type(value)(map(plain, value))
+    return value
 
 
 def check(name: str, value: object, good: bool, wanted: str) -> None:
