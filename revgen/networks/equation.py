@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from revgen import ops
+from revgen.cells.cell import Cell, Parameters
 from revgen.language_model import Weights
 from revgen.networks.neural import NeuralModel
 from revgen.ops import Array
@@ -23,31 +25,58 @@ if TYPE_CHECKING:
     from revgen.networks.network import Network
 
 
+class Backend:
+    """The parts of an equation that can be computed in several ways; these are the plain ones, without dropout.
+
+    A PyTorch network in training overrides them. A backend is an argument of ``Equation.features``, so that an equation
+    never changes and several threads can compute with it.
+    """
+
+    def drop(self, x: Array, site: int = 0) -> Array:
+        """Return ``x`` after the dropout at this site of the network."""
+        return x
+
+    def sequence(self, cell: Cell, p: Parameters, x: Array, state: Any) -> tuple[Array, Any]:
+        """Run one layer over a sequence: (time, batch, input), state -> (time, batch, output), state."""
+        return cell.sequence(p, cell.project(p, x), state)
+
+    def attention(self, query: Array, key: Array, value: Array, mask: Array) -> Array:
+        """Return the values (batch, heads, time, size) that each query attends to."""
+        return ops.attention(query, key, value, mask)
+
+
+PLAIN = Backend()
+
+
 class Equation(ABC):
-    """A subclass gives the shapes of the weights and ``forward``, in the operators of ``revgen.ops``."""
+    """A subclass gives the shapes of the weights, ``features`` and ``logits``, in the operators of ``revgen.ops``."""
 
     batch_axis: ClassVar[int] = 1
-    """That of what goes through ``drop``."""
+    """The axis of the batch in what goes through ``Backend.drop``."""
 
     def __init__(self, config: Any, vocab: int) -> None:
         self.config = config
         self.vocab = vocab
-        self.drop: Callable[..., Array] = keep  # (x, site); a network in training puts dropout in its place
 
     @abstractmethod
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each weight, by its dotted name."""
 
     @abstractmethod
-    def forward(self, p: SimpleNamespace, tokens: Array, state: Any) -> tuple[Array, Any]:
-        """Tokens (time, batch) -> logits (time, batch, vocab), the new state; ``p`` as ``nest`` gives it.
+    def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend = PLAIN) -> tuple[Array, Any]:
+        """Compute what the logits are computed from: tokens (time, batch) -> (time, batch, features), the new state.
 
-        The arrays of a state have the batch as their first axis. It ends with ``logits``.
+        ``p`` are the weights as ``nest`` gives them. The arrays of a state have the batch as their first axis.
         """
 
     @abstractmethod
-    def logits(self, p: SimpleNamespace, x: Array) -> Array:
-        """What comes out of the last layer -> logits: (time, batch, features) -> (time, batch, vocab)."""
+    def logits(self, p: SimpleNamespace, features: Array) -> Array:
+        """Compute logits from features: (time, batch, features) -> (time, batch, vocab)."""
+
+    def forward(self, p: SimpleNamespace, tokens: Array, state: Any) -> tuple[Array, Any]:
+        """Compute logits from tokens: (time, batch) -> (time, batch, vocab), the new state."""
+        features, state = self.features(p, tokens, state)
+        return self.logits(p, features), state
 
     def full(self, state: Any) -> Any:
         """The same state, as PyTorch has it, in the shape that states have in the end."""
@@ -108,9 +137,9 @@ class EquationModel(NeuralModel):
         return {n: np.asarray(equation.first(n, shape, random), np.float32) for n, shape in shapes.items()}
 
     def make_network(self) -> Network:
-        from revgen.networks.network import EquationNetwork
+        from revgen.networks.network import Network
 
-        return EquationNetwork(self.definition, self.weights)
+        return Network(self.definition, self.weights)
 
     @cached_property
     def equation(self) -> tuple[Equation, SimpleNamespace] | None:
@@ -139,23 +168,26 @@ class EquationModel(NeuralModel):
         return None if self.equation is None else self.equation[0].machine_code(self.equation[1])
 
     def features(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
-        equation: Any = self.network.equation if self.equation is None else self.equation[0]
-        equation.logits = lambda p, x: x  # the last step is left out, on whichever backend
-        try:
-            if self.equation is None:
-                return super().forward(tokens, state)
-            return self.equation[0].forward(self.equation[1], tokens, state)
-        finally:
-            del equation.logits
+        if self.equation is None:
+            return super().features(tokens, state)
+        equation, p = self.equation
+        return equation.features(p, tokens, state)
+
+    def read_with(self, backend: Backend, tokens: NDArray[Any]) -> None:
+        """Read documents from their start, (time, batch), by a backend that gathers what it sees."""
+        if self.equation is not None:
+            equation, p = self.equation
+            equation.features(p, tokens, self.initial_state(tokens.shape[1]), backend)
+            return
+        from revgen.networks.network import on_arrays
+
+        network = self.network
+        p = nest(network.named_weights())
+        on_arrays(lambda tokens, state: network.features_with(p, tokens, state, backend), network.device)(tokens, None)
 
     def forget(self) -> None:
         super().forget()
         self.__dict__.pop("equation", None)
-
-
-def keep(x: Array, site: int = 0) -> Array:
-    """No dropout, at whichever site of the network."""
-    return x
 
 
 def nest(weights: Mapping[str, Array]) -> SimpleNamespace:

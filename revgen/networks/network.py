@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -11,25 +12,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from revgen.language_model import Weights
-from revgen.networks.equation import nest
+from revgen.networks.equation import Backend, Equation, nest
 
 if TYPE_CHECKING:
     from revgen.evaluation.likelihood import Forward
-    from revgen.networks.equation import Equation
     from revgen.networks.recorded import Recorded
 
 
 Penalty: TypeAlias = Tensor | float
 
 
-class Network(nn.Module):
-    """Subclasses give ``forward(tokens, state)``: ids (time, batch) -> logits (time, batch, vocab), new state.
+class Network(nn.Module, Backend):
+    """An equation with its weights, ready to train; ``dropout`` works in training mode.
 
     ``state`` None is the start of a document.
     """
-
-    equation: Equation
-    """The equation that it computes."""
 
     penalty: Penalty = 0.0
     """What the last ``forward`` in training adds to the loss, for networks that are regularized so."""
@@ -37,8 +34,9 @@ class Network(nn.Module):
     part: tuple[int, int] = (0, 1)
     """Which of how many equal parts of a batch ``forward`` reads: each leaves out what the whole batch would there."""
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, equation: Equation, weights: Weights) -> None:
         super().__init__()
+        self.equation = equation
         self.names = list(weights)
         self.writers: dict[Any, Recorded] = {}  # of ``generation.blocks``
         self.values = nn.ParameterList(torch.tensor(np.asarray(array, np.float32)) for array in weights.values())
@@ -55,24 +53,40 @@ class Network(nn.Module):
         """Within, matrix products are in bfloat16 where that is fast, in training only."""
         return torch.autocast(device.type, torch.bfloat16, enabled=self.training and fast)
 
-    def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """See the class."""
-        raise NotImplementedError
-
-
-class EquationNetwork(Network):
-    """An equation, ready to train; ``dropout`` works in training mode."""
-
-    def __init__(self, equation: Equation, weights: Weights) -> None:
-        super().__init__(weights)
-        self.equation = equation
-        equation.drop = self.drop
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        device: torch.device = self.values[0].device
+        return device
 
     def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Compute logits: ids (time, batch) -> (time, batch, vocab), the new state."""
+        p = nest(self.named_weights())
+        features, state = self.features_with(p, tokens, state)
+        return self.logits_with(p, features), state
+
+    def features(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Compute what the logits are computed from: ids (time, batch) -> (time, batch, features), the new state."""
+        return self.features_with(nest(self.named_weights()), tokens, state)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Compute logits: (time, batch, features) -> (time, batch, vocab)."""
+        return self.logits_with(nest(self.named_weights()), features)
+
+    def features_with(
+        self, p: SimpleNamespace, tokens: Tensor, state: Any, backend: Backend | None = None
+    ) -> tuple[Tensor, Any]:
+        """Compute ``features`` with the weights ``p`` and, where one is given, another backend than the network."""
         if state is None:
             state = self.equation.initial_state(tokens.shape[1], self.values[0].new_zeros)
         with self.in_bfloat16(fast_products(tokens.device), tokens.device):
-            return self.equation.forward(nest(self.named_weights()), tokens, state)
+            return self.equation.features(p, tokens, state, backend or self)
+
+    def logits_with(self, p: SimpleNamespace, features: Tensor) -> Tensor:
+        """Compute ``logits`` with the weights ``p``."""
+        with self.in_bfloat16(fast_products(features.device), features.device):
+            logits: Tensor = self.equation.logits(p, features)
+        return logits
 
     def drop(self, x: Tensor, site: int = 0) -> Tensor:
         """Leave values out in training."""
@@ -98,13 +112,16 @@ def fast_products(device: torch.device) -> bool:
 
 
 def network_forward(network: Network) -> Forward:
-    """The network as a function of NumPy arrays, without gradients."""
+    """Return the network as a function of NumPy arrays, without gradients."""
+    return on_arrays(network, network.device)
 
-    device = network.values[0].device
+
+def on_arrays(function: Callable[[Tensor, Any], tuple[Tensor, Any]], device: torch.device) -> Forward:
+    """Return a function of tokens and a state as one of NumPy arrays, without gradients; states stay tensors."""
 
     @torch.inference_mode()
-    def forward(tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
-        logits, state = network(torch.as_tensor(tokens, device=device), state)
-        return logits.float().cpu().numpy(), state
+    def on_arrays(tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
+        result, state = function(torch.as_tensor(tokens, device=device), state)
+        return result.float().cpu().numpy(), state
 
-    return forward
+    return on_arrays
