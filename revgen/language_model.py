@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import re
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from revgen.errors import (
     UnknownModelError,
     VocabularyError,
 )
-from revgen.files import is_first_process, write_atomically
+from revgen.files import HeldFile, is_first_process, write_atomically
 from revgen.options import at_least, check
 from revgen.registry import package_of, tokenizers
 from revgen.schema import check_options, listed, shortened
@@ -48,6 +49,26 @@ PATIENCE = 100_000
 """Tokens after which it pays to import Numba, or even to wait for its compiler."""
 
 Weights = dict[str, NDArray[Any]]
+T = TypeVar("T")
+
+
+class derived(Generic[T]):  # noqa: N801  it is used like ``property``
+    """A property that is computed once from the present weights and configuration; ``forget`` drops its value.
+
+    All threads get the same value. One that was computed from weights that were replaced meanwhile is not kept.
+    """
+
+    def __init__(self, make: Callable[[Any], T]) -> None:
+        self.make = make
+        self.name = make.__name__
+        self.__doc__ = make.__doc__
+
+    def __get__(self, model: Any, owner: type | None = None) -> T:
+        values: dict[str, Any] = model._derived  # which ``forget`` replaces
+        if self.name not in values:
+            values.setdefault(self.name, self.make(model))
+        value: T = values[self.name]
+        return value
 
 
 class LanguageModel(ABC):
@@ -87,9 +108,9 @@ class LanguageModel(ABC):
         self.device = "cpu"
         self._tokenizer = tokenizer
         self._weights: Weights | None = None
-        self._compiled: Compiled | None = None
+        self._derived: dict[str, Any] = {}
         self._index: Index | None = None
-        self._index_file: tuple[Path, object] | None = None  # where it lies until it is asked for, and its hash
+        self._index_file: tuple[HeldFile, object] | None = None  # the file that it is in until asked for, and its hash
         self._warned = False
 
     # What a subclass gives ------------------------------------------------------------------
@@ -190,7 +211,11 @@ class LanguageModel(ABC):
 
     def forget(self) -> None:
         """Drop what was made from weights or for a device that are no longer the present ones."""
-        self._compiled = None
+        self._derived = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and pickles hold: all but what is made again on demand."""
+        return self.__dict__ | {"_derived": {}}
 
     @property
     def fitted(self) -> bool:
@@ -250,8 +275,7 @@ class LanguageModel(ABC):
         is on disk. Where Numba is installed, it takes over unasked after ``PATIENCE`` tokens. Raises
         MissingExtraError without Numba, OptionError for other models.
         """
-        self._compiled = self.machine_code()
-        if self._compiled is None:
+        if self._machine_code is None:
             raise OptionError(f"{self.name} has no compiled step")
         self.compiles = True
         return self
@@ -260,17 +284,20 @@ class LanguageModel(ABC):
         """What writes single texts with the present weights; None where there is nothing of the kind."""
         return None
 
+    @derived
+    def _machine_code(self) -> Compiled | None:
+        return self.machine_code()
+
     @property
     def compiled(self) -> Compiled | None:
         """The machine code, where it was asked for or pays."""
-        if self._compiled is None and (self.compiles or self.written > PATIENCE):
-            try:
-                self._compiled = self.machine_code()
-            except MissingExtraError:
-                if self.compiles:
-                    raise
+        if self.compiles or "_machine_code" in self._derived:
+            return self._machine_code
+        if self.written > PATIENCE:
             self.written = 0
-        return self._compiled
+            with contextlib.suppress(MissingExtraError):
+                return self._machine_code
+        return None
 
     # Text -----------------------------------------------------------------------------------
 
@@ -483,11 +510,11 @@ class LanguageModel(ABC):
                     f"{self.name} has no index of its training text: fit it with index=True, or call "
                     "remember(texts) with the texts that it was fitted on"
                 )
-            path, sha256 = self._index_file
+            file, sha256 = self._index_file
             try:
-                self._index = Index.from_bytes(_read(path, sha256))
+                self._index = Index.from_bytes(_read(file, sha256))
             except ValueError as error:
-                raise CheckpointError(f"{path} is damaged: {error}") from None
+                raise CheckpointError(f"{file} is damaged: {error}") from None
         return self._index
 
     def remember(self, texts: Any, *, field: str = "text", documents: str = "file", errors: str = "raise") -> None:
@@ -652,7 +679,7 @@ class LanguageModel(ABC):
         model.weights = {name: a.astype(np.float32) if a.dtype.kind == "f" else a for name, a in arrays.items()}
         index = content.get("index")
         if index is not None and (directory / index["file"]).exists():  # the text may have been kept back
-            model._index_file = directory / index["file"], index["sha256"]
+            model._index_file = HeldFile(directory / index["file"]), index["sha256"]
         return model
 
 
@@ -710,8 +737,8 @@ def _entry(file: str, data: bytes) -> dict[str, Any]:
     return {"file": file, "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def _read(path: Path, sha256: object) -> bytes:
-    """The content of a file of a model directory, checked against its hash."""
+def _read(path: Path | HeldFile, sha256: object) -> bytes:
+    """Read a file of a model directory, and check it against its hash."""
     try:
         data = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from revgen.errors import OptionError
-from revgen.language_model import LanguageModel, Weights
+from revgen.language_model import LanguageModel, Weights, derived
 from revgen.ngrams import Counts, Estimate, Floats, Trie, count, text_loss, to_weights
 from revgen.options import check
 from revgen.registry import register_model
@@ -127,7 +126,7 @@ class NGramModel(LanguageModel):
             Progress(shown=True).epoch(epoch)
         return history
 
-    @cached_property
+    @derived
     def trie(self) -> Trie:
         """The n-grams as they are read."""
         return Trie(self.weights)
@@ -148,10 +147,6 @@ class NGramModel(LanguageModel):
                 end=self.tokenizer.end,
             )
         )
-
-    def forget(self) -> None:
-        super().forget()
-        self.__dict__.pop("trie", None)
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"1.logp": (len(self.tokenizer),)}

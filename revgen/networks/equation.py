@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from revgen import ops
 from revgen.cells.cell import Cell, Parameters
-from revgen.language_model import Weights
+from revgen.language_model import Weights, derived
 from revgen.networks.neural import NeuralModel
 from revgen.ops import Array
 
@@ -141,7 +140,7 @@ class EquationModel(NeuralModel):
 
         return Network(self.definition, self.weights)
 
-    @cached_property
+    @derived
     def equation(self) -> tuple[Equation, SimpleNamespace] | None:
         """The equation with the weights to put into it, on NumPy; None on another device than the CPU, and where it is
         written for PyTorch alone."""
@@ -184,10 +183,6 @@ class EquationModel(NeuralModel):
         network = self.network
         p = nest(network.named_weights())
         on_arrays(lambda tokens, state: network.features_with(p, tokens, state, backend), network.device)(tokens, None)
-
-    def forget(self) -> None:
-        super().forget()
-        self.__dict__.pop("equation", None)
 
 
 def nest(weights: Mapping[str, Array]) -> SimpleNamespace:

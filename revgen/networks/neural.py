@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from revgen.card import history_figures
 from revgen.errors import OptionError
-from revgen.language_model import LanguageModel, Weights
+from revgen.language_model import LanguageModel, Weights, derived
 from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -48,14 +47,10 @@ class NeuralModel(LanguageModel):
     def make_network(self) -> Network:
         """The PyTorch network with the present weights, on the CPU."""
 
-    @cached_property
+    @derived
     def network(self) -> Network:
         """The network on the model's device, in evaluation mode."""
         return self.make_network().to(self.device).eval()
-
-    def forget(self) -> None:
-        super().forget()
-        self.__dict__.pop("network", None)
 
     def to(self, device: str) -> Self:
         if device != "cpu":
