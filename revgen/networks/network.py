@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -18,8 +20,11 @@ if TYPE_CHECKING:
     from revgen.evaluation.likelihood import Forward
     from revgen.networks.recorded import Recorded
 
-
 Penalty: TypeAlias = Tensor | float
+
+if hasattr(os, "register_at_fork"):
+    # A child has none of the threads that OpenMP started in its parent, and would wait for them without end.
+    os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 class Network(nn.Module, Backend):
