@@ -47,6 +47,8 @@ CONFIG, WEIGHTS, INDEX, CARD = "config.json", "model.safetensors", "index.safete
 PENDING = ".new"
 PATIENCE = 100_000
 """Tokens after which it pays to import Numba, or even to wait for its compiler."""
+BLOCK = 4096
+"""Tokens that are read at once where only what follows the last is asked for."""
 
 Weights = dict[str, NDArray[Any]]
 T = TypeVar("T")
@@ -126,6 +128,16 @@ class LanguageModel(ABC):
     @abstractmethod
     def forward(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
         """Token ids (time, batch) and a state -> logits (time, batch, vocab) and the state behind them."""
+
+    def next_logits(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
+        """Read token ids (time, batch) and return the logits of the token after the last, (batch, vocab), and the
+        state.
+
+        Unlike ``forward``, it takes memory that does not depend on the length of the text.
+        """
+        for part in blocks(tokens):
+            logits, state = self.forward(part, state)
+        return logits[-1], state
 
     @abstractmethod
     def fit(self, texts: Any, valid: Any = None, *args: Any, **options: Any) -> History:
@@ -681,6 +693,13 @@ class LanguageModel(ABC):
         if index is not None and (directory / index["file"]).exists():  # the text may have been kept back
             model._index_file = HeldFile(directory / index["file"]), index["sha256"]
         return model
+
+
+def blocks(tokens: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Yield token ids (time, batch) in parts of about ``BLOCK`` tokens."""
+    step = max(1, BLOCK // tokens.shape[1])
+    for begin in range(0, len(tokens), step):
+        yield tokens[begin : begin + step]
 
 
 def read_config(directory: Path) -> dict[str, Any]:

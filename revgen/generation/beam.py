@@ -40,11 +40,11 @@ def search(model: LanguageModel, prompt: list[int], shift: int, rules: Rules, te
     going = [Candidate((), 0.0, rules.begin(text))]
     tokens, state = np.array(prompt)[:, None] + shift, model.initial_state(1)
     for place in range(settings.max_tokens):
-        logits, state = model.forward(tokens, state)
+        last, state = model.next_logits(tokens, state)
         counts = None
         if rules.sampling.penalizes:
             counts = np.stack([np.bincount([*prompt, *c.ids], minlength=len(tokenizer)) for c in going])
-        adjusted = rules.apply(logits[-1], counts, np.full(len(going), place), [c.state for c in going])
+        adjusted = rules.apply(last, counts, np.full(len(going), place), [c.state for c in going])
         logp = log_softmax(adjusted.astype(np.float64)) + np.array([[c.logp] for c in going])  # (candidates, vocab)
         best = np.argsort(-logp, axis=None, kind="stable")[: 2 * beams]  # where all of half of them end, half go on
         parents: list[int] = []

@@ -129,6 +129,12 @@ class Mixture(LanguageModel):
         given = np.stack([log_softmax(part) for part in parts])  # (models, time, batch, vocab)
         return mixed(given, self.shares[:, None, None, None]), states
 
+    def next_logits(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
+        found = [model.next_logits(tokens, part) for model, part in zip(self.models, state, strict=True)]
+        parts, states = zip(*found, strict=True)
+        given = np.stack([log_softmax(part) for part in parts])  # (models, batch, vocab)
+        return mixed(given, self.shares[:, None, None]), states
+
     def to(self, device: str) -> Self:
         for model in self.models:
             model.to(device)

@@ -176,6 +176,16 @@ class NGramModel(LanguageModel):
             state[row] = depth, place, read
         return logits, state
 
+    def next_logits(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
+        state = state.copy()
+        for row, words in enumerate(tokens[:-1].T.tolist()):
+            depth, place, read = state[row].tolist()
+            for word in words:
+                depth, place = self.trie.advance(depth, place, word)
+            state[row] = depth, place, read + len(words)
+        logits, state = self.forward(tokens[-1:], state)
+        return logits[-1], state
+
     @property
     def ends_unseen(self) -> bool:
         """Whether a context that was never seen ends the document."""

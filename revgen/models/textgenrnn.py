@@ -82,6 +82,10 @@ class AttentiveStack(Stack):
     def first(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
         return np.zeros(shape) if name in ("labels", "attention") else super().first(name, shape, random)
 
+    @property
+    def fades(self) -> bool:
+        return False  # the average is over all of the document
+
     def initial_state(self, batch: int, zeros: Callable[[tuple[int, ...]], Array]) -> Any:
         past = zeros((batch, self.features_size)), zeros((batch,)) - inf  # no weight
         return super().initial_state(batch, zeros), past

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from revgen import ops
 from revgen.cells.cell import Cell, Parameters
-from revgen.language_model import Weights, derived
-from revgen.networks.neural import NeuralModel
-from revgen.ops import Array
+from revgen.language_model import Weights, blocks, derived
+from revgen.networks.neural import MUCH, NeuralModel
+from revgen.ops import Array, map_state
 
 if TYPE_CHECKING:
     from revgen.networks.compiled import Compiled
@@ -98,6 +98,11 @@ class Equation(ABC):
         """Whether it runs on NumPy too."""
         return True
 
+    @property
+    def fades(self) -> bool:
+        """Whether the state is of arrays that hold ever less of a token the further back it is."""
+        return False
+
     def tabulate(self, p: SimpleNamespace) -> None:  # noqa: B027  most have nothing to
         """Compute once, from the weights on NumPy, what generation would compute again and again."""
 
@@ -163,6 +168,21 @@ class EquationModel(NeuralModel):
         equation, p = self.equation
         return equation.forward(p, tokens, state)
 
+    def next_logits(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
+        if self.equation is None:
+            return super().next_logits(tokens, state)
+        if tokens.size >= MUCH:  # worth the import of PyTorch, as in ``logprobs``
+            logits, state = super().next_logits(tokens, map_state(to_tensor, state))
+            return logits, map_state(np.ascontiguousarray, state)
+        if len(tokens) == 1:
+            logits, state = self.forward(tokens, state)
+            return logits[-1], state
+        equation, p = self.equation
+        for part in blocks(tokens):
+            features, state = equation.features(p, part, state)
+        last: NDArray[np.floating[Any]] = equation.logits(p, features[-1:])[-1]
+        return last, state
+
     def machine_code(self) -> Compiled | None:
         return None if self.equation is None else self.equation[0].machine_code(self.equation[1])
 
@@ -183,6 +203,13 @@ class EquationModel(NeuralModel):
         network = self.network
         p = nest(network.named_weights())
         on_arrays(lambda tokens, state: network.features_with(p, tokens, state, backend), network.device)(tokens, None)
+
+
+def to_tensor(array: NDArray[Any]) -> Array:
+    """Return an array as a tensor."""
+    import torch
+
+    return torch.as_tensor(array)
 
 
 def nest(weights: Mapping[str, Array]) -> SimpleNamespace:

@@ -107,6 +107,10 @@ class Stack(Equation):
     def portable(self) -> bool:
         return all(cell.portable for cell in self.cells)
 
+    @property
+    def fades(self) -> bool:
+        return self.portable
+
     def initial_state(self, batch: int, zeros: Callable[[tuple[int, ...]], Array]) -> Any:
         return tuple(cell.initial_state(batch, zeros) for cell in self.cells)
 
