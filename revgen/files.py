@@ -76,7 +76,8 @@ class HeldFile:
 def to_json(value: Any, **options: Any) -> str:
     """Return ``value`` as JSON; ``options`` are those of ``json.dumps``.
 
-    NumPy's numbers and arrays are written as plain ones. JSON has no infinity and no NaN: they become null.
+    NumPy's numbers and arrays are written as plain ones, and sets as sorted lists. JSON has no infinity and no NaN:
+    they become null.
     """
     from revgen.options import plain  # with it comes NumPy, which the help of the command line does without
 
@@ -89,4 +90,6 @@ def _finite(value: Any) -> Any:
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(map(_finite, value), key=str)
     return None if isinstance(value, float) and not math.isfinite(value) else value

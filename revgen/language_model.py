@@ -25,8 +25,8 @@ from revgen.errors import (
     UnknownModelError,
     VocabularyError,
 )
-from revgen.files import HeldFile, is_first_process, write_atomically
-from revgen.options import at_least, check
+from revgen.files import HeldFile, is_first_process, to_json, write_atomically
+from revgen.options import at_least, check, make_plain, plain, scalar
 from revgen.registry import package_of, tokenizers
 from revgen.schema import check_options, listed, shortened
 from revgen.tokenizers import Tokenizer
@@ -104,7 +104,7 @@ class LanguageModel(ABC):
         self.architecture = architecture
         self.level = level
         self.config = config
-        self.tokenizer_options = tokenizer_options or {}
+        self.tokenizer_options = plain(tokenizer_options or {})
         self.metadata: dict[str, Any] = {}
         """What is known of the model beside its weights (licence, corpus, training, evaluation); saved with it."""
         self.device = "cpu"
@@ -193,6 +193,17 @@ class LanguageModel(ABC):
     # What is known --------------------------------------------------------------------------
 
     @property
+    def config(self) -> Any:
+        """The configuration, whose numbers are Python's own."""
+        return self._config
+
+    @config.setter
+    def config(self, config: Any) -> None:
+        if dataclasses.is_dataclass(config):
+            make_plain(config)
+        self._config = config
+
+    @property
     def name(self) -> str:
         """``<architecture>-<level>``."""
         return f"{self.architecture}-{self.level}"
@@ -270,7 +281,7 @@ class LanguageModel(ABC):
             "parameters": self.num_parameters,
             "tokens": len(self.tokenizer),
             "config": dataclasses.asdict(self.config),
-            "metadata": self.metadata,
+            "metadata": plain(self.metadata),
         }
 
     def to(self, device: str) -> Self:
@@ -346,6 +357,7 @@ class LanguageModel(ABC):
         from revgen.generation.decoding import decode
         from revgen.generation.settings import Settings
 
+        n = scalar(n)
         prompts = list(prompt) if isinstance(prompt, list | tuple) else [prompt]
         settings = Settings.of(options)
         pieces = decode(self, prompts, settings, n, whole=True)
@@ -418,12 +430,13 @@ class LanguageModel(ABC):
             raise OptionError(f"{self.name} cannot be conditioned on labels")
 
     def label_shift(self, label: str | None) -> int:
-        """What a label adds to the ids of its text (``corpus.tokens.shift``). Raises OptionError for one that there
-        is not."""
+        """Return what a label adds to the ids of its text (``corpus.tokens.shift``); a label may be a number, as for
+        ``fit``. Raises OptionError for an unknown one."""
         from revgen.corpus.tokens import shift
 
         if label is not None:
             self.check_labels()
+            label = str(scalar(label))
         return shift(label, self.labels, len(self.tokenizer))
 
     def encode_prompt(self, prompt: str) -> list[int]:
@@ -467,7 +480,7 @@ class LanguageModel(ABC):
         likeliest tokens there; as a table, a data frame, a coloured line for a terminal, or HTML."""
         from revgen.evaluation.explanation import explain
 
-        return explain(self, text, top, label)
+        return explain(self, text, scalar(top), label)
 
     def attention(self, text: str, *, label: str | None = None) -> Attention:
         """The attention weights on a text, and a picture of them. Raises OptionError for models without attention."""
@@ -554,7 +567,7 @@ class LanguageModel(ABC):
 
         check("text", text, isinstance(text, str), "a string")
         at_least("minimum", minimum, 1)
-        return copied(text, self.index, minimum)
+        return copied(text, self.index, scalar(minimum))
 
     # The model directory --------------------------------------------------------------------
 
@@ -595,7 +608,8 @@ class LanguageModel(ABC):
         index = self.index.to_bytes() if self.has_index else None
         if index is not None:
             config["index"] = _entry(INDEX, index)
-        marks = json.dumps(config, indent=2, default=np.generic.item).encode()  # NumPy's numbers as plain ones
+        marks = to_json(config, indent=2).encode()
+        about = None if (directory / CARD).exists() else card(self).encode()
         try:
             directory.mkdir(parents=True, exist_ok=True)
             _settle(directory)
@@ -608,8 +622,8 @@ class LanguageModel(ABC):
             _settle(directory)
             if index is None:
                 (directory / INDEX).unlink(missing_ok=True)  # of the model that was there before
-            if not (directory / CARD).exists():
-                write_atomically(directory / CARD, card(self).encode())
+            if about is not None:
+                write_atomically(directory / CARD, about)
         except OSError as error:
             raise CheckpointError(f"{directory}: could not save the model: {error.strerror or error}") from error
         return directory

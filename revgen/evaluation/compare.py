@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +22,8 @@ from revgen.corpus.tokens import Tokens
 from revgen.errors import CorpusError, OptionError, RevgenError
 from revgen.evaluation.graph import Graph, graphs
 from revgen.evaluation.novelty import Index, Span, copied
+from revgen.files import to_json
+from revgen.options import at_least, scalar
 from revgen.tables import to_frame, to_text
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Comparison:
             "models": self.to_dicts(),
             "orders": [dataclasses.asdict(point) for point in self.orders],
         }
-        return json.dumps(_finite(content), indent=2, ensure_ascii=False)
+        return to_json(content, indent=2, ensure_ascii=False)
 
     def plot(self) -> Any:
         """Loss against training time, and against the order of n-grams, as a matplotlib figure.
@@ -170,8 +171,8 @@ def compare(
     not raises UnknownModelError or OptionError before anything is trained.
     """
     made = [(name, parse(name)) if isinstance(name, str) else (name.name, name) for name in models]
-    if type(max_order) is not int or max_order < 0:
-        raise OptionError(f"max_order must be a whole number of at least 0, not {max_order!r}")
+    at_least("max_order", max_order, 0)
+    valid, max_order = scalar(valid), scalar(max_order)
     reading = {"documents": documents, "field": field, "errors": errors}
     train, held_out = split(read(corpus, **reading), valid, seed, reading)
     index = Index(train)
@@ -286,12 +287,3 @@ def order_curve(train: Sequence[str], held_out: Sequence[str], max_order: int) -
         losses = [model.evaluate(iter(texts)).nats_per_char for texts in (train, held_out)]
         points.append(OrderPoint(order, *losses))
     return points
-
-
-def _finite(value: Any) -> Any:
-    """The same with null where JSON has no number."""
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from revgen import ops
 from revgen.errors import OptionError
 from revgen.ops import Array
-from revgen.options import check, number, whole
+from revgen.options import check, make_plain, number, whole
 from revgen.tokenizers import Tokenizer
 
 Floats = NDArray[np.floating[Any]]
@@ -73,6 +73,7 @@ class Sampling:
     banned: Collection[Token] | None = None
 
     def __post_init__(self) -> None:
+        make_plain(self)
         if not callable(self.temperature):
             _check_temperature(self.temperature)
         check("top_k", self.top_k, self.top_k is None or whole(self.top_k, 1), "a whole number of at least 1")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from revgen.errors import OptionError
 from revgen.generation.guides import CopyGuide, Guide, PatternGuide, choices_guide
 from revgen.generation.sampler import Floats, Sampling, SamplingOptions, Token, token_id
-from revgen.options import at_least, check, number, whole
+from revgen.options import at_least, check, make_plain, number, whole
 from revgen.registry import unknown
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ class Settings:
         return cls(**{name: value for name, value in options.items() if name in own}, sampling=sampling)
 
     def __post_init__(self) -> None:
+        make_plain(self)
         at_least("max_tokens", self.max_tokens, 0)
         at_least("min_tokens", self.min_tokens, 0)
         most = self.min_tokens <= self.max_tokens

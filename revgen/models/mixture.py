@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from revgen.errors import OptionError, VocabularyError
 from revgen.language_model import LanguageModel, Weights
 from revgen.ops import log_softmax
-from revgen.options import check
+from revgen.options import check, number
 from revgen.registry import register_model
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class MixtureConfig:
         if not self.models or len(self.models) != len(self.shares):
             raise OptionError(f"a mixture needs a weight for each of its models, not {len(self.shares)} weights")
         check("the number of models", many := count_models(self.models), many <= MOST, f"at most {MOST}")
-        numbers = all(isinstance(share, int | float) and 0 <= share <= 1 for share in self.shares)
+        numbers = all(0 <= number(share) <= 1 for share in self.shares)
         if not numbers or abs(sum(self.shares) - 1) > 1e-6:
             raise OptionError(f"weights must be 0 or more and sum to 1, not {list(self.shares)!r}")
 

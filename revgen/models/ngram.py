@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from revgen.errors import OptionError
 from revgen.language_model import LanguageModel, Weights, derived
 from revgen.ngrams import Counts, Estimate, Floats, Trie, count, text_loss, to_weights
-from revgen.options import check
+from revgen.options import check, number, scalar, whole
 from revgen.registry import register_model
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ class NGramModel(LanguageModel):
 
         if labels is not None:
             raise OptionError(f"{self.name} cannot be conditioned on labels")
+        valid, seed = scalar(valid), scalar(seed)
         began = time.perf_counter()
         corpus = read(texts, field=field, documents=documents, errors=errors)
         if not (valid is None or isinstance(valid, int | float)):
@@ -199,7 +200,7 @@ class NGramModel(LanguageModel):
 
 def check_order(order: object) -> None:
     """Raise OptionError for an order that there is not."""
-    check("order", order, type(order) is int and 1 <= order <= LONGEST, f"a whole number from 1 to {LONGEST}")
+    check("order", order, whole(order, 1) and number(order) <= LONGEST, f"a whole number from 1 to {LONGEST}")
 
 
 def malformed(arrays: Weights, vocab: int, order: int) -> str | None:

@@ -6,7 +6,6 @@ neither PyTorch nor this library.
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from revgen.errors import CheckpointError, MissingExtraError, OptionError
-from revgen.files import write_atomically
+from revgen.files import to_json, write_atomically
 from revgen.language_model import LanguageModel
 from revgen.networks.equation import Equation, EquationModel, nest
 
@@ -60,7 +59,7 @@ def export(model: LanguageModel, directory: str | Path) -> Path:
     except torch.onnx.OnnxExporterError as error:
         why = str(error.__cause__ or error).splitlines()[0]
         raise OptionError(f"{model.name} cannot be exported: {why}") from error
-    program.model.metadata_props["revgen"] = json.dumps(
+    program.model.metadata_props["revgen"] = to_json(
         {
             "name": model.name,
             "tokenizer": model.tokenizer.file,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from revgen.card import history_figures
 from revgen.errors import OptionError
 from revgen.language_model import LanguageModel, Weights, derived
+from revgen.options import scalar
 from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -206,6 +207,7 @@ class NeuralModel(LanguageModel):
             seed=seed,
             preset=preset,
         )
+        valid, accumulate = scalar(valid), scalar(accumulate)
         if labels is not None:
             self.check_labels()
         if not (valid is None or isinstance(valid, int | float)):
@@ -263,4 +265,4 @@ class NeuralModel(LanguageModel):
 
         corpus = read(texts, field=field, documents=documents, errors=errors, labels=labels)
         recipe = Recipe(epochs=1, batch_size=batch_size, sequence_length=sequence_length, seed=seed)
-        return find_lr(self, corpus, recipe, low, high, steps)
+        return find_lr(self, corpus, recipe, scalar(low), scalar(high), scalar(steps))

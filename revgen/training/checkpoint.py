@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 from revgen.errors import CheckpointError
 from revgen.files import write_atomically
 from revgen.ops import map_state
-from revgen.options import at_least, check, number, whole
+from revgen.options import at_least, check, make_plain, number, plain, whole
 from revgen.training.device import put_random_states, random_states
 from revgen.training.history import Epoch
 
@@ -46,6 +46,7 @@ class Checkpoints:
     keep: int = 2
 
     def __post_init__(self) -> None:
+        make_plain(self)
         check("steps", self.steps, self.steps is None or whole(self.steps, 1), "a whole number of at least 1")
         check("seconds", self.seconds, self.seconds is None or 0 <= number(self.seconds) < math.inf, "0 or more")
         at_least("keep", self.keep, 1)
@@ -104,7 +105,7 @@ class Checkpoints:
             if training.cursor.chunk == 0:
                 training.model.save(self.directory)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, save(tensors, {"state": json.dumps(state, default=float)}))
+            write_atomically(path, save(tensors, {"state": json.dumps(plain(state))}))
             for old in self.paths[: -self.keep]:
                 old.unlink()
         except OSError as error:

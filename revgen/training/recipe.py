@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from revgen.options import at_least, check, number, whole
+from revgen.options import at_least, check, make_plain, number, whole
 
 WARM_UP = 0.1
 FINE_TUNING = 1 / 5
@@ -51,6 +51,7 @@ class Recipe:
     preset: str = "balanced"
 
     def __post_init__(self) -> None:
+        make_plain(self)
         for name in ("epochs", "batch_size", "sequence_length", "patience"):
             value = getattr(self, name)
             optional = value is None and name != "sequence_length"
