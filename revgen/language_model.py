@@ -49,6 +49,8 @@ PATIENCE = 100_000
 """Tokens after which it pays to import Numba, or even to wait for its compiler."""
 BLOCK = 4096
 """Tokens that are read at once where only what follows the last is asked for."""
+ATTENDED = 1 << 28
+"""The most attention weights of a text: 1 GiB."""
 
 Weights = dict[str, NDArray[Any]]
 T = TypeVar("T")
@@ -492,8 +494,8 @@ class LanguageModel(ABC):
         return Attention(tuple(self.tokenizer.vocabulary[i] for i in ids), weights)
 
     def attention_weights(self, ids: NDArray[Any]) -> NDArray[np.floating[Any]]:
-        """How much each token takes from each of those before it: ids (time,), from the start of a document, ->
-        (layers, heads, time, time)."""
+        """Return how much each token takes from each of those before it: ids (time,), from the start of a document ->
+        (layers, heads, time, time). Raises OptionError for a model without attention, and for too long a text."""
         raise OptionError(f"{self.name} has no attention to show")
 
     # Vectors --------------------------------------------------------------------------------
@@ -609,7 +611,7 @@ class LanguageModel(ABC):
         if index is not None:
             config["index"] = _entry(INDEX, index)
         marks = to_json(config, indent=2).encode()
-        about = None if (directory / CARD).exists() else card(self).encode()
+        about = card(self).encode()
         try:
             directory.mkdir(parents=True, exist_ok=True)
             _settle(directory)
@@ -622,7 +624,7 @@ class LanguageModel(ABC):
             _settle(directory)
             if index is None:
                 (directory / INDEX).unlink(missing_ok=True)  # of the model that was there before
-            if about is not None:
+            if not (directory / CARD).exists():
                 write_atomically(directory / CARD, about)
         except OSError as error:
             raise CheckpointError(f"{directory}: could not save the model: {error.strerror or error}") from error
@@ -714,6 +716,12 @@ def blocks(tokens: NDArray[Any]) -> Iterator[NDArray[Any]]:
     step = max(1, BLOCK // tokens.shape[1])
     for begin in range(0, len(tokens), step):
         yield tokens[begin : begin + step]
+
+
+def check_attended(time: int, maps: int) -> None:
+    """Raise OptionError where ``maps`` matrices of (time, time) attention weights would take too much memory."""
+    most = int((ATTENDED / maps) ** 0.5)
+    check("text", f"one of {time:,}", time <= most, f"of at most {most:,} tokens for its attention weights")
 
 
 def read_config(directory: Path) -> dict[str, Any]:

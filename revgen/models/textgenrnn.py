@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from revgen.language_model import check_attended
 from revgen.models.recurrent import RecurrentModel
 from revgen.networks.equation import PLAIN, Backend
 from revgen.networks.stack import Stack
@@ -155,8 +156,11 @@ class Textgenrnn(RecurrentModel):
         return AttentiveStack("lstm", self.config, vocab)
 
     def attention_weights(self, ids: NDArray[Any]) -> NDArray[np.floating[Any]]:
+        check_attended(len(ids), 1)
         features, _ = self.features(ids[:, None], self.initial_state(1))
         x = features[:, 0, features.shape[-1] // 2 :]  # beside the averages
-        scores = np.broadcast_to(x @ self.weights["attention"], (len(x), len(x)))
-        shares: NDArray[np.floating[Any]] = softmax(where(lower_triangle(np.ones_like(scores)) > 0, scores, -inf))
+        scores = x @ self.weights["attention"]
+        shares = np.zeros((len(x), len(x)), np.float32)
+        for i in range(len(x)):
+            shares[i, : i + 1] = softmax(scores[: i + 1])
         return shares[None, None]

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen import ops
+from revgen.language_model import check_attended
 from revgen.networks.equation import PLAIN, Backend, Equation, EquationModel
 from revgen.ops import Array, map_state
 from revgen.options import check, check_shares, check_sizes
@@ -212,9 +213,10 @@ class TransformerModel(EquationModel):
     learning_rate = 4e-3
 
     def attention_weights(self, ids: NDArray[Any]) -> NDArray[np.floating[Any]]:
+        layers, heads = self.config.num_layers, self.config.num_heads
+        check_attended(len(ids), layers * heads)
         watch = AttentionWatch()
         self.read_with(watch, ids[:, None])
-        layers, heads = self.config.num_layers, self.config.num_heads
         found = np.zeros((layers, heads, len(ids), len(ids)), np.float32)
         for i, weights in enumerate(watch.weights):  # part by part of a long text, all layers of each
             begin = i // layers * self.config.context

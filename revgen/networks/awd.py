@@ -21,9 +21,10 @@ class AWDNetwork(RecurrentNetwork):
         config = self.stack.config
         if self.training:
             for layer in p.layers:  # DropConnect (Wan et al. 2013)
-                layer.U = layer.U * mask(layer.U, layer.U.shape, config.weight_drop)
+                layer.U = layer.U * mask(layer.U, layer.U.shape, config.weight_drop, self.generator)
             p.head = p.embedding  # the output knows all words
-            p.embedding = p.embedding * mask(p.embedding, (len(p.embedding), 1), config.embedding_dropout)
+            words = len(p.embedding), 1
+            p.embedding = p.embedding * mask(p.embedding, words, config.embedding_dropout, self.generator)
         return super().features_with(p, tokens, state, backend)
 
     def drop(self, x: Tensor, site: int = 0) -> Tensor:

@@ -36,6 +36,9 @@ class Network(nn.Module, Backend):
     penalty: Penalty = 0.0
     """What the last ``forward`` in training adds to the loss, for networks that are regularized so."""
 
+    generator: torch.Generator | None = None
+    """Where dropout takes its random numbers from; None: from the generator that all of PyTorch shares."""
+
     part: tuple[int, int] = (0, 1)
     """Which of how many equal parts of a batch ``forward`` reads: each leaves out what the whole batch would there."""
 
@@ -99,13 +102,13 @@ class Network(nn.Module, Backend):
         if not self.training or not rate:
             return x
         shape = [size * parts if i == axis else size for i, size in enumerate(x.shape)]
-        return x * mask(x, shape, rate).chunk(parts, axis)[part]
+        return x * mask(x, shape, rate, self.generator).chunk(parts, axis)[part]
 
 
-def mask(x: Tensor, shape: Sequence[int], rate: float) -> Tensor:
+def mask(x: Tensor, shape: Sequence[int], rate: float, generator: torch.Generator | None = None) -> Tensor:
     """0 where something is left out, and elsewhere what keeps the mean: a factor for ``x``."""
     kept = 1 - rate
-    return (torch.rand(shape, device=x.device) < kept).to(x.dtype).div_(kept)
+    return (torch.rand(shape, device=x.device, generator=generator) < kept).to(x.dtype).div_(kept)
 
 
 def fast_products(device: torch.device) -> bool:

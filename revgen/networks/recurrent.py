@@ -55,7 +55,7 @@ class RecurrentNetwork(Network):
         if not self.training or not rate:
             return x
         part, parts = self.part
-        return x * mask(x, (x.shape[1] * parts, x.shape[2]), rate).chunk(parts)[part]
+        return x * mask(x, (x.shape[1] * parts, x.shape[2]), rate, self.generator).chunk(parts)[part]
 
     def dropout(self, site: int) -> float:
         """The share that is left out behind layer i, site i + 1. The embedding, site 0, stays whole: what residual

@@ -81,7 +81,7 @@ class Checkpoints:
 
     def save(self, training: Training) -> None:
         """Write the state, and remove the oldest."""
-        tensors = random_states(training.model.device)
+        tensors = random_states(training.model.device, training.network.generator)
         kinds = {"network": training.weights, "good": training.good, "best": training.best or []}
         for kind, weights in (kinds | {"average": training.average.mean}).items():
             tensors |= {f"{kind}.{i}": weight.detach().clone() for i, weight in enumerate(weights)}
@@ -133,7 +133,7 @@ class Checkpoints:
         training.good, training.best = of("good"), of("best") or None
         training.average.mean, training.average.steps = of("average"), state["averaged"]
         training.optimizer.load_state_dict(optimizer)
-        put_random_states(device, tensors)
+        put_random_states(device, tensors, training.network.generator)
         for name in KEPT:
             setattr(training, name, state[name])
         training.cursor = type(training.cursor)(**state["cursor"])
