@@ -721,7 +721,10 @@ def blocks(tokens: NDArray[Any]) -> Iterator[NDArray[Any]]:
 def check_attended(time: int, maps: int) -> None:
     """Raise OptionError where ``maps`` matrices of (time, time) attention weights would take too much memory."""
     most = int((ATTENDED / maps) ** 0.5)
-    check("text", f"one of {time:,}", time <= most, f"of at most {most:,} tokens for its attention weights")
+    if time > most:
+        raise OptionError(
+            f"text has {time:,} tokens, and the attention weights of more than {most:,} take too much memory"
+        )
 
 
 def read_config(directory: Path) -> dict[str, Any]:

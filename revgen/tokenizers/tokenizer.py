@@ -88,6 +88,10 @@ class Tokenizer(ABC):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self):,} tokens>"
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return a dictionary of its own for a pickle or a copy, as another thread may compute ``spelling`` meanwhile."""
+        return self.__dict__.copy()
+
     @cached_property
     def spelling(self) -> tuple[bytes, ...]:
         """What each token is in the UTF-8 of a text, by id; nothing for the special ones. To be overridden where a
