@@ -446,7 +446,7 @@ class LanguageModel(ABC):
         ids = self.tokenizer.encode(prompt).tolist()
         if self.tokenizer.unknown in ids and not self._warned:
             self._warned = True
-            strange = sorted({c for c in prompt if self.tokenizer.unknown in self.tokenizer.encode(c)})
+            strange = sorted({c for c in {*prompt} if self.tokenizer.unknown in self.tokenizer.encode(c)})
             warnings.warn(
                 f"{self.name} does not know {', '.join(map(repr, strange))}: read as {self.tokenizer.vocabulary[2]}",
                 stacklevel=4,
@@ -722,9 +722,7 @@ def check_attended(time: int, maps: int) -> None:
     """Raise OptionError where ``maps`` matrices of (time, time) attention weights would take too much memory."""
     most = int((ATTENDED / maps) ** 0.5)
     if time > most:
-        raise OptionError(
-            f"text has {time:,} tokens, and the attention weights of more than {most:,} take too much memory"
-        )
+        raise OptionError(f"text has {time:,} tokens: the attention weights of more than {most:,} take too much memory")
 
 
 def read_config(directory: Path) -> dict[str, Any]:

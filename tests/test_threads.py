@@ -32,7 +32,7 @@ THREADS, ROUNDS = 8, 3
 
 def small(name: str, texts: list[str]) -> LanguageModel:
     """A model whose weights are not trained, but for n-grams."""
-    sizes = {"hidden_size": 8} if name == "mlp-char" else {"hidden_size": 16, "num_layers": 2}
+    sizes: dict[str, Any] = {"hidden_size": 8} if name == "mlp-char" else {"hidden_size": 16, "num_layers": 2}
     model = revgen.create(name, **({} if "ngram" in name or "kneser" in name else sizes))
     if isinstance(model, NeuralModel):
         model.prepare(tokenizers.get("char").train(texts), seed=1)
@@ -43,7 +43,7 @@ def small(name: str, texts: list[str]) -> LanguageModel:
 
 
 def calls(model: LanguageModel) -> dict[str, Callable[[], Any]]:
-    """Every method that leaves a model as it is, as a function of nothing."""
+    """Return every method that leaves a model as it is, as a function of nothing."""
     texts = ["the song is good", "a", "not the film that I saw"]
     found: dict[str, Callable[[], Any]] = {
         "generate": lambda: model.generate("the ", max_tokens=30, seed=1),

@@ -89,7 +89,7 @@ class Tokenizer(ABC):
         return f"<{type(self).__name__} of {len(self):,} tokens>"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return a dictionary of its own for a pickle or a copy, as another thread may compute ``spelling`` meanwhile."""
+        """Return a copy of the attributes, as another thread may compute ``spelling`` during a pickle."""
         return self.__dict__.copy()
 
     @cached_property
