@@ -53,25 +53,25 @@ ATTENDED = 1 << 28
 """The most attention weights of a text: 1 GiB."""
 
 Weights = dict[str, NDArray[Any]]
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
-class derived(Generic[T]):  # noqa: N801  it is used like ``property``
+class derived(Generic[T_co]):  # noqa: N801  it is used like ``property``
     """A property that is computed once from the present weights and configuration; ``forget`` drops its value.
 
     All threads get the same value. One that was computed from weights that were replaced meanwhile is not kept.
     """
 
-    def __init__(self, make: Callable[[Any], T]) -> None:
+    def __init__(self, make: Callable[[Any], T_co]) -> None:
         self.make = make
         self.name = make.__name__
         self.__doc__ = make.__doc__
 
-    def __get__(self, model: Any, owner: type | None = None) -> T:
+    def __get__(self, model: Any, owner: type | None = None) -> T_co:
         values: dict[str, Any] = model._derived  # which ``forget`` replaces
         if self.name not in values:
             values.setdefault(self.name, self.make(model))
-        value: T = values[self.name]
+        value: T_co = values[self.name]
         return value
 
 

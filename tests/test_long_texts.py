@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 import revgen
 from revgen import LanguageModel, OptionError
 from revgen.networks import reading
+from revgen.networks.equation import EquationModel
 from revgen.networks.neural import NeuralModel
 from revgen.ops import log_softmax
 from revgen.registry import tokenizers
@@ -68,7 +69,7 @@ def test_windows_side_by_side_read_what_one_after_the_other_reads(
     monkeypatch.setattr(reading, "LONGEST", 256)
     monkeypatch.setattr(reading, "STEP", 32)
     model = small(name, reviews[:4])
-    assert isinstance(model, NeuralModel)
+    assert isinstance(model, EquationModel)
     ids = ids_of(model, "".join(reviews)[:5000], rows)
     agreed: list[bool] = []
     read_windows = reading.read_windows

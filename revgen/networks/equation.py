@@ -21,7 +21,7 @@ from revgen.ops import Array, map_state
 
 if TYPE_CHECKING:
     from revgen.networks.compiled import Compiled
-    from revgen.networks.network import Network
+    from revgen.networks.network import EquationNetwork
 
 
 class Backend:
@@ -115,6 +115,7 @@ class EquationModel(NeuralModel):
     """A model that is an ``Equation``; a subclass names its ``kind`` and its ``Config``, which has a ``dropout``."""
 
     kind: ClassVar[type[Equation]]
+    network: derived[EquationNetwork]
 
     def make_equation(self, vocab: int) -> Equation:
         """The equation for this configuration and a vocabulary of that size."""
@@ -140,10 +141,10 @@ class EquationModel(NeuralModel):
         shapes = equation.shapes()
         return {n: np.asarray(equation.first(n, shape, random), np.float32) for n, shape in shapes.items()}
 
-    def make_network(self) -> Network:
-        from revgen.networks.network import Network
+    def make_network(self) -> EquationNetwork:
+        from revgen.networks.network import EquationNetwork
 
-        return Network(self.definition, self.weights)
+        return EquationNetwork(self.definition, self.weights)
 
     @derived
     def equation(self) -> tuple[Equation, SimpleNamespace] | None:
@@ -169,14 +170,17 @@ class EquationModel(NeuralModel):
         return equation.forward(p, tokens, state)
 
     def next_logits(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
-        if self.equation is None:
+        if len(tokens) == 1 or type(self).forward is not EquationModel.forward:  # a subclass may change the logits
             return super().next_logits(tokens, state)
+        if self.equation is None:
+            from revgen.networks.reading import read
+
+            return read(self.network, tokens, state)
         if tokens.size >= MUCH:  # worth the import of PyTorch, as in ``logprobs``
-            logits, state = super().next_logits(tokens, map_state(to_tensor, state))
+            from revgen.networks.reading import read
+
+            logits, state = read(self.network, tokens, map_state(to_tensor, state))
             return logits, map_state(np.ascontiguousarray, state)
-        if len(tokens) == 1:
-            logits, state = self.forward(tokens, state)
-            return logits[-1], state
         equation, p = self.equation
         for part in blocks(tokens):
             features, state = equation.features(p, part, state)
@@ -187,10 +191,12 @@ class EquationModel(NeuralModel):
         return None if self.equation is None else self.equation[0].machine_code(self.equation[1])
 
     def features(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
-        if self.equation is None:
-            return super().features(tokens, state)
-        equation, p = self.equation
-        return equation.features(p, tokens, state)
+        if self.equation is not None:
+            equation, p = self.equation
+            return equation.features(p, tokens, state)
+        from revgen.networks.network import on_arrays
+
+        return on_arrays(self.network.features, self.network.device)(tokens, state)
 
     def read_with(self, backend: Backend, tokens: NDArray[Any]) -> None:
         """Read documents from their start, (time, batch), by a backend that gathers what it sees."""

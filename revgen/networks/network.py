@@ -27,11 +27,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
-class Network(nn.Module, Backend):
-    """An equation with its weights, ready to train; ``dropout`` works in training mode.
+class Network(nn.Module):
+    """Subclasses give ``forward(tokens, state)``: ids (time, batch) -> logits (time, batch, vocab), new state.
 
     ``state`` None is the start of a document.
     """
+
+    equation: Equation
+    """The equation that it computes."""
 
     penalty: Penalty = 0.0
     """What the last ``forward`` in training adds to the loss, for networks that are regularized so."""
@@ -42,9 +45,8 @@ class Network(nn.Module, Backend):
     part: tuple[int, int] = (0, 1)
     """Which of how many equal parts of a batch ``forward`` reads: each leaves out what the whole batch would there."""
 
-    def __init__(self, equation: Equation, weights: Weights) -> None:
+    def __init__(self, weights: Weights) -> None:
         super().__init__()
-        self.equation = equation
         self.names = list(weights)
         self.writers: dict[Any, Recorded] = {}  # of ``generation.blocks``
         self.values = nn.ParameterList(torch.tensor(np.asarray(array, np.float32)) for array in weights.values())
@@ -68,7 +70,18 @@ class Network(nn.Module, Backend):
         return device
 
     def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Compute logits: ids (time, batch) -> (time, batch, vocab), the new state."""
+        """See the class."""
+        raise NotImplementedError
+
+
+class EquationNetwork(Network, Backend):
+    """An equation, ready to train; ``dropout`` works in training mode."""
+
+    def __init__(self, equation: Equation, weights: Weights) -> None:
+        super().__init__(weights)
+        self.equation = equation
+
+    def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         p = nest(self.named_weights())
         features, state = self.features_with(p, tokens, state)
         return self.logits_with(p, features), state

@@ -73,16 +73,6 @@ class NeuralModel(LanguageModel):
 
         return network_forward(self.network)(tokens, state)
 
-    def features(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
-        from revgen.networks.network import on_arrays
-
-        return on_arrays(self.network.features, self.network.device)(tokens, state)
-
-    def next_logits(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
-        from revgen.networks.reading import read
-
-        return read(self.network, tokens, state)
-
     def logprobs(self, sequences: list[NDArray[Any]]) -> Iterator[tuple[int, NDArray[np.floating[Any]]]]:
         """Much text is worth the import of PyTorch, whose kernels read it several times as fast as NumPy."""
         if sum(map(len, sequences)) < MUCH:

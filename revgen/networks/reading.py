@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from revgen.networks.network import Network
+from revgen.networks.network import EquationNetwork
 from revgen.ops import map_state
 
 BLOCK = 4096
@@ -32,7 +32,7 @@ TOLERANCE = 1e-5
 
 
 @torch.inference_mode()
-def read(network: Network, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
+def read(network: EquationNetwork, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
     """Read tokens (time, batch) -> the logits after the last one, (batch, vocab), and the state, in tensors."""
     ids = torch.as_tensor(tokens, device=network.device)
     most = WINDOWS // ids.shape[1] if network.equation.fades else 0
@@ -46,14 +46,14 @@ def read(network: Network, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np
     return network.logits(features)[-1].float().cpu().numpy(), state
 
 
-def read_in_order(network: Network, ids: Tensor, state: Any) -> tuple[Tensor, Any]:
+def read_in_order(network: EquationNetwork, ids: Tensor, state: Any) -> tuple[Tensor, Any]:
     """Read ids (time, batch) from front to back -> the features of the last, (1, batch, features), and the state."""
     for part in torch.split(ids, max(1, BLOCK // ids.shape[1])):
         features, state = network.features(part, state)
     return features[-1:], state
 
 
-def read_windows(network: Network, ids: Tensor, state: Any, count: int) -> tuple[Tensor, Any, bool]:
+def read_windows(network: EquationNetwork, ids: Tensor, state: Any, count: int) -> tuple[Tensor, Any, bool]:
     """Read ids as ``read_in_order`` does, by ``count`` equal windows, and tell whether their states came to agree."""
     batch, new = ids.shape[1], network.values[0].new_zeros
     before = network.equation.initial_state(batch, new) if state is None else state

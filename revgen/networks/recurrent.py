@@ -11,7 +11,7 @@ from torch import Tensor
 from revgen.cells.cell import Cell, Parameters
 from revgen.language_model import Weights
 from revgen.networks.module_cell import ModuleCell
-from revgen.networks.network import Network, fast_products, mask
+from revgen.networks.network import EquationNetwork, fast_products, mask
 from revgen.networks.stack import Stack
 from revgen.ops import map_state
 
@@ -23,7 +23,7 @@ KERNELS: Mapping[str, Any] = {
 }
 
 
-class RecurrentNetwork(Network):
+class RecurrentNetwork(EquationNetwork):
     """A stack of any cell, ready to train; ``dropout`` works in training mode."""
 
     def __init__(self, stack: Stack, weights: Weights) -> None:

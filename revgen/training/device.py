@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from revgen.networks.network import Network
+from revgen.networks.network import EquationNetwork, Network
 
 AHEAD = 1 << 20
 """Tokens that are sent to a GPU at once: all of a small corpus, and of a large one many steps of training."""
@@ -50,7 +50,8 @@ def _sent(chunks: list[Chunk], device: str) -> Iterator[tuple[Tensor, Tensor]]:
 def own_generator(network: Network, device: str, seed: int) -> torch.Generator | None:
     """Return a generator for one run, which no other thread draws from; None on a GPU, where recorded steps draw from
     the shared one, and where modules from elsewhere do."""
-    if torch.device(device).type != "cpu" or not network.equation.portable:
+    ours = isinstance(network, EquationNetwork) and network.equation.portable
+    if torch.device(device).type != "cpu" or not ours:
         return None
     return torch.Generator().manual_seed(seed)
 
