@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from revgen.curves import draw
+from revgen.files import to_json
+from revgen.options import plain
 
 if TYPE_CHECKING:
     from revgen.language_model import LanguageModel
@@ -46,12 +47,12 @@ def card(
     ``load_as`` is the name that it is loaded by, ``samples`` are texts of it, beside those in its metadata, ``picture``
     is the file with the history of training that lies next to the card.
     """
-    known = model.metadata
-    plain = f"A {model.level}-level {model.architecture} language model, trained with revgen."
+    known = plain(model.metadata)
+    described = f"A {model.level}-level {model.architecture} language model, trained with revgen."
     parts = [
         "\n".join(["---", *_yaml(_head(model)), "---"]),
         f"# {model.name}",
-        str(known.get("description", plain)),
+        str(known.get("description", described)),
         f"{model.num_parameters:,} parameters, a vocabulary of {len(model.tokenizer):,} tokens.",
         "```python\nimport revgen\n\n"
         f"model = revgen.load({_quoted(load_as or known.get('load_as') or 'path/to/this/directory')})\n"
@@ -82,7 +83,7 @@ def history_figures(history: History) -> dict[str, list[float]]:
 
 def history_picture(model: LanguageModel) -> str | None:
     """The loss after each epoch as SVG; None where fewer than two epochs are known."""
-    history = model.metadata.get("history")
+    history = plain(model.metadata).get("history")
     curves = {
         title: values
         for name, title in CURVES.items()
@@ -98,7 +99,7 @@ def history_picture(model: LanguageModel) -> str | None:
 
 
 def _head(model: LanguageModel) -> dict[str, Any]:
-    known = model.metadata
+    known = plain(model.metadata)
     head: dict[str, Any] = {
         "library_name": "revgen",
         "pipeline_tag": "text-generation",
@@ -167,7 +168,7 @@ def _quoted(value: Any) -> str:
     """A value as JSON, which is YAML and Python too."""
     if isinstance(value, str):
         value = "".join(c if c.isprintable() else " " for c in value)
-    return json.dumps(value, ensure_ascii=False, default=str)
+    return to_json(value, ensure_ascii=False, default=str)
 
 
 # The weights ---------------------------------------------------------------------------------

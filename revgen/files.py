@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +38,53 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
+class HeldFile:
+    """A file that can still be read after its directory was moved or removed, and after a change of the present one.
+
+    It is held open, so that its content takes no memory before it is read. A pickle holds the content.
+    """
+
+    def __init__(self, path: Path, content: bytes | None = None) -> None:
+        self.path = path.absolute()
+        self._content = content
+        self._descriptor: int | None = None
+        if content is None:
+            with contextlib.suppress(OSError):  # too many open files, or one that cannot be read: see ``read_bytes``
+                self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+                weakref.finalize(self, os.close, self._descriptor)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return HeldFile, (self.path, self.read_bytes())
+
+    def __copy__(self) -> HeldFile:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> HeldFile:
+        return self
+
+    def read_bytes(self) -> bytes:
+        """Read the file as a whole; several threads and processes may do so at once. Raises OSError."""
+        if self._content is not None:
+            return self._content
+        if self._descriptor is None or not hasattr(os, "pread"):
+            return self.path.read_bytes()
+        size, parts = 0, []
+        while part := os.pread(self._descriptor, 1 << 30, size):
+            parts.append(part)
+            size += len(part)
+        return b"".join(parts)
+
+
 def to_json(value: Any, **options: Any) -> str:
     """Return ``value`` as JSON; ``options`` are those of ``json.dumps``.
 
-    NumPy's numbers and arrays are written as plain ones. JSON has no infinity and no NaN: each is null, and an object
-    with an infinite number has ``"infinite": true`` too.
+    NumPy's numbers and arrays are written as plain ones, and sets as sorted lists. JSON has no infinity and no NaN:
+    each is null, and an object with an infinite number has ``"infinite": true`` too.
     """
-    from revgen.options import plain  # NumPy, which the command line does without until it needs it
+    from revgen.options import plain  # with it comes NumPy, which the help of the command line does without
 
     return json.dumps(_finite(plain(value)), allow_nan=False, **options)
 
@@ -54,4 +96,6 @@ def _finite(value: Any) -> Any:
         return {key: _finite(item) for key, item in value.items()} | ({"infinite": True} if infinite else {})
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(map(_finite, value), key=str)
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import re
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +26,9 @@ from revgen.errors import (
     UnknownModelError,
     VocabularyError,
 )
-from revgen.files import is_first_process, write_atomically
+from revgen.files import HeldFile, is_first_process, to_json, write_atomically
 from revgen.generation.settings import DEFAULTS, GenerationOptions
-from revgen.options import ReadOptions, at_least, check, shown
+from revgen.options import ReadOptions, at_least, check, make_plain, plain, scalar, shown
 from revgen.registry import package_of, tokenizers
 from revgen.schema import check_options, listed, shortened
 from revgen.tokenizers import Tokenizer
@@ -50,6 +51,10 @@ MOST_TEXTS = 1 << 20
 """Texts that are written side by side."""
 PATIENCE = 100_000
 """Tokens after which it pays to import Numba, or even to wait for its compiler."""
+BLOCK = 4096
+"""Tokens that are read at once where only what follows the last is asked for."""
+ATTENDED = 1 << 28
+"""The most attention weights of a text: 1 GiB."""
 
 DTYPES = {"BF16": "<u2", "BOOL": "?"} | {
     f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "FIU" for size in (1, 2, 4, 8) if kind + str(size) != "F1"
@@ -57,6 +62,26 @@ DTYPES = {"BF16": "<u2", "BOOL": "?"} | {
 """The NumPy type for each type of safetensors; the bits of bfloat16 are read as whole numbers."""
 
 Weights = dict[str, NDArray[Any]]
+T_co = TypeVar("T_co", covariant=True)
+
+
+class derived(Generic[T_co]):  # noqa: N801  it is used like ``property``
+    """A property that is computed once from the present weights and configuration; ``forget`` drops its value.
+
+    All threads get the same value. One that was computed from weights that were replaced meanwhile is not kept.
+    """
+
+    def __init__(self, make: Callable[[Any], T_co]) -> None:
+        self.make = make
+        self.name = make.__name__
+        self.__doc__ = make.__doc__
+
+    def __get__(self, model: Any, owner: type | None = None) -> T_co:
+        values: dict[str, Any] = model._derived  # which ``forget`` replaces
+        if self.name not in values:
+            values.setdefault(self.name, self.make(model))
+        value: T_co = values[self.name]
+        return value
 
 
 class LanguageModel(ABC):
@@ -90,15 +115,15 @@ class LanguageModel(ABC):
         self.architecture = architecture
         self.level = level
         self.config = config
-        self.tokenizer_options = tokenizer_options or {}
+        self.tokenizer_options = plain(tokenizer_options or {})
         self.metadata: dict[str, Any] = {}
         """What is known of the model beside its weights (licence, corpus, training, evaluation); saved with it."""
         self.device = "cpu"
         self._tokenizer = tokenizer
         self._weights: Weights | None = None
-        self._compiled: Compiled | None = None
+        self._derived: dict[str, Any] = {}
         self._index: Index | None = None
-        self._index_file: tuple[Path, object] | None = None  # where it lies until it is asked for, and its hash
+        self._index_file: tuple[HeldFile, object] | None = None  # the file that it is in until asked for, and its hash
         self._warned = False
 
     # What a subclass gives ------------------------------------------------------------------
@@ -114,6 +139,16 @@ class LanguageModel(ABC):
     @abstractmethod
     def forward(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
         """Token ids (time, batch) and a state -> logits (time, batch, vocab) and the state behind them."""
+
+    def next_logits(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
+        """Read token ids (time, batch) and return the logits of the token after the last, (batch, vocab), and the
+        state.
+
+        Unlike ``forward``, it takes memory that does not depend on the length of the text.
+        """
+        for part in blocks(tokens):
+            logits, state = self.forward(part, state)
+        return logits[-1], state
 
     @abstractmethod
     def fit(self, texts: Any, valid: Any = None, **options: Unpack[FitOptions]) -> History:
@@ -171,6 +206,17 @@ class LanguageModel(ABC):
     # What is known --------------------------------------------------------------------------
 
     @property
+    def config(self) -> Any:
+        """The configuration, whose numbers are Python's own."""
+        return self._config
+
+    @config.setter
+    def config(self, config: Any) -> None:
+        if dataclasses.is_dataclass(config):
+            make_plain(config)
+        self._config = config
+
+    @property
     def name(self) -> str:
         """``<architecture>-<level>``."""
         return f"{self.architecture}-{self.level}"
@@ -201,7 +247,11 @@ class LanguageModel(ABC):
 
     def forget(self) -> None:
         """Drop what was made from weights or for a device that are no longer the present ones."""
-        self._compiled = None
+        self._derived = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and pickles hold: all but what is made again on demand."""
+        return self.__dict__ | {"_derived": {}}
 
     @property
     def fitted(self) -> bool:
@@ -244,7 +294,7 @@ class LanguageModel(ABC):
             "parameters": self.num_parameters,
             "tokens": len(self.tokenizer),
             "config": dataclasses.asdict(self.config),
-            "metadata": self.metadata,
+            "metadata": plain(self.metadata),
         }
 
     @checked
@@ -262,8 +312,7 @@ class LanguageModel(ABC):
         is on disk. Where Numba is installed, it takes over unasked after ``PATIENCE`` tokens. Raises
         MissingExtraError without Numba, OptionError for other models.
         """
-        self._compiled = self.machine_code()
-        if self._compiled is None:
+        if self._machine_code is None:
             raise OptionError(f"{self.name} has no compiled step")
         self.compiles = True
         return self
@@ -272,17 +321,20 @@ class LanguageModel(ABC):
         """What writes single texts with the present weights; None where there is nothing of the kind."""
         return None
 
+    @derived
+    def _machine_code(self) -> Compiled | None:
+        return self.machine_code()
+
     @property
     def compiled(self) -> Compiled | None:
         """The machine code, where it was asked for or pays."""
-        if self._compiled is None and (self.compiles or self.written > PATIENCE):
-            try:
-                self._compiled = self.machine_code()
-            except MissingExtraError:
-                if self.compiles:
-                    raise
+        if self.compiles or "_machine_code" in self._derived:
+            return self._machine_code
+        if self.written > PATIENCE:
             self.written = 0
-        return self._compiled
+            with contextlib.suppress(MissingExtraError):
+                return self._machine_code
+        return None
 
     # Text -----------------------------------------------------------------------------------
 
@@ -324,6 +376,7 @@ class LanguageModel(ABC):
         from revgen.generation.decoding import decode
         from revgen.generation.settings import Settings
 
+        n = scalar(n)
         prompts = list(prompt) if isinstance(prompt, list | tuple) else [prompt]
         settings = Settings.of(options)
         count = 1 if n is None else n
@@ -403,8 +456,8 @@ class LanguageModel(ABC):
             raise OptionError(f"{self.name} cannot be conditioned on labels")
 
     def label_shift(self, label: str | float | bool | None) -> int:
-        """What a label adds to the ids of its text (``corpus.tokens.shift``). Raises OptionError for one that there
-        is not."""
+        """Return what a label adds to the ids of its text (``corpus.tokens.shift``); a label may be a number, as for
+        ``fit``. Raises OptionError for an unknown one."""
         from revgen.corpus.tokens import shift
 
         if label is not None:
@@ -416,7 +469,7 @@ class LanguageModel(ABC):
         ids = self.tokenizer.encode(prompt).tolist()
         if self.tokenizer.unknown in ids and not self._warned:
             self._warned = True
-            strange = sorted({c for c in prompt if self.tokenizer.unknown in self.tokenizer.encode(c)})
+            strange = sorted({c for c in {*prompt} if self.tokenizer.unknown in self.tokenizer.encode(c)})
             warnings.warn(
                 f"{self.name} does not know {', '.join(map(repr, strange))}: read as {self.tokenizer.vocabulary[2]}",
                 stacklevel=5,
@@ -453,7 +506,7 @@ class LanguageModel(ABC):
         likeliest tokens there; as a table, a data frame, a coloured line for a terminal, or HTML."""
         from revgen.evaluation.explanation import explain
 
-        return explain(self, text, top, label)
+        return explain(self, text, scalar(top), label)
 
     @checked
     def attention(self, text: str, *, label: str | float | bool | None = None) -> Attention:
@@ -466,8 +519,8 @@ class LanguageModel(ABC):
         return Attention(tuple(self.tokenizer.vocabulary[i] for i in ids), weights)
 
     def attention_weights(self, ids: NDArray[Any]) -> NDArray[np.floating[Any]]:
-        """How much each token takes from each of those before it: ids (time,), from the start of a document, ->
-        (layers, heads, time, time)."""
+        """Return how much each token takes from each of those before it: ids (time,), from the start of a document ->
+        (layers, heads, time, time). Raises OptionError for a model without attention, and for too long a text."""
         raise OptionError(f"{self.name} has no attention to show")
 
     # Vectors --------------------------------------------------------------------------------
@@ -512,11 +565,11 @@ class LanguageModel(ABC):
                     "remember(texts) with the texts that it was fitted on",
                     command=f"{self.name} has no index of its training text: fit it with index=True",
                 )
-            path, sha256 = self._index_file
+            file, sha256 = self._index_file
             try:
-                self._index = Index.from_bytes(_read(path, sha256))
+                self._index = Index.from_bytes(_read(file, sha256))
             except ValueError as error:
-                raise CheckpointError(f"{path} is damaged: {error}") from None
+                raise CheckpointError(f"{file} is damaged: {error}") from None
         return self._index
 
     @checked
@@ -546,7 +599,7 @@ class LanguageModel(ABC):
 
         check("text", text, isinstance(text, str), "a string")
         at_least("minimum", minimum, 1)
-        return copied(text, self.index, minimum)
+        return copied(text, self.index, scalar(minimum))
 
     # The model directory --------------------------------------------------------------------
 
@@ -589,7 +642,8 @@ class LanguageModel(ABC):
         index = self.index.to_bytes() if self.has_index else None
         if index is not None:
             config["index"] = _entry(INDEX, index)
-        marks = json.dumps({**(extra or {}), **config}, indent=2, default=np.generic.item).encode()
+        marks = to_json({**(extra or {}), **config}, indent=2).encode()
+        about = card(self).encode()
         try:
             directory.mkdir(parents=True, exist_ok=True)
             _settle(directory)
@@ -607,7 +661,7 @@ class LanguageModel(ABC):
             if replaced not in (None, self.tokenizer.file, CONFIG, WEIGHTS, INDEX, CARD):
                 (directory / str(replaced)).unlink(missing_ok=True)
             if not (directory / CARD).exists():
-                write_atomically(directory / CARD, card(self).encode())
+                write_atomically(directory / CARD, about)
         except OSError as error:
             raise CheckpointError(f"{directory}: could not save the model: {error.strerror or error}") from error
 
@@ -699,8 +753,22 @@ class LanguageModel(ABC):
         model.weights = {name: a.astype(np.float32) if a.dtype.kind == "f" else a for name, a in arrays.items()}
         index = content.get("index")
         if index is not None and (directory / index["file"]).exists():  # the text may have been kept back
-            model._index_file = directory / index["file"], index["sha256"]
+            model._index_file = HeldFile(directory / index["file"]), index["sha256"]
         return model
+
+
+def blocks(tokens: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Yield token ids (time, batch) in parts of about ``BLOCK`` tokens."""
+    step = max(1, BLOCK // tokens.shape[1])
+    for begin in range(0, len(tokens), step):
+        yield tokens[begin : begin + step]
+
+
+def check_attended(time: int, maps: int) -> None:
+    """Raise OptionError where ``maps`` matrices of (time, time) attention weights would take too much memory."""
+    most = int((ATTENDED / maps) ** 0.5)
+    if time > most:
+        raise OptionError(f"text has {time:,} tokens: the attention weights of more than {most:,} take too much memory")
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -782,8 +850,8 @@ def _entry(file: str, data: bytes) -> dict[str, Any]:
     return {"file": file, "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def _read(path: Path, sha256: object) -> bytes:
-    """The content of a file of a model directory, checked against its hash."""
+def _read(path: Path | HeldFile, sha256: object) -> bytes:
+    """Read a file of a model directory, and check it against its hash."""
     try:
         data = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have

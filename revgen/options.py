@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
@@ -15,22 +16,38 @@ LARGEST = 65_536
 """No size of a network is larger, or than ``MOST`` says: a configuration from elsewhere cannot ask for all memory."""
 
 
+def scalar(value: Any) -> Any:
+    """Return a scalar of NumPy or PyTorch as Python's own, and anything else as it is."""
+    if isinstance(value, np.longdouble):  # whose item is a longdouble again
+        return float(value)
+    return value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value
+
+
 def plain(value: Any) -> Any:
     """Return ``value`` with Python's own numbers, strings and lists in place of NumPy's, in containers too.
 
-    Scalars of other libraries that have a ``shape`` of () and an ``item``, as PyTorch's have, count as NumPy's.
+    A container that contains itself stays as it is, for a check to refuse.
     """
-    if isinstance(value, np.longdouble):  # whose item is a longdouble again
-        return float(value)
+    try:
+        return _plain(value)
+    except RecursionError:
+        return value
+
+
+def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.ndim:
-        return plain(value.tolist())
-    if hasattr(value, "item") and getattr(value, "shape", None) == ():
-        return value.item()
+        return _plain(value.tolist())
     if isinstance(value, Mapping):
-        return {plain(key): plain(item) for key, item in value.items()}
+        return {_plain(key): _plain(item) for key, item in value.items()}
     if type(value) in (list, tuple, set, frozenset):
-        return type(value)(map(plain, value))
-    return value
+        return type(value)(map(_plain, value))
+    return scalar(value)
+
+
+def make_plain(config: Any) -> None:
+    """Give the fields of a dataclass their ``plain`` values, so that it is equal to one made from Python's numbers."""
+    for field in dataclasses.fields(config):
+        object.__setattr__(config, field.name, plain(getattr(config, field.name)))  # a configuration is frozen
 
 
 class ReadOptions(TypedDict, total=False):
@@ -52,7 +69,8 @@ def check(name: str, value: object, good: bool, wanted: str) -> None:
 
 def number(value: object) -> float:
     """``value`` where it is a number, else a NaN, which lies in no range."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+    value = scalar(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return np.nan
     try:
         return float(value)
@@ -62,7 +80,8 @@ def number(value: object) -> float:
 
 def whole(value: object, least: int) -> bool:
     """Whether ``value`` is a whole number of at least ``least``."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= least
+    value = scalar(value)
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def at_least(name: str, value: object, least: int) -> None:
@@ -76,7 +95,7 @@ def check_sizes(config: Any, *names: str, optional: Sequence[str] = ()) -> None:
     for name in (*names, *optional):
         value, most = getattr(config, name), MOST.get(name, LARGEST)
         unset = value is None and name in optional
-        check(name, value, unset or (type(value) is int and 1 <= value <= most), f"a whole number from 1 to {most:,}")
+        check(name, value, unset or (whole(value, 1) and value <= most), f"a whole number from 1 to {most:,}")
 
 
 def check_shares(config: Any, *names: str) -> None:
@@ -88,7 +107,7 @@ def check_shares(config: Any, *names: str) -> None:
 def check_flags(config: Any, *names: str) -> None:
     """Check fields that are True or False."""
     for name in names:
-        check(name, getattr(config, name), type(getattr(config, name)) is bool, "True or False")
+        check(name, getattr(config, name), isinstance(scalar(getattr(config, name)), bool), "True or False")
 
 
 def shown(value: object, longest: int = 80) -> str:

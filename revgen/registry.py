@@ -13,6 +13,7 @@ import pkgutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
+from threading import get_ident
 from typing import Any, Generic, TypeVar
 
 from revgen.errors import RegistrationError, UnknownModelError
@@ -22,6 +23,7 @@ T = TypeVar("T")
 
 PLUGIN_GROUP = "revgen.plugins"
 _plugins_loaded = False
+_loading_plugins: set[int] = set()  # threads, as in ``Registry._load``
 
 
 class Registry(Generic[T]):
@@ -39,6 +41,7 @@ class Registry(Generic[T]):
         self.joiner = joiner
         self._entries: dict[str, T] = {}
         self._loaded = False
+        self._loading: set[int] = set()  # threads, which come here again from the modules that they import
 
     def register(self, name: str, *, replace: bool = False) -> Callable[[T], T]:
         """A decorator that enters what it decorates under ``name``.
@@ -99,19 +102,26 @@ class Registry(Generic[T]):
         self._entries.pop(name, None)
 
     def _load(self) -> None:
-        if not self._loaded:
-            self._loaded = True
+        thread = get_ident()
+        if self._loaded or thread in self._loading:
+            return
+        self._loading.add(thread)
+        try:
             package = importlib.import_module(self.package)
             for module in pkgutil.iter_modules(package.__path__):
                 importlib.import_module(f"{self.package}.{module.name}")
+            self._loaded = True
+        finally:
+            self._loading.remove(thread)
 
 
 def load_plugins() -> None:
     """Import each plug-in package once; one that fails warns and does not break the rest."""
     global _plugins_loaded
-    if _plugins_loaded:
+    thread = get_ident()
+    if _plugins_loaded or thread in _loading_plugins:
         return
-    _plugins_loaded = True
+    _loading_plugins.add(thread)
     from importlib.metadata import entry_points
 
     for point in entry_points(group=PLUGIN_GROUP):
@@ -123,6 +133,8 @@ def load_plugins() -> None:
                 f"{type(error).__name__}: {error}",
                 stacklevel=2,
             )
+    _plugins_loaded = True
+    _loading_plugins.remove(thread)
 
 
 def package_of(kind: type) -> str | None:

@@ -15,6 +15,7 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from revgen.errors import CheckpointError, OptionError
+from revgen.options import scalar
 from revgen.registry import unknown
 
 LARGEST_FILE = 4 << 20  # bytes
@@ -75,6 +76,7 @@ def check_options(kind: type[Any], options: Mapping[str, Any]) -> None:
 
 def fits(value: Any, hint: Any) -> bool:
     """Whether a value out of JSON is one of an annotation, and its numbers are of a sensible size."""
+    value = scalar(value)
     origin, parts = get_origin(hint) or hint, get_args(hint)
     if origin in (Union, UnionType):
         return any(fits(value, part) for part in parts)

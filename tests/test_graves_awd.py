@@ -173,14 +173,14 @@ def in_training(model: Any, tokens: Any, seed: int = 3) -> tuple[Any, Any, dict[
     """Its network and its logits in training, and what went in and out of dropout at each site."""
     network = model.make_network().train()
     sites: dict[int, tuple[Any, Any]] = {}
-    drop = network.stack.drop
+    drop = network.drop
 
     def watched(x: Any, site: int) -> Any:
         y = drop(x, site)
         sites[site] = (x.detach(), y.detach())
         return y
 
-    network.stack.drop = watched
+    network.drop = watched
     torch.manual_seed(seed)
     with torch.backends.mkldnn.flags(enabled=False):  # no bfloat16
         logits, _ = network(torch.from_numpy(tokens))

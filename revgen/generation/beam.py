@@ -47,12 +47,12 @@ def search(model: LanguageModel, prompt: list[int], shift: int, rules: Rules, be
     going = [Candidate((), 0.0, begin)]
     tokens, state = np.array(prompt)[:, None] + shift, model.initial_state(1)
     while settings.max_tokens:
-        logits, state = model.forward(tokens, state)
+        last, state = model.next_logits(tokens, state)
         counts = None
         if rules.sampling.penalizes:
             counts = np.stack([np.bincount([*prompt, *c.ids], minlength=len(tokenizer)) for c in going])
         places = np.array([c.drawn for c in going])
-        adjusted = rules.apply(logits[-1], counts, places, [c.state for c in going])
+        adjusted = rules.apply(last, counts, places, [c.state for c in going])
         logp = log_softmax(adjusted.astype(np.float64)) + np.array([[c.logp] for c in going])  # (candidates, vocab)
         best = np.argsort(-logp, axis=None, kind="stable")[: 2 * beams]  # where all of half of them end, half go on
         parents: list[int] = []

@@ -94,10 +94,10 @@ def _on_gpu(model: NeuralModel, rules: Rules, shift: int) -> Write:
     network, device = model.network, torch.device(model.device)
     sampling = rules.sampling
     kind = (sampling.top_k, sampling.top_p, sampling.min_p, sampling.typical_p, rules.end, shift)
-    if kind not in network.writers:
+    block = network.writers.get(kind)
+    if block is None:
         network.writers.clear()  # a recording takes memory, and settings seldom change
-        network.writers[kind] = Recorded(_block(network, sampling, rules.end, shift), device)
-    block = network.writers[kind]
+        block = network.writers.setdefault(kind, Recorded(_block(network, sampling, rules.end, shift), device))
     biases = torch.as_tensor(rules.biases, device=device)
 
     @torch.inference_mode()

@@ -80,8 +80,7 @@ def _decode(
     rows = np.arange(len(lengths))
 
     read = int(lengths.min())
-    logits, state = model.forward(given[:read] + shift, model.initial_state(len(prompts)))  # (time, prompts, vocab)
-    last = logits[-1]
+    last, state = read_prompt(model, given[:read] + shift)
     if n > 1:
         last, state = last.repeat(n, 0), _rows(state, rows // n)
 
@@ -171,6 +170,11 @@ def _decode(
         logits, state = model.forward(drawn[None] + shift, state)
         last = logits[-1]
         read += 1
+
+
+def read_prompt(model: LanguageModel, tokens: NDArray[Any]) -> tuple[Floats, Any]:
+    """Read documents from their start, tokens (time, prompts) -> the next one's logits (prompts, vocab), the state."""
+    return model.next_logits(tokens, model.initial_state(tokens.shape[1]))
 
 
 def _rows(state: Any, rows: NDArray[np.intp]) -> Any:

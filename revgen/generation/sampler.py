@@ -14,7 +14,7 @@ from revgen import ops
 from revgen.arguments import check_fields
 from revgen.errors import OptionError
 from revgen.ops import Array
-from revgen.options import check, number, whole
+from revgen.options import check, make_plain, number, whole
 from revgen.tokenizers import Tokenizer
 
 Floats = NDArray[np.floating[Any]]
@@ -79,6 +79,7 @@ class Sampling:
     banned: Collection[Token] | None = None
 
     def __post_init__(self) -> None:
+        make_plain(self)
         check_fields(self)
         if not callable(self.temperature):
             _check_temperature(self.temperature)

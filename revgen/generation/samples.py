@@ -14,13 +14,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from revgen.errors import OptionError
 from revgen.files import to_json
 from revgen.generation.decoding import decode
 from revgen.generation.settings import Settings
-from revgen.options import at_least, check, whole
+from revgen.options import at_least, check, plain, scalar, whole
 
 if TYPE_CHECKING:
     from revgen.language_model import LanguageModel
@@ -46,6 +44,7 @@ def write_samples(
 
     at_least("n", n, 1)
     at_least("batch_size", batch_size, 1)
+    n, batch_size = scalar(n), scalar(batch_size)
     settings = Settings.of(options)
     size = min(n, batch_size) if settings.beams is None else n
     receipt: dict[str, Any] = {
@@ -87,6 +86,7 @@ def write_samples(
 
 def remake(model: LanguageModel, receipt: Mapping[str, Any]) -> str:
     """See ``LanguageModel.remake``."""
+    receipt = plain(receipt)
     kinds = {"revision": str, "prompt": str, "seed": int, "n": int, "row": int, "options": Mapping}
     for name, kind in kinds.items():
         check(f"receipt[{name!r}]", receipt.get(name), isinstance(receipt.get(name), kind), f"a {kind.__name__}")
@@ -130,7 +130,7 @@ def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
     if callable(options.get("temperature")):
         raise OptionError("temperature cannot be a function here, as a receipt cannot hold one: give a list")
     listed = {n: [*v.items()] if n in PAIRED and v is not None else v for n, v in options.items()}
-    plain: dict[str, Any] = json.loads(json.dumps(listed, default=np.generic.item))
+    plain: dict[str, Any] = json.loads(to_json(listed))
     return plain
 
 

@@ -15,7 +15,7 @@ from revgen.errors import OptionError
 from revgen.generation.guides import CopyGuide, Guide, PatternGuide, choices_guide
 from revgen.generation.healing import token_texts
 from revgen.generation.sampler import Floats, Sampling, SamplingOptions, Token, finite, token_id
-from revgen.options import at_least, check, number, whole
+from revgen.options import at_least, check, make_plain, number, whole
 from revgen.registry import unknown
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ class Settings:
         return cls(**{name: value for name, value in options.items() if name in own}, sampling=sampling)
 
     def __post_init__(self) -> None:
+        make_plain(self)
         check_fields(self)
         most_tokens = f"a whole number from 0 to {MOST_TOKENS:,}"
         check("max_tokens", self.max_tokens, whole(self.max_tokens, 0) and self.max_tokens <= MOST_TOKENS, most_tokens)

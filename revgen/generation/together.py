@@ -106,8 +106,7 @@ class Voice:
 
     def read(self, ids: Sequence[int]) -> None:
         """Go on by some tokens."""
-        logits, self.memory = self.model.forward(np.array(ids)[:, None], self.memory)
-        self.logits = logits[-1]
+        self.logits, self.memory = self.model.next_logits(np.array(ids)[:, None], self.memory)
         self.counts += np.bincount(ids, minlength=self.counts.shape[1])[None]
 
     def turn(self, border: bool, drawn: int) -> tuple[str, int, bool]:

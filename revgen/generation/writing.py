@@ -52,8 +52,7 @@ class Reader:
             position = len(read)
         else:
             position = max(len(ids) - KEPT, 1)
-            found, state = self.model.forward(np.array(ids[:position])[:, None], self.model.initial_state(1))
-            logits = found[-1]
+            logits, state = self.model.next_logits(np.array(ids[:position])[:, None], self.model.initial_state(1))
             self.states.append((ids[:position], logits, state))
         for end in range(position + 1, len(ids) + 1):
             found, state = self.model.forward(np.array(ids[end - 1 : end])[:, None], state)

@@ -30,7 +30,7 @@ from revgen.options import check, check_shares, check_sizes, number
 from revgen.registry import register_model
 
 if TYPE_CHECKING:
-    from revgen.networks.network import Network
+    from revgen.networks.network import EquationNetwork
 
 
 GAIN = np.float32(3)
@@ -91,7 +91,7 @@ class AWDLSTM(RecurrentModel):
     def make_equation(self, vocab: int) -> Stack:
         return AWDStack("lstm", self.config, vocab)
 
-    def make_network(self) -> Network:
+    def make_network(self) -> EquationNetwork:
         from revgen.networks.awd import AWDNetwork
 
         return AWDNetwork(self.make_equation(len(self.tokenizer)), self.weights)

@@ -18,6 +18,7 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any, ClassVar
 
 from revgen.models.recurrent import RecurrentModel
+from revgen.networks.equation import PLAIN, Backend
 from revgen.networks.stack import Stack
 from revgen.ops import Array, concatenate, embed
 from revgen.options import check_flags, check_shares, check_sizes
@@ -50,15 +51,15 @@ class GravesStack(Stack):
             return sum(cell.output_size for cell in self.cells)
         return self.embedding_size + (self.cells[i - 1].output_size if i else 0)
 
-    def forward(self, p: SimpleNamespace, tokens: Array, state: Any) -> tuple[Array, Any]:
-        x = self.drop(embed(p.embedding, tokens), 0)  # (time, batch, embedding)
+    def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend = PLAIN) -> tuple[Array, Any]:
+        x = backend.drop(embed(p.embedding, tokens), 0)  # (time, batch, embedding)
         outputs: list[Array] = []
         states = []
         for i in range(len(self.cells)):
-            y, layer_state = self.run(p, i, concatenate([x, *outputs[-1:]]), state[i], tokens)
-            outputs.append(self.drop(y, i + 1))  # (time, batch, hidden)
+            y, layer_state = self.run(p, i, concatenate([x, *outputs[-1:]]), state[i], tokens, backend)
+            outputs.append(backend.drop(y, i + 1))  # (time, batch, hidden)
             states.append(layer_state)
-        return self.logits(p, concatenate(outputs)), tuple(states)
+        return concatenate(outputs), tuple(states)
 
 
 @register_model("graves-lstm")

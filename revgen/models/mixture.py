@@ -22,7 +22,7 @@ from revgen.arguments import checked
 from revgen.errors import OptionError, VocabularyError
 from revgen.language_model import LanguageModel, Weights
 from revgen.ops import log_softmax
-from revgen.options import ReadOptions, check, shown
+from revgen.options import ReadOptions, check, number, shown
 from revgen.registry import register_model
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class MixtureConfig:
         if not self.models or len(self.models) != len(self.shares):
             raise OptionError(f"a mixture needs a weight for each of its models, not {len(self.shares)} weights")
         check("the number of models", many := count_models(self.models), many <= MOST, f"at most {MOST}")
-        numbers = all(isinstance(share, int | float) and 0 <= share <= 1 for share in self.shares)
+        numbers = all(0 <= number(share) <= 1 for share in self.shares)
         if not numbers or abs(sum(self.shares) - 1) > 1e-6:
             raise OptionError(f"weights must be 0 or more and sum to 1, not {shown(list(self.shares))}")
 
@@ -128,6 +128,12 @@ class Mixture(LanguageModel):
         parts, states = zip(*(m.forward(tokens, s) for m, s in zip(self.models, state, strict=True)), strict=True)
         given = np.stack([log_softmax(part) for part in parts])  # (models, time, batch, vocab)
         return mixed(given, self.shares[:, None, None, None]), states
+
+    def next_logits(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
+        found = [model.next_logits(tokens, part) for model, part in zip(self.models, state, strict=True)]
+        parts, states = zip(*found, strict=True)
+        given = np.stack([log_softmax(part) for part in parts])  # (models, batch, vocab)
+        return mixed(given, self.shares[:, None, None]), states
 
     @checked
     def to(self, device: str) -> Self:

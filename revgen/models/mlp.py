@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.networks.equation import Equation, EquationModel
+from revgen.networks.equation import PLAIN, Backend, Equation, EquationModel
 from revgen.ops import Array, concatenate, embed, relu
 from revgen.options import check_shares, check_sizes
 from revgen.registry import register_model
@@ -60,7 +60,7 @@ class MLP(Equation):
             weights *= 2**0.5  # ReLU lets half of it through (He et al. 2015)
         return weights
 
-    def forward(self, p: SimpleNamespace, tokens: Array, state: Any) -> tuple[Array, Any]:
+    def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend = PLAIN) -> tuple[Array, Any]:
         n, start = self.config.context, Tokenizer.start
         if state is None:
             state = [tokens[0][:, None] * 0 + start] * (n - 1)
@@ -71,15 +71,15 @@ class MLP(Equation):
             begun = window[-1] == start  # the document, so what stands before is another's
             before = read[:, n - 1 - back : n - 1 - back + time]
             window.append(before * ~begun + start * begun)
-        x = self.drop(
+        x = backend.drop(
             concatenate([embed(p.embedding, part.T) for part in reversed(window)])
         )  # (time, batch, n * embedding)
         for layer in p.layers:
-            x = self.drop(relu(x @ layer.W + layer.b))  # (time, batch, hidden)
-        return self.logits(p, x), read[:, time:]
+            x = backend.drop(relu(x @ layer.W + layer.b))  # (time, batch, hidden)
+        return x, read[:, time:]
 
-    def logits(self, p: SimpleNamespace, x: Array) -> Array:
-        return x @ p.head.T + p.bias
+    def logits(self, p: SimpleNamespace, features: Array) -> Array:
+        return features @ p.head.T + p.bias
 
 
 @register_model("mlp")

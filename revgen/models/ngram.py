@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import numpy as np
@@ -19,9 +18,9 @@ from numpy.typing import NDArray
 
 from revgen.arguments import checked
 from revgen.errors import OptionError
-from revgen.language_model import LanguageModel, Weights
+from revgen.language_model import LanguageModel, Weights, derived
 from revgen.ngrams import Counts, Estimate, Floats, Trie, count, text_loss, to_weights
-from revgen.options import ReadOptions, check
+from revgen.options import ReadOptions, check, number, scalar, whole
 from revgen.registry import register_model
 
 if TYPE_CHECKING:
@@ -97,6 +96,7 @@ class NGramModel(LanguageModel):
 
         if labels is not None:
             raise OptionError(f"{self.name} cannot be conditioned on labels")
+        valid, seed = scalar(valid), scalar(seed)
         began = time.perf_counter()
         corpus = read(texts, **reading)
         if not (valid is None or isinstance(valid, int | float)):
@@ -133,7 +133,7 @@ class NGramModel(LanguageModel):
         shown.close()
         return history
 
-    @cached_property
+    @derived
     def trie(self) -> Trie:
         """The n-grams as they are read."""
         return Trie(self.weights)
@@ -154,10 +154,6 @@ class NGramModel(LanguageModel):
                 end=self.tokenizer.end,
             )
         )
-
-    def forget(self) -> None:
-        super().forget()
-        self.__dict__.pop("trie", None)
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"1.logp": (len(self.tokenizer),)}
@@ -187,6 +183,16 @@ class NGramModel(LanguageModel):
             state[row] = depth, place, read
         return logits, state
 
+    def next_logits(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
+        state = state.copy()
+        for row, words in enumerate(tokens[:-1].T.tolist()):
+            depth, place, read = state[row].tolist()
+            for word in words:
+                depth, place = self.trie.advance(depth, place, word)
+            state[row] = depth, place, read + len(words)
+        logits, state = self.forward(tokens[-1:], state)
+        return logits[-1], state
+
     @property
     def ends_unseen(self) -> bool:
         """Whether a context that was never seen ends the document."""
@@ -200,7 +206,7 @@ class NGramModel(LanguageModel):
 
 def check_order(order: object) -> None:
     """Raise OptionError for an order that there is not."""
-    check("order", order, type(order) is int and 1 <= order <= LONGEST, f"a whole number from 1 to {LONGEST}")
+    check("order", order, whole(order, 1) and number(order) <= LONGEST, f"a whole number from 1 to {LONGEST}")
 
 
 def malformed(arrays: Weights, vocab: int, order: int) -> str | None:

@@ -15,7 +15,7 @@ from revgen.networks.equation import EquationModel
 from revgen.networks.stack import RecurrentConfig, Stack
 
 if TYPE_CHECKING:
-    from revgen.networks.network import Network
+    from revgen.networks.network import EquationNetwork
 
 
 class RecurrentModel(EquationModel):
@@ -30,7 +30,7 @@ class RecurrentModel(EquationModel):
     def explained_by(self) -> tuple[type, ...]:
         return *super().explained_by, self.make_equation(1).cell_class
 
-    def make_network(self) -> Network:
+    def make_network(self) -> EquationNetwork:
         from revgen.networks.recurrent import RecurrentNetwork
 
         return RecurrentNetwork(self.make_equation(len(self.tokenizer)), self.weights)

@@ -26,7 +26,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from revgen.language_model import check_attended
 from revgen.models.recurrent import RecurrentModel
+from revgen.networks.equation import PLAIN, Backend
 from revgen.networks.stack import Stack
 from revgen.ops import Array, concatenate, embed, logsumexp, lower_triangle, softmax, where
 from revgen.options import check, check_shares, check_sizes
@@ -67,34 +69,39 @@ class AttentiveStack(Stack):
     """Layers whose features, the embedding's among them, are averaged by attention."""
 
     def input_size(self, i: int) -> int:
-        return self.features if i == self.config.num_layers else super().input_size(i)
+        return self.features_size if i == self.config.num_layers else super().input_size(i)
 
     @property
-    def features(self) -> int:
+    def features_size(self) -> int:
         """The size of the embedding and all layers together."""
         return self.embedding_size + sum(cell.output_size for cell in self.cells)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         labels = (1 + len(self.config.labels), self.embedding_size)  # the first row: none
-        head = (self.vocab, 2 * self.features)
-        return super().shapes() | {"labels": labels, "attention": (self.features,), "head": head}
+        head = (self.vocab, 2 * self.features_size)
+        return super().shapes() | {"labels": labels, "attention": (self.features_size,), "head": head}
 
     def first(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
         return np.zeros(shape) if name in ("labels", "attention") else super().first(name, shape, random)
 
+    @property
+    def fades(self) -> bool:
+        return False  # the average is over all of the document
+
     def initial_state(self, batch: int, zeros: Callable[[tuple[int, ...]], Array]) -> Any:
-        past = zeros((batch, self.features)), zeros((batch,)) - inf  # no weight
+        past = zeros((batch, self.features_size)), zeros((batch,)) - inf  # no weight
         return super().initial_state(batch, zeros), past
 
-    def forward(self, p: SimpleNamespace, tokens: Array, state: Any) -> tuple[Array, Any]:
-        """Tokens (time, batch), with labels (``corpus.tokens.shift``) -> logits (time, batch, vocab), the new state."""
+    def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend = PLAIN) -> tuple[Array, Any]:
+        """Compute averages and newest features, (time, batch, 2 * features); tokens carry labels
+        (``corpus.tokens.shift``)."""
         layers, past = state
         labels, tokens = tokens // self.vocab, tokens % self.vocab
         x = embed(p.embedding, tokens) + embed(p.labels, labels)  # (time, batch, embedding)
-        outputs, states = [self.drop(x, 0)], []
+        outputs, states = [backend.drop(x, 0)], []
         for i in range(len(self.cells)):
-            y, layer_state = self.run(p, i, outputs[-1], layers[i], tokens)  # (time, batch, hidden)
-            outputs.append(self.drop(y, i + 1))
+            y, layer_state = self.run(p, i, outputs[-1], layers[i], tokens, backend)  # (time, batch, hidden)
+            outputs.append(backend.drop(y, i + 1))
             states.append(layer_state)
         x = self.norm(p, len(self.cells), concatenate(outputs))  # (time, batch, features)
         begins = tokens == Tokenizer.start
@@ -102,7 +109,7 @@ class AttentiveStack(Stack):
         for i in range(0, len(x), BLOCK):
             average, past = attend(p, x[i : i + BLOCK], begins[i : i + BLOCK], *past)
             averages.append(average)
-        return self.logits(p, concatenate([concatenate(averages, 0), x])), (tuple(states), past)
+        return concatenate([concatenate(averages, 0), x]), (tuple(states), past)
 
     def tabulate(self, p: SimpleNamespace) -> None:
         """There is no table: what enters the first layer depends on the label too."""
@@ -150,8 +157,11 @@ class Textgenrnn(RecurrentModel):
         return AttentiveStack("lstm", self.config, vocab)
 
     def attention_weights(self, ids: NDArray[Any]) -> NDArray[np.floating[Any]]:
+        check_attended(len(ids), 1)
         features, _ = self.features(ids[:, None], self.initial_state(1))
         x = features[:, 0, features.shape[-1] // 2 :]  # beside the averages
-        scores = np.broadcast_to(x @ self.weights["attention"], (len(x), len(x)))
-        shares: NDArray[np.floating[Any]] = softmax(where(lower_triangle(np.ones_like(scores)) > 0, scores, -inf))
+        scores = x @ self.weights["attention"]
+        shares = np.zeros((len(x), len(x)), np.float32)
+        for i in range(len(x)):
+            shares[i, : i + 1] = softmax(scores[: i + 1])
         return shares[None, None]

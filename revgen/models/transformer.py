@@ -17,7 +17,6 @@ et al. 2020; rotary positions: Su et al. 2021; keys and values kept from part to
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen import ops
-from revgen.networks.equation import Equation, EquationModel
+from revgen.language_model import check_attended
+from revgen.networks.equation import PLAIN, Backend, Equation, EquationModel
 from revgen.ops import Array, map_state
 from revgen.options import check, check_shares, check_sizes
 from revgen.registry import register_model
@@ -59,7 +59,6 @@ class Transformer(Equation):
     and values, each (batch, heads, tokens, size)."""
 
     batch_axis = 0
-    attend: Callable[..., Array] = staticmethod(ops.attention)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         hidden = self.config.hidden_size
@@ -82,31 +81,30 @@ class Transformer(Equation):
             weights *= (2 * self.config.num_layers) ** -0.5
         return weights
 
-    def forward(self, p: SimpleNamespace, tokens: Array, state: Any) -> tuple[Array, Any]:
-        """A long sequence is read in parts of ``context`` tokens, which bounds the memory for it."""
-        logits = []
+    def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend = PLAIN) -> tuple[Array, Any]:
+        """Read a long sequence in parts of ``context`` tokens, which bounds the memory for it."""
+        features = []
         for begin in range(0, len(tokens), self.config.context):
-            part, state = self.read(p, tokens[begin : begin + self.config.context], state)
-            logits.append(part)
-        return ops.concatenate(logits, 0), state
+            part, state = self.read(p, tokens[begin : begin + self.config.context], state, backend)
+            features.append(part)
+        return ops.concatenate(features, 0), state
 
-    def read(self, p: SimpleNamespace, tokens: Array, state: Any) -> tuple[Array, Any]:
-        """``forward`` over at most ``context`` tokens."""
+    def read(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend) -> tuple[Array, Any]:
+        """Compute ``features`` of at most ``context`` tokens."""
         tokens = tokens.T
         read, caches = state or (tokens[:, 0] * 0, [None] * len(p.layers))
         positions = positions_in_documents(tokens, read)  # (batch, time)
         kept = 0 if caches[0] is None else caches[0][0].shape[2]
         mask = self.mask(positions, kept)
         turn = ops.rotation(positions[:, None], self.config.hidden_size // self.config.num_heads)
-        x = self.drop(ops.embed(p.embedding, tokens) * self.config.hidden_size**0.5)  # (batch, time, hidden)
+        x = backend.drop(ops.embed(p.embedding, tokens) * self.config.hidden_size**0.5)  # (batch, time, hidden)
         new = []
         for i, layer in enumerate(p.layers):
-            y, cache = self.attention(layer, norm(p, 2 * i, x), turn, mask, caches[i])
-            x = x + self.drop(y)
-            x = x + self.drop(ops.gelu(norm(p, 2 * i + 1, x) @ layer.up + layer.bias) @ layer.down)
+            y, cache = self.attention(layer, norm(p, 2 * i, x), turn, mask, caches[i], backend)
+            x = x + backend.drop(y)
+            x = x + backend.drop(ops.gelu(norm(p, 2 * i + 1, x) @ layer.up + layer.bias) @ layer.down)
             new.append(cache)
-        x = norm(p, -1, x).swapaxes(0, 1)
-        return self.logits(p, x), (positions[:, -1] + 1, new)
+        return norm(p, -1, x).swapaxes(0, 1), (positions[:, -1] + 1, new)
 
     def full(self, state: Any) -> Any:
         """With keys before the document's first, which ``mask`` leaves out."""
@@ -116,10 +114,12 @@ class Transformer(Equation):
         room = self.config.context - 1 - caches[0][0].shape[2]
         return read, map_state(lambda a: pad(a, (0, 0, room, 0)), caches) if room else caches
 
-    def logits(self, p: SimpleNamespace, x: Array) -> Array:
-        return x @ p.embedding.T + p.bias
+    def logits(self, p: SimpleNamespace, features: Array) -> Array:
+        return features @ p.embedding.T + p.bias
 
-    def attention(self, layer: SimpleNamespace, x: Array, turn: Any, mask: Array, cache: Any) -> tuple[Array, Any]:
+    def attention(
+        self, layer: SimpleNamespace, x: Array, turn: Any, mask: Array, cache: Any, backend: Backend
+    ) -> tuple[Array, Any]:
         """(batch, time, hidden), the keys and values before -> (batch, time, hidden), keys and values to keep."""
         batch, time, hidden = x.shape
         heads = (batch, time, self.config.num_heads, hidden // self.config.num_heads)
@@ -127,7 +127,7 @@ class Transformer(Equation):
         q, k = rotate(q, turn), rotate(k, turn)  # (batch, heads, time, size)
         if cache is not None:
             k, v = ops.concatenate([cache[0], k], 2), ops.concatenate([cache[1], v], 2)
-        y = self.attend(q, k, v, mask).swapaxes(1, 2).reshape(batch, time, hidden)
+        y = backend.attention(q, k, v, mask).swapaxes(1, 2).reshape(batch, time, hidden)
         first = max(0, k.shape[2] - self.config.context + 1)
         return y @ layer.output, (k[:, :, first:], v[:, :, first:])
 
@@ -192,6 +192,18 @@ def rotate(x: Array, turn: tuple[Array, Array]) -> Array:
     return ops.concatenate([a * cos - b * sin, a * sin + b * cos])
 
 
+class AttentionWatch(Backend):
+    """A backend that gathers the attention weights of every layer, each (batch, heads, time, kept + time)."""
+
+    def __init__(self) -> None:
+        self.weights: list[NDArray[Any]] = []
+
+    def attention(self, query: Array, key: Array, value: Array, mask: Array) -> Array:
+        weights = ops.attention_weights(query, key, mask)
+        self.weights.append(weights if isinstance(weights, np.ndarray) else weights.cpu().numpy())
+        return weights @ value
+
+
 @register_model("transformer")
 class TransformerModel(EquationModel):
     """A decoder-only transformer (Vaswani et al. 2017; Radford et al. 2018)."""
@@ -201,22 +213,12 @@ class TransformerModel(EquationModel):
     learning_rate = 4e-3
 
     def attention_weights(self, ids: NDArray[Any]) -> NDArray[np.floating[Any]]:
-        equation: Any = self.network.equation if self.equation is None else self.equation[0]
-        seen: list[NDArray[Any]] = []
-
-        def watched(query: Array, key: Array, value: Array, mask: Array) -> Array:
-            weights = ops.attention_weights(query, key, mask)
-            seen.append(weights if isinstance(weights, np.ndarray) else weights.cpu().numpy())
-            return weights @ value
-
-        equation.attend = watched
-        try:
-            self.forward(ids[:, None], self.initial_state(1))
-        finally:
-            del equation.attend
         layers, heads = self.config.num_layers, self.config.num_heads
+        check_attended(len(ids), layers * heads)
+        watch = AttentionWatch()
+        self.read_with(watch, ids[:, None])
         found = np.zeros((layers, heads, len(ids), len(ids)), np.float32)
-        for i, weights in enumerate(seen):  # part by part of a long text, all layers of each
+        for i, weights in enumerate(watch.weights):  # part by part of a long text, all layers of each
             begin = i // layers * self.config.context
             end = begin + weights.shape[2]
             found[i % layers, :, begin:end, end - weights.shape[3] : end] = weights[0]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor
 
-from revgen.networks.equation import nest
+from revgen.networks.equation import Backend
 from revgen.networks.network import Penalty, mask
 from revgen.networks.recurrent import RecurrentNetwork
 
@@ -14,16 +15,19 @@ from revgen.networks.recurrent import RecurrentNetwork
 class AWDNetwork(RecurrentNetwork):
     """A stack with masks on weights, words and channels, each drawn once for a whole sequence."""
 
-    def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        p, config = nest(self.named_weights()), self.stack.config
+    def features_with(
+        self, p: SimpleNamespace, tokens: Tensor, state: Any, backend: Backend | None = None
+    ) -> tuple[Tensor, Any]:
+        config = self.stack.config
         if self.training:
             for layer in p.layers:  # DropConnect (Wan et al. 2013)
-                layer.U = layer.U * mask(layer.U, layer.U.shape, config.weight_drop)
+                layer.U = layer.U * mask(layer.U, layer.U.shape, config.weight_drop, self.generator)
             p.head = p.embedding  # the output knows all words
-            p.embedding = p.embedding * mask(p.embedding, (len(p.embedding), 1), config.embedding_dropout)
-        return self.run(p, tokens, state)
+            words = len(p.embedding), 1
+            p.embedding = p.embedding * mask(p.embedding, words, config.embedding_dropout, self.generator)
+        return super().features_with(p, tokens, state, backend)
 
-    def drop(self, x: Tensor, site: int) -> Tensor:
+    def drop(self, x: Tensor, site: int = 0) -> Tensor:
         y = super().drop(x, site)
         if self.training and site == len(self.stack.cells):
             self.penalty = self.activation(y) + self.change(x)

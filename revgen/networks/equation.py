@@ -7,47 +7,75 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.language_model import Weights
-from revgen.networks.neural import NeuralModel
-from revgen.ops import Array
+from revgen import ops
+from revgen.cells.cell import Cell, Parameters
+from revgen.language_model import Weights, blocks, derived
+from revgen.networks.neural import MUCH, NeuralModel
+from revgen.ops import Array, map_state
 
 if TYPE_CHECKING:
     from revgen.networks.compiled import Compiled
-    from revgen.networks.network import Network
+    from revgen.networks.network import EquationNetwork
+
+
+class Backend:
+    """The parts of an equation that can be computed in several ways; these are the plain ones, without dropout.
+
+    A PyTorch network in training overrides them. A backend is an argument of ``Equation.features``, so that an equation
+    never changes and several threads can compute with it.
+    """
+
+    def drop(self, x: Array, site: int = 0) -> Array:
+        """Return ``x`` after the dropout at this site of the network."""
+        return x
+
+    def sequence(self, cell: Cell, p: Parameters, x: Array, state: Any) -> tuple[Array, Any]:
+        """Run one layer over a sequence: (time, batch, input), state -> (time, batch, output), state."""
+        return cell.sequence(p, cell.project(p, x), state)
+
+    def attention(self, query: Array, key: Array, value: Array, mask: Array) -> Array:
+        """Return the values (batch, heads, time, size) that each query attends to."""
+        return ops.attention(query, key, value, mask)
+
+
+PLAIN = Backend()
 
 
 class Equation(ABC):
-    """A subclass gives the shapes of the weights and ``forward``, in the operators of ``revgen.ops``."""
+    """A subclass gives the shapes of the weights, ``features`` and ``logits``, in the operators of ``revgen.ops``."""
 
     batch_axis: ClassVar[int] = 1
-    """That of what goes through ``drop``."""
+    """The axis of the batch in what goes through ``Backend.drop``."""
 
     def __init__(self, config: Any, vocab: int) -> None:
         self.config = config
         self.vocab = vocab
-        self.drop: Callable[..., Array] = keep  # (x, site); a network in training puts dropout in its place
 
     @abstractmethod
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each weight, by its dotted name."""
 
     @abstractmethod
-    def forward(self, p: SimpleNamespace, tokens: Array, state: Any) -> tuple[Array, Any]:
-        """Tokens (time, batch) -> logits (time, batch, vocab), the new state; ``p`` as ``nest`` gives it.
+    def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend = PLAIN) -> tuple[Array, Any]:
+        """Compute what the logits are computed from: tokens (time, batch) -> (time, batch, features), the new state.
 
-        The arrays of a state have the batch as their first axis. It ends with ``logits``.
+        ``p`` are the weights as ``nest`` gives them. The arrays of a state have the batch as their first axis.
         """
 
     @abstractmethod
-    def logits(self, p: SimpleNamespace, x: Array) -> Array:
-        """What comes out of the last layer -> logits: (time, batch, features) -> (time, batch, vocab)."""
+    def logits(self, p: SimpleNamespace, features: Array) -> Array:
+        """Compute logits from features: (time, batch, features) -> (time, batch, vocab)."""
+
+    def forward(self, p: SimpleNamespace, tokens: Array, state: Any) -> tuple[Array, Any]:
+        """Compute logits from tokens: (time, batch) -> (time, batch, vocab), the new state."""
+        features, state = self.features(p, tokens, state)
+        return self.logits(p, features), state
 
     def full(self, state: Any) -> Any:
         """The same state, as PyTorch has it, in the shape that states have in the end."""
@@ -70,6 +98,11 @@ class Equation(ABC):
         """Whether it runs on NumPy too."""
         return True
 
+    @property
+    def fades(self) -> bool:
+        """Whether the state is of arrays that hold ever less of a token the further back it is."""
+        return False
+
     def tabulate(self, p: SimpleNamespace) -> None:  # noqa: B027  most have nothing to
         """Compute once, from the weights on NumPy, what generation would compute again and again."""
 
@@ -82,6 +115,7 @@ class EquationModel(NeuralModel):
     """A model that is an ``Equation``; a subclass names its ``kind`` and its ``Config``, which has a ``dropout``."""
 
     kind: ClassVar[type[Equation]]
+    network: derived[EquationNetwork]
 
     def make_equation(self, vocab: int) -> Equation:
         """The equation for this configuration and a vocabulary of that size."""
@@ -107,12 +141,12 @@ class EquationModel(NeuralModel):
         shapes = equation.shapes()
         return {n: np.asarray(equation.first(n, shape, random), np.float32) for n, shape in shapes.items()}
 
-    def make_network(self) -> Network:
+    def make_network(self) -> EquationNetwork:
         from revgen.networks.network import EquationNetwork
 
         return EquationNetwork(self.definition, self.weights)
 
-    @cached_property
+    @derived
     def equation(self) -> tuple[Equation, SimpleNamespace] | None:
         """The equation with the weights to put into it, on NumPy; None on another device than the CPU, and where it is
         written for PyTorch alone."""
@@ -135,27 +169,53 @@ class EquationModel(NeuralModel):
         equation, p = self.equation
         return equation.forward(p, tokens, state)
 
+    def next_logits(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
+        if len(tokens) == 1 or type(self).forward is not EquationModel.forward:  # a subclass may change the logits
+            return super().next_logits(tokens, state)
+        if self.equation is None:
+            from revgen.networks.reading import read
+
+            return read(self.network, tokens, state)
+        if tokens.size >= MUCH:  # worth the import of PyTorch, as in ``logprobs``
+            from revgen.networks.reading import read
+
+            logits, state = read(self.network, tokens, map_state(to_tensor, state))
+            return logits, map_state(np.ascontiguousarray, state)
+        equation, p = self.equation
+        for part in blocks(tokens):
+            features, state = equation.features(p, part, state)
+        last: NDArray[np.floating[Any]] = equation.logits(p, features[-1:])[-1]
+        return last, state
+
     def machine_code(self) -> Compiled | None:
         return None if self.equation is None else self.equation[0].machine_code(self.equation[1])
 
     def features(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
-        equation: Any = self.network.equation if self.equation is None else self.equation[0]
-        equation.logits = lambda p, x: x  # the last step is left out, on whichever backend
-        try:
-            if self.equation is None:
-                return super().forward(tokens, state)
-            return self.equation[0].forward(self.equation[1], tokens, state)
-        finally:
-            del equation.logits
+        if self.equation is not None:
+            equation, p = self.equation
+            return equation.features(p, tokens, state)
+        from revgen.networks.network import on_arrays
 
-    def forget(self) -> None:
-        super().forget()
-        self.__dict__.pop("equation", None)
+        return on_arrays(self.network.features, self.network.device)(tokens, state)
+
+    def read_with(self, backend: Backend, tokens: NDArray[Any]) -> None:
+        """Read documents from their start, (time, batch), by a backend that gathers what it sees."""
+        if self.equation is not None:
+            equation, p = self.equation
+            equation.features(p, tokens, self.initial_state(tokens.shape[1]), backend)
+            return
+        from revgen.networks.network import on_arrays
+
+        network = self.network
+        p = nest(network.named_weights())
+        on_arrays(lambda tokens, state: network.features_with(p, tokens, state, backend), network.device)(tokens, None)
 
 
-def keep(x: Array, site: int = 0) -> Array:
-    """No dropout, at whichever site of the network."""
-    return x
+def to_tensor(array: NDArray[Any]) -> Array:
+    """Return an array as a tensor."""
+    import torch
+
+    return torch.as_tensor(array)
 
 
 def nest(weights: Mapping[str, Array]) -> SimpleNamespace:

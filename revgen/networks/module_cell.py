@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -40,6 +39,7 @@ class ModuleCell(Cell):
                 "register them with persistent=False"
             )
         self._fresh: dict[str, NDArray[Any]] = {}
+        self._idle: list[nn.Module] = []
 
     def sketch(self) -> nn.Module:
         """The module with shapes and without values, so that a configuration from elsewhere takes no memory before its
@@ -49,11 +49,6 @@ class ModuleCell(Cell):
                 return self.make()
         except Exception:  # whatever its author does there
             return self.make()
-
-    @cached_property
-    def module(self) -> nn.Module:
-        """The module, whole."""
-        return self.make()
 
     @property
     def output_size(self) -> int:
@@ -75,10 +70,18 @@ class ModuleCell(Cell):
         return self._fresh.pop(name)
 
     def run(self, p: Parameters, x: Array, state: Any, training: bool) -> tuple[Array, Any]:
-        """The module over a sequence with the parameters ``p``."""
-        self.module.train(training)
-        layers_first = isinstance(self.module, nn.RNNBase)  # in a state of PyTorch's own
+        """Run the module over a sequence with the parameters ``p``.
+
+        A call puts parameters into the module for as long as it takes, so that each thread needs one of its own.
+        """
+        try:
+            module = self._idle.pop()
+        except IndexError:
+            module = self.make()
+        module.to(x.device, x.dtype).train(training)
+        layers_first = isinstance(module, nn.RNNBase)  # in a state of PyTorch's own
         if layers_first:
             state = map_state(lambda a: a.transpose(0, 1).contiguous(), state)
-        output, state = torch.func.functional_call(self.module.to(x.device, x.dtype), vars(p), (x, state))
+        output, state = torch.func.functional_call(module, vars(p), (x, state))
+        self._idle.append(module)
         return output, map_state(lambda a: a.transpose(0, 1), state) if layers_first else state

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -11,15 +14,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from revgen.language_model import Weights
-from revgen.networks.equation import nest
+from revgen.networks.equation import Backend, Equation, nest
 
 if TYPE_CHECKING:
     from revgen.evaluation.likelihood import Forward
-    from revgen.networks.equation import Equation
     from revgen.networks.recorded import Recorded
 
-
 Penalty: TypeAlias = Tensor | float
+
+if hasattr(os, "register_at_fork"):
+    # A child has none of the threads that OpenMP started in its parent, and would wait for them without end.
+    os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 class Network(nn.Module):
@@ -33,6 +38,9 @@ class Network(nn.Module):
 
     penalty: Penalty = 0.0
     """What the last ``forward`` in training adds to the loss, for networks that are regularized so."""
+
+    generator: torch.Generator | None = None
+    """Where dropout takes its random numbers from; None: from the generator that all of PyTorch shares."""
 
     part: tuple[int, int] = (0, 1)
     """Which of how many equal parts of a batch ``forward`` reads: each leaves out what the whole batch would there."""
@@ -56,24 +64,51 @@ class Network(nn.Module):
         enabled = self.training and fast and self.values[0].dtype == torch.float32
         return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        device: torch.device = self.values[0].device
+        return device
+
     def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """See the class."""
         raise NotImplementedError
 
 
-class EquationNetwork(Network):
+class EquationNetwork(Network, Backend):
     """An equation, ready to train; ``dropout`` works in training mode."""
 
     def __init__(self, equation: Equation, weights: Weights) -> None:
         super().__init__(weights)
         self.equation = equation
-        equation.drop = self.drop
 
     def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        p = nest(self.named_weights())
+        features, state = self.features_with(p, tokens, state)
+        return self.logits_with(p, features), state
+
+    def features(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Compute what the logits are computed from: ids (time, batch) -> (time, batch, features), the new state."""
+        return self.features_with(nest(self.named_weights()), tokens, state)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Compute logits: (time, batch, features) -> (time, batch, vocab)."""
+        return self.logits_with(nest(self.named_weights()), features)
+
+    def features_with(
+        self, p: SimpleNamespace, tokens: Tensor, state: Any, backend: Backend | None = None
+    ) -> tuple[Tensor, Any]:
+        """Compute ``features`` with the weights ``p`` and, where one is given, another backend than the network."""
         if state is None:
             state = self.equation.initial_state(tokens.shape[1], self.values[0].new_zeros)
         with self.in_bfloat16(fast_products(tokens.device), tokens.device):
-            return self.equation.forward(nest(self.named_weights()), tokens, state)
+            return self.equation.features(p, tokens, state, backend or self)
+
+    def logits_with(self, p: SimpleNamespace, features: Tensor) -> Tensor:
+        """Compute ``logits`` with the weights ``p``."""
+        with self.in_bfloat16(fast_products(features.device), features.device):
+            logits: Tensor = self.equation.logits(p, features)
+        return logits
 
     def drop(self, x: Tensor, site: int = 0) -> Tensor:
         """Leave values out in training."""
@@ -81,13 +116,13 @@ class EquationNetwork(Network):
         if not self.training or not rate:
             return x
         shape = [size * parts if i == axis else size for i, size in enumerate(x.shape)]
-        return x * mask(x, shape, rate).chunk(parts, axis)[part]
+        return x * mask(x, shape, rate, self.generator).chunk(parts, axis)[part]
 
 
-def mask(x: Tensor, shape: Sequence[int], rate: float) -> Tensor:
+def mask(x: Tensor, shape: Sequence[int], rate: float, generator: torch.Generator | None = None) -> Tensor:
     """0 where something is left out, and elsewhere what keeps the mean: a factor for ``x``."""
     kept = 1 - rate
-    return (torch.rand(shape, device=x.device) < kept).to(x.dtype).div_(kept)
+    return (torch.rand(shape, device=x.device, generator=generator) < kept).to(x.dtype).div_(kept)
 
 
 def fast_products(device: torch.device) -> bool:
@@ -99,13 +134,16 @@ def fast_products(device: torch.device) -> bool:
 
 
 def network_forward(network: Network) -> Forward:
-    """The network as a function of NumPy arrays, without gradients."""
+    """Return the network as a function of NumPy arrays, without gradients."""
+    return on_arrays(network, network.device)
 
-    device = network.values[0].device
+
+def on_arrays(function: Callable[[Tensor, Any], tuple[Tensor, Any]], device: torch.device) -> Forward:
+    """Return a function of tokens and a state as one of NumPy arrays, without gradients; states stay tensors."""
 
     @torch.inference_mode()
-    def forward(tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
-        logits, state = network(torch.as_tensor(tokens, device=device), state)
-        return logits.float().cpu().numpy(), state
+    def on_arrays(tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
+        result, state = function(torch.as_tensor(tokens, device=device), state)
+        return result.float().cpu().numpy(), state
 
-    return forward
+    return on_arrays

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
 import numpy as np
@@ -14,8 +13,8 @@ from numpy.typing import NDArray
 from revgen.arguments import checked
 from revgen.card import history_figures
 from revgen.errors import OptionError
-from revgen.language_model import LanguageModel, Weights
-from revgen.options import ReadOptions
+from revgen.language_model import LanguageModel, Weights, derived
+from revgen.options import ReadOptions, scalar
 from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -50,14 +49,10 @@ class NeuralModel(LanguageModel):
     def make_network(self) -> Network:
         """The PyTorch network with the present weights, on the CPU."""
 
-    @cached_property
+    @derived
     def network(self) -> Network:
         """The network on the model's device, in evaluation mode."""
         return self.make_network().to(self.device).eval()
-
-    def forget(self) -> None:
-        super().forget()
-        self.__dict__.pop("network", None)
 
     @checked
     def to(self, device: str) -> Self:
@@ -203,6 +198,7 @@ class NeuralModel(LanguageModel):
             seed=seed,
             preset=preset,
         )
+        valid, accumulate = scalar(valid), scalar(accumulate)
         if labels is not None:
             self.check_labels()
         if not (valid is None or isinstance(valid, int | float)):
@@ -259,4 +255,4 @@ class NeuralModel(LanguageModel):
 
         corpus = read(texts, labels=labels, **reading)
         recipe = Recipe(epochs=1, batch_size=batch_size, sequence_length=sequence_length, seed=seed)
-        return find_lr(self, corpus, recipe, low, high, steps)
+        return find_lr(self, corpus, recipe, scalar(low), scalar(high), scalar(steps))

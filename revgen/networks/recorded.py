@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from threading import Lock
 from typing import Any, TypeAlias
 
 import torch
@@ -21,7 +22,8 @@ def cuda_graph(function: Function, arguments: Any) -> tuple[Any, Callable[[], No
     """``function(*arguments)`` as a CUDA graph on the present stream: the tensors that hold its results, and what
     computes them from what the arguments hold then. Raises RuntimeError where the function waits for the GPU."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
+    # Other threads may wait for the GPU meanwhile.
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
         results = function(*arguments)
     return results, graph.replay
 
@@ -34,25 +36,29 @@ class Recorded:
     """``function``, recorded from the second time on that arguments of the same shapes come.
 
     Arguments and results are tensors in tuples, lists or dicts. The function draws no shape from values, and changes
-    tensors in place alone: in a replay no Python runs. One that cannot be recorded is called as it is.
+    tensors in place alone: in a replay no Python runs. One that cannot be recorded is called as it is. Threads call it
+    one at a time, as a recording has one set of tensors.
     """
 
     def __init__(self, function: Function, device: torch.device) -> None:
         self.function = function
+        self.lock = Lock()
         self.record = RECORDERS.get(device.type)
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self.seen: Counter[Any] = Counter()
         self.recordings: dict[Any, tuple[list[Tensor], Any, Callable[[], None]]] = {}
 
     def __call__(self, *arguments: Any) -> Any:
-        if self.stream is None:
-            return self._call(arguments)
+        with self.lock:
+            return self._call(arguments) if self.stream is None else self._call_on(self.stream, arguments)
+
+    def _call_on(self, stream: torch.cuda.Stream, arguments: Any) -> Any:
         # One stream for all calls: gradients are summed on the stream that they were first seen on.
-        outside = torch.cuda.current_stream(self.stream.device)
-        self.stream.wait_stream(outside)
-        with torch.cuda.stream(self.stream):
+        outside = torch.cuda.current_stream(stream.device)
+        stream.wait_stream(outside)
+        with torch.cuda.stream(stream):
             results = self._call(arguments)
-        outside.wait_stream(self.stream)
+        outside.wait_stream(stream)
         return results
 
     def _call(self, arguments: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -11,9 +10,8 @@ from torch import Tensor
 
 from revgen.cells.cell import Cell, Parameters
 from revgen.language_model import Weights
-from revgen.networks.equation import nest
 from revgen.networks.module_cell import ModuleCell
-from revgen.networks.network import Network, fast_products, mask
+from revgen.networks.network import EquationNetwork, fast_products, mask
 from revgen.networks.stack import Stack
 from revgen.ops import map_state
 
@@ -25,23 +23,12 @@ KERNELS: Mapping[str, Any] = {
 }
 
 
-class RecurrentNetwork(Network):
+class RecurrentNetwork(EquationNetwork):
     """A stack of any cell, ready to train; ``dropout`` works in training mode."""
 
     def __init__(self, stack: Stack, weights: Weights) -> None:
-        super().__init__(weights)
-        self.stack = self.equation = stack
-        stack.sequence, stack.drop = self.sequence, self.drop
-
-    def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        return self.run(nest(self.named_weights()), tokens, state)
-
-    def run(self, p: SimpleNamespace, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """``forward`` with the weights ``p``."""
-        if state is None:
-            state = self.stack.initial_state(tokens.shape[1], self.values[0].new_zeros)
-        with self.in_bfloat16(fast_products(tokens.device), tokens.device):
-            return self.stack.forward(p, tokens, state)
+        super().__init__(stack, weights)
+        self.stack = stack
 
     def sequence(self, cell: Cell, p: Parameters, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """One layer: by PyTorch's sequence kernel where the cell names one.
@@ -63,13 +50,13 @@ class RecurrentNetwork(Network):
             y, state = run_kernel(cell, p, x, state, torch.bfloat16 if fast and not on_cpu else None)
         return y.to(x.dtype), state
 
-    def drop(self, x: Tensor, site: int) -> Tensor:
+    def drop(self, x: Tensor, site: int = 0) -> Tensor:
         """Leave out channels, the same at every time step (Gal & Ghahramani 2016): x (time, batch, size)."""
         rate = self.dropout(site)
         if not self.training or not rate:
             return x
         part, parts = self.part
-        return x * mask(x, (x.shape[1] * parts, x.shape[2]), rate).chunk(parts)[part]
+        return x * mask(x, (x.shape[1] * parts, x.shape[2]), rate, self.generator).chunk(parts)[part]
 
     def dropout(self, site: int) -> float:
         """The share that is left out behind layer i, site i + 1. The embedding, site 0, stays whole: what residual

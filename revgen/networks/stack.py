@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen import ops
-from revgen.cells.cell import Cell, Parameters
-from revgen.networks.equation import Equation
+from revgen.cells.cell import Cell
+from revgen.networks.equation import PLAIN, Backend, Equation
 from revgen.ops import Array
 from revgen.options import check, check_flags, check_shares, check_sizes
 from revgen.registry import cells
@@ -58,8 +58,8 @@ class Stack(Equation):
     """Embedding, ``num_layers`` cells and output: the shapes, the first values and the equation.
 
     ``config`` is a RecurrentConfig, or has its names. A subclass may arrange the layers otherwise, by ``input_size``,
-    ``hidden_size`` and ``forward``; a network in training puts its own ways in the place of ``sequence`` and ``drop``,
-    whose sites are 0, the embedding, and i + 1, what comes from layer i.
+    ``hidden_size`` and ``features``. The sites of ``Backend.drop`` are 0, the embedding, and i + 1, the output of layer
+    i.
     """
 
     table: Array | None = None
@@ -72,7 +72,6 @@ class Stack(Equation):
         for i in range(config.num_layers):
             self.cells.append(make_cell(cell, self.input_size(i), self.hidden_size(i), config.cell_options))
         self.sizes = [self.input_size(i) for i in range(config.num_layers + 1)]
-        self.sequence: Callable[[Cell, Parameters, Array, Any], tuple[Array, Any]] = sequence
 
     def input_size(self, i: int) -> int:
         """What enters layer i, when the layers before it are there; behind the last layer, what enters the output."""
@@ -108,35 +107,40 @@ class Stack(Equation):
     def portable(self) -> bool:
         return all(cell.portable for cell in self.cells)
 
+    @property
+    def fades(self) -> bool:
+        return self.portable
+
     def initial_state(self, batch: int, zeros: Callable[[tuple[int, ...]], Array]) -> Any:
         return tuple(cell.initial_state(batch, zeros) for cell in self.cells)
 
-    def forward(self, p: SimpleNamespace, tokens: Array, state: Any) -> tuple[Array, Any]:
-        x = self.drop(ops.embed(p.embedding, tokens), 0)  # (time, batch, embedding)
+    def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend = PLAIN) -> tuple[Array, Any]:
+        x = backend.drop(ops.embed(p.embedding, tokens), 0)  # (time, batch, embedding)
         states = []
         for i in range(len(self.cells)):
-            y, layer_state = self.run(p, i, x, state[i], tokens)  # (time, batch, hidden)
-            y = self.drop(y, i + 1)
+            y, layer_state = self.run(p, i, x, state[i], tokens, backend)  # (time, batch, hidden)
+            y = backend.drop(y, i + 1)
             x = x + y if self.config.residual and self.sizes[i] == self.sizes[i + 1] else y
             states.append(layer_state)
-        return self.logits(p, self.norm(p, len(self.cells), x)), tuple(states)
+        return self.norm(p, len(self.cells), x), tuple(states)
 
     def norm(self, p: SimpleNamespace, i: int, x: Array) -> Array:
         """What enters layer i, normalized where the configuration says so."""
         return ops.layer_norm(x, p.norms[i].scale, p.norms[i].shift) if self.config.layer_norm else x
 
-    def run(self, p: SimpleNamespace, i: int, x: Array, state: Any, tokens: Array) -> tuple[Array, Any]:
-        """Layer i over a sequence: (time, batch, input), state -> (time, batch, output), state."""
+    def run(
+        self, p: SimpleNamespace, i: int, x: Array, state: Any, tokens: Array, backend: Backend
+    ) -> tuple[Array, Any]:
+        """Run layer i over a sequence: (time, batch, input), state -> (time, batch, output), state."""
         if i == 0 and self.table is not None:
             return self.cells[0].sequence(p.layers[0], ops.embed(self.table, tokens), state)
-        return self.sequence(self.cells[i], p.layers[i], self.norm(p, i, x), state)
+        return backend.sequence(self.cells[i], p.layers[i], self.norm(p, i, x), state)
 
-    def logits(self, p: SimpleNamespace, x: Array) -> Array:
-        """What comes out of the layers -> logits: (time, batch, output) -> (time, batch, vocab)."""
+    def logits(self, p: SimpleNamespace, features: Array) -> Array:
         if hasattr(p, "projection"):
-            x = x @ p.projection
+            features = features @ p.projection
         head = p.head if hasattr(p, "head") else p.embedding
-        return x @ head.T + p.bias
+        return features @ head.T + p.bias
 
     def tabulate(self, p: SimpleNamespace) -> None:
         """Keep a table of what the first layer makes of each token before its recurrence, unless it would be large:
@@ -151,13 +155,9 @@ class Stack(Equation):
     def machine_code(self, p: SimpleNamespace) -> Compiled | None:
         from revgen.networks.compiled import stack_code
 
-        plain = all(getattr(type(self), name) is getattr(Stack, name) for name in ("forward", "norm", "run", "logits"))
+        parts = ("features", "logits", "forward", "norm", "run")
+        plain = all(getattr(type(self), name) is getattr(Stack, name) for name in parts)
         return stack_code(self, p) if plain else None
-
-
-def sequence(cell: Cell, p: Parameters, x: Array, state: Any) -> tuple[Array, Any]:
-    """One layer by its equation: (time, batch, input), state -> (time, batch, output), state."""
-    return cell.sequence(p, cell.project(p, x), state)
 
 
 def make_cell(name: str, input_size: int, hidden_size: int, options: Mapping[str, Any]) -> Cell:

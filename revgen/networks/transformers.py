@@ -34,7 +34,7 @@ from revgen import schema
 from revgen.errors import OptionError
 from revgen.files import is_first_process, write_atomically
 from revgen.language_model import CONFIG, WEIGHTS, LanguageModel, Weights, read_config, read_tokenizer
-from revgen.networks.network import Network
+from revgen.networks.network import EquationNetwork
 from revgen.networks.neural import NeuralModel
 from revgen.networks.transformers_config import RevgenConfig
 from revgen.ops import map_state
@@ -136,6 +136,19 @@ class RevgenOutput(ModelOutput):
     hidden_states: tuple[Tensor, ...] | None = None
 
 
+class _Outputs(nn.Module):
+    """A network that returns its features, (batch, time, features), with the logits and the state."""
+
+    def __init__(self, network: EquationNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, tokens: Tensor, state: Any) -> tuple[Tensor, Tensor, Any]:
+        features, state = self.network.features(tokens, state)
+        features = features.transpose(0, 1)  # what is returned is what the logits are computed from, for its gradient
+        return features, self.network.logits(features.transpose(0, 1)), state
+
+
 class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
     """A network with its parameters under the names that the weights have in a model directory.
 
@@ -160,7 +173,7 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
         self.post_init()
         self.generation_config = default_generation(config)
 
-    network: Network
+    network: EquationNetwork
 
     def _init_weights(self, module: nn.Module) -> None:
         """Fill all parameters: with the weights of the model, or at random where there are none."""
@@ -235,22 +248,8 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
     def compute(self, tokens: Tensor, state: Any) -> tuple[Tensor, Tensor, Any]:
         """Compute with the parameters of this module: tokens (time, batch), a state or None -> logits (batch, time,
         vocab), the features that they are computed from, (batch, time, features), and the new state."""
-        parts: list[Tensor] = []
-        equation: Any = self.network.equation
-        to_logits = equation.logits
-
-        def watched(p: Any, x: Tensor) -> Tensor:
-            parts.append(x.transpose(0, 1))
-            logits: Tensor = to_logits(p, parts[-1].transpose(0, 1))
-            return logits
-
-        parameters = {f"values.{i}": attrgetter(name)(self) for i, name in enumerate(self.network.names)}
-        equation.logits = watched
-        try:
-            logits, state = torch.func.functional_call(self.network, parameters, (tokens, state))
-        finally:
-            del equation.logits
-        features = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        parameters = {f"network.values.{i}": attrgetter(name)(self) for i, name in enumerate(self.network.names)}
+        features, logits, state = torch.func.functional_call(_Outputs(self.network), parameters, (tokens, state))
         return logits.transpose(0, 1).contiguous(), features, state
 
     def get_input_embeddings(self) -> nn.Module:

@@ -105,6 +105,10 @@ class Tokenizer(ABC):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self):,} tokens>"
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return a copy of the attributes, as another thread may compute ``spelling`` during a pickle."""
+        return self.__dict__.copy()
+
     @cached_property
     def spelling(self) -> tuple[bytes, ...]:
         """The UTF-8 that each token is in a text, by id; empty for special tokens and for ``parts`` that are no

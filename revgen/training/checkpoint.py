@@ -19,7 +19,7 @@ from revgen.arguments import check_type
 from revgen.errors import CheckpointError
 from revgen.files import write_atomically
 from revgen.ops import map_state
-from revgen.options import at_least, check, number, whole
+from revgen.options import at_least, check, make_plain, number, plain, whole
 from revgen.training.device import put_random_states, random_states
 from revgen.training.history import Epoch
 
@@ -48,6 +48,7 @@ class Checkpoints:
     keep: int = 2
 
     def __post_init__(self) -> None:
+        make_plain(self)
         check("steps", self.steps, self.steps is None or whole(self.steps, 1), "a whole number of at least 1")
         check("seconds", self.seconds, self.seconds is None or 0 <= number(self.seconds) < math.inf, "0 or more")
         at_least("keep", self.keep, 1)
@@ -85,7 +86,7 @@ class Checkpoints:
 
     def save(self, training: Training) -> None:
         """Write the state, and remove the oldest."""
-        tensors = random_states(training.model.device)
+        tensors = random_states(training.model.device, training.network.generator)
         kinds = {"network": training.weights, "good": training.good, "best": training.best or []}
         for kind, weights in (kinds | {"average": training.average.mean}).items():
             tensors |= {f"{kind}.{i}": weight.detach().clone() for i, weight in enumerate(weights)}
@@ -110,7 +111,7 @@ class Checkpoints:
             if training.cursor.chunk == 0:
                 training.model.save(self.directory)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, save(tensors, {"state": json.dumps(state, default=float)}))
+            write_atomically(path, save(tensors, {"state": json.dumps(plain(state))}))
             for old in self.paths[: -self.keep]:
                 old.unlink()
         except OSError as error:
@@ -138,7 +139,7 @@ class Checkpoints:
         training.good, training.best = of("good"), of("best") or None
         training.average.mean, training.average.steps = of("average"), state["averaged"]
         training.optimizer.load_state_dict(optimizer)
-        put_random_states(device, tensors)
+        put_random_states(device, tensors, training.network.generator)
         for name in KEPT:
             setattr(training, name, state[name])
         training.cursor = type(training.cursor)(**state["cursor"])

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from revgen.networks.network import EquationNetwork, Network
+
 AHEAD = 1 << 20
 """Tokens that are sent to a GPU at once: all of a small corpus, and of a large one many steps of training."""
 
@@ -45,16 +47,28 @@ def _sent(chunks: list[Chunk], device: str) -> Iterator[tuple[Tensor, Tensor]]:
     yield from zip(inputs.split(lengths), targets.split(lengths), strict=True)
 
 
-def random_states(device: str) -> dict[str, Tensor]:
-    """The states of the random numbers that a step of training on this device draws, by name."""
-    states = {"random": torch.get_rng_state()}
+def own_generator(network: Network, device: str, seed: int) -> torch.Generator | None:
+    """Return a generator for one run, which no other thread draws from; None on a GPU, where recorded steps draw from
+    the shared one, and where modules from elsewhere do."""
+    ours = isinstance(network, EquationNetwork) and network.equation.portable
+    if torch.device(device).type != "cpu" or not ours:
+        return None
+    return torch.Generator().manual_seed(seed)
+
+
+def random_states(device: str, generator: torch.Generator | None) -> dict[str, Tensor]:
+    """Return the states of the random numbers that a step of training on this device draws, by name."""
+    states = {"random": torch.get_rng_state() if generator is None else generator.get_state()}
     if torch.device(device).type == "cuda":
         states["cuda_random"] = torch.cuda.get_rng_state()
     return states
 
 
-def put_random_states(device: str, states: Mapping[str, Tensor]) -> None:
-    """Go on from ``random_states``; what they say of another device is left out."""
-    torch.set_rng_state(states["random"])
+def put_random_states(device: str, states: Mapping[str, Tensor], generator: torch.Generator | None) -> None:
+    """Continue from ``random_states``; what they say of another device is left out."""
+    if generator is None:
+        torch.set_rng_state(states["random"])
+    else:
+        generator.set_state(states["random"])
     if torch.device(device).type == "cuda" and "cuda_random" in states:
         torch.cuda.set_rng_state(states["cuda_random"])

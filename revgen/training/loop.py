@@ -35,7 +35,7 @@ from revgen.options import at_least
 from revgen.training.averaging import Average
 from revgen.training.callbacks import Callback, Step, as_callback
 from revgen.training.checkpoint import Checkpoints
-from revgen.training.device import on_device, put_random_states, random_states
+from revgen.training.device import on_device, own_generator, put_random_states, random_states
 from revgen.training.history import Epoch, History
 from revgen.training.processor import flushed_denormals, kept_memory
 from revgen.training.progress import Progress
@@ -158,6 +158,7 @@ class Training:
         self.accumulate = accumulate
         self.parts = ranks.size * accumulate  # of each batch, some of its rows each
         self.network = model.make_network().to(model.device)
+        self.network.generator = own_generator(self.network, model.device, recipe.seed)
         self.wrapped = ranks.wrap(self.network)
         self.weights = list(self.network.values)
         self.rate = recipe.learning_rate or 0.0  # halved at each return to earlier weights
@@ -259,11 +260,13 @@ class Training:
         start, batch = self.model.tokenizer.start, inputs.shape[1]
         predicted = (targets != start).sum().clamp(min=1)
         self.optimizer.zero_grad()
-        random = random_states(self.model.device) if self.parts > 1 else None
+        random = random_states(self.model.device, self.network.generator) if self.parts > 1 else None
         losses, after = [], []
         for i, before in enumerate(states):
             if i and random is not None:
-                put_random_states(self.model.device, random)  # all parts leave out the same channels
+                put_random_states(
+                    self.model.device, random, self.network.generator
+                )  # all parts leave out the same channels
             part = self.ranks.rank * self.accumulate + i
             rows = slice(part * batch // self.parts, (part + 1) * batch // self.parts)
             self.network.part = part, self.parts

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from revgen.options import check, number, whole
+from revgen.options import check, make_plain, number, whole
 
 WARM_UP = 0.1
 FINE_TUNING = 1 / 5
@@ -56,6 +56,7 @@ class Recipe:
     preset: str = "balanced"
 
     def __post_init__(self) -> None:
+        make_plain(self)
         for name in ("epochs", "batch_size", "sequence_length", "patience"):
             value = getattr(self, name)
             optional = value is None and name != "sequence_length"

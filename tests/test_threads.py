@@ -1,0 +1,233 @@
+"""Models that several threads and processes use at once: each sees what it would see alone."""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import os
+import pickle
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import same_weights
+
+import revgen
+from revgen import LanguageModel
+from revgen.evaluation.novelty import Index
+from revgen.networks.neural import NeuralModel
+from revgen.registry import tokenizers
+
+NAMES = [f"{name}-char" for name in dict.fromkeys(n.rpartition("-")[0] for n in revgen.list_models("*-char"))]
+COMPILED = ["elman-char", "gru-char", "lstm-char", "mingru-char", "textgenrnn-char", "transformer-char", "ngram-char"]
+ATTENTIVE = ["textgenrnn-char", "transformer-char"]
+THREADS, ROUNDS = 8, 3
+
+
+def small(name: str, texts: list[str]) -> LanguageModel:
+    """A model whose weights are not trained, but for n-grams."""
+    sizes: dict[str, Any] = {"hidden_size": 8} if name == "mlp-char" else {"hidden_size": 16, "num_layers": 2}
+    model = revgen.create(name, **({} if "ngram" in name or "kneser" in name else sizes))
+    if isinstance(model, NeuralModel):
+        model.prepare(tokenizers.get("char").train(texts), seed=1)
+    else:
+        model.fit(texts, progress=False)
+    model._index = Index(texts)
+    return model
+
+
+def calls(model: LanguageModel) -> dict[str, Callable[[], Any]]:
+    """Return every method that leaves a model as it is, as a function of nothing."""
+    texts = ["the song is good", "a", "not the film that I saw"]
+    found: dict[str, Callable[[], Any]] = {
+        "generate": lambda: model.generate("the ", max_tokens=30, seed=1),
+        "rows": lambda: model.generate(["the ", "a film"], n=3, max_tokens=12, seed=2, top_k=5, repetition_penalty=1.2),
+        "beams": lambda: model.generate("so", beams=2, max_tokens=6),
+        "pattern": lambda: model.generate("", pattern="[a-e]{4} [f-k]+", max_tokens=12, seed=3),
+        "max_copy": lambda: str(model.generate("the ", max_copy=4, check_novelty=True, max_tokens=15, seed=4)),
+        "stream": lambda: list(model.stream("a", max_tokens=12, seed=5)),
+        "score": lambda: model.score(texts[0]).logprobs.round(4).tolist(),
+        "evaluate": lambda: round(model.evaluate(texts).nats_per_char, 4),
+        "explain": lambda: [round(token.logprob, 4) for token in model.explain(texts[2])],
+        "novelty": lambda: model.novelty("the film is good"),
+        "fingerprint": lambda: model.fingerprint,
+        "describe": lambda: model.describe()["parameters"],
+        "pickle": lambda: pickle.loads(pickle.dumps(model)).generate("the ", max_tokens=5, seed=6),
+        "copy": lambda: copy.deepcopy(model).generate("the ", max_tokens=5, seed=6),
+    }
+    if isinstance(model, NeuralModel):
+        found["embed"] = lambda: model.embed(texts).round(4).tolist()
+        found["similarity"] = lambda: model.similarity(texts[0], texts, pool="last").round(4).tolist()
+    if model.name in ATTENTIVE:
+        found["attention"] = lambda: model.attention(texts[0]).weights.round(4).tolist()
+    return found
+
+
+@pytest.fixture
+def eager_switching() -> Iterator[None]:
+    """Threads that take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def check_threads(model: LanguageModel) -> None:
+    """Call all methods from several threads at once, beginning with a model that nobody has used."""
+    expected = {name: call() for name, call in calls(copy.deepcopy(model)).items()}
+    todo = [item for _ in range(ROUNDS) for item in calls(model).items()]
+    random.Random(0).shuffle(todo)
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = list(pool.map(lambda item: (item[0], item[1]()), todo))
+    assert [name for name, result in found if result != expected[name]] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_threads_do_not_disturb_each_other(name: str, reviews: list[str], eager_switching: None) -> None:
+    check_threads(small(name, reviews[:6]))
+
+
+@pytest.mark.parametrize("name", ["awd-lstm-char", "lstm-char", "mlp-char", "textgenrnn-char", "transformer-char"])
+def test_nor_do_they_by_pytorch(name: str, reviews: list[str], eager_switching: None) -> None:
+    check_threads(small(name, reviews[:6]).to("cpu:0"))
+
+
+def test_nor_do_they_with_a_module_as_a_cell(reviews: list[str], eager_switching: None) -> None:
+    revgen.register_cell("module-gru")(torch.nn.GRU)
+    try:
+        check_threads(small("module-gru-char", reviews[:6]))
+    finally:
+        revgen.registry.cells.unregister("module-gru")
+
+
+@pytest.mark.slow  # a compiler runs
+@pytest.mark.parametrize("name", COMPILED)
+def test_nor_do_they_by_machine_code(name: str, reviews: list[str], eager_switching: None) -> None:
+    pytest.importorskip("numba")
+    check_threads(small(name, reviews[:6]).compile())
+
+
+def test_runs_side_by_side_learn_what_each_learns_alone(reviews: list[str]) -> None:
+    def fit(name: str) -> LanguageModel:
+        model = revgen.create(name, hidden_size=16, num_layers=1, dropout=0.3)
+        model.fit(reviews[:8], epochs=2, seed=7, progress=False)
+        return model
+
+    names = ["gru-char", "awd-lstm-char", "transformer-char", "gru-char"]
+    alone = [fit(name) for name in names]
+    with ThreadPoolExecutor(len(names)) as pool:
+        together = list(pool.map(fit, names))
+    assert all(map(same_weights, alone, together))
+
+
+def test_threads_of_a_new_process_may_begin_with_anything() -> None:
+    code = """if True:
+        import threading, revgen
+        failed = []
+        def run(i):
+            try:
+                barrier.wait()
+                if i % 4 == 0: revgen.create(["textgenrnn-word", "kneser-ney-char"][i // 4 % 2])
+                if i % 4 == 1: revgen.load("gru-char").generate("a", max_tokens=3)
+                if i % 4 == 2: revgen.load("rnn-char").embed(["a text"])
+                if i % 4 == 3: revgen.load("transformer-subword").score("a text")
+            except BaseException as error:
+                failed.append(repr(error))
+        barrier = threading.Barrier(8)
+        threads = [threading.Thread(target=run, args=(i,)) for i in range(8)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        print(failed)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+# Other processes
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_computes_where_its_parent_had_threads(reviews: list[str]) -> None:
+    code = """if True:
+        import multiprocessing, sys, torch, revgen
+        texts = list(revgen.datasets.load("reviews"))[:10]
+        torch.set_num_threads(2)
+        def fit(seed):
+            model = revgen.create("gru-char", hidden_size=64, num_layers=1)
+            return model.fit(texts, epochs=1, seed=seed, progress=False)[-1].train_loss
+        model = revgen.create("gru-char", hidden_size=64, num_layers=1)
+        model.fit(texts, epochs=1, progress=False)
+        text = " ".join(texts) * 5
+        def evaluate(_):
+            return model.evaluate([text]).nats_per_char
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            assert len(pool.map_async(evaluate, range(2)).get(100)) == 2
+            print(len(pool.map_async(fit, range(2)).get(100)))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=250)
+    assert done.stdout.strip() == "2", done.stderr
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_survives_a_pickle(name: str, reviews: list[str]) -> None:
+    model = small(name, reviews[:6])
+    expected = model.generate("the ", max_tokens=20, seed=1)  # so that it has made all it needs
+    for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model), copy.copy(model)):
+        assert again.generate("the ", max_tokens=20, seed=1) == expected
+        assert again.fingerprint == model.fingerprint
+        assert again.novelty("the film") == model.novelty("the film")
+
+
+@pytest.mark.slow  # a compiler runs
+@pytest.mark.parametrize("name", COMPILED)
+def test_a_compiled_model_survives_a_pickle_compiled(name: str, reviews: list[str]) -> None:
+    pytest.importorskip("numba")
+    model = small(name, reviews[:6]).compile()
+    expected = model.generate("the ", max_tokens=20, seed=1)
+    for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert again.compiles and again.compiled is not None
+        assert again.generate("the ", max_tokens=20, seed=1) == expected
+
+
+def test_an_index_can_be_read_when_its_directory_is_gone(
+    reviews: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = reviews[0][:60]
+    small("kneser-ney-char", reviews[:6]).save("model")
+    models = [revgen.load("model") for _ in range(4)]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert models[0].novelty(text).share == 1
+    (tmp_path / "model").rename(tmp_path / "moved")
+    assert models[1].novelty(text).share == 1
+    for file in (tmp_path / "moved").iterdir():
+        file.unlink()
+    (tmp_path / "moved").rmdir()
+    pickled = pickle.dumps(models[2])
+    assert models[2].novelty(text).share == 1
+    assert pickle.loads(pickled).novelty(text).share == 1
+    assert copy.deepcopy(models[3]).novelty(text).share == 1
+
+
+def test_an_index_is_its_own_model_s_when_another_takes_the_place(reviews: list[str], tmp_path: Path) -> None:
+    first = revgen.load(small("kneser-ney-char", reviews[:3]).save(tmp_path / "model"))
+    small("kneser-ney-char", reviews[3:6]).save(tmp_path / "model")
+    assert first.novelty(reviews[0][:60]).share == 1
+    assert first.index.documents() == reviews[:3]
+
+
+def _spawned(model: LanguageModel) -> str:
+    return model.generate("the ", max_tokens=10, seed=3)
+
+
+def test_a_model_is_sent_to_a_new_process(reviews: list[str]) -> None:
+    model = small("gru-char", reviews[:6])
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(_spawned, (model,)) == _spawned(model)
