@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from revgen.corpus.progress import watched
-from revgen.corpus.readers import Corpus, kind, state
+from revgen.corpus.readers import Corpus
+from revgen.corpus.sources import kind, state
 from revgen.errors import CheckpointError, CorpusError
 from revgen.tokenizers import Tokenizer
 
