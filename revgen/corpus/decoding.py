@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+from collections import Counter
 from typing import Any, BinaryIO, cast
 
 from revgen.errors import OptionError
@@ -18,6 +19,8 @@ BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+WESTERN = set("ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜßàáâãäåæçèéêëìíîïñòóôõöøùúûüÿœŒ¡¿«»‘’“”„–—…€£§°·")
+FEW = 32  # characters
 UNDECODABLE = "revgen.undecodable"
 
 # A lone surrogate is no valid UTF-8, so that the reader of lines finds it, and tells the line.
@@ -30,12 +33,10 @@ def check_encoding(encoding: str | None) -> str | None:
         return None
     try:
         codec = codecs.lookup(encoding)
+        b"".decode(encoding)  # refuses codecs of bytes, such as "hex"
+        codecs.getincrementaldecoder(encoding)(UNDECODABLE).decode(b"", final=True)
     except (LookupError, TypeError, ValueError):
-        codec = None
-    if codec is None or codec.incrementaldecoder is None or not getattr(codec, "_is_text_encoding", True):
-        raise OptionError(
-            f"there is no encoding {encoding!r}: encoding is a name such as 'utf-8', 'cp1252' or 'gb18030'"
-        )
+        raise OptionError(f"there is no encoding {encoding!r}; common ones are 'utf-8' and 'cp1252'") from None
     return codec.name
 
 
@@ -48,7 +49,8 @@ def as_utf8(file: Any, head: bytes, encoding: str | None) -> tuple[BinaryIO, str
     encoding = next((name for mark, name in BOMS if head.startswith(mark)), encoding or _by_nuls(head) or "utf-8")
     is_utf8 = encoding.replace("_", "-") in ("utf-8", "utf-8-sig")
     text = head.decode("latin-1" if is_utf8 else encoding, "replace")
-    only_returns = "\r" in text[:-1] and "\n" not in text
+    # The last carriage return of a longer file may be the first half of a line end.
+    only_returns = "\r" in (text[:-1] if len(head) == HEAD else text) and "\n" not in text
     if is_utf8 and not only_returns:
         return file, "UTF-8"
     # The line ends of UTF-8 are bytes, which Latin-1 gives and takes as they are.
@@ -73,16 +75,22 @@ def suggest_encoding(sample: bytes) -> str:
     damaged = text.count("\ufffd")
     if sum(char > "\x7f" for char in text) - damaged >= damaged:  # UTF-8 all the same
         return "; errors='skip' passes over the line"
+    unknown = "; if the file has another encoding, name it, such as encoding='cp1252'"
     try:
         from charset_normalizer import from_bytes
     except ImportError:
-        return "; if the file has another encoding, name it, such as encoding='cp1252'"
-    best = from_bytes(sample).best()
-    names = [] if best is None else [best.encoding, *best.could_be_from_charset]
+        return unknown
+    best = None if _is_western(sample) else from_bytes(sample).best()
+    names = ["cp1252"] if _is_western(sample) else [] if best is None else [best.encoding, *best.could_be_from_charset]
     if not names:
-        return "; if the file has another encoding, name it, such as encoding='cp1252'"
-    name = next((name for name in ("cp1252", "latin_1") if name in names), names[0])
-    return f"; the file looks like encoding={name!r}"
+        return unknown
+    return f"; the file may have encoding={'cp1252' if 'cp1252' in names else names[0]!r}"
+
+
+def _is_western(sample: bytes) -> bool:
+    """Return whether a sample has a few characters beyond ASCII, too few to guess by, which make sense in cp1252."""
+    beyond = [char for char in sample.decode("cp1252", "replace") if char > "\x7f"]
+    return len(beyond) < FEW and set(beyond) <= WESTERN
 
 
 class _Transcoder(io.RawIOBase):
@@ -115,12 +123,17 @@ def _by_nuls(head: bytes) -> str | None:
     for encoding in ("utf-32-le", "utf-32-be"):
         if nuls > 0.4 * len(head) and _decodes(head[: len(head) // 4 * 4], encoding):
             return encoding
-    even, odd = head[::2].count(0), head[1::2].count(0)
-    # ASCII text has a NUL in each pair of bytes, Cyrillic or Greek in its spaces, Chinese perhaps in its line ends.
-    enough = 0.05 if _decodes(head[:-4], "utf-8") else 0.005
-    if max(even, odd) < enough * len(head) / 2 or min(even, odd) > 0.1 * max(even, odd):
+    even, odd = head[::2], head[1::2]
+    nuls_even, nuls_odd = even.count(0), odd.count(0)
+    if min(nuls_even, nuls_odd) > 0.1 * max(nuls_even, nuls_odd):
         return None
-    encoding = "utf-16-be" if even > odd else "utf-16-le"
+    encoding, high, low = ("utf-16-be", even, odd) if nuls_even > nuls_odd else ("utf-16-le", odd, even)
+    # The high bytes are all zero, or of one alphabet with zeros for the spaces; or the text is Chinese or alike, with
+    # zeros in its line ends perhaps, and low bytes of all values.
+    alphabet = sum(count for _, count in Counter(high).most_common(2))
+    letters = sum(0x20 <= byte < 0x7F for byte in low)
+    if alphabet < 0.9 * len(high) and (letters > 0.7 * len(low) or _decodes(head[:-4], "utf-8")):
+        return None
     return encoding if _decodes(head[: len(head) // 2 * 2], encoding) else None
 
 

@@ -138,8 +138,8 @@ def _quotes_properly(sample: list[str], delimiter: str) -> bool:
         while not row.fullmatch(text):
             more = next(rest, None)
             inner += 1
-            # A quote that is open over lines which are rows themselves is a character of the text.
-            if more is None or inner > LONGEST_FIELD or (width and more.count(delimiter) == width):
+            # A quote that is open over lines which look like whole rows is a character of the text.
+            if more is None or inner > LONGEST_FIELD or (0 < width == line.count(delimiter) == more.count(delimiter)):
                 return False
             text += more
     return True

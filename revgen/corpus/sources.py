@@ -41,15 +41,19 @@ class Spool:
         self._copy: Path | None = None
 
     def path(self) -> Path:
-        """Return the path of the copy. Text is copied as UTF-8."""
+        """Return the path of the copy. Text is copied as UTF-8. Raises CorpusError for a stream that cannot be read."""
         if self._copy is None:
             with ExitStack() as stack:
-                opened = isinstance(self._stream, Path)
-                stream: Any = stack.enter_context(self._stream.open("rb")) if opened else self._stream  # type: ignore[union-attr]
-                copy = stack.enter_context(tempfile.NamedTemporaryFile(prefix="revgen-", delete=False))
+                stream: Any = self._stream
+                if isinstance(stream, Path):
+                    stream = stack.enter_context(stream.open("rb"))
+                copy = stack.enter_context(tempfile.NamedTemporaryFile(prefix="revgen-stream-", delete=False))
                 weakref.finalize(self, _remove, copy.name, os.getpid())
-                while piece := stream.read(PIECE):
-                    copy.write(piece.encode("utf-8", "surrogatepass") if isinstance(piece, str) else piece)
+                try:
+                    while piece := stream.read(PIECE):
+                        copy.write(piece.encode("utf-8", "surrogatepass") if isinstance(piece, str) else piece)
+                except ValueError as error:  # closed, only for writing, or not in the encoding that it was opened with
+                    raise CorpusError(f"the open file cannot be read: {error}") from None
                 self._copy = Path(copy.name)
         return self._copy
 
@@ -62,7 +66,7 @@ def _remove(name: str, process: int) -> None:
 
 @dataclass(frozen=True)
 class Source:
-    """One file to read: on the disk, a member of an archive, or a spooled stream; ``text`` is that it came decoded."""
+    """One file to read: on the disk, a member of an archive, or a spooled stream. ``is_text``: that gives strings."""
 
     path: Path
     member: str | None = None
@@ -155,6 +159,9 @@ class Sources:
 
     def add_stream(self, stream: IO[Any]) -> None:
         """Add an open file; its name, where it has one, tells its kind."""
+        if stream in (sys.stdin, getattr(sys.stdin, "buffer", None)):
+            self.add("-")
+            return
         name = getattr(stream, "name", None)
         path = Path(name) if isinstance(name, str) and name else Path("the open file")
         is_text = isinstance(cast(Any, stream), io.TextIOBase) or "b" not in str(getattr(stream, "mode", "b"))
@@ -287,7 +294,8 @@ def _matches(pattern: Path) -> list[Path]:
     if not glob.has_magic(str(pattern)):
         return []
     try:
-        return sorted(map(Path, glob.glob(str(pattern), recursive=True)))  # noqa: PTH207 - of absolute patterns too
+        found = glob.glob(str(pattern), recursive=True)  # noqa: PTH207 - of absolute patterns too
+        return sorted(path for path in map(Path, found) if "__MACOSX" not in path.parts)
     except (OSError, ValueError, RecursionError):
         return []
 

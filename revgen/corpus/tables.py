@@ -14,7 +14,7 @@ from revgen.errors import CorpusError, MissingExtraError
 
 Reader = Callable[[Source, Reading], Iterator[Block]]
 
-CURE = "quote the text, or name delimiter= or quoting='none'"
+CURE = "quote the text, or name delimiter= or quoting="
 
 
 def _read_delimited(delimiter: str) -> Reader:
@@ -35,7 +35,7 @@ def _read_delimited(delimiter: str) -> Reader:
             try:
                 row = next(rows, None)
             except csv.Error as error:
-                reading.bad(f"the row behind line {rows.last_good}: {_explained(error)}", source, rows.number)
+                reading.bad(f"the row after line {rows.last_good}: {_explained(error)}", source, rows.number)
                 continue
             if row is None:
                 return
@@ -73,10 +73,12 @@ def _explained(error: csv.Error) -> str:
 
 
 def _text_of(row: Any, reading: Reading) -> str:
-    """Return the text of a JSON object. Raises KeyError, IndexError or TypeError."""
+    """Return the text of a JSON object. Raises KeyError or TypeError."""
+    if not isinstance(row, dict):
+        raise TypeError(f"it is of the type {type(row).__name__}, not an object")
     text = row[reading.field]
     if not isinstance(text, str):
-        raise TypeError(f"is of the type {type(text).__name__}, not a string")
+        raise TypeError(f"it is of the type {type(text).__name__}, not a string")
     reading.take_label(row)
     return text
 
@@ -91,7 +93,7 @@ def _read_objects(rows: Iterator[tuple[int | None, str, Any]], source: Source, r
             reading.bad(f"not valid JSON: {error}", source, number)
         except KeyError as error:
             reading.bad(f"{called} has no field {error}", source, number)
-        except (TypeError, IndexError) as error:
+        except TypeError as error:
             reading.bad(f"{called} has no text in the field {reading.field!r}: {error}", source, number)
         else:
             if text:
