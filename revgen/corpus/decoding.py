@@ -33,7 +33,7 @@ def check_encoding(encoding: str | None) -> str | None:
         return None
     try:
         codec = codecs.lookup(encoding)
-        b"".decode(encoding)  # refuses codecs of bytes, such as "hex"
+        " ".encode(encoding)  # refuses codecs of bytes, such as "hex"
         codecs.getincrementaldecoder(encoding)(UNDECODABLE).decode(b"", final=True)
     except (LookupError, TypeError, ValueError):
         raise OptionError(f"there is no encoding {encoding!r}; common ones are 'utf-8' and 'cp1252'") from None
@@ -118,7 +118,7 @@ class _Transcoder(io.RawIOBase):
 def _by_nuls(head: bytes) -> str | None:
     """Return the encoding of a text without a byte order mark in which NULs come in a regular pattern."""
     nuls = head.count(0)
-    if not nuls or nuls == len(head):
+    if not nuls or nuls == len(head) or (len(head) < 16 and len(head) % 2):
         return None
     for encoding in ("utf-32-le", "utf-32-be"):
         if nuls > 0.4 * len(head) and _decodes(head[: len(head) // 4 * 4], encoding):
@@ -132,7 +132,8 @@ def _by_nuls(head: bytes) -> str | None:
     # zeros in its line ends perhaps, and low bytes of all values.
     alphabet = sum(count for _, count in Counter(high).most_common(2))
     letters = sum(0x20 <= byte < 0x7F for byte in low)
-    if alphabet < 0.9 * len(high) and (letters > 0.7 * len(low) or _decodes(head[:-4], "utf-8")):
+    most = 2 * max(nuls_even, nuls_odd) > len(high) or alphabet > 0.9 * len(high)
+    if not most and (letters > 0.7 * len(low) or _decodes(head[:-4], "utf-8")):
         return None
     return encoding if _decodes(head[: len(head) // 2 * 2], encoding) else None
 
