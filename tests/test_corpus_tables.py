@@ -43,7 +43,16 @@ def test_quotes_of_a_tsv_file_that_does_not_quote_are_text(tmp_path: Path, row: 
 
 
 def test_a_quote_that_is_open_over_whole_rows_of_a_tsv_file_is_text(tmp_path: Path) -> None:
-    assert read(tmp_path / "a.tsv", 'id\ttext\n1\t"No\n2\tlast\n3\tI said so."\n') == ['"No', "last", 'I said so."']
+    texts = ['"No', "last", 'I said so."']
+
+    assert read(tmp_path / "a.tsv", 'id\ttext\n1\t"No\n2\tlast\n3\tI said so."\n') == texts
+
+
+def test_a_late_quote_of_a_tsv_file_is_text_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("revgen.corpus.quoting.SAMPLE", 20)
+    texts = ["one", "two", "three", *PLAIN, '"never closed', "four"]
+
+    assert read(tmp_path / "a.tsv", "id\ttext\n" + "".join(f"{i}\t{text}\n" for i, text in enumerate(texts))) == texts
 
 
 def test_a_doubled_quote_is_undone_among_plain_ones(tmp_path: Path) -> None:

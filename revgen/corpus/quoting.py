@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -78,34 +79,56 @@ class Rows(Iterator[list[str]]):
     def __init__(self, lines: Lines, dialect: Dialect) -> None:
         self.number = self.last_good = 0
         self._lines, self._dialect = lines, dialect
-        self._row: list[str] = []  # the lines of the present row
-        # No text has a NUL as its delimiter: a row of a single column is one field.
-        delimiter = "\0" if dialect.is_single else dialect.delimiter
-        self._quoted = csv.reader(self._counted(), delimiter=delimiter, strict=True)
+        self._is_plain = not dialect.quotes
+        self._again: deque[tuple[int, str]] = deque()  # lines to read once more, as rows of their own
+        self._row: list[tuple[int, str]] = []  # the lines of the present row
+        self._width: int | None = None  # how many delimiters the first line has
+        self._quoted = self._reader()
 
     def __next__(self) -> list[str]:
         while True:
             self.last_good, self._row = self.number, []
             row = self._read_row()
             if row:
+                if self._width is None:
+                    self._width = len(row) - 1
                 return row
 
     def _read_row(self) -> list[str]:
-        if not self._dialect.quotes:
+        if self._is_plain:
             line = next(self._counted()).removesuffix("\n")
             return self._dialect.plain(line) if line else []
         try:
-            return next(self._quoted)
+            row = next(self._quoted)
         except csv.Error:
-            if not self._dialect.is_lenient or len(self._row) != 1 or "\r" in self._row[0]:
+            if not self._dialect.is_lenient or any("\r" in line for _, line in self._row):
                 raise
-            return self._dialect.plain(self._row[0].removesuffix("\n"))
+        else:
+            if not self._takes_in_rows():
+                return row
+        # The quote that the row opens is a character of the text, and the lines after the first are rows.
+        self._is_plain = not self._dialect.is_single
+        (self.number, line), *rest = self._row
+        self._again.extendleft(reversed(rest))
+        self._quoted = self._reader()
+        return self._dialect.plain(line.removesuffix("\n"))
+
+    def _takes_in_rows(self) -> bool:
+        """Return whether a field that is quoted over several lines takes in what look like whole rows."""
+        if not self._dialect.is_lenient or len(self._row) < 2 or not self._width:
+            return False
+        return all(line.count(self._dialect.delimiter) == self._width for _, line in self._row)
+
+    def _reader(self) -> Iterator[list[str]]:
+        # No text has a NUL as its delimiter: a row of a single column is one field.
+        delimiter = "\0" if self._dialect.is_single else self._dialect.delimiter
+        return csv.reader(self._counted(), delimiter=delimiter, strict=True)
 
     def _counted(self) -> Iterator[str]:
-        for number, line in self._lines:
-            self.number = number
+        while line := self._again.popleft() if self._again else next(self._lines, None):
+            self.number = line[0]
             self._row.append(line)
-            yield line
+            yield line[1]
 
 
 def _delimiter(header: str, usual: str, fields: list[str]) -> str:

@@ -29,6 +29,7 @@ DAMAGES = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, No
 """What reading a file raises whose compression or encoding is damaged, or unknown."""
 PIECE = 1 << 20  # bytes or characters that are copied at once
 SHOWN_SUFFIXES = 5
+LONGEST_PATTERN = 1000  # characters: more is a text
 
 PathLike = str | Path
 
@@ -271,7 +272,7 @@ def state(path: Path) -> os.stat_result:
 
 def _suffix(path: PurePath) -> str:
     suffix = path.suffix.lower()
-    return path.with_suffix("").suffix.lower() if suffix == ".gz" else suffix
+    return PurePath(path.name[: -len(suffix)]).suffix.lower() if suffix == ".gz" else suffix
 
 
 def _is_readable(path: Path) -> bool:
@@ -291,7 +292,7 @@ def _exists(path: Path) -> bool:
 
 def _matches(pattern: Path) -> list[Path]:
     """Return the files and directories that match a glob, in the order of their names."""
-    if not glob.has_magic(str(pattern)):
+    if not glob.has_magic(str(pattern)) or len(str(pattern)) > LONGEST_PATTERN:
         return []
     try:
         found = glob.glob(str(pattern), recursive=True)  # noqa: PTH207 - of absolute patterns too

@@ -15,6 +15,7 @@ from revgen.errors import CorpusError, MissingExtraError
 Reader = Callable[[Source, Reading], Iterator[Block]]
 
 CURE = "quote the text, or name delimiter= or quoting="
+LONGEST_LIST = 300  # characters of the names of columns in a message
 
 
 def _read_delimited(delimiter: str) -> Reader:
@@ -57,7 +58,7 @@ def _check_names(names: list[str], source: Source, reading: Reading) -> None:
         raise CorpusError(f"no column {reading.field!r}: the file is empty", source.name, 1)
     for field in reading.fields:
         if field not in names:
-            raise CorpusError(f"no column {field!r}; it has {', '.join(names)}", source.name, 1)
+            raise CorpusError(f"no column {field!r}; it has {', '.join(names)[:LONGEST_LIST]}", source.name, 1)
     for name in names:
         if name and names.count(name) > 1:
             raise CorpusError(f"the first line names the column {name!r} more than once", source.name, 1)
