@@ -173,6 +173,8 @@ def test_the_members_of_an_archive_are_read_in_the_order_of_names(folder: Path) 
     assert corpus.sources == "5 files; 1 file skipped (.png)"
     assert corpus.files == [Path("all.zip")]
     assert corpus.size == Path("all.zip").stat().st_size
+    twice = revgen.read(paths=["all.zip", "all.zip", "a.txt", "a.txt"])
+    assert twice.files == [Path("all.zip"), Path("all.zip"), Path("a.txt"), Path("a.txt")]
 
 
 def test_errors_in_an_archive_name_the_member(folder: Path) -> None:

@@ -60,7 +60,8 @@ def dialect_of(lines: Lines, usual: str, reading: Reading) -> tuple[Dialect, Lin
     is_single = delimiter not in header[1]
     if reading.quoting is not None:
         return Dialect(delimiter, reading.quoting == "minimal", False, is_single), chain([header], lines)
-    if usual == ",":
+    names = header[1].removesuffix("\n").split(delimiter)
+    if usual == "," or all(_QUOTED.fullmatch(name) for name in names):
         return Dialect(delimiter, True, is_single, is_single), chain([header], lines)
     sample, size = [header], 0
     while size < SAMPLE and (line := next(lines, None)) is not None:
@@ -137,7 +138,10 @@ def _delimiter(header: str, usual: str, fields: list[str]) -> str:
         return usual
 
     def names(delimiter: str) -> list[str]:
-        return next(csv.reader([header], delimiter=delimiter), [])
+        try:
+            return next(csv.reader([header], delimiter=delimiter), [])
+        except csv.Error:  # a carriage return within a line: the reader of the rows comes to it again, and tells
+            return []
 
     others = [other for other in (";", "\t") if other in header]
     if set(fields) <= set(names(usual)):

@@ -63,7 +63,7 @@ class Corpus:
         self.first_skipped = ""
         self.label: str | None = None
         self._found = find(source, paths)
-        self.files = list(dict.fromkeys(item.path for item in self._found.items if item.spool is None))
+        self.files = self._found.files
         self._file: IO[bytes] | None = None
         self._behind = 0  # bytes of the files that were read before it
         self._texts = None if self._found.items else _texts(source, self.field)

@@ -120,6 +120,18 @@ class Sources:
     items: list[Source] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def files(self) -> list[Path]:
+        """The files on the disk, each archive once for all its members, and none for a stream."""
+        files: list[Path] = []
+        archive, member = Path(), ""
+        for source in self.items:
+            goes_on = source.member is not None and source.path == archive and source.member > member
+            if source.spool is None and not goes_on:
+                files.append(source.path)
+            archive, member = (source.path, source.member) if source.member is not None else (Path(), "")
+        return files
+
     def __str__(self) -> str:
         streams = sum(source.spool is not None and str(source.path) == STDIN_NAME for source in self.items)
         named = len(self.items) - streams
