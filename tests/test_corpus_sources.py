@@ -131,10 +131,7 @@ def test_a_directory_is_read_without_hidden_files_and_tells_what_it_skipped(fold
     corpus = revgen.read(folder)
 
     assert list(corpus) == ["two", "one", "three", "four", "five", "six", "eight", "seven"]
-    assert corpus.sources == "7 files; 3 files skipped (.docx, .png, without a suffix)" or (
-        corpus.sources.startswith("7 files; 3 files skipped (")
-        and all(suffix in corpus.sources for suffix in (".docx", ".png", "without a suffix"))
-    )
+    assert corpus.sources == "7 files; 3 files skipped (without a suffix, .png, .docx)"
     assert revgen.read(["a text"]).sources == ""
 
 

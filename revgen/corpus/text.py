@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import IO, Any, Protocol
 
 from revgen.corpus.decoding import HEAD, as_utf8, skip, suggest_encoding
-from revgen.corpus.sources import Source
+from revgen.corpus.sources import DAMAGES, Source
 from revgen.errors import CorpusError
 
 Block = tuple[str, bool]
@@ -94,11 +94,17 @@ def _undecodable(source: Source, reading: Reading, encoding: str, where: str, of
     if encoding != "UTF-8":
         where, hint = "some bytes stand for no character", "; encoding= can name another"
     elif not reading.first_skipped:
-        with reading.open(source) as file:
-            begin = max(0, offset - SAMPLE)
-            skip(file, begin)
-            hint = suggest_encoding(file.read(offset - begin + SAMPLE))
+        hint = suggest_encoding(_sample(source, offset))
     reading.bad(f"not valid {encoding}: {where}{hint}", source, number)
+
+
+def _sample(source: Source, offset: int) -> bytes:
+    """Return what is around a byte of a file, as far as it can be read."""
+    begin = max(0, offset - SAMPLE)
+    with suppress(*DAMAGES), source.open() as opened, source.unpacked(opened) as file:
+        skip(file, begin)
+        return file.read(offset - begin + SAMPLE)
+    return b""
 
 
 def whole(source: Source, reading: Reading) -> Iterator[str]:
