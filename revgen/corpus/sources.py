@@ -164,10 +164,11 @@ class Sources:
             glob_hint = "; no file matches this pattern" if glob.has_magic(str(path)) and not hint else ""
             raise CorpusError(f"there is no such file or directory{hint or glob_hint}", str(path)[:200])
         readable = [match for match in matches if match.is_dir() or _is_readable(match)]
+        before = len(self.items)
         for match in readable or matches:
             self._add_one(match, required=False)
         self.skipped.update(_suffix(match) for match in matches if readable and match not in readable)
-        if not self.items:
+        if len(self.items) == before:
             raise CorpusError(f"nothing that matches has one of the kinds {_kinds()}", str(path))
 
     def add_stream(self, stream: IO[Any]) -> None:
