@@ -164,7 +164,7 @@ def parser() -> Parser:
 
     fit = command("fit", _fit, "train a new model, or go on with one that has weights")
     fit.add_argument("model", help="the name of a new model, or the directory of a saved one to go on with")
-    fit.add_argument("texts", nargs="+", help="files or directories: .txt .csv .tsv .jsonl .parquet, and .gz of each")
+    fit.add_argument("texts", nargs="+", help="files, directories, globs, or - for standard input")
     fit.add_argument("--pretrained", action="store_true", help="go on with the pretrained weights of that name")
     fit.add_argument("--out", required=True, help="the directory to save the model in")
     fit.add_argument("--valid", help="the share to hold out for validation, or a file")
@@ -371,9 +371,18 @@ def _forced(text: str) -> tuple[int, str]:
 
 
 def _add_reading(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--field", default="text", help="the column or JSON field with the text (default: text)")
-    command.add_argument("--documents", choices=["file", "line"], default="file", help="what is one document in .txt")
-    command.add_argument("--errors", choices=["raise", "skip"], default="raise", help="what to do with bad lines")
+    command.add_argument("--field", help="the column or JSON field with the text (default: text)")
+    command.add_argument(
+        "--documents",
+        choices=["file", "line", "blank"],
+        help="what is one document in a text file: all of it (default), each line, or what blank lines separate",
+    )
+    command.add_argument("--errors", choices=["raise", "skip"], help="what to do with bad lines (default: raise)")
+    command.add_argument("--encoding", help="of the files (default: UTF-8, or what the file tells)")
+    command.add_argument(
+        "--delimiter", help="between the fields of .csv and .tsv (default: by the name and first line)"
+    )
+    command.add_argument("--quoting", choices=["minimal", "none"], help="whether quotes enclose the fields of a table")
 
 
 def _texts(options: argparse.Namespace) -> list[Path]:
@@ -381,7 +390,9 @@ def _texts(options: argparse.Namespace) -> list[Path]:
 
 
 def _reading(options: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in ("field", "documents", "errors")}
+    from revgen.options import ReadOptions
+
+    return {name: given for name in ReadOptions.__annotations__ if (given := getattr(options, name)) is not None}
 
 
 def _list(options: argparse.Namespace) -> None:

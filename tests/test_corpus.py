@@ -20,7 +20,7 @@ from pyarrow import parquet
 
 import revgen
 from revgen import Corpus, CorpusError, OptionError, Tokenizer
-from revgen.corpus import readers
+from revgen.corpus import text as text_reader
 from revgen.corpus.tokens import Tokens, tokenize
 from revgen.registry import tokenizers
 
@@ -57,8 +57,8 @@ def write(path: Path, texts: list[str], field: str = "text") -> Path:
 
 
 def small_pieces(monkeypatch: pytest.MonkeyPatch, block: int, line: int) -> None:
-    monkeypatch.setattr(readers, "BLOCK", block)
-    monkeypatch.setattr(readers, "LINE", line)
+    monkeypatch.setattr(text_reader, "BLOCK", block)
+    monkeypatch.setattr(text_reader, "LINE", line)
 
 
 # Kinds of files --------------------------------------------------------------------------
@@ -178,7 +178,8 @@ def test_a_list_of_paths_is_read_in_its_order(tmp_path: Path) -> None:
     paths = [write(tmp_path / "b.jsonl", ["one", "two"]), write(tmp_path / "a.txt", ["three"])]
 
     assert list(revgen.read(paths)) == ["one", "two", "three"]
-    assert list(revgen.read(tuple(map(str, paths)))) == ["one", "two", "three"]
+    assert list(revgen.read(tuple(paths))) == ["one", "two", "three"]
+    assert list(revgen.read(paths=list(map(str, paths)))) == ["one", "two", "three"]
 
 
 def test_an_empty_directory_is_an_error_that_names_it(tmp_path: Path) -> None:
@@ -196,11 +197,12 @@ def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path, as_list: bool)
         revgen.read([path] if as_list else path)
 
 
-def test_a_list_in_which_only_some_paths_exist_names_a_missing_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("as_path", [str, Path])
+def test_a_list_in_which_only_some_paths_exist_names_a_missing_one(tmp_path: Path, as_path: Any) -> None:
     there = write(tmp_path / "a.txt", ["one"])
 
     with pytest.raises(CorpusError, match=r"nothing\.txt: there is no such file"):
-        revgen.read([str(there), str(tmp_path / "nothing.txt")])
+        revgen.read(paths=[as_path(there), as_path(tmp_path / "nothing.txt")])
 
 
 @pytest.mark.parametrize("text", ["", "a review", "a long review. " * 1000, "with\0zero"])
@@ -335,7 +337,7 @@ def test_a_bad_line_can_be_skipped_and_is_counted(
     [
         ("column.csv", b"id,body\n1,one\n"),
         ("column.tsv", b"id\tbody\n1\tone\n"),
-        ("delimiter.csv", b"id;text\n1;one\n"),
+        ("delimiter.csv", b"id|text\n1|one\n"),
         ("quote.csv", b'id,"text\n1,one\n'),
         ("empty.csv", b""),
     ],

@@ -26,7 +26,7 @@ from pyarrow import parquet
 
 import revgen
 from revgen import CorpusError, Tokenizer
-from revgen.corpus import batches, cache, progress, readers, tokens, workers
+from revgen.corpus import batches, cache, progress, readers, text as text_reader, tokens, workers
 from revgen.corpus.batches import Batches
 from revgen.corpus.tokens import Tokens, tokenize
 from revgen.corpus.workers import in_processes
@@ -40,7 +40,7 @@ forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork her
 def everything_is_large(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Files of a few kilobytes are treated as those of gigabytes are, by two processes."""
     monkeypatch.setattr(readers, "LARGE", 1)
-    monkeypatch.setattr(readers, "BLOCK", 3000)
+    monkeypatch.setattr(text_reader, "BLOCK", 3000)
     monkeypatch.setattr(tokens, "PART", 2000)
     monkeypatch.setattr(tokens, "ALONE", 1)
     monkeypatch.setattr(workers, "WORTH", 0.0)
@@ -613,5 +613,5 @@ def test_a_quote_that_is_not_closed_says_where_it_was_opened(tmp_path: Path) -> 
     path = tmp_path / "a.csv"
     path.write_bytes(b'id,text\n1,one\n2,"two\n3,three\n')
 
-    with pytest.raises(CorpusError, match="the row behind line 2: it opens a quote that is never closed"):
+    with pytest.raises(CorpusError, match="the row after line 2: it opens a quote that is never closed"):
         list(revgen.read(path))

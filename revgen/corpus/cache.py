@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from revgen.corpus.progress import watched
-from revgen.corpus.readers import Corpus, kind, state
+from revgen.corpus.readers import Corpus
+from revgen.corpus.sources import kind, state
 from revgen.errors import CheckpointError, CorpusError
 from revgen.tokenizers import Tokenizer
 
@@ -50,7 +51,7 @@ def key(corpus: Corpus, *what: Any) -> str:
     """The name of what is made from the content of a corpus, as its options have it read, and from ``what``."""
     from revgen import __version__
 
-    read = [corpus.field, corpus.documents, corpus.errors, corpus.labels]
+    read = [corpus.options, corpus.labels]
     kinds = [kind(path) + path.suffix for path in corpus.files]
     whole = json.dumps([__version__, _content(stamp(corpus)), kinds, read, what], default=repr, sort_keys=True)
     return hashlib.blake2b(whole.encode(), digest_size=20).hexdigest()

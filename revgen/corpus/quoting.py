@@ -1,0 +1,178 @@
+"""Delimiters and quotes of tables in text: which a file uses, and its rows."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+from revgen.corpus.text import Reading
+from revgen.errors import OptionError
+
+QUOTINGS = ("minimal", "none")
+SAMPLE = 1 << 20  # characters that tell whether a file quotes its fields
+LONGEST_FIELD = 500  # lines that a quoted field in the sample may take
+
+_QUOTED = re.compile(r'"([^"]*(?:""[^"]*)*)"')
+_NAMED_DELIMITERS = {"\\t": "\t", "tab": "\t"}
+
+Lines = Iterator[tuple[int, str]]
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a file writes its rows; in one of a single column, a delimiter is text."""
+
+    delimiter: str
+    quotes: bool = True
+    is_lenient: bool = False
+    is_single: bool = False
+
+    def plain(self, line: str) -> list[str]:
+        """Return the fields of a line in which quotes are plain characters, but for those that are doubled."""
+        fields = [line] if self.is_single else line.split(self.delimiter)
+        return [_unquoted(field) for field in fields] if self.is_lenient and '""' in line else fields
+
+
+def check_table_options(delimiter: str | None, quoting: str | None) -> str | None:
+    """Return the delimiter. Raises OptionError where an option is none that there can be."""
+    if quoting is not None and quoting not in QUOTINGS:
+        raise OptionError(f"quoting must be {' or '.join(map(repr, QUOTINGS))}, not {quoting!r}")
+    if not isinstance(delimiter, str):
+        if delimiter is not None:
+            raise OptionError(f"delimiter must be one character, not {delimiter!r}")
+        return None
+    delimiter = _NAMED_DELIMITERS.get(delimiter, delimiter)
+    if len(delimiter) != 1 or delimiter in '"\r\n\0\ufeff':
+        raise OptionError(f"delimiter must be one character, no quote and no line end, not {delimiter!r}")
+    return delimiter
+
+
+def dialect_of(lines: Lines, usual: str, reading: Reading) -> tuple[Dialect, Lines]:
+    """Return how a file writes its rows, with its lines from the first that is not blank on."""
+    header = next(((number, line) for number, line in lines if line.strip()), None)
+    if header is None:
+        return Dialect(usual), iter(())
+    delimiter = reading.delimiter or _delimiter(header[1], usual, reading.fields)
+    is_single = delimiter not in header[1]
+    if reading.quoting is not None:
+        return Dialect(delimiter, reading.quoting == "minimal", False, is_single), chain([header], lines)
+    names = header[1].removesuffix("\n").split(delimiter)
+    if usual == "," or all(_QUOTED.fullmatch(name) for name in names):
+        return Dialect(delimiter, True, is_single, is_single), chain([header], lines)
+    sample, size = [header], 0
+    while size < SAMPLE and (line := next(lines, None)) is not None:
+        sample.append(line)
+        size += len(line[1])
+    quotes = _quotes_properly([line for _, line in sample], delimiter)
+    return Dialect(delimiter, quotes, True, is_single), chain(sample, lines)
+
+
+class Rows(Iterator[list[str]]):
+    """The rows of a table that are not blank. Raises csv.Error for one with wrong quotes; the next one can be read.
+
+    ``number`` is that of the last line read, ``last_good`` that of the last line before the present row.
+    """
+
+    def __init__(self, lines: Lines, dialect: Dialect) -> None:
+        self.number = self.last_good = 0
+        self._lines, self._dialect = lines, dialect
+        self._is_plain = not dialect.quotes
+        self._again: deque[tuple[int, str]] = deque()  # lines to read once more, as rows of their own
+        self._row: list[tuple[int, str]] = []  # the lines of the present row
+        self._width: int | None = None  # how many delimiters the first line has
+        self._quoted = self._reader()
+
+    def __next__(self) -> list[str]:
+        while True:
+            self.last_good, self._row = self.number, []
+            row = self._read_row()
+            if row:
+                if self._width is None:
+                    self._width = len(row) - 1
+                return row
+
+    def _read_row(self) -> list[str]:
+        if self._is_plain:
+            line = next(self._counted()).removesuffix("\n")
+            return self._dialect.plain(line) if line else []
+        try:
+            row = next(self._quoted)
+        except csv.Error:
+            if not self._dialect.is_lenient or any("\r" in line for _, line in self._row):
+                raise
+        else:
+            if not self._takes_in_rows():
+                return row
+        # The quote that the row opens is a character of the text, and the lines after the first are rows.
+        self._is_plain = not self._dialect.is_single
+        (self.number, line), *rest = self._row
+        self._again.extendleft(reversed(rest))
+        self._quoted = self._reader()
+        return self._dialect.plain(line.removesuffix("\n"))
+
+    def _takes_in_rows(self) -> bool:
+        """Return whether a field that is quoted over several lines takes in what look like whole rows."""
+        if not self._dialect.is_lenient or len(self._row) < 2 or not self._width:
+            return False
+        return all(line.count(self._dialect.delimiter) == self._width for _, line in self._row)
+
+    def _reader(self) -> Iterator[list[str]]:
+        # No text has a NUL as its delimiter: a row of a single column is one field.
+        delimiter = "\0" if self._dialect.is_single else self._dialect.delimiter
+        return csv.reader(self._counted(), delimiter=delimiter, strict=True)
+
+    def _counted(self) -> Iterator[str]:
+        while line := self._again.popleft() if self._again else next(self._lines, None):
+            self.number = line[0]
+            self._row.append(line)
+            yield line[1]
+
+
+def _delimiter(header: str, usual: str, fields: list[str]) -> str:
+    """Return the delimiter of the first line: another than usual where only that one gives the columns wanted."""
+    if usual != ",":
+        return usual
+
+    def names(delimiter: str) -> list[str]:
+        try:
+            return next(csv.reader([header], delimiter=delimiter), [])
+        except csv.Error:  # a carriage return within a line: the reader of the rows comes to it again, and tells
+            return []
+
+    others = [other for other in (";", "\t") if other in header]
+    if set(fields) <= set(names(usual)):
+        return usual
+    fitting = [other for other in others if set(fields) <= set(names(other))]
+    if not fitting and usual not in header:
+        fitting = others  # so that an error names the columns that there are
+    return fitting[0] if len(fitting) == 1 else usual
+
+
+def _quotes_properly(sample: list[str], delimiter: str) -> bool:
+    """Return whether a file quotes its fields by the rules of CSV, as no file does that writes quotes as text."""
+    field = rf'(?:"[^"]*(?:""[^"]*)*"|[^"{re.escape(delimiter)}]*)'
+    row = re.compile(rf"{field}(?:{re.escape(delimiter)}{field})*\n?")
+    width = sample[0].count(delimiter)
+    rest = iter(sample)
+    for line in rest:
+        if '"' not in line:
+            continue
+        text, inner = line, 0
+        while not row.fullmatch(text):
+            more = next(rest, None)
+            inner += 1
+            # A quote that is open over lines which look like whole rows is a character of the text.
+            if more is None or inner > LONGEST_FIELD or (0 < width == line.count(delimiter) == more.count(delimiter)):
+                return False
+            text += more
+    return True
+
+
+def _unquoted(field: str) -> str:
+    """Return the content of a field that is quoted, with quotes inside that are doubled; others stay as they are."""
+    match = _QUOTED.fullmatch(field)
+    return match[1].replace('""', '"') if match and '""' in match[1] else field

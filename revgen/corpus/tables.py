@@ -1,0 +1,168 @@
+"""Tables: documents from the rows of delimited text, JSON and Parquet."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from revgen.corpus.quoting import Rows, dialect_of
+from revgen.corpus.sources import Source
+from revgen.corpus.text import Block, Reading, lines, read_text, whole
+from revgen.errors import CorpusError, MissingExtraError
+
+Reader = Callable[[Source, Reading], Iterator[Block]]
+
+CURE = "quote the text, or name delimiter= or quoting="
+LONGEST_LIST = 300  # characters of the names of columns in a message
+
+
+def _read_delimited(delimiter: str) -> Reader:
+    def read_rows(source: Source, reading: Reading) -> Iterator[Block]:
+        csv.field_size_limit(1 << 30)
+        skipped = reading.skipped
+        dialect, numbered = dialect_of(lines(source, reading), delimiter, reading)
+        rows = Rows(numbered, dialect)
+        try:
+            names = next(rows, [])
+        except csv.Error as error:
+            raise CorpusError(f"the names of the columns cannot be read: {error}", source.name, 1) from None
+        if not names and reading.skipped > skipped:
+            return  # what is damaged from its start on
+        _check_names(names, source, reading)
+        columns = {field: names.index(field) for field in reading.fields}
+        while True:
+            try:
+                row = next(rows, None)
+            except csv.Error as error:
+                reading.bad(f"the row after line {rows.last_good}: {_explained(error)}", source, rows.number)
+                continue
+            if row is None:
+                return
+            if len(row) > len(names):
+                message = f"the row has {len(row)} fields where the first line names {len(names)}, separated by"
+                reading.bad(f"{message} {dialect.delimiter!r}: {CURE}", source, rows.number)
+            elif len(row) <= columns[reading.field]:
+                reading.bad(f"the row has no column {reading.field!r}: too few fields", source, rows.number)
+            else:
+                found = {field: row[i] if i < len(row) else None for field, i in columns.items()}
+                yield from reading.document(row[columns[reading.field]], found, source, rows.number)
+
+    return read_rows
+
+
+def _check_names(names: list[str], source: Source, reading: Reading) -> None:
+    """Raise CorpusError unless the first line names each column that is read, and none twice."""
+    if not names:
+        raise CorpusError(f"no column {reading.field!r}: the file is empty", source.name, 1)
+    for field in reading.fields:
+        if field not in names:
+            raise CorpusError(f"no column {field!r}; it has {', '.join(names)[:LONGEST_LIST]}", source.name, 1)
+    for name in names:
+        if name and names.count(name) > 1:
+            raise CorpusError(f"the first line names the column {name!r} more than once", source.name, 1)
+
+
+def _explained(error: csv.Error) -> str:
+    if str(error) == "unexpected end of data":
+        return (
+            "it opens a quote that is never closed, which takes in all that follows; "
+            "quoting='none' takes quotes for plain characters"
+        )
+    return f"{error}; double the quotes within a quoted text, or quoting='none' takes quotes for plain characters"
+
+
+def _text_of(row: Any, reading: Reading) -> str:
+    """Return the text of a JSON object. Raises KeyError or TypeError."""
+    if not isinstance(row, dict):
+        raise TypeError(f"it is of the type {type(row).__name__}, not an object")
+    text = row[reading.field]
+    if not isinstance(text, str):
+        raise TypeError(f"it is of the type {type(text).__name__}, not a string")
+    return text
+
+
+def _read_objects(rows: Iterator[tuple[int | None, str, Any]], source: Source, reading: Reading) -> Iterator[Block]:
+    """Yield the texts of JSON values: (line, what to call the value in a message, a function that gives it)."""
+    for number, called, value in rows:
+        try:
+            row = value()
+            text = row if isinstance(row, str) and number is None else _text_of(row, reading)
+        except (ValueError, RecursionError) as error:
+            reading.bad(f"not valid JSON: {error}", source, number)
+        except KeyError as error:
+            reading.bad(f"{called} has no field {error}", source, number)
+        except TypeError as error:
+            reading.bad(f"{called} has no text in the field {reading.field!r}: {error}", source, number)
+        else:
+            yield from reading.document(text, row if isinstance(row, dict) else {}, source, number)
+
+
+def _read_jsonl(source: Source, reading: Reading) -> Iterator[Block]:
+    rows = (
+        (number, "the object", lambda line=line: json.loads(line))
+        for number, line in lines(source, reading)
+        if line.strip()
+    )
+    yield from _read_objects(rows, source, reading)
+
+
+def _read_json(source: Source, reading: Reading) -> Iterator[Block]:
+    text = "".join(whole(source, reading))
+    if not text.strip():
+        return
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":  # several values: JSON lines under another name
+            yield from _read_jsonl(source, reading)
+        else:
+            reading.bad(f"not valid JSON: {error}", source, error.lineno)
+        return
+    except (ValueError, RecursionError) as error:
+        reading.bad(f"not valid JSON: {error}", source)
+        return
+    if isinstance(content, dict) and reading.field in content:
+        content = [content]
+    if not isinstance(content, list):
+        raise CorpusError("must hold an array of strings or of objects with the text in a field", source.name)
+    if reading.label_field is not None and any(isinstance(item, str) for item in content):
+        raise CorpusError(f"strings have no field {reading.label_field!r} with labels", source.name)
+    items = ((None, f"item {number}", lambda item=item: item) for number, item in enumerate(content, 1))
+    yield from _read_objects(items, source, reading)
+
+
+def _read_parquet(source: Source, reading: Reading) -> Iterator[Block]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise MissingExtraError("reading .parquet needs pyarrow: pip install 'revgen[parquet]'") from None
+    with reading.open(source, ArrowException) as file:
+        table = parquet.ParquetFile(file)
+        for field in reading.fields:
+            if field not in table.schema_arrow.names:
+                raise CorpusError(f"no column {field!r}; it has {', '.join(table.schema_arrow.names)}", source.name)
+            if table.schema_arrow.names.count(field) > 1:
+                raise CorpusError(f"it has the column {field!r} more than once", source.name)
+        number = 0
+        for batch in table.iter_batches(batch_size=1024, columns=reading.fields):
+            for row in batch.to_pylist():
+                text = row[reading.field]
+                number += 1
+                if not isinstance(text, str):
+                    reading.bad(f"the column {reading.field!r} has no string in this row", source, number)
+                else:
+                    yield from reading.document(text, row, source, number)
+
+
+READERS: dict[str, Reader] = {
+    ".txt": read_text,
+    ".md": read_text,
+    ".csv": _read_delimited(","),
+    ".tsv": _read_delimited("\t"),
+    ".jsonl": _read_jsonl,
+    ".ndjson": _read_jsonl,
+    ".json": _read_json,
+    ".parquet": _read_parquet,
+}

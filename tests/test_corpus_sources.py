@@ -1,0 +1,324 @@
+"""What is read: texts or paths, globs, directories, archives, standard input, pipes and open files."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import subprocess
+import sys
+import threading
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pandas
+import pytest
+
+import revgen
+from revgen import Corpus, CorpusError, OptionError
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The present directory, with files of several kinds in it."""
+    monkeypatch.chdir(tmp_path)
+    contents = {
+        "a.txt": "one",
+        "B.TXT": "two",
+        "c.md": "three",
+        "d.json": '["four", {"text": "five"}]',
+        "e.ndjson": '{"text": "six"}',
+        "sub/f.jsonl": '{"text": "seven"}',
+        "cover.PNG": "no text",
+        "letter.docx": "no text",
+        "Makefile": "no text",
+        "._a.txt": "hidden",
+        ".DS_Store": "hidden",
+        ".ipynb_checkpoints/a-checkpoint.txt": "hidden",
+        "sub/.git/x.txt": "hidden",
+        "__MACOSX/a.txt": "hidden",
+    }
+    for name, content in contents.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    (tmp_path / "g.CSV.GZ").write_bytes(gzip.compress(b"text\neight\n"))
+    return tmp_path
+
+
+# Texts or paths --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("texts", [["hello there", ".", "ok"], ["and/or", "/"], ["sub", "a.txt", "-"], ["*", "~", "."]])
+@pytest.mark.parametrize("as_list", [list, tuple, iter])
+def test_strings_in_a_list_are_texts_whatever_exists(folder: Path, texts: list[str], as_list: Any) -> None:
+    assert list(revgen.read(as_list(texts))) == texts
+
+
+def test_a_list_of_names_of_files_is_texts_with_a_warning(folder: Path) -> None:
+    with pytest.warns(UserWarning, match="paths="):
+        assert list(revgen.read(["a.txt", "c.md"])) == ["a.txt", "c.md"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert list(revgen.read(["a.txt", "a text"])) == ["a.txt", "a text"]
+
+
+@pytest.mark.parametrize(
+    "paths", ["a.txt", Path("a.txt"), ["a.txt"], [Path("a.txt")], ("a.txt",), "[a]*.txt", Path("[a]*.txt"), ["?.txt"]]
+)
+def test_paths_are_strings_or_paths_or_lists_of_both(folder: Path, paths: Any) -> None:
+    assert list(revgen.read(paths=paths)) == ["one"]
+
+
+def test_paths_of_both_types_can_be_mixed_but_not_with_texts(folder: Path) -> None:
+    assert list(revgen.read(paths=["c.md", Path("a.txt")])) == ["three", "one"]
+    assert list(revgen.read(paths=(path for path in [Path("c.md"), Path("a.txt")]))) == ["three", "one"]
+    with pytest.raises(CorpusError, match="not both: item number 2 is of the type str"):
+        revgen.read([Path("a.txt"), "c.md"])
+
+
+@pytest.mark.parametrize("paths", [3, [3], [], "nothing.txt", "*.nothing", ["a.txt", "nothing.txt"]])
+def test_wrong_paths_are_errors(folder: Path, paths: Any) -> None:
+    with pytest.raises(CorpusError):
+        revgen.read(paths=paths)
+
+
+def test_texts_and_paths_at_once_are_an_error(folder: Path) -> None:
+    with pytest.raises(OptionError, match="paths="):
+        revgen.read(["a text"], paths="a.txt")
+
+
+def test_paths_in_an_iterator_are_told_what_to_do(folder: Path) -> None:
+    with pytest.raises(CorpusError, match="paths="):
+        list(revgen.read(folder.glob("*.txt")))
+
+
+def test_a_home_directory_is_expanded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("USERPROFILE", str(folder))
+
+    assert list(revgen.read("~/a.txt")) == ["one"]
+    assert list(revgen.read(paths=["~/?.md"])) == ["three"]
+
+
+def test_an_option_that_there_is_not_offers_near_ones(folder: Path) -> None:
+    wrong: dict[str, Any] = {"encodng": "utf-8"}
+    with pytest.raises(OptionError, match="did you mean encoding"):
+        revgen.read("a.txt", **wrong)
+    with pytest.raises(OptionError, match="did you mean encoding"):
+        Corpus(["a text"], **wrong)
+
+
+def test_a_corpus_tells_all_options_of_reading() -> None:
+    corpus = revgen.read(["a text"], field="body", documents="line", quoting="none", delimiter=";", encoding="cp1252")
+
+    assert corpus.options == {
+        "field": "body",
+        "documents": "line",
+        "errors": "raise",
+        "encoding": "cp1252",
+        "delimiter": ";",
+        "quoting": "none",
+    }
+
+
+# Directories, globs, archives ------------------------------------------------------------
+
+
+def test_a_directory_is_read_without_hidden_files_and_tells_what_it_skipped(folder: Path) -> None:
+    corpus = revgen.read(folder)
+
+    assert list(corpus) == ["two", "one", "three", "four", "five", "six", "eight", "seven"]
+    assert corpus.sources == "7 files; 3 files skipped (without a suffix, .png, .docx)"
+    assert revgen.read(["a text"]).sources == ""
+
+
+def test_a_hidden_directory_that_is_named_is_read(folder: Path) -> None:
+    assert list(revgen.read(".ipynb_checkpoints")) == ["hidden"]
+    assert list(revgen.read("._a.txt")) == ["hidden"]
+
+
+def test_a_directory_with_nothing_but_hidden_files_is_an_error(folder: Path) -> None:
+    (folder / "sub" / "f.jsonl").unlink()
+
+    with pytest.raises(CorpusError, match="no file of the kinds"):
+        revgen.read("sub")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "texts"),
+    [("*.txt", ["one"]), ("*.[tT][xX][tT]", ["two", "one"]), ("**/*.jsonl", ["seven"]), ("[cl]*", ["three"])],
+)
+def test_a_glob_is_read_in_the_order_of_names(folder: Path, pattern: str, texts: list[str]) -> None:
+    assert list(revgen.read(pattern)) == texts
+    assert list(revgen.read(paths=str(folder / pattern))) == texts
+
+
+def test_the_members_of_an_archive_are_read_in_the_order_of_names(folder: Path) -> None:
+    with zipfile.ZipFile("all.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("sub/f.jsonl", "c.md", "a.txt", "g.CSV.GZ", "__MACOSX/a.txt", "._a.txt", "cover.PNG"):
+            archive.write(name)
+        pandas.DataFrame({"text": ["nine"]}).to_parquet("h.parquet")
+        archive.write("h.parquet")
+
+    corpus = revgen.read("all.zip")
+
+    assert list(corpus) == ["one", "three", "eight", "nine", "seven"]
+    assert list(corpus) == ["one", "three", "eight", "nine", "seven"], "it can be read again"
+    assert corpus.sources == "5 files; 1 file skipped (.png)"
+    assert corpus.files == [Path("all.zip")]
+    assert corpus.size == Path("all.zip").stat().st_size
+    twice = revgen.read(paths=["all.zip", "all.zip", "a.txt", "a.txt"])
+    assert twice.files == [Path("all.zip"), Path("all.zip"), Path("a.txt"), Path("a.txt")]
+
+
+def test_errors_in_an_archive_name_the_member(folder: Path) -> None:
+    with zipfile.ZipFile("a.zip", "w") as archive:
+        archive.writestr("in/x.jsonl", '{"text": "one"}\n{"text": 2}\n')
+
+    with pytest.raises(CorpusError, match=r"a\.zip.in.x\.jsonl, line 2: "):
+        list(revgen.read("a.zip"))
+
+
+def test_a_damaged_archive_is_an_error_that_names_it(folder: Path) -> None:
+    with zipfile.ZipFile("a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.txt", "some text " * 1000)
+        archive.writestr("y.txt", "more")
+    whole = Path("a.zip").read_bytes()
+    for damaged in (b"", b"no archive", whole[:-10], whole[:50], whole[:45] + b"\xff\x00\xff" + whole[48:]):
+        Path("b.zip").write_bytes(damaged)
+        with pytest.raises(CorpusError, match=r"b\.zip"):
+            list(revgen.read("b.zip"))
+    corpus = revgen.read("b.zip", errors="skip")
+    assert list(corpus)[-1] == "more"
+    assert corpus.skipped == 1
+
+
+# Streams ---------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.name != "posix", reason="named pipes")
+def test_a_pipe_can_be_read_twice(folder: Path) -> None:
+    os.mkfifo("pipe.jsonl")
+    writer = threading.Thread(target=lambda: Path("pipe.jsonl").write_text('{"text": "piped"}\n', encoding="utf-8"))
+    writer.start()
+    corpus = revgen.read("pipe.jsonl")
+
+    assert list(corpus) == ["piped"]
+    assert list(corpus) == ["piped"]
+    assert (corpus.files, corpus.size, corpus.place, corpus.is_large) == ([], 0, 0, False)
+    writer.join()
+
+
+@pytest.mark.parametrize("source", ["'-'", "paths=['-']", "Path('-')", "sys.stdin", "paths='/dev/stdin'"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_standard_input_can_be_read_twice_and_leaves_nothing(tmp_path: Path, source: str, packed: bool) -> None:
+    script = (
+        f"import revgen, sys; from pathlib import Path; corpus = revgen.read({source});"
+        f"print(ascii([*corpus, *corpus, *revgen.read({source}), corpus.sources]))"
+    )
+    text = "hé\nthere".encode()
+
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        input=gzip.compress(text) if packed else text,
+        capture_output=True,
+        check=True,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    )
+
+    assert result.stdout.decode().strip() == ascii([*["hé\nthere"] * 3, "standard input"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", ["r", "rb"])
+def test_an_open_file_is_read_as_its_name_tells(folder: Path, mode: str) -> None:
+    for name, texts in {"a.txt": ["one"], "d.json": ["four", "five"], "sub/f.jsonl": ["seven"]}.items():
+        with Path(name).open(mode) as file:
+            corpus = revgen.read(file)
+            assert list(corpus) == texts
+            assert list(corpus) == texts
+    with gzip.open("g.CSV.GZ", mode + "t" * (mode == "r")) as packed:
+        assert list(revgen.read(packed)) == ["eight"]
+
+
+def test_files_in_memory_are_read() -> None:
+    assert list(revgen.read(io.StringIO("one\ntwo\n"), documents="line")) == ["one", "two"]
+    assert list(revgen.read(io.StringIO("café"), encoding="utf-16")) == ["café"], "it is decoded already"
+    assert list(revgen.read(io.BytesIO("café".encode("cp1252")), encoding="cp1252")) == ["café"]
+
+
+def test_an_open_file_that_cannot_be_read_is_an_error(folder: Path) -> None:
+    closed = Path("a.txt").open(encoding="utf-8")  # noqa: SIM115
+    closed.close()
+    Path("latin.txt").write_bytes(b"caf\xe9")
+    with Path("new.txt").open("w", encoding="utf-8") as new, Path("latin.txt").open(encoding="utf-8") as latin:
+        for file in (closed, new, latin):
+            with pytest.raises(CorpusError, match="open file cannot be read"):
+                list(revgen.read(file))
+
+
+@pytest.mark.parametrize("value", [1.5, b"bytes", None, {"text": "a"}, Path("a.txt"), ["a"]])
+def test_an_iterator_of_other_things_names_their_type(value: object) -> None:
+    name = "Path" if isinstance(value, Path) else type(value).__name__
+    with pytest.raises(CorpusError, match=f"text number 2 is of the type {name}, not a string"):
+        list(revgen.read(iter(["one", value])))
+
+
+# Kinds -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('["one", 2]', "item 2"),
+        ('[{"body": "one"}]', "item 1 has no field 'text'"),
+        ('{"data": ["one"]}', "array"),
+        ("3", "array"),
+        ('["one"', "line 1: not valid JSON"),
+        ('[\n"one",\n]', "line 3: not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        ('["one"] x', "line 1: not valid JSON"),
+    ],
+)
+def test_what_is_wrong_in_a_json_file_is_told(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(content, encoding="utf-8")
+
+    with pytest.raises(CorpusError, match=rf"a\.json.*{message}"):
+        list(revgen.read(path))
+
+
+def test_items_of_a_json_file_can_be_skipped_and_json_lines_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('["one", 2, {"text": "three"}]', encoding="utf-8")
+    corpus = revgen.read(path, errors="skip")
+    assert (list(corpus), corpus.skipped) == (["one", "three"], 1)
+
+    path.write_text('{"text": "one"}\n{"text": "two"}\n', encoding="utf-8")
+    assert list(revgen.read(path)) == ["one", "two"]
+    path.write_text("", encoding="utf-8")
+    assert list(revgen.read(path)) == []
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("name", ["a.txt", "a.md"])
+def test_blank_lines_can_separate_documents(tmp_path: Path, name: str, end: str) -> None:
+    path = tmp_path / name
+    path.write_bytes("\n\n  one\ntwo\n \t\n\nthree\n\n\nfour".replace("\n", end).encode())
+
+    assert list(revgen.read(path, documents="blank")) == ["  one\ntwo", "three", "four"]
+
+
+def test_a_long_document_between_blank_lines_comes_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("revgen.corpus.text.BLOCK", 256)
+    texts = ["some words \n" * 200 + "end", "short"]
+    path = tmp_path / "a.txt"
+    path.write_text("\n\n".join(texts), encoding="utf-8")
+
+    corpus = revgen.read(path, documents="blank")
+
+    assert list(corpus) == texts
+    assert max(len(text) for text, _ in corpus.blocks()) < 512
