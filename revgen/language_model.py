@@ -644,6 +644,7 @@ class LanguageModel(ABC):
             config["index"] = _entry(INDEX, index)
         marks = to_json({**(extra or {}), **config}, indent=2).encode()
         about = card(self).encode()
+        self._check_written(directory, marks, tokenizer, weights)
         try:
             directory.mkdir(parents=True, exist_ok=True)
             _settle(directory)
@@ -664,6 +665,15 @@ class LanguageModel(ABC):
                 write_atomically(directory / CARD, about)
         except OSError as error:
             raise CheckpointError(f"{directory}: could not save the model: {error.strerror or error}") from error
+
+    def _check_written(self, directory: Path, marks: bytes, tokenizer: bytes, weights: bytes) -> None:
+        """Raise CheckpointError, before anything is written, where these files could not be loaded again."""
+        content = schema.parse(marks, directory / CONFIG)
+        schema.check(content, directory / CONFIG)
+        read = type(self.tokenizer).from_bytes(tokenizer)
+        if read.fingerprint != self.tokenizer.fingerprint:
+            raise CheckpointError(f"{directory}: the file of the tokenizer would give another tokenizer; not saved")
+        _assemble(type(self), content, read, _parse_arrays(directory / WEIGHTS, weights), directory)
 
     def configuration(self) -> dict[str, Any]:
         """Return what config.json says about the model before its files: plain values, as JSON has them."""
@@ -727,8 +737,7 @@ class LanguageModel(ABC):
         directory = Path(directory)
         content = read_config(directory)
         where = directory / CONFIG
-        architecture, level, options = content["architecture"], content["level"], content["config"]
-        weights_entry = content["weights"]
+        architecture, weights_entry = content["architecture"], content["weights"]
         try:
             model_class = architecture_class(architecture)
         except UnknownModelError as error:
@@ -737,24 +746,38 @@ class LanguageModel(ABC):
                 f"@revgen.register_cell({architecture!r}) on its class, and load again"
             ) from None
         tokenizer = read_tokenizer(directory, content)
-        try:
-            check_options(model_class.Config, options)
-            model: LanguageModel = model_class(architecture, level, model_class.Config(**options), tokenizer)
-            model.weight_shapes()
-        except Exception as error:  # whatever an architecture or a cell makes of values that it never wrote
-            why = str(error)[:500]
-            raise CheckpointError(f"{where} has a configuration that {architecture} does not take: {why}") from error
+        path = directory / weights_entry["file"]
+        arrays = _parse_arrays(path, _read(path, weights_entry["sha256"]))
+        model = _assemble(model_class, content, tokenizer, arrays, directory)
         metadata = content.get("metadata", {})
         model.metadata = metadata if isinstance(metadata, dict) else {}
-        path = directory / weights_entry["file"]
-        arrays = _read_arrays(path, weights_entry["sha256"])
-        if problem := model.misfit(arrays):
-            raise CheckpointError(f"{path}: {problem}")
         model.weights = {name: a.astype(np.float32) if a.dtype.kind == "f" else a for name, a in arrays.items()}
         index = content.get("index")
         if index is not None and (directory / index["file"]).exists():  # the text may have been kept back
             model._index_file = HeldFile(directory / index["file"]), index["sha256"]
         return model
+
+
+def _assemble(
+    model_class: type[LanguageModel],
+    content: Mapping[str, Any],
+    tokenizer: Tokenizer,
+    arrays: Weights,
+    directory: Path,
+) -> LanguageModel:
+    """Return the model of a config.json, without its weights, if ``arrays`` fit it. Raises CheckpointError."""
+    architecture, options = content["architecture"], content["config"]
+    try:
+        check_options(model_class.Config, options)
+        model: LanguageModel = model_class(architecture, content["level"], model_class.Config(**options), tokenizer)
+        model.weight_shapes()
+    except Exception as error:  # whatever an architecture or a cell makes of values that it never wrote
+        why = str(error)[:500]
+        where = directory / CONFIG
+        raise CheckpointError(f"{where} has a configuration that {architecture} does not take: {why}") from error
+    if problem := model.misfit(arrays):
+        raise CheckpointError(f"{directory / content['weights']['file']}: {problem}")
+    return model
 
 
 def blocks(tokens: NDArray[Any]) -> Iterator[NDArray[Any]]:
@@ -861,11 +884,10 @@ def _read(path: Path | HeldFile, sha256: object) -> bytes:
     return data
 
 
-def _read_arrays(path: Path, sha256: object) -> Weights:
-    """Return the arrays of a safetensors file; those of bfloat16, which NumPy does not have, as float32."""
+def _parse_arrays(path: Path, data: bytes) -> Weights:
+    """Return the arrays in the content of a safetensors file; those of bfloat16, which NumPy lacks, as float32."""
     from safetensors import SafetensorError, deserialize
 
-    data = _read(path, sha256)
     try:
         arrays = {}
         for name, tensor in deserialize(data):  # type: ignore[no-untyped-call]

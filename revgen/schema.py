@@ -36,15 +36,25 @@ INDEX = {place.replace("weights", "index"): wanted for place, wanted in WANTED.i
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises CheckpointError that names it."""
+    """Return the JSON object in a file. Raises CheckpointError that names it."""
     try:
         if (size := path.stat().st_size) > LARGEST_FILE:
             raise ValueError(f"it has {size:,} bytes, more than {LARGEST_FILE:,}")
-        content = json.loads(path.read_bytes())
+        return parse(path.read_bytes(), path)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged, or not of a revgen model: {error!r}") from None
+
+
+def parse(data: bytes, path: Path) -> dict[str, Any]:
+    """Return the JSON object in the content of a file. Raises CheckpointError that names it."""
+    try:
+        if len(data) > LARGEST_FILE:
+            raise ValueError(f"it has {len(data):,} bytes, more than {LARGEST_FILE:,}")
+        content = json.loads(data)
         if not isinstance(content, dict):
             raise TypeError(f"it holds a {type(content).__name__}")
         return content
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged, or not of a revgen model: {error!r}") from None
 
 

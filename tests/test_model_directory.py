@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 import revgen
+from revgen.errors import CheckpointError
 from revgen.language_model import LanguageModel
 from revgen.registry import cells
 
@@ -734,3 +735,54 @@ def test_what_needs_no_library_imports_none(code: str, absent: tuple[str, ...]) 
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "imported []"
+
+
+# What could not be loaded is never written ------------------------------------------------
+
+
+def test_a_model_whose_tokenizer_could_not_be_loaded_is_not_saved(
+    small_model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = small_model.save(tmp_path / "model")
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    again = revgen.load(directory)
+    again.weights = {name: array + 1 for name, array in again.weights.items()}
+    monkeypatch.setattr(type(again.tokenizer), "to_bytes", lambda self: b'{"level": "char", "tokens": []}')
+
+    with pytest.raises(CheckpointError, match=r"vocabulary\.json is damaged"):
+        again.save(directory)
+    with pytest.raises(CheckpointError, match=r"vocabulary\.json is damaged"):
+        again.save(tmp_path / "new")
+
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda model: model.metadata.update(notes="x" * (5 << 20)), "more than 4,194,304"),
+        (lambda model: model.weights.update(more=np.zeros(3, np.float32)), r"unknown \['more'\]"),
+        (lambda model: model.weights.update(bias=np.zeros(3, np.float32)), "the weight bias has the shape"),
+    ],
+)
+def test_a_model_that_could_not_be_loaded_is_not_saved(
+    small_model: LanguageModel, tmp_path: Path, change: Any, message: str
+) -> None:
+    model = revgen.load(small_model.save(tmp_path / "model"))
+    change(model)
+
+    with pytest.raises(CheckpointError, match=message):
+        model.save(tmp_path / "new")
+
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("text", ["GATTACA" * 20, "静夜思床前明月光", "Abelisaurus"])
+def test_a_subword_model_of_text_without_spaces_is_loaded_again(text: str, tmp_path: Path) -> None:
+    model = revgen.create("gru-subword", hidden_size=8, num_layers=1)
+    model.fit([text] * 30, epochs=1, progress=False)
+
+    loaded = revgen.load(model.save(tmp_path / "model"))
+
+    assert loaded.generate("a b", seed=1, max_tokens=9) == model.generate("a b", seed=1, max_tokens=9)
