@@ -11,7 +11,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar, Unpack, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +77,8 @@ class derived(Generic[T_co]):  # noqa: N801  it is used like ``property``
         self.__doc__ = make.__doc__
 
     def __get__(self, model: Any, owner: type | None = None) -> T_co:
+        if model is None:
+            return cast(T_co, self)  # as an attribute of the class, which documentation asks for
         values: dict[str, Any] = model._derived  # which ``forget`` replaces
         if self.name not in values:
             values.setdefault(self.name, self.make(model))
@@ -551,25 +553,27 @@ class LanguageModel(ABC):
     @property
     def has_index(self) -> bool:
         """Whether there is an index of the training text."""
-        return self._index is not None or self._index_file is not None
+        return self._index_file is not None or self._index is not None  # in the order in which ``index`` sets them
 
     @property
     def index(self) -> Index:
         """The training text, ready to look strings up in it. Raises NotFittedError where it was not kept."""
         from revgen.evaluation.novelty import Index
 
+        held = self._index_file
         if self._index is None:
-            if self._index_file is None:
+            if held is None:
                 raise NotFittedError(
                     f"{self.name} has no index of its training text: fit it with index=True, or call "
                     "remember(texts) with the texts that it was fitted on",
                     command=f"{self.name} has no index of its training text: fit it with index=True",
                 )
-            file, sha256 = self._index_file
+            file, sha256 = held
             try:
                 self._index = Index.from_bytes(_read(file, sha256))
             except ValueError as error:
                 raise CheckpointError(f"{file} is damaged: {error}") from None
+            self._index_file = None
         return self._index
 
     @checked

@@ -102,7 +102,7 @@ def put(state: Any, which: Tensor, values: Any) -> None:
 def differing(state: Any, other: Any) -> Tensor:
     """Return in order the rows in which two states differ."""
     apart = [
-        ((a - b).abs() > TOLERANCE * (1 + b.abs())).flatten(1).any(1)
+        ((a - b).abs() > TOLERANCE * (1 + torch.minimum(a.abs(), b.abs()))).flatten(1).any(1)
         for a, b in zip(pytree.tree_leaves(state), pytree.tree_leaves(other), strict=True)
     ]
     return torch.stack(apart).any(0).nonzero()[:, 0]
