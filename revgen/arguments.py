@@ -76,12 +76,8 @@ def checked(function: Any = None, *, defaults: Mapping[str, Any] | None = None, 
         options = {name: _scalar(value) for name, value in options.items()}
         bound = own.bind(*map(_scalar, args), **options)
         for name, value in bound.arguments.items():
-            kind, hint = own.parameters[name].kind, hints().get(name, Any)
-            if kind is inspect.Parameter.VAR_KEYWORD and get_origin(hint) is Unpack:
-                known = _field_hints(get_args(hint)[0])
-                bound.arguments[name] = {key: check_type(key, value[key], known.get(key, Any)) for key in value}
-            elif kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL):
-                bound.arguments[name] = check_type(name, value, hint)
+            if own.parameters[name].kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL):
+                bound.arguments[name] = check_type(name, value, hints().get(name, Any))
         return function(*bound.args, **bound.kwargs)
 
     wrapper.__signature__ = signature  # type: ignore[attr-defined]

@@ -28,10 +28,11 @@ from revgen.errors import (
 )
 from revgen.files import HeldFile, is_first_process, to_json, write_atomically
 from revgen.generation.settings import DEFAULTS, GenerationOptions
-from revgen.options import ReadOptions, at_least, check, make_plain, plain, scalar, shown
+from revgen.options import ReadOptions, at_least, check, make_plain, number, plain, scalar, shown
 from revgen.registry import package_of, tokenizers
 from revgen.schema import check_options, listed, shortened
 from revgen.tokenizers import Tokenizer
+from revgen.tokenizers.spelled import MAX_SPELLED
 
 if TYPE_CHECKING:
     from revgen.corpus import Corpus
@@ -268,6 +269,18 @@ class LanguageModel(ABC):
         for name, array in sorted(self.weights.items()):
             found.update(name.encode() + np.ascontiguousarray(array).tobytes())
         return found.hexdigest()
+
+    @property
+    def writes_digits(self) -> bool:
+        """Whether ``generate`` may spell characters outside the vocabulary: more than 1 % of the text that the model
+        learnt from was spelled. A model that hardly ever saw a digit does not know what follows one."""
+        return bool(number(self.metadata.get("spelled", 0)) > MAX_SPELLED)
+
+    @property
+    def suppressed_tokens(self) -> list[int]:
+        """The ids of the tokens that are never drawn, unless a pattern or choices need a digit."""
+        tokenizer = self.tokenizer
+        return [tokenizer.start, tokenizer.unknown, *([] if self.writes_digits else tokenizer.digits)]
 
     @property
     def num_parameters(self) -> int:
@@ -685,6 +698,7 @@ class LanguageModel(ABC):
             "format_version": FORMAT_VERSION,
             "revgen_version": _version(),
             "model_type": "revgen",  # what the Auto classes of transformers look at
+            "suppress_tokens": self.suppressed_tokens,  # what its generation never draws
             "architecture": self.architecture,
             "level": self.level,
             "package": self.package,

@@ -13,9 +13,9 @@ from contextlib import ExitStack, contextmanager
 from copy import copy
 from itertools import zip_longest
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeVar, Unpack, cast
+from typing import IO, Any, NamedTuple, TypeVar, Unpack, cast, get_type_hints
 
-from revgen.arguments import checked
+from revgen.arguments import check_type, checked
 from revgen.corpus.decoding import check_encoding
 from revgen.corpus.labels import Label, parse_label, sorted_labels
 from revgen.corpus.quoting import check_table_options
@@ -294,7 +294,8 @@ def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
     strange = next((name for name in options if name not in DEFAULTS), None)
     if strange is not None:
         raise OptionError(unknown("option of read", strange, [*DEFAULTS, "paths", "labels"]))
-    chosen: dict[str, Any] = {**DEFAULTS, **options}
+    hints = get_type_hints(ReadOptions)
+    chosen: dict[str, Any] = DEFAULTS | {name: check_type(name, value, hints[name]) for name, value in options.items()}
     for name, allowed in ALLOWED.items():
         if chosen[name] not in allowed:
             raise OptionError(f"{name} must be {' or '.join(map(repr, allowed))}, not {shown(chosen[name])}")

@@ -179,6 +179,8 @@ class Rules:
             if token == self.end and place < settings.min_tokens:
                 raise OptionError(f"forced ends the text at {place}, before min_tokens, {settings.min_tokens}")
         self.guide = _guide(model, settings, self.biases)
+        if not (self.guide and self.guide.binding):
+            self.biases[model.suppressed_tokens] = -np.inf
 
     def apply(
         self,

@@ -185,7 +185,9 @@ def mix(models: Sequence[LanguageModel], weights: Sequence[float] | None = None)
             )
     parts = [{"architecture": m.architecture, "config": dataclasses.asdict(m.config)} for m in models]
     shares = [1 / len(models)] * len(models) if weights is None else [float(weight) for weight in weights]
-    return Mixture("mixture", first.level, MixtureConfig(parts, shares), first.tokenizer, models=models)
+    mixture = Mixture("mixture", first.level, MixtureConfig(parts, shares), first.tokenizer, models=models)
+    mixture.metadata["spelled"] = min(number(model.metadata.get("spelled", 0)) for model in models)
+    return mixture
 
 
 def count_models(models: Sequence[Mapping[str, Any]]) -> int:

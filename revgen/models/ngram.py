@@ -88,7 +88,7 @@ class NGramModel(LanguageModel):
         has one epoch.
         """
         from revgen.corpus import Corpus, read
-        from revgen.corpus.summary import describe_corpus
+        from revgen.corpus.summary import summarize
         from revgen.corpus.tokens import tokenize_parts
         from revgen.evaluation.likelihood import measure
         from revgen.training.history import Epoch, History
@@ -103,9 +103,9 @@ class NGramModel(LanguageModel):
             valid = read(valid, **reading)
         tokenizer = self.tokenizer_for(corpus, extend_vocabulary, progress)
         train, held_out = tokenize_parts(corpus, valid, tokenizer, seed, progress=progress)
-        summary, spelled = describe_corpus(corpus, train, None if isinstance(valid, Corpus) else held_out, tokenizer)
+        summary = summarize(corpus, train, None if isinstance(valid, Corpus) else held_out, tokenizer)
         shown = Progress(progress)
-        for line in filter(None, (summary, spelled)):
+        for line in filter(None, (str(summary), summary.note)):
             shown.say(line)
         orders = count(train.documents(), len(tokenizer), self.config.order)
         kept, probabilities, backoffs = self.estimate(orders)
@@ -120,6 +120,7 @@ class NGramModel(LanguageModel):
             evaluation = measure(self.logprobs, tokenizer, held_out.documents())
             figures = {name: getattr(evaluation, name) for name in ("nats_per_char", "bits_per_char", "perplexity")}
             self.metadata["evaluation"] = {name: figures[name] for name in ("nats_per_char", "bits_per_char")}
+        self.metadata["spelled"] = round(summary.spelled, 6)
         sample = self.generate("", max_tokens=80, seed=seed)
         loss = (
             text_loss(orders, probabilities)
@@ -127,7 +128,8 @@ class NGramModel(LanguageModel):
             else -float(np.concatenate(self.trie.logprobs([*train.documents()])).mean())
         )
         epoch = Epoch(1, loss, 0.0, len(train) / seconds, seconds, **figures, best=True, sample=sample)
-        history = History([epoch], settings={"tokens": len(train), "seed": seed}, notes=[spelled] if spelled else [])
+        notes = [summary.note] if summary.note else []
+        history = History([epoch], settings={"tokens": len(train), "seed": seed}, notes=notes)
         self.metadata["training"] = history.settings | {"seconds": round(seconds, 2)}
         shown.epoch(epoch)
         shown.close()

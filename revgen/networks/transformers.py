@@ -391,7 +391,7 @@ def found(name: str | Path, options: Mapping[str, Any]) -> Path:
 def default_generation(config: RevgenConfig) -> GenerationConfig:
     """Return the settings of ``generate``, which must not write the tokens that no text spells."""
     special = {name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    return GenerationConfig(**special, suppress_tokens=[Tokenizer.start, Tokenizer.unknown])
+    return GenerationConfig(**special, suppress_tokens=config.suppress_tokens)
 
 
 def untrained(config: RevgenConfig) -> NeuralModel:

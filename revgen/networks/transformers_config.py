@@ -5,6 +5,7 @@ It has a file of its own, as ``AutoConfig`` is imported while the classes of mod
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Any
 
 from transformers.configuration_utils import PreTrainedConfig
@@ -26,6 +27,7 @@ class RevgenConfig(PreTrainedConfig):
     config: dict[str, Any] | None = None
     tokenizer: dict[str, Any] | None = None
     vocab_size: int | None = None
+    suppress_tokens: list[int] = field(default_factory=lambda: [Tokenizer.start, Tokenizer.unknown])
     bos_token_id: int | None = Tokenizer.start
     eos_token_id: int | list[int] | None = Tokenizer.end
     pad_token_id: int | None = Tokenizer.end

@@ -44,6 +44,9 @@ class Tokenizer(ABC):
     """Whether it spells every text. Vocabularies saved by early versions do not: they read a character outside of them
     as ``<unk>``, which ``decode`` shows as U+FFFD."""
 
+    digits: range = range(0)
+    """The ids of the digits that spell a character outside the vocabulary, where the level has such tokens."""
+
     vocabulary: tuple[str, ...]
     """The tokens as text, by id; the first three are ``SPECIALS``."""
 

@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy
 from revgen.arguments import check_type
 from revgen.corpus import Corpus
 from revgen.corpus.batches import Batches
-from revgen.corpus.summary import describe_corpus
+from revgen.corpus.summary import summarize
 from revgen.corpus.tokens import Tokens, tokenize_parts
 from revgen.errors import OptionError, RevgenError, TrainingError
 from revgen.evaluation.likelihood import Evaluation, logprobs, measure
@@ -31,7 +31,7 @@ from revgen.networks.network import network_forward
 from revgen.networks.neural import NeuralModel
 from revgen.networks.recorded import Recorded
 from revgen.ops import map_state
-from revgen.options import at_least
+from revgen.options import at_least, number
 from revgen.training.averaging import Average
 from revgen.training.callbacks import Callback, Step, as_callback
 from revgen.training.checkpoint import Checkpoints
@@ -78,7 +78,7 @@ def fit(
         tokenizer = model.tokenizer_for(texts, extend_vocabulary, shown)
         labels = model.labels_for(texts)
         train, held_out = tokenize_parts(texts, valid, tokenizer, recipe.seed, labels, shown)
-    summary, spelled = describe_corpus(texts, train, None if isinstance(valid, Corpus) else held_out, tokenizer)
+    summary = summarize(texts, train, None if isinstance(valid, Corpus) else held_out, tokenizer)
     parts = ranks.size * accumulate
     earlier = checkpoints.earlier() if checkpoints is not None and resume else {}
     fitted = bool(earlier.get("fine_tunes", model.fitted))
@@ -93,11 +93,12 @@ def fit(
         training.callbacks = [as_callback(callback) for callback in callbacks]
         training.sample = sample
         training.fine_tunes = fitted
-        training.progress.say(summary)
+        training.progress.say(str(summary))
         if checkpoints is not None:
             checkpoints.begin(training, resume)
-        if spelled is not None and spelled not in training.history.notes:
-            training._note(spelled)
+        if summary.note is not None and summary.note not in training.history.notes:
+            training._note(summary.note)
+        model.metadata["spelled"] = max(round(summary.spelled, 6), number(model.metadata.get("spelled", 0)))
         with flushed_denormals(), kept_memory(), one_for_all(ranks):
             return training.run()
 

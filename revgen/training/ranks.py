@@ -6,6 +6,7 @@ that all take the same step. The first one validates, prints and writes.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -77,6 +78,12 @@ class Ranks:
 ALONE = Ranks()
 
 
+def _leave() -> None:
+    """Join the threads of the process group: one that still runs as Python exits would abort the process."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def join(device: str) -> Ranks:
     """The processes that were started together; each has a GPU of its own where ``device`` is "cuda"."""
     if not distributed.is_available():
@@ -85,6 +92,7 @@ def join(device: str) -> Ranks:
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return ALONE
         distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        atexit.register(_leave)
     ranks = Ranks(distributed.get_rank(), distributed.get_world_size())
     if device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", ranks.rank % torch.cuda.device_count())))
