@@ -7,6 +7,7 @@ that all take the same step. The first one validates, prints and writes.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -80,6 +81,7 @@ ALONE = Ranks()
 
 def _leave() -> None:
     """Join the threads of the process group: one that still runs as Python exits would abort the process."""
+    gc.collect()  # what holds on to the group
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
