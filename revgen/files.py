@@ -81,12 +81,15 @@ class HeldFile:
 def to_json(value: Any, **options: Any) -> str:
     """Return ``value`` as JSON; ``options`` are those of ``json.dumps``.
 
-    NumPy's numbers and arrays are written as plain ones, and sets as sorted lists. JSON has no infinity and no NaN:
-    each is null, and an object with an infinite number has ``"infinite": true`` too.
+    NumPy's numbers and arrays are written as plain ones, sets as sorted lists, other collections as lists. JSON has no
+    infinity and no NaN: each is null, and an object with an infinite number has ``"infinite": true`` too.
     """
     from revgen.options import plain  # with it comes NumPy, which the help of the command line does without
 
-    return json.dumps(_finite(plain(value)), allow_nan=False, **options)
+    def listed(collection: Any) -> Any:
+        return _finite(plain(list(collection)))
+
+    return json.dumps(_finite(plain(value)), allow_nan=False, **({"default": listed} | options))
 
 
 def _finite(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -322,3 +323,11 @@ def test_a_long_document_between_blank_lines_comes_in_blocks(tmp_path: Path, mon
 
     assert list(corpus) == texts
     assert max(len(text) for text, _ in corpus.blocks()) < 512
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links of any length are for POSIX")
+def test_a_directory_with_a_file_that_cannot_be_asked_for_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "link.txt").symlink_to("x" * 300)
+
+    with pytest.raises(CorpusError, match=re.escape(str(tmp_path))):
+        revgen.read(tmp_path)

@@ -399,6 +399,22 @@ def test_a_cache_that_cannot_be_written_is_one_warning(
     assert all(same(tokens, expected) for tokens in found)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a user without an entry is one of POSIX")
+def test_without_a_home_directory_there_is_no_cache(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pwd
+
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    for name in ("REVGEN_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    cache.cannot_be_used.cache_clear()
+
+    with pytest.warns(UserWarning, match="REVGEN_CACHE"):
+        revgen.create("ngram-char", order=2).fit(text, progress=False)
+
+
 def test_a_full_disk_leaves_no_entry_and_costs_no_run(
     text: Path, chars: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

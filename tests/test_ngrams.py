@@ -251,3 +251,9 @@ def test_arrays_that_would_lead_astray_are_refused(tmp_path: Path) -> None:
             assert malformed({**others, name: array + 1000}, vocab, 3)
         else:
             assert name in str(malformed({**others, name: array * np.nan}, vocab, 3))
+
+
+@pytest.mark.parametrize("unseen", [np.array(["end", "back_off"]), ["end"], None])
+def test_what_is_no_string_says_nothing_of_unseen_contexts(unseen: Any) -> None:
+    with pytest.raises(revgen.OptionError, match=r"^unseen must be"):
+        revgen.create("ngram-char", unseen=unseen)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import revgen
 from revgen import LanguageModel, OptionError, Tokenizer
@@ -209,3 +210,24 @@ def test_the_command_writes_a_file_and_makes_a_line_again(
     path.write_text("{}\n")
     assert main(["remake", str(path)]) == 2
     assert "has no receipt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"banned": range(5, 9)},
+        {"banned": torch.tensor([5, 8])},
+        {"banned": {"e": 1}.keys()},
+        {"banned": bytearray([5, 8])},
+        {"temperature": range(1, 3)},
+    ],
+)
+def test_collections_of_every_type_come_back_from_a_receipt(
+    small_model: LanguageModel, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    path = tmp_path / "samples.jsonl"
+
+    small_model.write_samples(path, "the ", n=2, seed=1, max_tokens=10, progress=False, **options)
+
+    for row in lines(path):
+        assert small_model.remake(row["receipt"]) == row["text"]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import revgen
+from revgen.cli import main
 
 POEMS = [
     "床前明月光疑是地上霜",
@@ -91,3 +92,14 @@ def test_an_old_vocabulary_pays_for_which_character_it_was(reviews: list[str]) -
     assert -score.logprobs[4:7].max() > model.tokenizer.unknown_nats > 13.9
     explained = [token.logprob for token in model.explain(unknown)]
     assert explained == pytest.approx(score.logprobs.tolist(), abs=1e-3)
+
+
+def test_the_command_line_does_not_speak_of_parameters_of_fit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.txt").write_text("the cat sat\n" * 20 + "ZQXJKVWY", encoding="utf-8")
+
+    main(["fit", "ngram-char", str(tmp_path / "a.txt"), "--set", "order=2", "--out", str(tmp_path / "model")])
+
+    shown = "".join(capsys.readouterr())
+    assert "of the characters are not in the vocabulary" in shown and "extend_vocabulary" not in shown

@@ -244,3 +244,10 @@ def test_a_long_document_is_scored_in_windows_that_hardly_differ(
     assert len(text) > 8192
     exact = -small_model.score(text).total / len(text)
     assert small_model.evaluate([text]).nats_per_char == pytest.approx(exact, abs=1e-3)
+
+
+def test_a_new_network_can_read_a_text_any_number_of_times() -> None:
+    model = revgen.create("gru-char", hidden_size=4, num_layers=1)
+    model.fit(["ab"], epochs=1 << 20, max_seconds=0.1, progress=False)
+
+    assert model.config.dropout == 0.5

@@ -36,9 +36,14 @@ Stamp = tuple[tuple[Path, int, int, int], ...]
 
 
 def directory() -> Path:
-    """Where the entries lie."""
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("REVGEN_CACHE") or Path(caches, "revgen", "tokens"))
+    """Where the entries lie. Raises OSError where that needs a home directory and there is none."""
+    if named := os.environ.get("REVGEN_CACHE"):
+        return Path(named)
+    try:
+        caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:
+        raise OSError("there is no home directory") from None
+    return Path(caches, "revgen", "tokens")
 
 
 def stamp(corpus: Corpus) -> Stamp:
@@ -116,8 +121,12 @@ def _checksum(file: IO[bytes], size: int) -> bytes:
 @cache
 def cannot_be_used(why: str) -> None:
     """Warn once that there is no cache."""
+    try:
+        where = f" in {directory()}"
+    except OSError:
+        where = ""
     warnings.warn(
-        f"the cache of token ids in {directory()} cannot be used, the next run reads the text again: {why}; "
+        f"the cache of token ids{where} cannot be used, the next run reads the text again: {why}; "
         "REVGEN_CACHE names another directory",
         stacklevel=2,
     )

@@ -146,7 +146,13 @@ class Sources:
         return "; ".join(counts)
 
     def add(self, path: PathLike, hint: str = "") -> None:
-        """Add what a path or a glob stands for. Raises CorpusError where there is nothing."""
+        """Add what a path or a glob stands for. Raises CorpusError where there is nothing, or it cannot be read."""
+        try:
+            self._add(path, hint)
+        except OSError as error:
+            raise CorpusError(f"cannot be read: {error}", str(path)) from None
+
+    def _add(self, path: PathLike, hint: str) -> None:
         if str(path) in STDIN:
             if sys.stdin is None:
                 raise CorpusError("there is no standard input", str(path))

@@ -38,7 +38,7 @@ class CorpusSummary:
         how = "spelled out by several tokens each" if self.is_lossless else "read as <unk>"
         return (
             f"{self.spelled:.1%} of the characters are not in the vocabulary, and {how}: a smaller min_count or a "
-            "larger vocab_size of the tokenizer, or extend_vocabulary=True for a fitted model, gives them tokens of "
+            "larger vocab_size of the tokenizer, or extending the vocabulary of a fitted model, gives them tokens of "
             "their own"
         )
 

@@ -227,8 +227,7 @@ def _from_cache(corpus: Corpus, encoder: Encoder, progress: bool) -> Tokens | No
     before = cache.stamp(corpus)
     tokenizer = encoder.tokenizer
     name = cache.key(corpus, type(tokenizer).__qualname__, tokenizer.fingerprint, encoder.labels)
-    path = cache.directory() / name
-    with suppress(OSError), path.open("rb") as file:
+    with suppress(OSError), (cache.directory() / name).open("rb") as file:
         if (ends := _described(file, corpus, encoder)) is not None:
             return encoder.tokens(file, ends)
     try:
@@ -236,6 +235,7 @@ def _from_cache(corpus: Corpus, encoder: Encoder, progress: bool) -> Tokens | No
             ends = _write(file, corpus, encoder, progress)
             _describe(file, corpus, ends)
             cache.seal(file)
+        path = cache.directory() / name
         with path.open("rb") as file:
             if cache.stamp(corpus) != before:
                 path.unlink()  # it may be of another content than its name says

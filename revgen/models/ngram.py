@@ -44,7 +44,8 @@ class NGramConfig:
 
     def __post_init__(self) -> None:
         check_order(self.order)
-        check("unseen", self.unseen, self.unseen in ("back_off", "end"), '"back_off" or "end"')
+        known = isinstance(self.unseen, str) and self.unseen in ("back_off", "end")
+        check("unseen", self.unseen, known, '"back_off" or "end"')
 
 
 @register_model("ngram")

@@ -17,6 +17,7 @@ MOST_EPOCHS = 40
 MOST_EPOCHS_FITTED = 10
 DROPOUT_A_DOUBLING = 0.075
 """The more often a text is read, the more has to be left out: 0.25 for 10 epochs, 0.35 for 25."""
+MOST_DROPOUT = 0.5
 SEEDS = 1 << 63  # of PyTorch
 BUDGET = ("epochs", "max_seconds")
 OPEN = (*BUDGET, "batch_size", "learning_rate")
@@ -118,7 +119,7 @@ class Recipe:
         epochs = self.epochs or self._epochs(tokens, device, MOST_EPOCHS)
         chosen = {
             "hidden_size": PRESETS[self.preset].hidden_size * (1 if device == "cpu" else 2),
-            "dropout": round(DROPOUT_A_DOUBLING * math.log2(epochs), 2),
+            "dropout": round(min(DROPOUT_A_DOUBLING * math.log2(epochs), MOST_DROPOUT), 2),
         }
         return {name: (earlier or {}).get(name, size) for name, size in chosen.items()}
 
