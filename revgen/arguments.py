@@ -24,6 +24,8 @@ from typing import (
     overload,
 )
 
+import numpy as np
+
 from revgen.errors import OptionError
 from revgen.files import expand_user
 from revgen.options import check, plain, shown
@@ -85,7 +87,12 @@ def checked(function: Any = None, *, defaults: Mapping[str, Any] | None = None, 
 
 
 def check_type(name: str, value: Any, hint: Any) -> Any:
-    """Return a value that the annotation ``hint`` allows, a path without ``~``. Raises OptionError for any other."""
+    """Return a value that the annotation ``hint`` allows. Raises OptionError for any other.
+
+    A path comes without ``~``, and an array of NumPy as a list where the annotation wants one.
+    """
+    if isinstance(value, np.ndarray) and not matches(value, hint):
+        value = plain(value)
     if not matches(value, hint):
         raise OptionError(f"{name} must be {in_words(hint)}, not {shown(value)}")
     if isinstance(value, str | os.PathLike) and Path in (hint, *get_args(hint)):

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import weakref
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +83,14 @@ def to_json(value: Any, **options: Any) -> str:
     """Return ``value`` as JSON; ``options`` are those of ``json.dumps``.
 
     NumPy's numbers and arrays are written as plain ones, sets as sorted lists, other collections as lists. JSON has no
-    infinity and no NaN: each is null, and an object with an infinite number has ``"infinite": true`` too.
+    infinity and no NaN: each is null, and an object with an infinite number has ``"infinite": true`` too. Raises
+    TypeError for a value that JSON has nothing for.
     """
     from revgen.options import plain  # with it comes NumPy, which the help of the command line does without
 
     def listed(collection: Any) -> Any:
+        if not isinstance(collection, Iterable):
+            raise TypeError(f"a value of the type {type(collection).__name__} is not JSON serializable")
         return _finite(plain(list(collection)))
 
     return json.dumps(_finite(plain(value)), allow_nan=False, **({"default": listed} | options))

@@ -659,7 +659,10 @@ class LanguageModel(ABC):
         index = self.index.to_bytes() if self.has_index else None
         if index is not None:
             config["index"] = _entry(INDEX, index)
-        marks = to_json({**(extra or {}), **config}, indent=2).encode()
+        try:
+            marks = to_json({**(extra or {}), **config}, indent=2).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise OptionError(f"metadata holds a value that config.json cannot hold: {error}") from None
         about = card(self).encode()
         self._check_written(directory, marks, tokenizer, weights)
         try:
