@@ -21,8 +21,9 @@ SMALL: dict[str, Any] = {"hidden_size": 32, "num_layers": 1}
 
 
 def fitted(name: str, texts: list[str], **options: Any) -> Any:
-    model = revgen.create(name, **({} if "kneser" in name else SMALL), **options)
-    model.history = model.fit(texts, progress=False, **({} if "kneser" in name else {"epochs": 2}))
+    model: Any = revgen.create(name, **({} if "kneser" in name else SMALL), **options)
+    training: dict[str, Any] = {} if "kneser" in name else {"epochs": 2}
+    model.history = model.fit(texts, progress=False, **training)
     return model
 
 
@@ -71,7 +72,7 @@ def test_fit_says_what_it_read(name: str, tmp_path: Path, capsys: pytest.Capture
 def test_a_smaller_vocabulary_is_not_rewarded(level: str) -> None:
     """Which character it was is charged, so knowing none of them cannot look good."""
     poems = [poem * 3 for poem in POEMS]
-    options = [{"min_count": count} for count in (1, 100)] if level != "subword" else [{}, {}]
+    options: list[dict[str, Any]] = [{"min_count": 1}, {"min_count": 100}] if level != "subword" else [{}]
     scores = []
     for tokenizer in options:
         model = revgen.create(f"kneser-ney-{level}", order=3, tokenizer=tokenizer)
