@@ -9,6 +9,8 @@ import pytest
 
 import revgen
 from revgen.cli import main
+from revgen.generation.spelling import NO_DIGITS, SpellingGuide
+from revgen.tokenizers import CharTokenizer
 
 POEMS = [
     "床前明月光疑是地上霜",
@@ -47,6 +49,9 @@ def test_a_model_whose_text_is_spelled_writes_such_characters(name: str, tmp_pat
     for one in (model, loaded):
         texts = one.generate("", n=20, max_tokens=60, seed=1)
         assert not set("".join(texts)) <= set("".join(one.tokenizer.vocabulary))
+        wild = one.generate(["", POEMS[0]], n=10, temperature=5.0, max_tokens=17, min_tokens=17, seed=2)
+        several = [*texts, *wild[0], *wild[1], one.generate("", beams=2, max_tokens=9), *one.stream("", seed=3)]
+        assert not any("\ufffd" in text for text in several)  # every spelled character is complete
     assert "of the characters are not in the vocabulary, and spelled out" in model.history.notes[0]
     assert "%" in model.history.notes[0] and "min_count" in model.history.notes[0]
 
@@ -104,3 +109,24 @@ def test_the_command_line_does_not_speak_of_parameters_of_fit(
 
     shown = "".join(capsys.readouterr())
     assert "of the characters are not in the vocabulary" in shown and "extend_vocabulary" not in shown
+
+
+def test_digits_may_make_every_character_and_nothing_else() -> None:
+    tokenizer = CharTokenizer.train(["aaa"])
+    guide = SpellingGuide(tokenizer)
+
+    def may_spell(ids: tuple[int, ...]) -> bool:
+        state = NO_DIGITS
+        for i, token in enumerate(ids):
+            if not guide.allowed(state, min(len(ids) - i, 2))[token]:
+                return False
+            state = guide.advance(state, token)
+        return state == NO_DIGITS
+
+    for point in (*range(0x3000), *range(0xD700, 0xE100), 0x4E2D, 0xFFFF, 0x1F600, 0x10FFFF):
+        assert may_spell(tokenizer.spell(chr(point))) == (not 0xD800 <= point <= 0xDFFF)
+    beyond = (*(tokenizer.digits[digit] for digit in (1, 1, 0, 0, 0)), tokenizer.digits[16])
+    assert not may_spell(beyond)
+    state = guide.advance(NO_DIGITS, tokenizer.digits[4])
+    assert not guide.allowed(state, 2)[[tokenizer.end, *tokenizer.encode("a")]].any()
+    assert not guide.allowed(NO_DIGITS, 1)[list(tokenizer.digits[:16])].any()

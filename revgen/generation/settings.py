@@ -15,6 +15,7 @@ from revgen.errors import OptionError
 from revgen.generation.guides import CopyGuide, Guide, PatternGuide, choices_guide
 from revgen.generation.healing import token_texts
 from revgen.generation.sampler import Floats, Sampling, SamplingOptions, Token, finite, token_id
+from revgen.generation.spelling import NO_DIGITS, SpellingGuide, spelling_guide
 from revgen.options import at_least, check, make_plain, number, whole
 from revgen.registry import unknown
 
@@ -158,6 +159,8 @@ class TextState:
 
     pending: str = ""
     guided: Any = None
+    number: int = NO_DIGITS
+    """That of the digits of a character which the text ends within."""
 
 
 class Rules:
@@ -179,8 +182,10 @@ class Rules:
             if token == self.end and place < settings.min_tokens:
                 raise OptionError(f"forced ends the text at {place}, before min_tokens, {settings.min_tokens}")
         self.guide = _guide(model, settings, self.biases)
+        self.spelling: SpellingGuide | None = None
         if not (self.guide and self.guide.binding):
             self.biases[model.suppressed_tokens] = -np.inf
+            self.spelling = spelling_guide(tokenizer) if tokenizer.digits and model.writes_digits else None
 
     def apply(
         self,
@@ -198,7 +203,7 @@ class Rules:
         if self.settings.min_tokens:
             logits[places < self.settings.min_tokens, self.end] = -np.inf
         allowed: Any = True
-        if self.guide is not None or any(state.pending for state in states):
+        if self.guide or self.spelling or any(state.pending for state in states):
             left = (self.settings.max_tokens - places).tolist()
             allowed = np.stack([self.allowed(state, some) for state, some in zip(states, left, strict=True)])
             logits[~allowed] = -np.inf
@@ -218,7 +223,8 @@ class Rules:
     def allowed(self, state: TextState, left: int) -> NDArray[np.bool_]:
         """Return which tokens may follow, where at most ``left`` do, (vocab,)."""
         if not state.pending:
-            return np.ones(len(self.biases), bool) if self.guide is None else self.guide.allowed(state.guided, left)
+            allowed = np.ones(len(self.biases), bool) if self.guide is None else self.guide.allowed(state.guided, left)
+            return allowed if self.spelling is None else allowed & self.spelling.allowed(state.number, min(left, 2))
         allowed = self.token_texts.allowed(state.pending)
         if self.guide is not None:
             allowed = allowed.copy()
@@ -235,7 +241,7 @@ class Rules:
     @property
     def independent(self) -> bool:
         """Whether it does not matter for a token what the text has already."""
-        return not (self.settings.min_tokens or self.forced or self.guide or self.sampling.penalizes)
+        return not (self.settings.min_tokens or self.forced or self.guide or self.spelling or self.sampling.penalizes)
 
     def begin(self, prompt: str, ids: Sequence[int]) -> tuple[list[int], TextState]:
         """Return the ids of a prompt to read, and the state of the text after them.
@@ -254,14 +260,15 @@ class Rules:
         guide, text = self.guide, self.token_texts.texts[token]
         if self.rewrites_prompt(state, token):
             return TextState(state.pending[len(text) :], state.guided), False
+        number = NO_DIGITS if self.spelling is None else self.spelling.advance(state.number, token)
         if guide is None:
-            return TextState(), False
+            return TextState(number=number), False
         guided = (
             guide.advance_text(state.guided, text[len(state.pending) :])
             if state.pending
             else guide.advance(state.guided, token)
         )
-        return TextState("", guided), guide.complete(guided)
+        return TextState("", guided, number), guide.complete(guided)
 
 
 def _guide(model: LanguageModel, settings: Settings, biases: Floats) -> Guide | None:

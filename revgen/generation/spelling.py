@@ -1,0 +1,43 @@
+"""Spelled characters that are complete: digits follow a digit up to the last one, and make a character of Unicode."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from revgen.tokenizers import Tokenizer
+from revgen.tokenizers.spelled import BASE
+from revgen.tokenizers.tokenizer import UNICODE_SIZE
+
+NO_DIGITS = -1
+"""The state of a text that does not end within a character; otherwise it is the number that its digits make."""
+
+
+class SpellingGuide:
+    """What may follow in a text with spelled characters, by the number that the digits at its end make."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.digits = tokenizer.digits
+        self.vocab_size = len(tokenizer)
+        self.allowed = lru_cache(maxsize=512)(self._allowed)
+
+    def advance(self, state: int, token: int) -> int:
+        """Return the state after a token."""
+        if token not in self.digits:
+            return NO_DIGITS
+        digit = token - self.digits[0]
+        return NO_DIGITS if digit >= BASE else max(state, 0) * BASE + digit
+
+    def _allowed(self, state: int, room: int) -> NDArray[np.bool_]:
+        """Return which tokens may follow where as many as ``room`` do, (vocab,)."""
+        numbers = max(state, 0) * BASE + np.arange(BASE)
+        allowed = np.full(self.vocab_size, state == NO_DIGITS)
+        surrogates = (numbers >= 0xD80) & (numbers <= 0xDFF)  # the digits before their last one
+        allowed[self.digits[:BASE]] = (numbers * BASE < UNICODE_SIZE) & ~surrogates & (room > 1)
+        allowed[self.digits[BASE:]] = numbers < UNICODE_SIZE
+        return allowed
+
+
+spelling_guide = lru_cache(maxsize=8)(SpellingGuide)
