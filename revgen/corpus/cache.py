@@ -28,6 +28,8 @@ from revgen.tokenizers import Tokenizer
 
 PIECE = 1 << 22  # bytes that are read at once
 CHECKSUM = 4  # bytes
+KEY_VERSION = 2
+"""Changes where the same text and options give other entries, within one version of the package."""
 LEFT_BEHIND = 24 * 60 * 60
 """Seconds after which a temporary file is one that a killed process left."""
 
@@ -58,7 +60,7 @@ def key(corpus: Corpus, *what: Any) -> str:
 
     read = [corpus.options, corpus.labels]
     kinds = [kind(path) + path.suffix for path in corpus.files]
-    whole = json.dumps([__version__, _content(stamp(corpus)), kinds, read, what], default=repr, sort_keys=True)
+    whole = json.dumps([__version__, KEY_VERSION, _content(stamp(corpus)), kinds, read, what], default=repr, sort_keys=True)
     return hashlib.blake2b(whole.encode(), digest_size=20).hexdigest()
 
 
