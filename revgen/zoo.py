@@ -151,9 +151,10 @@ def find(name: str | Path, **where: Any) -> Path:
 
 
 def _directory_of(name: str | Path) -> Path | None:
-    """The model directory that a path leads into, as that of one of its files does."""
+    """Return the model directory that a path is directly in, as one of its files is; None for another path."""
+    parent = Path(name).parent
     try:
-        return next((d for d in Path(name).parents if d != Path() and (d / CONFIG).is_file()), None)
+        return parent if parent != Path() and (parent / CONFIG).is_file() else None
     except OSError:  # too long for a name
         return None
 

@@ -331,3 +331,31 @@ def test_a_directory_with_a_file_that_cannot_be_asked_for_is_an_error(tmp_path: 
 
     with pytest.raises(CorpusError, match=re.escape(str(tmp_path))):
         revgen.read(tmp_path)
+
+
+def test_a_separator_at_the_end_of_the_first_line_hides_no_text(tmp_path: Path) -> None:
+    table = tmp_path / "corpus.csv"
+    table.write_text("id,text,\n1,a,\n2,b\n")
+    assert list(revgen.read(table)) == ["a", "b"]
+
+    table.write_text("id,text,\n1,a, b\n")
+    with pytest.raises(CorpusError, match="line 2: the row has 3 fields where the first line names 2"):
+        list(revgen.read(table))
+
+
+def test_two_stars_read_each_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "g" / "h").mkdir(parents=True)
+    for name in ("g/1.txt", "g/h/2.txt", "g/h/3.txt"):
+        (tmp_path / name).write_text(name)
+    monkeypatch.chdir(tmp_path)
+
+    assert list(revgen.read("g/**")) == list(revgen.read("g/**/*.txt")) == ["g/1.txt", "g/h/2.txt", "g/h/3.txt"]
+
+
+def test_an_open_archive_and_a_class_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.txt", "text")
+    with (tmp_path / "a.zip").open("rb") as file, pytest.raises(CorpusError, match="open .zip file.* give its path"):
+        revgen.read(file)
+    with pytest.raises(CorpusError, match="of the type type"):
+        revgen.read(io.BytesIO)

@@ -60,7 +60,8 @@ def key(corpus: Corpus, *what: Any) -> str:
 
     read = [corpus.options, corpus.labels]
     kinds = [kind(path) + path.suffix for path in corpus.files]
-    whole = json.dumps([__version__, KEY_VERSION, _content(stamp(corpus)), kinds, read, what], default=repr, sort_keys=True)
+    made_of = [__version__, KEY_VERSION, _content(stamp(corpus)), kinds, read, what]
+    whole = json.dumps(made_of, default=repr, sort_keys=True)
     return hashlib.blake2b(whole.encode(), digest_size=20).hexdigest()
 
 

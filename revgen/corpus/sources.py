@@ -166,6 +166,8 @@ class Sources:
             self._add_one(expanded)
             return
         matches = _matches(expanded)
+        if "**" in str(path):  # which matches what is in a directory, too
+            matches = [match for match in matches if not match.is_dir()]
         if not matches:
             glob_hint = "; no file matches this pattern" if glob.has_magic(str(path)) and not hint else ""
             raise CorpusError(f"there is no such file or directory{hint or glob_hint}", str(path)[:200])
@@ -184,6 +186,8 @@ class Sources:
             return
         name = getattr(stream, "name", None)
         path = Path(name) if isinstance(name, str) and name else Path("the open file")
+        if kind(path) == ARCHIVE:
+            raise CorpusError("an open .zip file cannot be read: give its path", path)
         is_text = isinstance(cast(Any, stream), io.TextIOBase) or "b" not in str(getattr(stream, "mode", "b"))
         if path.suffix.lower() == ".gz":  # the content may be unpacked already: how it begins tells
             path = path.with_suffix("")
@@ -264,7 +268,7 @@ def find(source: Any, paths: Any) -> Sources:
             )
         for path in source:
             found.add(path)
-    elif callable(getattr(source, "read", None)) and hasattr(source, "readline"):
+    elif not isinstance(source, type) and callable(getattr(source, "read", None)) and hasattr(source, "readline"):
         found.add_stream(source)
     return found
 

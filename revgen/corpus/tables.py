@@ -30,6 +30,8 @@ def _read_delimited(delimiter: str) -> Reader:
             raise CorpusError(f"the names of the columns cannot be read: {error}", source.name, 1) from None
         if not names and reading.skipped > skipped:
             return  # what is damaged from its start on
+        while names and not names[-1].strip():  # a separator at the end of the first line names no column
+            names.pop()
         _check_names(names, source, reading)
         columns = {field: names.index(field) for field in reading.fields}
         while True:
@@ -40,6 +42,8 @@ def _read_delimited(delimiter: str) -> Reader:
                 continue
             if row is None:
                 return
+            while len(row) > len(names) and not row[-1].strip():
+                row.pop()
             if len(row) > len(names):
                 message = f"the row has {len(row)} fields where the first line names {len(names)}, separated by"
                 reading.bad(f"{message} {dialect.delimiter!r}: {CURE}", source, rows.number)
