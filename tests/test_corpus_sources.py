@@ -339,7 +339,7 @@ def test_a_separator_at_the_end_of_the_first_line_hides_no_text(tmp_path: Path) 
     assert list(revgen.read(table)) == ["a", "b"]
 
     table.write_text("id,text,\n1,a, b\n")
-    with pytest.raises(CorpusError, match="line 2: the row has 3 fields where the first line names 2"):
+    with pytest.raises(CorpusError, match=r"line 2: the row has 3 fields where the first line names 2"):
         list(revgen.read(table))
 
 
@@ -355,7 +355,7 @@ def test_two_stars_read_each_file_once(tmp_path: Path, monkeypatch: pytest.Monke
 def test_an_open_archive_and_a_class_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("a.txt", "text")
-    with (tmp_path / "a.zip").open("rb") as file, pytest.raises(CorpusError, match="open .zip file.* give its path"):
+    with (tmp_path / "a.zip").open("rb") as file, pytest.raises(CorpusError, match=r"open .zip file.* give its path"):
         revgen.read(file)
     with pytest.raises(CorpusError, match="of the type type"):
         revgen.read(io.BytesIO)
