@@ -32,7 +32,7 @@ from revgen.options import ReadOptions, at_least, check, make_plain, number, pla
 from revgen.registry import package_of, tokenizers
 from revgen.schema import check_options, listed, shortened
 from revgen.tokenizers import Tokenizer
-from revgen.tokenizers.spelled import MAX_SPELLED
+from revgen.tokenizers.spelled import TAUGHT_TO_SPELL
 
 if TYPE_CHECKING:
     from revgen.corpus import Corpus
@@ -272,9 +272,9 @@ class LanguageModel(ABC):
 
     @property
     def writes_digits(self) -> bool:
-        """Whether ``generate`` may spell characters outside the vocabulary: more than 1 % of the text that the model
+        """Whether ``generate`` may spell characters outside the vocabulary: more than 5 % of the text that the model
         learnt from was spelled. A model that hardly ever saw a digit does not know what follows one."""
-        return bool(number(self.metadata.get("spelled", 0)) > MAX_SPELLED)
+        return bool(number(self.metadata.get("spelled", 0)) > TAUGHT_TO_SPELL)
 
     @property
     def suppressed_tokens(self) -> list[int]:

@@ -37,13 +37,17 @@ MODELS: list[Any] = [
 ]
 
 
+KNOWN = {"min_count": 1}
+"""Every character of the few texts has a token."""
+
+
 def model_of(architecture: str, texts: list[str], **options: Any) -> LanguageModel:
     """A model of some size whose every weight matters."""
     if architecture in ("ngram", "kneser-ney"):
-        model = revgen.create(f"{architecture}-char", **options)
+        model = revgen.create(f"{architecture}-char", tokenizer=KNOWN, **options)
         model.fit(texts[:5], progress=False)
         return model
-    model = revgen.create(f"{architecture}-char", **{"hidden_size": 30, "num_layers": 2, **options})
+    model = revgen.create(f"{architecture}-char", tokenizer=KNOWN, **{"hidden_size": 30, "num_layers": 2, **options})
     model.fit(texts[:5], epochs=1, progress=False)
     random = np.random.default_rng(0)
     model.weights = {

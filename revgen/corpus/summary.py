@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from revgen.corpus.readers import Corpus
 from revgen.corpus.tokens import Tokens
 from revgen.tokenizers import Tokenizer
-from revgen.tokenizers.spelled import MAX_SPELLED
+
+MAX_SPELLED = 0.01
 
 
 @dataclass(frozen=True)

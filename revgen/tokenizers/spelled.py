@@ -30,8 +30,8 @@ DIGITS = tuple(f"<x{digit:X}{mark}>" for mark in ("", ";") for digit in range(BA
 RESERVED = (*SPECIALS, *DIGITS)
 """The tokens that a new vocabulary begins with."""
 
-MAX_SPELLED = 0.01
-"""The fraction of spelled characters up to which a text does not teach a model to spell."""
+TAUGHT_TO_SPELL = 0.05
+"""The fraction of spelled characters in a text from which a model learns to spell: with less, it writes none."""
 
 BLOCK_SIZE = 1 << 20  # characters
 
