@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import runpy
 import shlex
@@ -17,6 +18,7 @@ from revgen.registry import architectures, cells
 from revgen.testing import check_cell
 
 ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "revgen"
 
 
 def blocks(path: str, language: str) -> list[str]:
@@ -77,6 +79,31 @@ def test_the_table_of_the_pretrained_models_is_made_from_their_cards() -> None:
     assert all(
         f"`{name}`" in with_table("<!-- pretrained -->\n<!-- end -->") for name in revgen.list_models(pretrained=True)
     )
+
+
+def definitions(file: Path) -> set[str]:
+    """The functions and classes of a file, and the methods as ``Class.method``."""
+    found = set()
+    for node in ast.parse(file.read_text("utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            found |= {f"{node.name}.{part.name}" for part in node.body if isinstance(part, ast.FunctionDef)}
+    return found
+
+
+def test_the_page_on_the_architecture_names_what_there_is() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    for path in re.findall(r"`([\w/]+(?:\.py|/))`", page):
+        assert (PACKAGE / path).exists() or (ROOT / path).exists(), path
+    rows = re.findall(r"^\| `([\w/]+\.py)` \| (`[^|]+) \|", page, re.MULTILINE)
+    assert len(rows) > 20
+    for path, names in rows:
+        assert set(re.findall(r"`([\w.]+)`", names)) <= definitions(PACKAGE / path), path
+    for path in PACKAGE.iterdir():
+        name = f"{path.name}/" if path.is_dir() else path.name
+        if not name.startswith("__") and path.name != "py.typed":
+            assert f"`{name}`" in page, f"{name} is not on the page"
 
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:
