@@ -56,6 +56,17 @@ def test_a_model_whose_text_is_spelled_writes_such_characters(name: str, tmp_pat
     assert "%" in model.history.notes[0] and "min_count" in model.history.notes[0]
 
 
+@pytest.mark.parametrize("options", [{}, {"max_copy": 1}, {"beams": 3}])
+@pytest.mark.parametrize("name", ["ngram-char", "ngram-word"])
+def test_a_character_is_completed_where_the_model_gives_no_digit_a_probability(
+    name: str, options: dict[str, Any]
+) -> None:
+    model: Any = revgen.create(name, order=3, tokenizer={"min_count": 1_000_000})
+    model.fit(POEMS, progress=False, index=True)
+    for seed in range(30):
+        assert "\ufffd" not in model.generate(POEMS[0][:3], seed=seed, max_tokens=20, **options)
+
+
 @pytest.mark.parametrize("name", ["kneser-ney-char", "gru-char"])
 def test_fit_says_what_it_read(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for i, poem in enumerate(POEMS[:3]):

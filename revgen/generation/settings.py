@@ -213,6 +213,10 @@ class Rules:
                 logits[row, self.token_texts.longest_beginning(states[row].pending)] = 0
             elif self.guide is not None and self.guide.binding:
                 logits[row] = np.where(allowed[row], np.float32(0), -np.inf)
+            elif self.spelling is not None and states[row].number != NO_DIGITS:  # the text ends behind the character
+                last = self.spelling.allowed(states[row].number, 1) & np.isfinite(self.biases)
+                some = allowed[row] & last
+                logits[row] = np.where(some if some.any() else last, np.float32(0), -np.inf)
             else:
                 logits[row, self.end] = 0
         for place, token in self.forced.items():
