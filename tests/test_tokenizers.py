@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from functools import cache
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from hypothesis import given, settings, strategies as st
 from revgen import CheckpointError, CorpusError, OptionError, Tokenizer
 from revgen.registry import tokenizers
 from revgen.testing import check_tokenizer
+from revgen.tokenizers import SubwordTokenizer
+from revgen.tokenizers.subword import _limit_long_words
 
 LEVELS = tokenizers.names()
 SPELLING = ["char", "word"]  # the levels that spell a character outside their vocabulary by digits
@@ -331,9 +334,9 @@ def test_a_bad_option_is_named(level: str, options: dict[str, Any]) -> None:
         tokenizers.get(level).train(KNOWN, **options)
 
 
-@pytest.mark.parametrize("texts", [[], [""], ["\0"], ["\ud800"], ["\n"]])
+@pytest.mark.parametrize("texts", [[], [""], ["", ""], ["\0"], ["\ud800"], ["\n"], ["\n\n"]])
 def test_subwords_of_no_text_are_a_clear_error(texts: list[str]) -> None:
-    with pytest.raises(CorpusError, match="SentencePiece"):
+    with pytest.raises(CorpusError, match="the corpus is empty"):
         tokenizers.get("subword").train(texts)
 
 
@@ -483,3 +486,21 @@ def test_a_foreign_file_is_refused(level: str, data: bytes) -> None:
 def test_a_character_tokenizer_with_a_token_of_two_characters_is_refused() -> None:
     with pytest.raises(CheckpointError, match=r"vocabulary\.json"):
         tokenizers.get("char").from_bytes(b'{"level": "char", "tokens": ["<s>", "</s>", "<unk>", "ab"]}')
+
+
+@pytest.mark.parametrize(
+    "texts", [["a" * 8], ["\N{CJK UNIFIED IDEOGRAPH-4E2D}" * 20], ["haha" * 4] * 3, ["a" * 16 + "\n" + "a" * 15]]
+)
+def test_subwords_are_learnt_from_a_single_repeated_character_or_word(texts: list[str]) -> None:
+    tokenizer = SubwordTokenizer.train(texts)
+    assert tokenizer.decode(tokenizer.encode(texts[0])) == texts[0]
+    assert len(tokenizer.encode(texts[0])) <= len(texts[0])
+
+
+@pytest.mark.parametrize("size", [10, 12, 16])
+def test_different_short_words_are_limited_like_long_ones(size: int) -> None:
+    random = Random(0)
+    lines = [" ".join("".join(random.choices("ACGT", k=size)) for _ in range(5)) for _ in range(2000)]
+    assert sum(map(len, _limit_long_words(lines, 10_000))) < 15_000
+    again = [line for line in lines[:100] for _ in range(20)]
+    assert _limit_long_words(again, 10_000) == again

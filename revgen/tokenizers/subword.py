@@ -27,6 +27,7 @@ from revgen.tokenizers.tokenizer import REPLACEMENT, SPECIALS, Ids, Tokenizer
 SPACE = "▁"  # what SentencePiece writes for a space
 SENTENCE = 500  # characters
 BYTES = 256
+NO_PIECES = "no pieces are loaded"  # SentencePiece's error
 PROBE = "  a \U0010ffff\n "
 
 SEEDS_PER_PIECE, MIN_SEEDS = 10, 20_000
@@ -36,6 +37,9 @@ LONG_WORD = 16  # characters: SentencePiece's longest piece
 LONG_TEXT_PER_PIECE = 100
 """Characters in long words that are learnt from, for each piece. Text without spaces (DNA, Chinese) is one long word,
 and SentencePiece takes many times as long for it as for words that come again."""
+MOST_DISTINCT = 0.5
+"""The fraction of the text that its different words may make up before short ones are limited like long ones: those of
+sequences cut to a length (DNA in lines of 12) hardly ever come again."""
 
 # What SentencePiece cannot give back (its own sign for a space, and NUL), spelled by bytes instead.
 _apart = re.compile(f"([{SPACE}\0]+)").split
@@ -81,9 +85,10 @@ class SubwordTokenizer(Tokenizer):
 
         at_least("vocab_size", vocab_size, BYTES + len(SPECIALS) + 1)
         at_least("sentences", sentences, 1)
-        model = io.BytesIO()
         lines = _drop_rare_characters(_sample(_sentences(texts), sentences), vocab_size)
-        lines = _limit_long_words(lines, LONG_TEXT_PER_PIECE * vocab_size)
+        lines = [line for line in _limit_long_words(lines, LONG_TEXT_PER_PIECE * vocab_size) if line]
+        if not lines:
+            raise CorpusError("the corpus is empty: no text in it to learn a vocabulary from")
         options: dict[str, Any] = {
             "model_type": "unigram",
             "vocab_size": vocab_size,
@@ -103,11 +108,17 @@ class SubwordTokenizer(Tokenizer):
             "num_threads": 1,  # more threads add up in another order: not the same pieces every time
             "minloglevel": 2,
         }
-        try:
-            sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(lines), model_writer=model, **options)
-        except (RuntimeError, OSError) as error:
-            raise CorpusError(f"SentencePiece could not learn {vocab_size} pieces from this text: {error}") from None
-        return cls(model.getvalue())
+        # A second time with each character as a line: in one or two words alone, SentencePiece may find no pieces.
+        for given in (lines, [*lines, *sorted({*"".join(lines)})]):
+            model = io.BytesIO()
+            try:
+                sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(given), model_writer=model, **options)
+                return cls(model.getvalue())
+            except (RuntimeError, OSError) as error:
+                reason = str(error)
+                if NO_PIECES not in reason:
+                    break
+        raise CorpusError(f"SentencePiece could not learn {vocab_size} pieces from this text: {reason}")
 
     def encode(self, text: str) -> Ids:
         if _surrogate.search(text):
@@ -191,8 +202,11 @@ def _sample(lines: Iterator[str], count: int) -> list[str]:
 
 
 def _limit_long_words(lines: list[str], limit: int) -> list[str]:
-    """Drop lines at random until those left have about ``limit`` characters in long words."""
-    sizes = [sum(len(word) for word in line.split(" ") if len(word) > LONG_WORD) for line in lines]
+    """Drop lines at random until those left have about ``limit`` characters in long words, or in all words where
+    most come only once."""
+    distinct = sum(map(len, {word for line in lines for word in line.split(" ")}))
+    longest = 0 if distinct > MOST_DISTINCT * sum(map(len, lines)) else LONG_WORD
+    sizes = [sum(len(word) for word in line.split(" ") if len(word) > longest) for line in lines]
     if sum(sizes) <= limit:
         return lines
     random, fraction = Random(0), limit / sum(sizes)
