@@ -28,7 +28,7 @@ import numpy as np
 
 from revgen.errors import OptionError
 from revgen.files import expand_user
-from revgen.options import check, plain, shown
+from revgen.options import check, plain, scalar, shown
 from revgen.registry import unknown
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -75,8 +75,8 @@ def checked(function: Any = None, *, defaults: Mapping[str, Any] | None = None, 
     def wrapper(*args: Any, **options: Any) -> Any:
         if not open_ended:
             _check_names(function.__name__, signature, options)
-        options = {name: _scalar(value) for name, value in options.items()}
-        bound = own.bind(*map(_scalar, args), **options)
+        options = {name: scalar(value) for name, value in options.items()}
+        bound = own.bind(*map(scalar, args), **options)
         for name, value in bound.arguments.items():
             if own.parameters[name].kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL):
                 bound.arguments[name] = check_type(name, value, hints().get(name, Any))
@@ -126,7 +126,7 @@ def _field_hints(kind: Any) -> dict[str, Any]:
 
 def matches(value: Any, hint: Any) -> bool:
     """Whether an annotation allows a value; numbers must be within the range of their type."""
-    origin, parts, value = get_origin(hint) or hint, get_args(hint), _scalar(value)
+    origin, parts, value = get_origin(hint) or hint, get_args(hint), scalar(value)
     if origin in (Union, UnionType):
         return any(matches(value, part) for part in parts)
     if origin is Literal:
@@ -178,11 +178,6 @@ def _check_names(function: str, signature: inspect.Signature, given: Iterable[st
     known = [name for name in signature.parameters if name != "self"]
     if strange := [name for name in given if name not in known]:
         raise OptionError(unknown(f"option of {function}", strange[0], known))
-
-
-def _scalar(value: Any) -> Any:
-    """A number of NumPy, or an array without axes, as a plain value."""
-    return plain(value) if getattr(value, "shape", None) == () else value
 
 
 def _resolved(name: str, function: Any, face: Any = None) -> Any:

@@ -28,7 +28,7 @@ from revgen.errors import (
 )
 from revgen.files import HeldFile, is_first_process, to_json, write_atomically
 from revgen.generation.settings import DEFAULTS, GenerationOptions
-from revgen.options import ReadOptions, at_least, check, make_plain, number, plain, scalar, shown
+from revgen.options import ReadOptions, at_least, check, make_plain, number, plain, shown
 from revgen.registry import package_of, tokenizers
 from revgen.schema import check_options, listed, shortened
 from revgen.tokenizers import Tokenizer
@@ -391,7 +391,6 @@ class LanguageModel(ABC):
         from revgen.generation.decoding import decode
         from revgen.generation.settings import Settings
 
-        n = scalar(n)
         prompts = list(prompt) if isinstance(prompt, list | tuple) else [prompt]
         settings = Settings.of(options)
         count = 1 if n is None else n
@@ -521,7 +520,7 @@ class LanguageModel(ABC):
         likeliest tokens there; as a table, a data frame, a coloured line for a terminal, or HTML."""
         from revgen.evaluation.explanation import explain
 
-        return explain(self, text, scalar(top), label)
+        return explain(self, text, top, label)
 
     @checked
     def attention(self, text: str, *, label: str | float | bool | None = None) -> Attention:
@@ -616,7 +615,7 @@ class LanguageModel(ABC):
 
         check("text", text, isinstance(text, str), "a string")
         at_least("minimum", minimum, 1)
-        return copied(text, self.index, scalar(minimum))
+        return copied(text, self.index, minimum)
 
     # The model directory --------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from typing import IO, Any, Protocol
@@ -146,36 +147,30 @@ def read_text(source: Source, reading: Reading) -> Iterator[Block]:
     elif reading.documents == "blank":
         yield from _paragraphs(line for _, line in lines(source, reading))
     else:
-        waiting: list[str] = []
-        size = 0
-        for text in whole(source, reading):
-            waiting.append(text)
-            size += len(text)
-            if size >= BLOCK:
-                block, rest = _cut("".join(waiting))
-                yield block, False
-                waiting, size = [rest], len(rest)
-        if rest := "".join(waiting):
-            yield rest, True
+        yield from _blocks(whole(source, reading))
 
 
 def _paragraphs(lines: Iterator[str]) -> Iterator[Block]:
     """Yield documents that blank lines separate."""
+    for blank, paragraph in itertools.groupby(lines, key=lambda line: not line.strip()):
+        if not blank:
+            for block, last in _blocks(paragraph):
+                yield block.removesuffix("\n") if last else block, last
+
+
+def _blocks(pieces: Iterator[str]) -> Iterator[Block]:
+    """Yield a document of ``pieces`` in blocks; nothing where all of them are empty."""
     waiting: list[str] = []
     size = 0
-    for line in lines:
-        if line.strip():
-            waiting.append(line)
-            size += len(line)
-            if size >= BLOCK:
-                block, rest = _cut("".join(waiting))
-                yield block, False
-                waiting, size = [rest], len(rest)
-        elif waiting:
-            yield "".join(waiting).removesuffix("\n"), True
-            waiting, size = [], 0
-    if waiting:
-        yield "".join(waiting).removesuffix("\n"), True
+    for piece in pieces:
+        waiting.append(piece)
+        size += len(piece)
+        if size >= BLOCK:
+            block, rest = _cut("".join(waiting))
+            yield block, False
+            waiting, size = [rest], len(rest)
+    if rest := "".join(waiting):
+        yield rest, True
 
 
 def _cut(text: str) -> tuple[str, str]:

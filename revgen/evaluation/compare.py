@@ -24,7 +24,7 @@ from revgen.errors import CorpusError, OptionError, RevgenError
 from revgen.evaluation.graph import Graph, graphs
 from revgen.evaluation.novelty import Index, Span, copied
 from revgen.files import to_json
-from revgen.options import ReadOptions, check, scalar, shown
+from revgen.options import ReadOptions, check, shown
 from revgen.tables import to_frame, to_text
 
 if TYPE_CHECKING:
@@ -175,7 +175,6 @@ def compare(
     """
     made = [(name, parse(name)) if isinstance(name, str) else (name.name, name) for name in models]
     check("max_order", max_order, 0 <= max_order <= MAX_ORDER, f"a whole number from 0 to {MAX_ORDER}")
-    valid, max_order = scalar(valid), scalar(max_order)
     train, held_out = split(read(corpus, **reading), valid, seed, reading)
     index = Index(train)
     budget = {"epochs": epochs, "max_seconds": max_seconds, "seed": seed, "progress": progress}

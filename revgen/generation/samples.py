@@ -18,7 +18,7 @@ from revgen.errors import OptionError
 from revgen.files import to_json
 from revgen.generation.decoding import decode
 from revgen.generation.settings import Settings
-from revgen.options import at_least, check, plain, scalar, whole
+from revgen.options import at_least, check, plain, whole
 
 if TYPE_CHECKING:
     from revgen.language_model import LanguageModel
@@ -44,7 +44,6 @@ def write_samples(
 
     at_least("n", n, 1)
     at_least("batch_size", batch_size, 1)
-    n, batch_size = scalar(n), scalar(batch_size)
     settings = Settings.of(options)
     size = min(n, batch_size) if settings.beams is None else n
     receipt: dict[str, Any] = {

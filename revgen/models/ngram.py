@@ -20,7 +20,7 @@ from revgen.arguments import checked
 from revgen.errors import OptionError
 from revgen.language_model import LanguageModel, Weights, derived
 from revgen.ngrams import Counts, Estimate, Floats, Trie, count, text_loss, to_weights
-from revgen.options import ReadOptions, check, number, scalar, whole
+from revgen.options import ReadOptions, check, number, whole
 from revgen.registry import register_model
 
 if TYPE_CHECKING:
@@ -97,7 +97,6 @@ class NGramModel(LanguageModel):
 
         if labels is not None:
             raise OptionError(f"{self.name} cannot be conditioned on labels")
-        valid, seed = scalar(valid), scalar(seed)
         began = time.perf_counter()
         corpus = read(texts, **reading)
         if not (valid is None or isinstance(valid, int | float)):

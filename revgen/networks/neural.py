@@ -14,7 +14,7 @@ from revgen.arguments import checked
 from revgen.card import history_figures
 from revgen.errors import OptionError
 from revgen.language_model import LanguageModel, Weights, derived
-from revgen.options import ReadOptions, scalar
+from revgen.options import ReadOptions
 from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -198,7 +198,6 @@ class NeuralModel(LanguageModel):
             seed=seed,
             preset=preset,
         )
-        valid, accumulate = scalar(valid), scalar(accumulate)
         if labels is not None:
             self.check_labels()
         if not (valid is None or isinstance(valid, int | float)):
@@ -255,4 +254,4 @@ class NeuralModel(LanguageModel):
 
         corpus = read(texts, labels=labels, **reading)
         recipe = Recipe(epochs=1, batch_size=batch_size, sequence_length=sequence_length, seed=seed)
-        return find_lr(self, corpus, recipe, scalar(low), scalar(high), scalar(steps))
+        return find_lr(self, corpus, recipe, low, high, steps)
