@@ -13,13 +13,13 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from revgen.curves import draw
 from revgen.files import to_json
 from revgen.options import plain
+from revgen.svg_chart import draw
 
 if TYPE_CHECKING:
+    from revgen.history import History
     from revgen.language_model import LanguageModel
-    from revgen.training.history import History
 
 HISTORY = "history.svg"
 CURVES = {

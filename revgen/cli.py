@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from revgen.errors import CheckpointError, OptionError, RevgenError
 from revgen.files import expand_user, is_first_process, to_json
+from revgen.version import __version__
 
 MODEL = "the name of a pretrained model, the directory of a saved one, or a repository on the Hub (me/name)"
 COLUMNS = ("name", "revisions", "commit", "size")
@@ -116,8 +117,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> Parser:
     """The command line and its help."""
-    from revgen import __version__
-
     top = Parser(
         prog="revgen",
         description="A zoo of small language models: generate text, train on your own, evaluate.",
@@ -414,7 +413,7 @@ def _info(options: argparse.Namespace) -> None:
 
 
 def _generate(options: argparse.Namespace) -> None:
-    from revgen.evaluation.novelty import Checked
+    from revgen.novelty import Checked
     from revgen.zoo import load
 
     model = load(options.model, device=options.device, revision=options.revision)
@@ -519,7 +518,7 @@ def _synthesize(options: argparse.Namespace) -> None:
 
 
 def _write(options: argparse.Namespace) -> None:
-    from revgen.generation.writing import write
+    from revgen.generation.editor import write
     from revgen.zoo import load
 
     text = write(
@@ -586,7 +585,7 @@ def _novelty(options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from revgen.evaluation.compare import MODELS, compare
+    from revgen.comparison.compare import MODELS, compare
 
     names = ("epochs", "max_seconds", "prompt", "max_tokens", "temperature", "max_order", "seed")
     settings: dict[str, Any] = {name: getattr(options, name) for name in names}
@@ -618,7 +617,7 @@ def _export(options: argparse.Namespace) -> None:
     from revgen.zoo import load
 
     model = load(options.model, revision=options.revision)
-    from revgen.networks.export import export
+    from revgen.interop.onnx import export
 
     path = export(model, options.out)
     print(to_json({"graph": str(path)}) if options.json else path)

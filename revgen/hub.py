@@ -24,6 +24,7 @@ from revgen.card import HISTORY, card, history_picture
 from revgen.errors import HubError, OptionError, RevgenError
 from revgen.files import expand_user
 from revgen.language_model import CARD, CONFIG, LanguageModel, read_config
+from revgen.version import __version__
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -195,8 +196,6 @@ def remove(name: str) -> int:
 
 def _api(token: str | None) -> HfApi:
     from huggingface_hub import HfApi
-
-    from revgen import __version__
 
     return HfApi(token=token, library_name="revgen", library_version=__version__)
 

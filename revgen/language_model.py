@@ -33,17 +33,18 @@ from revgen.registry import package_of, tokenizers
 from revgen.schema import check_options, listed, shortened
 from revgen.tokenizers import Tokenizer
 from revgen.tokenizers.spelled import TAUGHT_TO_SPELL
+from revgen.version import __version__
 
 if TYPE_CHECKING:
     from revgen.corpus import Corpus
     from revgen.evaluation.attention import Attention
-    from revgen.evaluation.explanation import Explanation
     from revgen.evaluation.likelihood import Evaluation, Score
-    from revgen.evaluation.novelty import Copied, Index
+    from revgen.evaluation.surprisal import Explanation
+    from revgen.history import History
     from revgen.networks.compiled import Compiled
-    from revgen.training.history import History
+    from revgen.novelty import Copied, Index
+    from revgen.training.lr_finder import LearningRates
     from revgen.training.options import FitOptions
-    from revgen.training.rates import LearningRates
 
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS, INDEX, CARD = "config.json", "model.safetensors", "index.safetensors", "README.md"
@@ -518,7 +519,7 @@ class LanguageModel(ABC):
     def explain(self, text: str, *, top: int = 5, label: str | float | bool | None = None) -> Explanation:
         """How the model expected each token of a text, and its end: log-probability, entropy, rank, and the ``top``
         likeliest tokens there; as a table, a data frame, a coloured line for a terminal, or HTML."""
-        from revgen.evaluation.explanation import explain
+        from revgen.evaluation.surprisal import explain
 
         return explain(self, text, top, label)
 
@@ -548,7 +549,7 @@ class LanguageModel(ABC):
     def embed(self, texts: list[str] | tuple[str, ...], *, pool: str = "mean") -> NDArray[np.float32]:
         """A vector of each text, (texts, features): the mean of what the network makes of its tokens, or with
         ``pool="last"`` what it has made of the text behind the last one. Raises OptionError for a model without."""
-        from revgen.evaluation.vectors import embed
+        from revgen.evaluation.embeddings import embed
 
         return embed(self, texts, pool)
 
@@ -556,7 +557,7 @@ class LanguageModel(ABC):
     def similarity(self, text: str, texts: list[str] | tuple[str, ...], *, pool: str = "mean") -> NDArray[np.float32]:
         """The cosine of the angle between the vectors of a text and of each of some others, (texts,): 1 for a text that
         is the same to the model. ``pool`` as for ``embed``."""
-        from revgen.evaluation.vectors import similarity
+        from revgen.evaluation.embeddings import similarity
 
         return similarity(self, text, texts, pool)
 
@@ -570,7 +571,7 @@ class LanguageModel(ABC):
     @property
     def index(self) -> Index:
         """The training text, ready to look strings up in it. Raises NotFittedError where it was not kept."""
-        from revgen.evaluation.novelty import Index
+        from revgen.novelty import Index
 
         held = self._index_file
         if self._index is None:
@@ -596,13 +597,13 @@ class LanguageModel(ABC):
         the texts that it learns from. The texts are saved with the model.
         """
         from revgen.corpus import read
-        from revgen.evaluation.novelty import Index
+        from revgen.novelty import Index
 
         before = self.index.documents() if self.has_index else []
         self._index = Index([*before, *read(texts, **reading)])
 
     def _checked(self, text: str) -> str:
-        from revgen.evaluation.novelty import Checked
+        from revgen.novelty import Checked
 
         checked = Checked(text)
         checked.copied = self.novelty(text)
@@ -611,7 +612,7 @@ class LanguageModel(ABC):
     @checked
     def novelty(self, text: str, minimum: int = 20) -> Copied:
         """Which spans of a text, of at least ``minimum`` characters, stand in the training text as they are."""
-        from revgen.evaluation.novelty import copied
+        from revgen.novelty import copied
 
         check("text", text, isinstance(text, str), "a string")
         at_least("minimum", minimum, 1)
@@ -698,7 +699,7 @@ class LanguageModel(ABC):
         """Return what config.json says about the model before its files: plain values, as JSON has them."""
         content = {
             "format_version": FORMAT_VERSION,
-            "revgen_version": _version(),
+            "revgen_version": __version__,
             "model_type": "revgen",  # what the Auto classes of transformers look at
             "suppress_tokens": self.suppressed_tokens,  # what its generation never draws
             "architecture": self.architecture,
@@ -828,7 +829,7 @@ def read_config(directory: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged, or not of a revgen model: it has no format_version")
     if (version := content["format_version"]) != FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} has the format version {shortened(version)}; this revgen {_version()} reads {FORMAT_VERSION}: "
+            f"{path} has the format version {shortened(version)}; this revgen {__version__} reads {FORMAT_VERSION}: "
             "upgrade revgen to read a newer one"
         )
     schema.check(content, path)
@@ -916,9 +917,3 @@ def _parse_arrays(path: Path, data: bytes) -> Weights:
         return arrays
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from None
-
-
-def _version() -> str:
-    from revgen import __version__
-
-    return __version__

@@ -164,7 +164,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     return f"there is no {kind} {shown(name)}; {hint}"
 
 
-architectures: Registry[Any] = Registry("architecture", "revgen.models", ("fit", "generate", "Config"))
+architectures: Registry[Any] = Registry("architecture", "revgen.architectures", ("fit", "generate", "Config"))
 cells: Registry[Any] = Registry("cell", "revgen.cells", ("shapes", "project", "step"), ("forward", "parameters"))
 tokenizers: Registry[Any] = Registry("tokenizer level", "revgen.tokenizers", ("train", "encode", "decode"), joiner="")
 

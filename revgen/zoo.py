@@ -24,7 +24,7 @@ from revgen.tables import to_frame, to_text
 from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
-    from revgen.networks.transformers import RevgenForCausalLM
+    from revgen.interop.transformers import RevgenForCausalLM
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 
@@ -177,13 +177,13 @@ def to_transformers(model: LanguageModel, *, label: str | None = None) -> Revgen
     model that was fitted with labels. Raises OptionError for a model that is no network, MissingExtraError without the
     package.
     """
-    from revgen.networks.neural import NeuralModel
+    from revgen.architectures.neural import NeuralModel
 
     if not isinstance(model, NeuralModel):
         raise OptionError(f"{model.name} is no network, which a model of transformers has to be")
     try:
-        from revgen.networks.transformers import RevgenForCausalLM
-        from revgen.networks.transformers_config import RevgenConfig
+        from revgen.interop.transformers import RevgenForCausalLM
+        from revgen.interop.transformers_config import RevgenConfig
     except ImportError as error:
         raise MissingExtraError(
             f"to_transformers needs the package transformers ({error}): pip install 'revgen[transformers]'"
@@ -254,7 +254,7 @@ def architecture_class(name: str) -> type[LanguageModel]:
     if architectures.at_hand(name):
         found: type[LanguageModel] = architectures.get(name)
         return found
-    from revgen.models.recurrent import RecurrentModel
+    from revgen.architectures.recurrent import RecurrentModel
 
     return RecurrentModel
 

@@ -17,8 +17,8 @@ from conftest import same
 from safetensors.torch import load_file, save_file
 
 import revgen
+from revgen.architectures.neural import NeuralModel
 from revgen.language_model import LanguageModel
-from revgen.networks.neural import NeuralModel
 from revgen.registry import cells, tokenizers
 from revgen.zoo import list_models
 

@@ -16,15 +16,15 @@ from hypothesis import given, strategies as st
 
 import revgen
 from revgen.cli import main
+from revgen.comparison.compare import Comparison, compare, parse, split
+from revgen.comparison.drawing import spread
+from revgen.comparison.graph import Graph, graphs
+from revgen.comparison.report import COLUMNS, duration, marked
+from revgen.comparison.trace import trace_cell
 from revgen.errors import CorpusError, MissingExtraError, OptionError, TrainingError, UnknownModelError
-from revgen.evaluation.compare import Comparison, compare, parse, split
-from revgen.evaluation.drawing import spread
-from revgen.evaluation.graph import Graph, graphs
-from revgen.evaluation.novelty import Index, copied
-from revgen.evaluation.report import COLUMNS, duration, marked
 from revgen.language_model import LanguageModel
 from revgen.networks.stack import make_cell
-from revgen.networks.trace import trace_cell
+from revgen.novelty import Index, copied
 from revgen.registry import cells
 
 NAMES = ["ngram-char:order=8", "kneser-ney-char:order=4", "elman-char:hidden_size=8", "gru-char:hidden_size=8"]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import revgen
+from revgen.architectures.neural import NeuralModel
 from revgen.cli import main
 from revgen.language_model import LanguageModel
-from revgen.networks.neural import NeuralModel
 from revgen.ops import log_softmax
 
 pytest.importorskip("onnxscript")
@@ -61,7 +61,7 @@ def tokenizers(reviews: list[str]) -> dict[str, Any]:
 def test_the_graph_computes_what_the_model_computes(
     name: str, tokenizers: dict[str, Any], reviews: list[str], tmp_path: Path
 ) -> None:
-    from revgen.networks.export import export
+    from revgen.interop.onnx import export
 
     model = revgen.create(name, tokenizer=tokenizers[name.rpartition("-")[2]], **OPTIONS[name])
     assert isinstance(model, NeuralModel)
@@ -99,7 +99,7 @@ def test_a_pretrained_model_writes_the_same_text_from_the_command_line(
 def test_what_is_no_equation_is_named(name: str, reviews: list[str], tmp_path: Path) -> None:
     import torch
 
-    from revgen.networks.export import export
+    from revgen.interop.onnx import export
     from revgen.registry import cells
 
     revgen.register_cell("module")(torch.nn.GRU)

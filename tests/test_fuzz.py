@@ -173,7 +173,7 @@ def making(models: dict[str, Any], where: Path) -> dict[str, Call]:
         "load(local_files_only)": lambda v: revgen.load("gru-char", local_files_only=v),
         "list_models(pattern)": revgen.list_models,
         "list_models(pretrained)": lambda v: revgen.list_models(pretrained=v),
-        "models(pattern)": revgen.models,
+        "models(pattern)": revgen.architectures,
         "to_transformers(model)": revgen.to_transformers,
         "datasets.load(name)": revgen.datasets.load,
         "mix(models)": revgen.mix,

@@ -23,9 +23,9 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from safetensors.numpy import load, save
 
 import revgen
+from revgen.architectures.neural import NeuralModel
 from revgen.card import card
 from revgen.language_model import LanguageModel
-from revgen.networks.neural import NeuralModel
 from revgen.registry import architectures, cells
 from revgen.schema import check_options
 from revgen.tokenizers import CharTokenizer, SubwordTokenizer, Tokenizer, WordTokenizer

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 import revgen
 from revgen import LanguageModel, OptionError
+from revgen.architectures.neural import NeuralModel
 from revgen.networks import reading
 from revgen.networks.equation import EquationModel
-from revgen.networks.neural import NeuralModel
 from revgen.ops import log_softmax
 from revgen.registry import tokenizers
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import revgen
+from revgen.architectures.mixture import learn_shares
 from revgen.language_model import LanguageModel
-from revgen.models.mixture import learn_shares
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 import revgen
-from revgen.models.kneser_ney import adjusted, discounts
-from revgen.models.ngram import malformed
+from revgen.architectures.kneser_ney import adjusted, discounts
+from revgen.architectures.ngram import malformed
 from revgen.ngrams import count
 from revgen.testing import check_model
 from revgen.tokenizers import CharTokenizer

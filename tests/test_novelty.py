@@ -12,8 +12,8 @@ from toys import chars, table
 
 import revgen
 from revgen import CheckpointError, LanguageModel, NotFittedError, OptionError
-from revgen.evaluation.novelty import Checked, Index, copied
 from revgen.generation.guides import CopyGuide
+from revgen.novelty import Checked, Index, copied
 from revgen.registry import tokenizers
 
 

@@ -14,10 +14,10 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import revgen
+from revgen.architectures.neural import NeuralModel
 from revgen.generation.blocks import _block
 from revgen.language_model import LanguageModel
 from revgen.networks.network import Network
-from revgen.networks.neural import NeuralModel
 from revgen.networks.recorded import RECORDERS, Recorded
 from revgen.networks.recurrent import run_kernel
 from revgen.networks.stack import make_cell

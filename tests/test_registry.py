@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import revgen
+from revgen.architectures.recurrent import RecurrentModel
 from revgen.language_model import LanguageModel
-from revgen.models.recurrent import RecurrentModel
 from revgen.networks.stack import make_cell
 from revgen.registry import architectures, cells, tokenizers
 from revgen.tokenizers.char import CharTokenizer
@@ -465,7 +465,7 @@ def test_models_is_a_table_before_and_after_the_architectures_are_loaded() -> No
     done = python(
         "import revgen\n"
         "first = revgen.models('lstm-char').to_dicts()\n"
-        "import revgen.models.recurrent\n"
+        "import revgen.architectures.recurrent\n"
         "assert revgen.models('lstm-char').to_dicts() == first"
     )
 

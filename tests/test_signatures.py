@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 import revgen
+from revgen.architectures.neural import NeuralModel
 from revgen.arguments import check_type, checked, in_words
 from revgen.cells import Cell
 from revgen.generation.sampler import Sampling
 from revgen.generation.settings import GenerationOptions, Settings
-from revgen.networks.neural import NeuralModel
 from revgen.options import shown
 from revgen.registry import architectures, cells
 from revgen.training.options import FitOptions

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 import revgen
+from revgen.architectures import textgenrnn
+from revgen.architectures.textgenrnn import attend
 from revgen.corpus.batches import Batches
 from revgen.corpus.tokens import tokenize
 from revgen.language_model import LanguageModel
-from revgen.models import textgenrnn
-from revgen.models.textgenrnn import attend
 from revgen.networks.equation import nest
 from revgen.networks.network import network_forward
 from revgen.registry import tokenizers

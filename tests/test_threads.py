@@ -20,8 +20,8 @@ from conftest import same_weights
 
 import revgen
 from revgen import LanguageModel
-from revgen.evaluation.novelty import Index
-from revgen.networks.neural import NeuralModel
+from revgen.architectures.neural import NeuralModel
+from revgen.novelty import Index
 from revgen.registry import tokenizers
 
 NAMES = [f"{name}-char" for name in dict.fromkeys(n.rpartition("-")[0] for n in revgen.list_models("*-char"))]

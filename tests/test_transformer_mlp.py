@@ -11,8 +11,8 @@ import torch
 
 import revgen
 from revgen import ops
+from revgen.architectures.neural import NeuralModel
 from revgen.networks.network import network_forward
-from revgen.networks.neural import NeuralModel
 from revgen.testing import check_model
 from revgen.tokenizers import Tokenizer
 from revgen.tokenizers.char import CharTokenizer

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import revgen
+from revgen.architectures.neural import NeuralModel
 from revgen.language_model import LanguageModel
-from revgen.networks.neural import NeuralModel
 
 pytest.importorskip("transformers")
 
@@ -236,7 +236,7 @@ def test_what_cannot_be_is_said(lstm: Any, reviews: list[str]) -> None:
 
 def test_the_package_is_named_where_it_is_missing(small_model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    monkeypatch.delitem(sys.modules, "revgen.networks.transformers", raising=False)
+    monkeypatch.delitem(sys.modules, "revgen.interop.transformers", raising=False)
 
     with pytest.raises(revgen.MissingExtraError, match=r"pip install 'revgen\[transformers\]'"):
         revgen.to_transformers(small_model)

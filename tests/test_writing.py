@@ -18,7 +18,7 @@ from toys import Floats, Table, table
 import revgen
 from revgen import LanguageModel, MissingExtraError, OptionError
 from revgen.cli import main
-from revgen.generation.writing import KEPT, Reader, write
+from revgen.generation.editor import KEPT, Reader, write
 from revgen.registry import tokenizers
 
 TAB, UNDO, SAVE, QUIT, NEXT, ON, UP, DOWN = "\t", "\x1a", "\x13", "\x11", "\x0e", "\x07", "\x1b[5~", "\x1b[6~"

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from revgen.networks.transformers import RevgenForCausalLM
-from revgen.networks.transformers_config import RevgenConfig
+from revgen.interop.transformers import RevgenForCausalLM
+from revgen.interop.transformers_config import RevgenConfig
 
 common: Any = import_module("tests.test_modeling_common")
 generation: Any = import_module("tests.generation.test_utils")

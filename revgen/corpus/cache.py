@@ -25,6 +25,7 @@ from revgen.corpus.readers import Corpus
 from revgen.corpus.sources import kind, state
 from revgen.errors import CheckpointError, CorpusError
 from revgen.tokenizers import Tokenizer
+from revgen.version import __version__
 
 PIECE = 1 << 22  # bytes that are read at once
 CHECKSUM = 4  # bytes
@@ -56,8 +57,6 @@ def stamp(corpus: Corpus) -> Stamp:
 
 def key(corpus: Corpus, *what: Any) -> str:
     """The name of what is made from the content of a corpus, as its options have it read, and from ``what``."""
-    from revgen import __version__
-
     read = [corpus.options, corpus.labels]
     kinds = [kind(path) + path.suffix for path in corpus.files]
     made_of = [__version__, KEY_VERSION, _content(stamp(corpus)), kinds, read, what]

@@ -16,9 +16,9 @@ from revgen.generation.settings import Rules
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from revgen.architectures.neural import NeuralModel
     from revgen.language_model import LanguageModel
     from revgen.networks.network import Network
-    from revgen.networks.neural import NeuralModel
 
 BLOCK = 32
 """Tokens of a text that are drawn before any is looked at: few, so that a stream flows."""
@@ -32,7 +32,7 @@ def block_writer(model: LanguageModel, rules: Rules, shift: int, rows: int) -> W
     """What writes the next tokens of so many texts where the text before does not decide which: of one text on a CPU,
     and of any number on a GPU. None elsewhere."""
     if model.device != "cpu" and rules.independent:
-        from revgen.networks.neural import NeuralModel
+        from revgen.architectures.neural import NeuralModel
 
         if isinstance(model, NeuralModel):
             return _on_gpu(model, rules, shift)

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen import ops
+from revgen.architectures.neural import MUCH, NeuralModel
 from revgen.cells.cell import Cell, Parameters
 from revgen.language_model import Weights, blocks, derived
-from revgen.networks.neural import MUCH, NeuralModel
 from revgen.ops import Array, map_state
 
 if TYPE_CHECKING:

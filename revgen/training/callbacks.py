@@ -10,7 +10,7 @@ from revgen.arguments import checked
 from revgen.errors import MissingExtraError, OptionError
 
 if TYPE_CHECKING:
-    from revgen.training.history import Epoch, History
+    from revgen.history import Epoch, History
 
 
 @dataclass(frozen=True)

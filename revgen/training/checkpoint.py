@@ -18,10 +18,10 @@ from torch.utils import _pytree as pytree
 from revgen.arguments import check_type
 from revgen.errors import CheckpointError
 from revgen.files import write_atomically
+from revgen.history import Epoch
 from revgen.ops import map_state
 from revgen.options import at_least, check, make_plain, number, plain, whole
 from revgen.training.device import put_random_states, random_states
-from revgen.training.history import Epoch
 
 if TYPE_CHECKING:
     from revgen.training.loop import Training

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from revgen.architectures.neural import NeuralModel
 from revgen.arguments import check_type
 from revgen.corpus import Corpus
 from revgen.corpus.batches import Batches
@@ -27,17 +28,16 @@ from revgen.corpus.summary import summarize
 from revgen.corpus.tokens import Tokens, tokenize_parts
 from revgen.errors import OptionError, RevgenError, TrainingError
 from revgen.evaluation.likelihood import Evaluation, logprobs, measure
+from revgen.history import Epoch, History
 from revgen.networks.network import network_forward
-from revgen.networks.neural import NeuralModel
 from revgen.networks.recorded import Recorded
 from revgen.ops import map_state
 from revgen.options import at_least, number
 from revgen.training.averaging import Average
 from revgen.training.callbacks import Callback, Step, as_callback
 from revgen.training.checkpoint import Checkpoints
+from revgen.training.cpu import flushed_denormals, kept_memory
 from revgen.training.device import on_device, own_generator, put_random_states, random_states
-from revgen.training.history import Epoch, History
-from revgen.training.processor import flushed_denormals, kept_memory
 from revgen.training.progress import Progress
 from revgen.training.ranks import ALONE, Ranks, join
 from revgen.training.recipe import Recipe, one_cycle

@@ -6,7 +6,7 @@ import sys
 
 from tqdm import tqdm
 
-from revgen.training.history import Epoch
+from revgen.history import Epoch
 
 
 class Progress:

@@ -95,7 +95,7 @@ class Graph:
 
     def to_svg(self) -> str:
         """The picture as an SVG document that adapts to light and dark pages."""
-        from revgen.evaluation.drawing import draw
+        from revgen.comparison.drawing import draw
 
         return draw(self)
 
@@ -105,7 +105,7 @@ def graphs(model: LanguageModel) -> dict[str, Graph]:
     whole network, or where that is not to be had or too large, of its weights in blocks."""
     stack: Any = getattr(model, "definition", None)
     found: dict[str, Graph] = {}
-    from revgen.networks.trace import trace_cell, trace_network, trace_stack
+    from revgen.comparison.trace import trace_cell, trace_network, trace_stack
 
     try:
         if hasattr(stack, "cells"):

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from revgen.architectures.neural import NeuralModel
 from revgen.corpus import Corpus
 from revgen.corpus.tokens import tokenize_parts
 from revgen.errors import OptionError
-from revgen.networks.neural import NeuralModel
 from revgen.options import at_least, check, number
+from revgen.training.cpu import flushed_denormals, kept_memory
 from revgen.training.device import on_device
 from revgen.training.loop import Training, make_batches
-from revgen.training.processor import flushed_denormals, kept_memory
 from revgen.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class LearningRates:
 
     def plot(self) -> Any:
         """Loss against rate, as a matplotlib figure (the extra ``plots``)."""
-        from revgen.evaluation.charts import rates_figure
+        from revgen.comparison.charts import rates_figure
 
         return rates_figure(self)
 

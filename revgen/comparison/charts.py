@@ -14,9 +14,9 @@ from revgen.errors import MissingExtraError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from revgen.evaluation.compare import Comparison
-    from revgen.training.history import History
-    from revgen.training.rates import LearningRates
+    from revgen.comparison.compare import Comparison
+    from revgen.history import History
+    from revgen.training.lr_finder import LearningRates
 
 COLOURS = ("#4c82e6", "#e0683c", "#3a9d6d", "#a868d8", "#c99a1d", "#26a0b4", "#d95590", "#86909c", "#8a6d4b", "#6f9a2a")
 INK = "#010203"

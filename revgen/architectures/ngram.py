@@ -26,8 +26,8 @@ from revgen.registry import register_model
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from revgen.history import History
     from revgen.networks.compiled import Compiled
-    from revgen.training.history import History
 
 LONGEST = 20
 LARGEST_LOG = {"logp": 1e-2, "backoff": 50.0}
@@ -92,7 +92,7 @@ class NGramModel(LanguageModel):
         from revgen.corpus.summary import summarize
         from revgen.corpus.tokens import tokenize_parts
         from revgen.evaluation.likelihood import measure
-        from revgen.training.history import Epoch, History
+        from revgen.history import Epoch, History
         from revgen.training.progress import Progress
 
         if labels is not None:

@@ -11,13 +11,14 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
+from revgen.comparison.charts import charts
 from revgen.errors import MissingExtraError, RevgenError
-from revgen.evaluation.charts import charts
-from revgen.evaluation.novelty import Span
 from revgen.files import write_atomically
+from revgen.novelty import Span
+from revgen.version import __version__
 
 if TYPE_CHECKING:
-    from revgen.evaluation.compare import Comparison, Row
+    from revgen.comparison.compare import Comparison, Row
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 LEGEND = (
@@ -114,8 +115,6 @@ def save(comparison: Comparison, directory: Path) -> Path:
 
 def html(comparison: Comparison, title: str, drawn: dict[str, str], missing: str) -> str:
     """The page."""
-    from revgen import __version__
-
     return Template(TEMPLATE.read_text("utf-8")).substitute(
         title=escape(title),
         summary=escape(summary(comparison)),

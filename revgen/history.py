@@ -82,6 +82,6 @@ class History:
 
     def plot(self) -> Any:
         """Loss against epochs, on training and on validation text, as a matplotlib figure (the extra ``plots``)."""
-        from revgen.evaluation.charts import history_figure
+        from revgen.comparison.charts import history_figure
 
         return history_figure(self)

@@ -26,7 +26,7 @@ from revgen.options import ReadOptions, check, number, shown
 from revgen.registry import register_model
 
 if TYPE_CHECKING:
-    from revgen.training.history import History
+    from revgen.history import History
 
 STEPS, TOLERANCE = 1000, 1e-7
 MOST = 64
@@ -90,7 +90,7 @@ class Mixture(LanguageModel):
         """
         from revgen.corpus import read
         from revgen.corpus.tokens import tokenize
-        from revgen.training.history import Epoch, History
+        from revgen.history import Epoch, History
 
         began = time.perf_counter()
         tokens = tokenize(read(texts, **reading), self.tokenizer)

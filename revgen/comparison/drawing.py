@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from revgen.evaluation.graph import Graph, Node
+    from revgen.comparison.graph import Graph, Node
 
 ROW, GAP, HEIGHT, NOTED, MARGIN = 58, 22, 28, 40, 12
 SORTING = 16

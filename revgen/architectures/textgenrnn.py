@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from revgen.architectures.recurrent import RecurrentModel
 from revgen.language_model import check_attended
-from revgen.models.recurrent import RecurrentModel
 from revgen.networks.equation import PLAIN, Backend
 from revgen.networks.stack import Stack
 from revgen.ops import Array, concatenate, embed, logsumexp, lower_triangle, softmax, where

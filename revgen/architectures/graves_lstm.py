@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, ClassVar
 
-from revgen.models.recurrent import RecurrentModel
+from revgen.architectures.recurrent import RecurrentModel
 from revgen.networks.equation import PLAIN, Backend
 from revgen.networks.stack import Stack
 from revgen.ops import Array, concatenate, embed

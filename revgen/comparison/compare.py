@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from revgen.arguments import checked
+from revgen.comparison.graph import Graph, graphs
 from revgen.corpus import Corpus, read
 from revgen.corpus.tokens import Tokens
 from revgen.errors import CorpusError, OptionError, RevgenError
-from revgen.evaluation.graph import Graph, graphs
-from revgen.evaluation.novelty import Index, Span, copied
 from revgen.files import to_json
+from revgen.novelty import Index, Span, copied
 from revgen.options import ReadOptions, check, shown
 from revgen.tables import to_frame, to_text
 
@@ -124,7 +124,7 @@ class Comparison:
 
         Raises MissingExtraError without the extra ``plots``.
         """
-        from revgen.evaluation.charts import figure
+        from revgen.comparison.charts import figure
 
         return figure(self)
 
@@ -134,7 +134,7 @@ class Comparison:
 
         Without the extra ``plots`` the report has no charts, and says so.
         """
-        from revgen.evaluation.report import save
+        from revgen.comparison.report import save
 
         return save(self, Path(directory))
 

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from revgen.corpus import Corpus
+    from revgen.history import History
     from revgen.networks.network import Network
     from revgen.training.callbacks import Callback
     from revgen.training.checkpoint import Checkpoints
-    from revgen.training.history import History
-    from revgen.training.rates import LearningRates
+    from revgen.training.lr_finder import LearningRates
 
 
 MUCH = 20_000
@@ -249,7 +249,7 @@ class NeuralModel(LanguageModel):
         other parameters are those of ``fit``.
         """
         from revgen.corpus import read
-        from revgen.training.rates import find_lr
+        from revgen.training.lr_finder import find_lr
         from revgen.training.recipe import Recipe
 
         corpus = read(texts, labels=labels, **reading)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from revgen.cells.cell import Cell
-from revgen.evaluation.graph import Graph
+from revgen.comparison.graph import Graph
 from revgen.networks.equation import nest
 from revgen.networks.module_cell import ModuleCell
 from revgen.networks.network import Network

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.models.recurrent import RecurrentModel
+from revgen.architectures.recurrent import RecurrentModel
 from revgen.networks.stack import Stack
 from revgen.options import check, check_shares, check_sizes, number
 from revgen.registry import register_model

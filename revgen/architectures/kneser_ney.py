@@ -15,7 +15,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from revgen.models.ngram import NGramModel, check_order
+from revgen.architectures.ngram import NGramModel, check_order
 from revgen.ngrams import Counts, Estimate, Floats, Ints, prune
 from revgen.options import check, number, whole
 from revgen.registry import register_model

@@ -31,12 +31,12 @@ from transformers import (
 from transformers.utils import ModelOutput
 
 from revgen import schema
+from revgen.architectures.neural import NeuralModel
 from revgen.errors import OptionError
 from revgen.files import is_first_process, write_atomically
+from revgen.interop.transformers_config import RevgenConfig
 from revgen.language_model import CONFIG, WEIGHTS, LanguageModel, Weights, read_config, read_tokenizer
 from revgen.networks.network import EquationNetwork
-from revgen.networks.neural import NeuralModel
-from revgen.networks.transformers_config import RevgenConfig
 from revgen.ops import map_state
 from revgen.registry import tokenizers
 from revgen.tokenizers import Tokenizer

@@ -15,23 +15,23 @@ from types import ModuleType
 
 def register_config(module: ModuleType) -> None:
     """Register the configuration with ``AutoConfig``, a class of ``module``."""
-    from revgen.networks.transformers_config import RevgenConfig
+    from revgen.interop.transformers_config import RevgenConfig
 
     module.AutoConfig.register(RevgenConfig.model_type, RevgenConfig, exist_ok=True)
 
 
 def register_model(module: ModuleType) -> None:
     """Register the model with ``AutoModelForCausalLM``, a class of ``module``."""
-    from revgen.networks.transformers import RevgenForCausalLM
-    from revgen.networks.transformers_config import RevgenConfig
+    from revgen.interop.transformers import RevgenForCausalLM
+    from revgen.interop.transformers_config import RevgenConfig
 
     module.AutoModelForCausalLM.register(RevgenConfig, RevgenForCausalLM, exist_ok=True)
 
 
 def register_tokenizer(module: ModuleType) -> None:
     """Register the tokenizer with ``AutoTokenizer``, a class of ``module``."""
-    from revgen.networks.transformers import RevgenTokenizer
-    from revgen.networks.transformers_config import RevgenConfig
+    from revgen.interop.transformers import RevgenTokenizer
+    from revgen.interop.transformers_config import RevgenConfig
 
     module.AutoTokenizer.register(RevgenConfig, RevgenTokenizer, exist_ok=True)
 

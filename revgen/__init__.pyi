@@ -1,0 +1,59 @@
+"""The public names of revgen: what type checkers read, and what ``revgen.<name>`` imports on first use."""
+
+from . import (
+    cells as cells,
+    datasets as datasets,
+    errors as errors,
+    hub as hub,
+    ops as ops,
+    testing as testing,
+    tokenizers as tokenizers,
+)
+from .architectures.mixture import Mixture as Mixture, mix as mix
+from .cells import Cell as Cell
+from .comparison.compare import Comparison as Comparison, compare as compare
+from .corpus import Corpus as Corpus, read as read
+from .errors import (
+    CheckpointError as CheckpointError,
+    CorpusError as CorpusError,
+    HubError as HubError,
+    MissingExtraError as MissingExtraError,
+    NotFittedError as NotFittedError,
+    OptionError as OptionError,
+    RegistrationError as RegistrationError,
+    RevgenError as RevgenError,
+    TrainingError as TrainingError,
+    UnknownModelError as UnknownModelError,
+    VocabularyError as VocabularyError,
+)
+from .evaluation.likelihood import Evaluation as Evaluation, Score as Score
+from .generation.sampler import Sampling as Sampling
+from .generation.settings import Settings as Settings
+from .generation.together import synthesize as synthesize
+from .history import Epoch as Epoch, History as History
+from .language_model import LanguageModel as LanguageModel
+from .registry import (
+    register_cell as register_cell,
+    register_model as register_model,
+    register_tokenizer as register_tokenizer,
+)
+from .tokenizers import Tokenizer as Tokenizer
+from .training.callbacks import (
+    Callback as Callback,
+    Step as Step,
+    TensorBoard as TensorBoard,
+    WandB as WandB,
+)
+from .training.checkpoint import Checkpoints as Checkpoints
+from .training.lr_finder import LearningRates as LearningRates
+from .zoo import (
+    ModelInfo as ModelInfo,
+    ModelTable as ModelTable,
+    create as create,
+    list_models as list_models,
+    load as load,
+    models as models,
+    to_transformers as to_transformers,
+)
+
+__version__: str

@@ -1,0 +1,1 @@
+"""Comparisons of models: the report, its charts and graphs."""
