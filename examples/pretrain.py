@@ -86,7 +86,7 @@ def train(name: str, options: argparse.Namespace) -> None:
     if options.max_seconds:
         settings |= {"epochs": None, "max_seconds": options.max_seconds}
     model = revgen.create(name, **recipe["create"])
-    print(model.fit(options.train, options.valid, sample="the ", **settings))
+    print(model.fit(options.train, options.valid, sample_prompt="the ", **settings))
 
     first = model.evaluate(options.valid)
     model.metadata |= {

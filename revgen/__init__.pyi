@@ -23,14 +23,14 @@ from .errors import (
     RegistrationError as RegistrationError,
     RevgenError as RevgenError,
     TrainingError as TrainingError,
-    UnknownModelError as UnknownModelError,
+    UnknownNameError as UnknownNameError,
     VocabularyError as VocabularyError,
 )
 from .evaluation.likelihood import Evaluation as Evaluation, Score as Score
 from .generation.sampler import Sampling as Sampling
-from .generation.settings import Settings as Settings
+from .generation.settings import GenerationConfig as GenerationConfig
 from .generation.together import synthesize as synthesize
-from .history import Epoch as Epoch, History as History
+from .history import EpochMetrics as EpochMetrics, History as History
 from .language_model import LanguageModel as LanguageModel
 from .registry import (
     register_cell as register_cell,
@@ -40,12 +40,12 @@ from .registry import (
 from .tokenizers import Tokenizer as Tokenizer
 from .training.callbacks import (
     Callback as Callback,
-    Step as Step,
+    StepMetrics as StepMetrics,
     TensorBoard as TensorBoard,
     WandB as WandB,
 )
-from .training.checkpoint import Checkpoints as Checkpoints
-from .training.lr_finder import LearningRates as LearningRates
+from .training.checkpoint import CheckpointConfig as CheckpointConfig
+from .training.lr_finder import LRFinderResult as LRFinderResult
 from .zoo import (
     ModelInfo as ModelInfo,
     ModelTable as ModelTable,

@@ -29,7 +29,7 @@ import numpy as np
 from revgen.errors import OptionError
 from revgen.files import expand_user
 from revgen.options import check, plain, scalar, shown
-from revgen.registry import unknown
+from revgen.registry import unknown_name_message
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -177,7 +177,7 @@ def _check_names(function: str, signature: inspect.Signature, given: Iterable[st
         return
     known = [name for name in signature.parameters if name != "self"]
     if strange := [name for name in given if name not in known]:
-        raise OptionError(unknown(f"option of {function}", strange[0], known))
+        raise OptionError(unknown_name_message(f"option of {function}", strange[0], known))
 
 
 def _resolved(name: str, function: Any, face: Any = None) -> Any:

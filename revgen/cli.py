@@ -172,7 +172,9 @@ def parser() -> Parser:
     fit.add_argument("--preset", help='how much to read and how wide to be: "quick", "balanced" (default), "best"')
     fit.add_argument("--max-seconds", type=float, help="a budget of time")
     fit.add_argument("--batch-size", type=int, help="rows of text side by side (default: by the corpus)")
-    fit.add_argument("--accumulate", type=int, help="compute each batch in so many parts, for less memory")
+    fit.add_argument(
+        "--gradient-accumulation-steps", type=int, help="compute each batch in so many parts, for less memory"
+    )
     fit.add_argument("--sequence-length", type=int, help="how far gradients reach back, in tokens")
     fit.add_argument("--learning-rate", type=float, help="the peak of the schedule")
     fit.add_argument("--patience", type=int, help="stop after so many epochs without a better one")
@@ -180,7 +182,7 @@ def parser() -> Parser:
     fit.add_argument("--checkpoint", help="a directory to keep the state of training in, each epoch and each minute")
     fit.add_argument("--resume", action="store_true", help="go on from the last state in --checkpoint, if there is one")
     fit.add_argument("--extend-vocabulary", action="store_true", help="learn characters new to a model with weights")
-    fit.add_argument("--index", action="store_true", help="keep the text with the model, to tell what it copies")
+    fit.add_argument("--index-texts", action="store_true", help="keep the text with the model, to tell what it copies")
     fit.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of a new model")
     fit.add_argument("--device", default="cpu", help='"cpu" (default), "cuda", …')
     _add_reading(fit)
@@ -318,21 +320,21 @@ def _add_generating(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--bias", dest="logit_bias", action="append", type=_bias, metavar="TOKEN=B", help="more likely, or less"
     )
-    command.add_argument("--ban", dest="banned", action="append", metavar="TOKEN", help="never draw this token")
+    command.add_argument("--ban", dest="banned_tokens", action="append", metavar="TOKEN", help="never draw this token")
     command.add_argument(
-        "--force", dest="forced", action="append", type=_forced, metavar="PLACE=TOKEN", help="0=a: draw a first"
+        "--force", dest="forced_tokens", action="append", type=_forced, metavar="PLACE=TOKEN", help="0=a: draw a first"
     )
     command.add_argument("--stop", action="append", help="end before this string; can be given again")
-    command.add_argument("--pattern", metavar="REGEX", help="write only what matches")
+    command.add_argument("--regex", metavar="REGEX", help="write only what matches")
     command.add_argument("--choice", dest="choices", action="append", help="write this, or another --choice")
     command.add_argument(
-        "--max-copy", type=int, metavar="N", help="copy at most N characters in a row from the training text"
+        "--max-copied-chars", type=int, metavar="N", help="copy at most N characters in a row from the training text"
     )
     command.add_argument(
         "--check-novelty", action="store_true", default=None, help="tell what is copied from the training text"
     )
-    command.add_argument("--beams", type=int, metavar="N", help="search for the likeliest text with N candidates")
-    command.add_argument("--length-penalty", type=float, help="above 1: longer texts, with --beams")
+    command.add_argument("--num-beams", type=int, metavar="N", help="search for the likeliest text with N candidates")
+    command.add_argument("--length-penalty", type=float, help="above 1: longer texts, with --num-beams")
     command.add_argument("--label", help="write for this label, with a model that was fitted with labels")
     command.add_argument("--seed", type=int, help="the same seed gives the same text")
 
@@ -341,7 +343,7 @@ def _generating(options: argparse.Namespace) -> dict[str, Any]:
     from revgen.generation.settings import GenerationOptions
 
     given: dict[str, Any] = {name: getattr(options, name, None) for name in GenerationOptions.__annotations__}
-    paired = {name: dict(given[name]) for name in ("logit_bias", "forced") if given[name] is not None}
+    paired = {name: dict(given[name]) for name in ("logit_bias", "forced_tokens") if given[name] is not None}
     return {name: value for name, value in (given | paired).items() if value is not None}
 
 
@@ -407,13 +409,13 @@ def _info(options: argparse.Namespace) -> None:
 
     model = load(options.model, revision=options.revision)
     if options.json:
-        print(to_json(model.describe(), indent=2))
+        print(to_json(model.info(), indent=2))
     else:
         print(card(model, load_as=options.model), end="")
 
 
 def _generate(options: argparse.Namespace) -> None:
-    from revgen.novelty import Checked
+    from revgen.novelty import CheckedText
     from revgen.zoo import load
 
     model = load(options.model, device=options.device, revision=options.revision)
@@ -434,7 +436,7 @@ def _generate(options: argparse.Namespace) -> None:
         return
     if options.json or options.n != 1 or options.check_novelty:
         texts = model.generate(options.prompt, n=options.n, **settings)
-        copied = [text.copied for text in texts if isinstance(text, Checked)]
+        copied = [text.copied for text in texts if isinstance(text, CheckedText)]
         if options.json:
             for i, text in enumerate(texts):
                 row = {"model": model.name, "prompt": options.prompt, "text": text}
@@ -468,7 +470,7 @@ def _fit(options: argparse.Namespace) -> None:
         "epochs",
         "max_seconds",
         "batch_size",
-        "accumulate",
+        "gradient_accumulation_steps",
         "sequence_length",
         "learning_rate",
         "patience",
@@ -477,7 +479,7 @@ def _fit(options: argparse.Namespace) -> None:
     given = {n: value for n in ["labels", "preset", *numbers] if (value := getattr(options, n)) is not None}
     given |= {
         name: value
-        for name in ("checkpoint", "resume", "extend_vocabulary", "index")
+        for name in ("checkpoint", "resume", "extend_vocabulary", "index_texts")
         if (value := getattr(options, name))
     }
     if strange := [name for name in given if name not in inspect.signature(model.fit).parameters]:
@@ -536,7 +538,7 @@ def _remake(options: argparse.Namespace) -> None:
     from revgen.zoo import load
 
     receipt = receipt_of(expand_user(options.file), options.line)
-    text = load(options.model or receipt["model"], device=options.device).remake(receipt)
+    text = load(options.model or receipt["model"], device=options.device).regenerate(receipt)
     print(to_json({"text": text, "receipt": receipt}) if options.json else text)
 
 
@@ -569,7 +571,7 @@ def _novelty(options: argparse.Namespace) -> None:
 
     model = load(options.model)
     if options.training:
-        model.remember([Path(name) for name in options.training], **_reading(options))
+        model.index_texts([Path(name) for name in options.training], **_reading(options))
     rows = []
     for i, text in enumerate(read(_texts(options), **_reading(options)), 1):
         copied = model.novelty(text, options.minimum)

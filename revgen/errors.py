@@ -16,7 +16,7 @@ class RevgenError(Exception):
         self.command = command or message
 
 
-class UnknownModelError(RevgenError, LookupError):
+class UnknownNameError(RevgenError, LookupError):
     """A name that no registry knows; the message lists the nearest names."""
 
 

@@ -11,7 +11,7 @@ from revgen.tables import to_frame, to_text
 
 
 @dataclass(frozen=True)
-class Epoch:
+class EpochMetrics:
     """The figures of one epoch."""
 
     epoch: int
@@ -36,14 +36,14 @@ class Epoch:
 class History:
     """The epochs of one ``fit``; prints as a table, iterates as ``Epoch``."""
 
-    epochs: list[Epoch] = field(default_factory=list)
+    epochs: list[EpochMetrics] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What went otherwise than planned: an interruption, an early stop, a return to earlier weights."""
     settings: dict[str, Any] = field(default_factory=dict)
     """The settings that training ran with, those that were chosen for the user among them."""
 
     @property
-    def best(self) -> Epoch | None:
+    def best(self) -> EpochMetrics | None:
         """The epoch whose weights the model has: the best on the validation text, or the last."""
         best = [epoch for epoch in self.epochs if epoch.best]
         return best[-1] if best else None
@@ -56,17 +56,17 @@ class History:
     def __len__(self) -> int:
         return len(self.epochs)
 
-    def __iter__(self) -> Iterator[Epoch]:
+    def __iter__(self) -> Iterator[EpochMetrics]:
         return iter(self.epochs)
 
-    def __getitem__(self, i: int) -> Epoch:
+    def __getitem__(self, i: int) -> EpochMetrics:
         return self.epochs[i]
 
     def __str__(self) -> str:
         hidden = {"sample"}
         if all(epoch.nats_per_char is None for epoch in self.epochs):
             hidden |= {"nats_per_char", "bits_per_char", "perplexity"}
-        columns = [column.name for column in dataclasses.fields(Epoch) if column.name not in hidden]
+        columns = [column.name for column in dataclasses.fields(EpochMetrics) if column.name not in hidden]
         rows = [row | {"best": "*" if row["best"] else ""} for row in self.to_dicts()]
         return "\n".join([to_text(rows, columns), *self.notes])
 

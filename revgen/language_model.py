@@ -23,16 +23,16 @@ from revgen.errors import (
     MissingExtraError,
     NotFittedError,
     OptionError,
-    UnknownModelError,
+    UnknownNameError,
     VocabularyError,
 )
 from revgen.files import HeldFile, is_first_process, to_json, write_atomically
 from revgen.generation.settings import DEFAULTS, GenerationOptions
-from revgen.options import ReadOptions, at_least, check, make_plain, number, plain, shown
+from revgen.options import ReadOptions, as_float, at_least, check, make_plain, plain, shown
 from revgen.registry import package_of, tokenizers
-from revgen.schema import check_options, listed, shortened
+from revgen.schema import check_options, join_names, truncate
 from revgen.tokenizers import Tokenizer
-from revgen.tokenizers.spelled import TAUGHT_TO_SPELL
+from revgen.tokenizers.spelled import MIN_SPELLED_FRACTION
 from revgen.version import __version__
 
 if TYPE_CHECKING:
@@ -42,20 +42,20 @@ if TYPE_CHECKING:
     from revgen.evaluation.surprisal import Explanation
     from revgen.history import History
     from revgen.networks.compiled import Compiled
-    from revgen.novelty import Copied, Index
-    from revgen.training.lr_finder import LearningRates
+    from revgen.novelty import CopyReport, SuffixIndex
+    from revgen.training.lr_finder import LRFinderResult
     from revgen.training.options import FitOptions
 
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS, INDEX, CARD = "config.json", "model.safetensors", "index.safetensors", "README.md"
 PENDING = ".new"
-MOST_TEXTS = 1 << 20
+MAX_TEXTS = 1 << 20
 """Texts that are written side by side."""
 PATIENCE = 100_000
 """Tokens after which it pays to import Numba, or even to wait for its compiler."""
-BLOCK = 4096
+READ_BLOCK_SIZE = 4096
 """Tokens that are read at once where only what follows the last is asked for."""
-ATTENDED = 1 << 28
+MAX_ATTENTION_WEIGHTS = 1 << 28
 """The most attention weights of a text: 1 GiB."""
 
 DTYPES = {"BF16": "<u2", "BOOL": "?"} | {
@@ -102,10 +102,10 @@ class LanguageModel(ABC):
     """Whether the architecture can be conditioned on labels. Then its ``Config`` has ``labels``, which ``fit`` fills
     in, and the ids that ``forward`` reads may carry one (``corpus.tokens.shift``)."""
 
-    compiles = False
+    _compile_requested = False
     """Whether ``compile`` was called."""
 
-    written = 0
+    _tokens_generated = 0
     """Tokens that were written one after the other without machine code."""
 
     def __init__(
@@ -126,7 +126,7 @@ class LanguageModel(ABC):
         self._tokenizer = tokenizer
         self._weights: Weights | None = None
         self._derived: dict[str, Any] = {}
-        self._index: Index | None = None
+        self._index: SuffixIndex | None = None
         self._index_file: tuple[HeldFile, object] | None = None  # the file that it is in until asked for, and its hash
         self._warned = False
 
@@ -150,7 +150,7 @@ class LanguageModel(ABC):
 
         Unlike ``forward``, it takes memory that does not depend on the length of the text.
         """
-        for part in blocks(tokens):
+        for part in iter_blocks(tokens):
             logits, state = self.forward(part, state)
         return logits[-1], state
 
@@ -158,19 +158,19 @@ class LanguageModel(ABC):
     def fit(self, texts: Any, valid: Any = None, **options: Unpack[FitOptions]) -> History:
         """Learn from texts. A subclass says which of the options it takes."""
 
-    def find_lr(self, texts: Any, *args: Any, **options: Any) -> LearningRates:
+    def find_lr(self, texts: Any, *args: Any, **options: Any) -> LRFinderResult:
         """Try learning rates: see ``NeuralModel.find_lr``."""
         raise OptionError(f"{self.name} is not trained by steps, so it has no learning rate to find")
 
-    def check(self) -> None:  # noqa: B027  most configurations check themselves
+    def validate_config(self) -> None:  # noqa: B027  most configurations check themselves
         """Raise OptionError where the configuration cannot be built; called before anything is learnt."""
 
-    def misfit(self, arrays: Weights) -> str | None:
+    def validate_weights(self, arrays: Weights) -> str | None:
         """What is wrong with these arrays as the weights of this model; None where they fit."""
         shapes = self.weight_shapes()
         missing, extra = sorted(shapes.keys() - arrays.keys()), sorted(arrays.keys() - shapes.keys())
         if missing or extra:
-            return f"not the weights of its configuration: missing {listed(missing)}, unknown {listed(extra)}"
+            return f"not the weights of its configuration: missing {join_names(missing)}, unknown {join_names(extra)}"
         for name, shape in shapes.items():
             if arrays[name].shape != shape:
                 return f"the weight {name} has the shape {arrays[name].shape}, not {shape}"
@@ -190,17 +190,17 @@ class LanguageModel(ABC):
         ``progress`` shows on a terminal how much of a large corpus is read.
         Raises VocabularyError where a fitted model cannot write a character of them.
         """
-        from revgen.corpus.cache import trained
-        from revgen.corpus.progress import watched
+        from revgen.corpus.cache import train_or_load
+        from revgen.corpus.progress import with_progress
 
         if not self.has_tokenizer:
-            return trained(tokenizers.get(self.level), texts, self.tokenizer_options, progress)
-        if not extend and (self.tokenizer.is_lossless or not self.fitted):
+            return train_or_load(tokenizers.get(self.level), texts, self.tokenizer_options, progress)
+        if not extend and (self.tokenizer.is_lossless or not self.is_fitted):
             return self.tokenizer
-        pieces = watched(texts.pieces(), texts, "vocabulary", progress)
+        pieces = with_progress(texts.pieces(), texts, "vocabulary", progress)
         if extend:
             return self.tokenizer.extend(pieces)
-        if missing := self.tokenizer.missing(pieces):
+        if missing := self.tokenizer.unknown_characters(pieces):
             raise VocabularyError(
                 f"{self.name} does not know {len(missing)} characters of this text: {' '.join(missing[:20])!r}. "
                 "Pass extend_vocabulary=True to learn them, or take them out of the text"
@@ -247,9 +247,9 @@ class LanguageModel(ABC):
     @weights.setter
     def weights(self, weights: Weights) -> None:
         self._weights = weights
-        self.forget()
+        self._clear_caches()
 
-    def forget(self) -> None:
+    def _clear_caches(self) -> None:
         """Drop what was made from weights or for a device that are no longer the present ones."""
         self._derived = {}
 
@@ -258,7 +258,7 @@ class LanguageModel(ABC):
         return self.__dict__ | {"_derived": {}}
 
     @property
-    def fitted(self) -> bool:
+    def is_fitted(self) -> bool:
         """Whether there are weights."""
         return self._weights is not None
 
@@ -275,13 +275,13 @@ class LanguageModel(ABC):
     def writes_digits(self) -> bool:
         """Whether ``generate`` may spell characters outside the vocabulary: more than 5 % of the text that the model
         learnt from was spelled. A model that hardly ever saw a digit does not know what follows one."""
-        return bool(number(self.metadata.get("spelled", 0)) > TAUGHT_TO_SPELL)
+        return bool(as_float(self.metadata.get("spelled", 0)) > MIN_SPELLED_FRACTION)
 
     @property
     def suppressed_tokens(self) -> list[int]:
         """The ids of the tokens that are never drawn, unless a pattern or choices need a digit."""
         tokenizer = self.tokenizer
-        return [tokenizer.start, tokenizer.unknown, *([] if self.writes_digits else tokenizer.digits)]
+        return [tokenizer.bos_id, tokenizer.unk_id, *([] if self.writes_digits else tokenizer.digits)]
 
     @property
     def num_parameters(self) -> int:
@@ -300,10 +300,10 @@ class LanguageModel(ABC):
         return next(filter(None, map(package_of, kinds)), None)
 
     def __repr__(self) -> str:
-        size = f"{self.num_parameters:,} parameters, {len(self.tokenizer):,} tokens" if self.fitted else "not fitted"
+        size = f"{self.num_parameters:,} parameters, {len(self.tokenizer):,} tokens" if self.is_fitted else "not fitted"
         return f"<revgen model {self.name}: {size}>"
 
-    def describe(self) -> dict[str, Any]:
+    def info(self) -> dict[str, Any]:
         """Name, sizes, configuration and metadata, in plain values."""
         return {
             "name": self.name,
@@ -330,24 +330,24 @@ class LanguageModel(ABC):
         """
         if self._machine_code is None:
             raise OptionError(f"{self.name} has no compiled step")
-        self.compiles = True
+        self._compile_requested = True
         return self
 
-    def machine_code(self) -> Compiled | None:
+    def build_compiled(self) -> Compiled | None:
         """What writes single texts with the present weights; None where there is nothing of the kind."""
         return None
 
     @derived
     def _machine_code(self) -> Compiled | None:
-        return self.machine_code()
+        return self.build_compiled()
 
     @property
     def compiled(self) -> Compiled | None:
         """The machine code, where it was asked for or pays."""
-        if self.compiles or "_machine_code" in self._derived:
+        if self._compile_requested or "_machine_code" in self._derived:
             return self._machine_code
-        if self.written > PATIENCE:
-            self.written = 0
+        if self._tokens_generated > PATIENCE:
+            self._tokens_generated = 0
             with contextlib.suppress(MissingExtraError):
                 return self._machine_code
         return None
@@ -380,25 +380,25 @@ class LanguageModel(ABC):
     ) -> str | list[str] | list[list[str]]:
         """Write the prompt and its continuation: a string, or a list of ``n`` strings where ``n`` is given.
 
-        With ``beams``, the most likely text comes first, and there may be fewer than ``n``, as they all differ.
+        With ``num_beams``, the most likely text comes first, and there may be fewer than ``n``, as they all differ.
         For a list of prompts of any lengths, return a list of what each one alone gives, all written side by side.
         The text ends where the model ends the document, before the first of the ``stop`` strings, or after
         ``max_tokens`` tokens (300). The same ``seed`` gives the same text. ``label`` is one of ``labels``, for models
         that were fitted with them. ``temperature``, ``top_k``, ``top_p``, ``min_p``, ``typical_p``,
-        ``repetition_penalty``, ``frequency_penalty``, ``logit_bias`` and ``banned`` are described at
-        ``revgen.Sampling``, all others at ``revgen.Settings``. Raises OptionError for a name that there is not, a value
-        outside its range, and options that do not combine, before anything is drawn.
+        ``repetition_penalty``, ``frequency_penalty``, ``logit_bias`` and ``banned_tokens`` are described at
+        ``revgen.Sampling``, all others at ``revgen.GenerationConfig``. Raises OptionError for an unknown option, a
+        value outside its range, and options that do not combine, before anything is sampled.
         """
         from revgen.generation.decoding import decode
-        from revgen.generation.settings import Settings
+        from revgen.generation.settings import GenerationConfig
 
         prompts = list(prompt) if isinstance(prompt, list | tuple) else [prompt]
-        settings = Settings.of(options)
+        settings = GenerationConfig.from_kwargs(options)
         count = 1 if n is None else n
-        most = f"at most {MOST_TEXTS:,} for all prompts together: write more with write_samples"
-        check("n", n, count * len(prompts) <= MOST_TEXTS, most)
+        most = f"at most {MAX_TEXTS:,} for all prompts together: write more with write_samples"
+        check("n", n, count * len(prompts) <= MAX_TEXTS, most)
         pieces = decode(self, prompts, settings, count, whole=True)
-        rows = range(len(prompts) * count if settings.beams is None else 0)
+        rows = range(len(prompts) * count if settings.num_beams is None else 0)
         texts = {row: [prompts[row // count]] for row in rows}
         for row, piece in pieces:
             texts.setdefault(row, [prompts[row // count]]).append(piece)
@@ -411,12 +411,12 @@ class LanguageModel(ABC):
 
     @checked(defaults=DEFAULTS)
     def stream(self, prompt: str = "", **options: Unpack[GenerationOptions]) -> Iterator[str]:
-        """What ``generate`` puts behind the prompt, piece by piece as it is drawn; with ``beams`` at once, as the
+        """What ``generate`` puts behind the prompt, piece by piece as it is drawn; with ``num_beams`` at once, as the
         likeliest text is known at the end of the search only."""
         from revgen.generation.decoding import decode
-        from revgen.generation.settings import Settings
+        from revgen.generation.settings import GenerationConfig
 
-        settings = Settings.of(options)
+        settings = GenerationConfig.from_kwargs(options)
         check("check_novelty", settings.check_novelty, not settings.check_novelty, "False: a stream is no whole text")
         pieces = decode(self, [prompt], settings)
         return (piece for _, piece in pieces if piece)
@@ -454,7 +454,7 @@ class LanguageModel(ABC):
         )
 
     @checked
-    def remake(self, receipt: Mapping[str, Any]) -> str:
+    def regenerate(self, receipt: Mapping[str, Any]) -> str:
         """The text of a receipt that ``write_samples`` wrote. Raises OptionError for one of another model."""
         from revgen.generation.samples import remake
 
@@ -470,7 +470,7 @@ class LanguageModel(ABC):
         if not self.takes_labels:
             raise OptionError(f"{self.name} cannot be conditioned on labels")
 
-    def label_shift(self, label: str | float | bool | None) -> int:
+    def label_offset(self, label: str | float | bool | None) -> int:
         """Return what a label adds to the ids of its text (``corpus.tokens.shift``); a label may be a number, as for
         ``fit``. Raises OptionError for an unknown one."""
         from revgen.corpus.tokens import shift
@@ -482,14 +482,14 @@ class LanguageModel(ABC):
     def encode_prompt(self, prompt: str) -> list[int]:
         """The document's start and the ids of a prompt; warns once where the model does not know a character."""
         ids = self.tokenizer.encode(prompt).tolist()
-        if self.tokenizer.unknown in ids and not self._warned:
+        if self.tokenizer.unk_id in ids and not self._warned:
             self._warned = True
-            strange = sorted({c for c in {*prompt} if self.tokenizer.unknown in self.tokenizer.encode(c)})
+            strange = sorted({c for c in {*prompt} if self.tokenizer.unk_id in self.tokenizer.encode(c)})
             warnings.warn(
                 f"{self.name} does not know {', '.join(map(repr, strange))}: read as {self.tokenizer.vocabulary[2]}",
                 stacklevel=5,
             )
-        return [self.tokenizer.start, *ids]
+        return [self.tokenizer.bos_id, *ids]
 
     @checked
     def score(self, text: str, *, label: str | float | bool | None = None) -> Score:
@@ -529,8 +529,8 @@ class LanguageModel(ABC):
         from revgen.evaluation.attention import Attention
 
         check("text", text, isinstance(text, str), "a string")
-        ids = np.array([self.tokenizer.start, *self.tokenizer.encode(text)])
-        weights = self.attention_weights(ids + self.label_shift(label))
+        ids = np.array([self.tokenizer.bos_id, *self.tokenizer.encode(text)])
+        weights = self.attention_weights(ids + self.label_offset(label))
         return Attention(tuple(self.tokenizer.vocabulary[i] for i in ids), weights)
 
     def attention_weights(self, ids: NDArray[Any]) -> NDArray[np.floating[Any]]:
@@ -569,54 +569,54 @@ class LanguageModel(ABC):
         return self._index_file is not None or self._index is not None  # in the order in which ``index`` sets them
 
     @property
-    def index(self) -> Index:
+    def index(self) -> SuffixIndex:
         """The training text, ready to look strings up in it. Raises NotFittedError where it was not kept."""
-        from revgen.novelty import Index
+        from revgen.novelty import SuffixIndex
 
         held = self._index_file
         if self._index is None:
             if held is None:
                 raise NotFittedError(
-                    f"{self.name} has no index of its training text: fit it with index=True, or call "
-                    "remember(texts) with the texts that it was fitted on",
-                    command=f"{self.name} has no index of its training text: fit it with index=True",
+                    f"{self.name} has no index of its training text: fit it with index_texts=True, or call "
+                    "index_texts(texts) with the texts that it was fitted on",
+                    command=f"{self.name} has no index of its training text: fit it with index_texts=True",
                 )
             file, sha256 = held
             try:
-                self._index = Index.from_bytes(_read(file, sha256))
+                self._index = SuffixIndex.from_bytes(_read(file, sha256))
             except ValueError as error:
                 raise CheckpointError(f"{file} is damaged: {error}") from None
             self._index_file = None
         return self._index
 
     @checked
-    def remember(self, texts: Any, **reading: Unpack[ReadOptions]) -> None:
+    def index_texts(self, texts: Any, **reading: Unpack[ReadOptions]) -> None:
         """Keep texts with the model, beside those that it remembers, to tell what is copied from them.
 
-        ``texts`` and the options of ``reading`` are what ``revgen.read`` takes. ``fit(…, index=True)`` does it with
+        ``texts`` and the options of ``reading`` are those of ``revgen.read``. ``fit(…, index_texts=True)`` does so with
         the texts that it learns from. The texts are saved with the model.
         """
         from revgen.corpus import read
-        from revgen.novelty import Index
+        from revgen.novelty import SuffixIndex
 
         before = self.index.documents() if self.has_index else []
-        self._index = Index([*before, *read(texts, **reading)])
+        self._index = SuffixIndex([*before, *read(texts, **reading)])
 
     def _checked(self, text: str) -> str:
-        from revgen.novelty import Checked
+        from revgen.novelty import CheckedText
 
-        checked = Checked(text)
+        checked = CheckedText(text)
         checked.copied = self.novelty(text)
         return checked
 
     @checked
-    def novelty(self, text: str, minimum: int = 20) -> Copied:
+    def novelty(self, text: str, minimum: int = 20) -> CopyReport:
         """Which spans of a text, of at least ``minimum`` characters, stand in the training text as they are."""
-        from revgen.novelty import copied
+        from revgen.novelty import find_copies
 
         check("text", text, isinstance(text, str), "a string")
         at_least("minimum", minimum, 1)
-        return copied(text, self.index, minimum)
+        return find_copies(text, self.index, minimum)
 
     # The model directory --------------------------------------------------------------------
 
@@ -761,8 +761,8 @@ class LanguageModel(ABC):
         architecture, weights_entry = content["architecture"], content["weights"]
         try:
             model_class = architecture_class(architecture)
-        except UnknownModelError as error:
-            raise UnknownModelError(
+        except UnknownNameError as error:
+            raise UnknownNameError(
                 f"{where} needs {architecture!r}, which is not registered here ({error}). {_offer(content)}, or put "
                 f"@revgen.register_cell({architecture!r}) on its class, and load again"
             ) from None
@@ -796,21 +796,21 @@ def _assemble(
         why = str(error)[:500]
         where = directory / CONFIG
         raise CheckpointError(f"{where} has a configuration that {architecture} does not take: {why}") from error
-    if problem := model.misfit(arrays):
+    if problem := model.validate_weights(arrays):
         raise CheckpointError(f"{directory / content['weights']['file']}: {problem}")
     return model
 
 
-def blocks(tokens: NDArray[Any]) -> Iterator[NDArray[Any]]:
+def iter_blocks(tokens: NDArray[Any]) -> Iterator[NDArray[Any]]:
     """Yield token ids (time, batch) in parts of about ``BLOCK`` tokens."""
-    step = max(1, BLOCK // tokens.shape[1])
+    step = max(1, READ_BLOCK_SIZE // tokens.shape[1])
     for begin in range(0, len(tokens), step):
         yield tokens[begin : begin + step]
 
 
-def check_attended(time: int, maps: int) -> None:
+def check_attention_size(time: int, maps: int) -> None:
     """Raise OptionError where ``maps`` matrices of (time, time) attention weights would take too much memory."""
-    most = int((ATTENDED / maps) ** 0.5)
+    most = int((MAX_ATTENTION_WEIGHTS / maps) ** 0.5)
     if time > most:
         raise OptionError(f"text has {time:,} tokens: the attention weights of more than {most:,} take too much memory")
 
@@ -829,7 +829,7 @@ def read_config(directory: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged, or not of a revgen model: it has no format_version")
     if (version := content["format_version"]) != FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} has the format version {shortened(version)}; this revgen {__version__} reads {FORMAT_VERSION}: "
+            f"{path} has the format version {truncate(version)}; this revgen {__version__} reads {FORMAT_VERSION}: "
             "upgrade revgen to read a newer one"
         )
     schema.check(content, path)
@@ -847,13 +847,13 @@ def _tokenizer_file(directory: Path) -> str | None:
 def read_tokenizer(directory: Path, content: Mapping[str, Any]) -> Tokenizer:
     """Return the tokenizer of a model directory; ``content`` is that of its config.json.
 
-    Raises UnknownModelError if its level is not registered, CheckpointError if its file is damaged.
+    Raises UnknownNameError if its level is not registered, CheckpointError if its file is damaged.
     """
     entry = content["tokenizer"]
     try:
         tokenizer_class = tokenizers.get(content["level"])
-    except UnknownModelError as error:
-        raise UnknownModelError(
+    except UnknownNameError as error:
+        raise UnknownNameError(
             f"{directory / CONFIG} needs a tokenizer that is not registered here: {error}. {_offer(content)}, and load "
             "again"
         ) from None

@@ -38,7 +38,7 @@ class Counts:
     words: Ints
     suffixes: Ints
     counts: Ints
-    opens: NDArray[np.bool_]
+    at_start: NDArray[np.bool_]
 
 
 def count(documents: Iterable[NDArray[Any]], vocab: int, order: int) -> list[Counts]:
@@ -67,7 +67,7 @@ def text_loss(orders: list[Counts], probabilities: list[Floats]) -> float:
     nats, tokens = 0.0, 0
     for counted, p in zip(orders, probabilities, strict=True):
         # Of the shorter n-grams, those at the start of a document are all there is to predict from.
-        counts = counted.counts if counted is orders[-1] else np.where(counted.opens, counted.counts, 0)
+        counts = counted.counts if counted is orders[-1] else np.where(counted.at_start, counted.counts, 0)
         there = counts > 0
         nats -= float(counts[there] @ np.log(p[there]))
         tokens += int(counts.sum())
@@ -118,7 +118,7 @@ def prune(
                 counted.words[keep],
                 places[n - 1][suffixes],
                 counted.counts[keep],
-                counted.opens[keep],
+                counted.at_start[keep],
             )
         )
     return pruned, [p[keep] for p, keep in zip(probabilities, kept, strict=True)], left_over

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-BORDER = "\udfff"  # no text holds half a surrogate pair
+SEPARATOR = "\udfff"  # no text holds half a surrogate pair
 
 
 class Span(NamedTuple):
@@ -25,15 +25,15 @@ class Span(NamedTuple):
     end: int
 
 
-class Checked(str):
+class CheckedText(str):
     """A text that was looked up in the training text."""
 
-    copied: Copied
+    copied: CopyReport
     """What of it is copied."""
 
 
 @dataclass(frozen=True)
-class Copied:
+class CopyReport:
     """What of a text is copied."""
 
     spans: tuple[Span, ...]
@@ -41,27 +41,27 @@ class Copied:
     overlap."""
     longest: int
     """Characters of the longest copied span, however short it is."""
-    share: float
+    fraction: float
     """The part of the text's characters that lies in ``spans``."""
 
     def to_dict(self) -> dict[str, Any]:
         """Every figure by name, in plain values."""
-        return {"longest": self.longest, "share": self.share, "spans": [list(span) for span in self.spans]}
+        return {"longest": self.longest, "share": self.fraction, "spans": [list(span) for span in self.spans]}
 
     def __str__(self) -> str:
-        return f"{self.share:.0%} copied in {len(self.spans)} spans, the longest {self.longest} characters"
+        return f"{self.fraction:.0%} copied in {len(self.spans)} spans, the longest {self.longest} characters"
 
 
-class Index:
+class SuffixIndex:
     """Training documents, ready to look strings up in them: a string, or several."""
 
     def __init__(self, training: Iterable[str], suffixes: NDArray[np.integer[Any]] | None = None) -> None:
-        self.text = BORDER.join([training] if isinstance(training, str) else training)
+        self.text = SEPARATOR.join([training] if isinstance(training, str) else training)
         self.suffixes = suffix_array(self.text) if suffixes is None else suffixes
 
     def documents(self) -> list[str]:
         """The training documents."""
-        return self.text.split(BORDER)
+        return self.text.split(SEPARATOR)
 
     def to_bytes(self) -> bytes:
         """The content of its file in a model directory."""
@@ -93,13 +93,13 @@ class Index:
     def __contains__(self, string: str) -> bool:
         text, size = self.text, len(string)
         place = bisect_left(self.suffixes, string, key=lambda start: text[start : start + size])
-        return place < len(self.suffixes) and text.startswith(string, self.suffixes[place]) and BORDER not in string
+        return place < len(self.suffixes) and text.startswith(string, self.suffixes[place]) and SEPARATOR not in string
 
 
-def copied(text: str, training: Iterable[str] | Index, minimum: int = 20) -> Copied:
+def find_copies(text: str, training: Iterable[str] | SuffixIndex, minimum: int = 20) -> CopyReport:
     """The spans of a text that stand in training documents (a string, several, a corpus, or an ``Index`` of them,
     which is made once for many texts); those of at least ``minimum`` characters count."""
-    index = training if isinstance(training, Index) else Index(training)
+    index = training if isinstance(training, SuffixIndex) else SuffixIndex(training)
     spans: list[Span] = []
     longest, covered, end = 0, 0, 0
     for start in range(len(text)):
@@ -111,7 +111,7 @@ def copied(text: str, training: Iterable[str] | Index, minimum: int = 20) -> Cop
             if end - start >= minimum:
                 covered += end - max(start, spans[-1].end if spans else 0)
                 spans.append(Span(start, end))
-    return Copied(tuple(spans), longest, covered / len(text) if text else 0.0)
+    return CopyReport(tuple(spans), longest, covered / len(text) if text else 0.0)
 
 
 def suffix_array(text: str) -> NDArray[np.int64]:

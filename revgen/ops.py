@@ -96,27 +96,27 @@ def where(condition: Array, x: Array, y: float) -> Array:
     return np.where(condition, x, x.dtype.type(y)) if isinstance(x, np.ndarray) else _torch().where(condition, x, y)
 
 
-def largest(x: Array) -> Array:
+def amax(x: Array) -> Array:
     """The largest value along the last axis, which stays with the size 1."""
     return x.max(-1, keepdims=True) if isinstance(x, np.ndarray) else x.amax(-1, keepdim=True)
 
 
-def cumulated(x: Array) -> Array:
+def cumsum(x: Array) -> Array:
     """The sums so far along the last axis, in double precision."""
     return x.cumsum(-1, dtype=np.float64 if isinstance(x, np.ndarray) else _torch().float64)
 
 
-def ordered(x: Array) -> Array:
+def argsort(x: Array) -> Array:
     """The places of the values along the last axis from the smallest to the largest; of equal ones the first first."""
     return np.argsort(x, -1, kind="stable") if isinstance(x, np.ndarray) else x.argsort(dim=-1, stable=True)
 
 
-def at(x: Array, places: Array) -> Array:
+def take_along_axis(x: Array, places: Array) -> Array:
     """The values at these places of each row: (batch, size), places (batch, size)."""
     return x[np.arange(len(x))[:, None], places] if isinstance(x, np.ndarray) else x.gather(-1, places)
 
 
-def put_at(places: Array, values: Array) -> Array:
+def put_along_axis(places: Array, values: Array) -> Array:
     """The values at these places of each row, which are all places there are: the way back from ``at``."""
     if not isinstance(values, np.ndarray):
         return _torch().empty_like(values).scatter_(-1, places, values)
@@ -132,7 +132,7 @@ def kth_largest(x: Array, k: int) -> Array:
     return x.topk(k, -1).values[..., -1:]
 
 
-def lower_triangle(x: Array, diagonal: int = 0) -> Array:
+def tril(x: Array, diagonal: int = 0) -> Array:
     """The matrices of the last two axes with 0 above a diagonal."""
     return np.tril(x, diagonal) if isinstance(x, np.ndarray) else x.tril(diagonal)
 
@@ -155,7 +155,7 @@ def concatenate(arrays: Sequence[Array], axis: int = -1) -> Array:
     return np.concatenate(arrays, axis) if isinstance(arrays[0], np.ndarray) else _torch().cat(arrays, axis)
 
 
-def embed(table: Array, tokens: Array) -> Array:
+def embedding(table: Array, tokens: Array) -> Array:
     """The row of each token: table (vocab, size) -> (*tokens, size). PyTorch sums the gradient of an embedding up
     several times as fast as that of an index."""
     return table.take(tokens, 0) if isinstance(table, np.ndarray) else _torch().nn.functional.embedding(tokens, table)
@@ -213,7 +213,7 @@ def arange(size: int, like: Array) -> Array:
     return np.arange(size) if isinstance(like, np.ndarray) else _torch().arange(size, device=like.device)
 
 
-def running_maximum(x: Array) -> Array:
+def cummax(x: Array) -> Array:
     """The largest value so far along the last axis."""
     if x.shape[-1] == 1:
         return x
@@ -244,13 +244,17 @@ def attention_weights(query: Array, key: Array, mask: Array) -> Array:
     return softmax(where(mask, scores, -np.inf))
 
 
-def rotation(positions: Array, size: int) -> tuple[Array, Array]:
+def rotary_angles(positions: Array, size: int) -> tuple[Array, Array]:
     """Cosine and sine of the angles by which ``size`` channels in pairs are turned at each position: (…) ->
     (…, size / 2), from 1 radian a position down to 1/10,000 (Su et al. 2021).
 
     Angles are whole parts of a turn, so that those of high positions are as exact as those of low ones.
     """
-    turns = speeds(size) if isinstance(positions, np.ndarray) else _speeds_on(positions.device, size)
+    turns = (
+        rotary_frequencies(size)
+        if isinstance(positions, np.ndarray)
+        else _rotary_frequencies_on(positions.device, size)
+    )
     parts = positions[..., None] * turns % PARTS
     if isinstance(parts, np.ndarray):
         angles = parts.astype(np.float32) * np.float32(2 * np.pi / PARTS)
@@ -259,7 +263,7 @@ def rotation(positions: Array, size: int) -> tuple[Array, Array]:
     return angles.cos(), angles.sin()
 
 
-def speeds(size: int) -> NDArray[np.int64]:
+def rotary_frequencies(size: int) -> NDArray[np.int64]:
     """How far ``rotation`` turns each pair of channels from one position to the next, (size / 2,), in parts of a
     turn."""
     pairs = size // 2
@@ -267,18 +271,18 @@ def speeds(size: int) -> NDArray[np.int64]:
 
 
 @cache
-def _speeds_on(device: Any, size: int) -> Array:
+def _rotary_frequencies_on(device: Any, size: int) -> Array:
     """``speeds`` on a device of PyTorch, where they are brought once."""
-    return _torch().as_tensor(speeds(size), device=device)
+    return _torch().as_tensor(rotary_frequencies(size), device=device)
 
 
-def map_state(function: Callable[[Array], Array], state: Any) -> Any:
+def tree_map(function: Callable[[Array], Array], state: Any) -> Any:
     """``function`` of every array in a state: an array, None, or a tuple, list or dict of states."""
     if state is None:
         return None
     if isinstance(state, tuple | list):
-        parts = [map_state(function, part) for part in state]
+        parts = [tree_map(function, part) for part in state]
         return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)  # a named tuple, or a plain one
     if isinstance(state, dict):
-        return {name: map_state(function, part) for name, part in state.items()}
+        return {name: tree_map(function, part) for name, part in state.items()}
     return function(state)

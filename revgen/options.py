@@ -67,7 +67,7 @@ def check(name: str, value: object, good: bool, wanted: str) -> None:
         raise OptionError(f"{name} must be {wanted}, not {shown(value)}")
 
 
-def number(value: object) -> float:
+def as_float(value: object) -> float:
     """``value`` where it is a number, else a NaN, which lies in no range."""
     value = scalar(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -78,7 +78,7 @@ def number(value: object) -> float:
         return np.inf
 
 
-def whole(value: object, least: int) -> bool:
+def is_int(value: object, least: int) -> bool:
     """Whether ``value`` is a whole number of at least ``least``."""
     value = scalar(value)
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
@@ -86,7 +86,7 @@ def whole(value: object, least: int) -> bool:
 
 def at_least(name: str, value: object, least: int) -> None:
     """Raise OptionError unless ``value`` is a whole number of at least ``least``."""
-    fits = whole(value, least) and int(value) < MAX_INT  # type: ignore[call-overload]
+    fits = is_int(value, least) and int(value) < MAX_INT  # type: ignore[call-overload]
     check(name, value, fits, f"a whole number of at least {least}")
 
 
@@ -95,13 +95,13 @@ def check_sizes(config: Any, *names: str, optional: Sequence[str] = ()) -> None:
     for name in (*names, *optional):
         value, most = getattr(config, name), MOST.get(name, LARGEST)
         unset = value is None and name in optional
-        check(name, value, unset or (whole(value, 1) and value <= most), f"a whole number from 1 to {most:,}")
+        check(name, value, unset or (is_int(value, 1) and value <= most), f"a whole number from 1 to {most:,}")
 
 
-def check_shares(config: Any, *names: str) -> None:
+def check_fractions(config: Any, *names: str) -> None:
     """Check fields that are shares of something that is left out."""
     for name in names:
-        check(name, getattr(config, name), 0 <= number(getattr(config, name)) < 1, f"in 0 ≤ {name} < 1")
+        check(name, getattr(config, name), 0 <= as_float(getattr(config, name)) < 1, f"in 0 ≤ {name} < 1")
 
 
 def check_flags(config: Any, *names: str) -> None:

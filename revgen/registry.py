@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from threading import get_ident
 from typing import Any, Generic, TypeVar
 
-from revgen.errors import RegistrationError, UnknownModelError
+from revgen.errors import RegistrationError, UnknownNameError
 from revgen.options import shown
 
 T = TypeVar("T")
@@ -73,17 +73,17 @@ class Registry(Generic[T]):
         return enter
 
     def get(self, name: str) -> T:
-        """The entry of that name. Raises UnknownModelError with the nearest names."""
+        """The entry of that name. Raises UnknownNameError with the nearest names."""
         if name not in self:
-            raise UnknownModelError(unknown(self.kind, name, self.names()))
+            raise UnknownNameError(unknown_name_message(self.kind, name, self.names()))
         return self._entries[name]
 
     def __contains__(self, name: str) -> bool:
-        if not self.at_hand(name):
+        if not self.is_registered(name):
             load_plugins()
         return name in self._entries
 
-    def at_hand(self, name: str) -> bool:
+    def is_registered(self, name: str) -> bool:
         """Whether that name is known, with no look at plug-in packages that are not loaded yet."""
         self._load()
         return name in self._entries
@@ -150,13 +150,13 @@ def package_of(kind: type) -> str | None:
     return next(iter(packages_distributions().get(module, ())), None)
 
 
-def matching(names: Iterable[str], pattern: str | Iterable[str] = "*") -> list[str]:
+def filter_names(names: Iterable[str], pattern: str | Iterable[str] = "*") -> list[str]:
     """The names that match one wildcard pattern, or any of several, in the order given."""
     patterns = [pattern] if isinstance(pattern, str) else list(pattern)
     return [name for name in names if any(fnmatchcase(name, wanted) for wanted in patterns)]
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:
     """The message for a name that is not known: it offers the nearest ones."""
     known = list(known)
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
@@ -165,7 +165,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 architectures: Registry[Any] = Registry("architecture", "revgen.architectures", ("fit", "generate", "Config"))
-cells: Registry[Any] = Registry("cell", "revgen.cells", ("shapes", "project", "step"), ("forward", "parameters"))
+cells: Registry[Any] = Registry("cell", "revgen.cells", ("param_shapes", "project", "step"), ("forward", "parameters"))
 tokenizers: Registry[Any] = Registry("tokenizer level", "revgen.tokenizers", ("train", "encode", "decode"), joiner="")
 
 register_model = architectures.register
@@ -178,7 +178,7 @@ def register_cell(name: str, *, replace: bool = False) -> Callable[[T], T]:
 
     def enter_cell(value: T) -> T:
         built_in = getattr(value, "__module__", "").startswith(f"{cells.package}.")
-        if not built_in and architectures.at_hand(name):
+        if not built_in and architectures.is_registered(name):
             raise RegistrationError(f"the cell {name!r} would be hidden by the architecture of that name")
         return enter(value)
 

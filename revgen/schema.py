@@ -16,7 +16,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from revgen.errors import CheckpointError, OptionError
 from revgen.options import scalar
-from revgen.registry import unknown
+from revgen.registry import unknown_name_message
 
 LARGEST_FILE = 4 << 20  # bytes
 LARGEST_NUMBER = 1 << 31
@@ -65,9 +65,9 @@ def check(content: Mapping[str, Any], path: Path) -> None:
         for key in place.split("."):
             value = value.get(key) if isinstance(value, dict) else None
         if not isinstance(value, str) or not re.fullmatch(pattern, value):
-            raise CheckpointError(f"{path} is damaged: {place} must be {words}, not {shortened(value)}")
+            raise CheckpointError(f"{path} is damaged: {place} must be {words}, not {truncate(value)}")
     if not isinstance(content.get("config"), dict):
-        raise CheckpointError(f"{path} is damaged: config must be an object, not {shortened(content.get('config'))}")
+        raise CheckpointError(f"{path} is damaged: config must be an object, not {truncate(content.get('config'))}")
 
 
 def check_options(kind: type[Any], options: Mapping[str, Any]) -> None:
@@ -79,17 +79,17 @@ def check_options(kind: type[Any], options: Mapping[str, Any]) -> None:
         hints = {}
     for name, value in options.items():
         if name not in names:
-            raise OptionError(unknown("option", name, names))
-        if not fits(value, hints.get(name, Any)):
-            raise OptionError(f"{name} cannot be {shortened(value)}")
+            raise OptionError(unknown_name_message("option", name, names))
+        if not matches_type(value, hints.get(name, Any)):
+            raise OptionError(f"{name} cannot be {truncate(value)}")
 
 
-def fits(value: Any, hint: Any) -> bool:
+def matches_type(value: Any, hint: Any) -> bool:
     """Whether a value out of JSON is one of an annotation, and its numbers are of a sensible size."""
     value = scalar(value)
     origin, parts = get_origin(hint) or hint, get_args(hint)
     if origin in (Union, UnionType):
-        return any(fits(value, part) for part in parts)
+        return any(matches_type(value, part) for part in parts)
     if origin in (None, NoneType):
         return value is None
     if origin is bool:
@@ -100,19 +100,21 @@ def fits(value: Any, hint: Any) -> bool:
     if origin is str:
         return isinstance(value, str)
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return isinstance(value, dict) and all(fits(item, parts[1] if parts else Any) for item in value.values())
+        return isinstance(value, dict) and all(
+            matches_type(item, parts[1] if parts else Any) for item in value.values()
+        )
     if isinstance(origin, type) and issubclass(origin, Sequence):
-        return isinstance(value, list) and all(fits(item, parts[0] if parts else Any) for item in value)
+        return isinstance(value, list) and all(matches_type(item, parts[0] if parts else Any) for item in value)
     return not isinstance(value, int | float) or -LARGEST_NUMBER < value < LARGEST_NUMBER
 
 
-def shortened(value: object, most: int = 60) -> str:
+def truncate(value: object, most: int = 60) -> str:
     """A value as it is shown in a message of one line."""
     shown = repr(value) if not isinstance(value, int) or -LARGEST_NUMBER < value < LARGEST_NUMBER else "a huge number"
     return shown if len(shown) <= most else f"{shown[:most]}…"
 
 
-def listed(names: Sequence[str], most: int = 5) -> str:
+def join_names(names: Sequence[str], most: int = 5) -> str:
     """Names as they are shown in a message of one line, however many there are."""
-    shown = ", ".join(map(shortened, names[:most]))
+    shown = ", ".join(map(truncate, names[:most]))
     return f"[{shown}]" if len(names) <= most else f"[{shown} and {len(names) - most:,} more]"

@@ -19,7 +19,7 @@ import numpy as np
 from revgen.cells.cell import Cell
 from revgen.language_model import LanguageModel
 from revgen.networks.stack import make_cell
-from revgen.ops import map_state
+from revgen.ops import tree_map
 from revgen.registry import cells
 from revgen.tokenizers import Tokenizer
 
@@ -88,13 +88,13 @@ def check_tokenizer(tokenizer: Tokenizer, text: str) -> None:
     """Hold a trained tokenizer to its contract on one text."""
     ids = tokenizer.encode(text)
     assert ids.ndim == 1 and ids.dtype == tokenizer.dtype, f"encode gives {ids.dtype} of shape {ids.shape}"
-    assert (ids > tokenizer.unknown).all() and (ids < len(tokenizer)).all(), f"{text!r} spells a special token"
+    assert (ids > tokenizer.unk_id).all() and (ids < len(tokenizer)).all(), f"{text!r} spells a special token"
     assert tokenizer.decode(ids) == text, f"{text!r} comes back as {tokenizer.decode(ids)!r}"
     spelled = _spelled(tokenizer, ids.tolist())
     assert spelled == text.encode("utf-8", "surrogatepass"), f"{text!r} is spelled as {spelled!r}"
     assert tokenizer.char_counts[ids].sum() == len(text), f"{text!r} has other characters by char_counts"
-    decode = tokenizer.decoder()
-    streamed = "".join(decode(int(i)) for i in ids) + decode(tokenizer.end)
+    decode = tokenizer.stream_decoder()
+    streamed = "".join(decode(int(i)) for i in ids) + decode(tokenizer.eos_id)
     assert streamed == text, f"{text!r} is streamed as {streamed!r}"
     again = type(tokenizer).from_bytes(tokenizer.to_bytes())
     assert again == tokenizer and (again.encode(text) == ids).all(), "its file gives another tokenizer"
@@ -110,7 +110,7 @@ def _spelled(tokenizer: Tokenizer, ids: Sequence[int]) -> bytes:
                 spelled += character.encode("utf-8", "surrogatepass")
                 waiting.clear()
         else:
-            spelled += tokenizer.spelling[i]
+            spelled += tokenizer.token_bytes[i]
     return spelled
 
 
@@ -125,9 +125,10 @@ def _check_equation(cell: Cell) -> None:
 
     random = np.random.default_rng(0)
     values = {
-        name: np.asarray(cell.initialize(name, shape, random), np.float32) for name, shape in cell.shapes().items()
+        name: np.asarray(cell.init_param(name, shape, random), np.float32)
+        for name, shape in cell.param_shapes().items()
     }
-    for name, shape in cell.shapes().items():
+    for name, shape in cell.param_shapes().items():
         assert values[name].shape == tuple(shape), f"initialize({name!r}) gives {values[name].shape}, not {shape}"
         # Biases begin at zero, where a mistake in them would not show.
         values[name] = values[name] + random.normal(0, 0.1, shape).astype(np.float32)
@@ -141,7 +142,7 @@ def _check_equation(cell: Cell) -> None:
     assert tuple(whole.shape) == (TIME, BATCH, cell.output_size), (
         f"the output has the shape {tuple(whole.shape)}, not (time, batch, output) = {(TIME, BATCH, cell.output_size)}"
     )
-    map_state(lambda array: _check_rows(array, BATCH), last)
+    tree_map(lambda array: _check_rows(array, BATCH), last)
 
     _same(run(x)[0], whole, "one sequence read twice (is there state beside the state?)")
     other = x.copy()
@@ -163,7 +164,7 @@ def _check_equation(cell: Cell) -> None:
         if value.ndim > 1:
             assert value.grad is not None and value.grad.abs().sum() > 0, f"the parameter {name} gets no gradient"
 
-    if cell.portable:
+    if cell.supports_numpy:
         numpy = SimpleNamespace(**values)
         zeros = cell.initial_state(BATCH, lambda shape: np.zeros(shape, np.float32))
         output, state = cell.sequence(numpy, cell.project(numpy, x), zeros)
@@ -171,15 +172,17 @@ def _check_equation(cell: Cell) -> None:
         assert output.dtype == np.float32, f"on NumPy float32 becomes {output.dtype}"
         _same(output, whole, "the equation on NumPy, and on PyTorch")
         _same_state(state, last, "the state on NumPy, and on PyTorch")
-    if cell.kernel is not None:
+    if cell.fused_kernel is not None:
         from revgen.networks.recurrent import run_kernel
 
         try:
             fused, state = run_kernel(cell, p, torch.as_tensor(x), cell.initial_state(BATCH, torch.zeros))
         except (RuntimeError, LookupError, TypeError, ValueError) as error:
-            raise AssertionError(f"the kernel {cell.kernel} does not take what the cell gives it: {error}") from error
-        _same(fused, whole, f"the kernel {cell.kernel}, and the equation")
-        _same_state(state, last, f"the state of the kernel {cell.kernel}, and of the equation")
+            raise AssertionError(
+                f"the kernel {cell.fused_kernel} does not take what the cell gives it: {error}"
+            ) from error
+        _same(fused, whole, f"the kernel {cell.fused_kernel}, and the equation")
+        _same_state(state, last, f"the state of the kernel {cell.fused_kernel}, and of the equation")
 
 
 def _run(cell: Cell, p: Any, x: Any, state: Any) -> tuple[Any, Any]:
@@ -194,7 +197,7 @@ def _run(cell: Cell, p: Any, x: Any, state: Any) -> tuple[Any, Any]:
 
 
 def _check_normalized(model: LanguageModel) -> None:
-    tokens = np.array([[model.tokenizer.start, i] for i in range(3, min(len(model.tokenizer), 6))]).T
+    tokens = np.array([[model.tokenizer.bos_id, i] for i in range(3, min(len(model.tokenizer), 6))]).T
     logits, _ = model.forward(tokens, model.initial_state(tokens.shape[1]))
     assert logits.shape == (*tokens.shape, len(model.tokenizer)), (
         f"{model.name}: logits have the shape {logits.shape}, not (time, batch, vocab)"
@@ -215,7 +218,7 @@ def _same(one: Any, other: Any, what: str) -> None:
 def _same_state(one: Any, other: Any, what: str) -> None:
     leaves: list[list[Any]] = [[], []]
     for state, found in zip((one, other), leaves, strict=True):
-        map_state(found.append, state)
+        tree_map(found.append, state)
     assert len(leaves[0]) == len(leaves[1]), f"{what} have {len(leaves[0])} and {len(leaves[1])} arrays"
     for a, b in zip(*leaves, strict=True):
         _same(a, b, what)

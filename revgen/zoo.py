@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 from revgen import hub
 from revgen.arguments import check_fields, checked
 from revgen.cells import Cell
-from revgen.errors import CheckpointError, MissingExtraError, OptionError, UnknownModelError
+from revgen.errors import CheckpointError, MissingExtraError, OptionError, UnknownNameError
 from revgen.language_model import CONFIG, LanguageModel, read_config
-from revgen.registry import Registry, architectures, cells, load_plugins, matching, tokenizers, unknown
+from revgen.registry import Registry, architectures, cells, filter_names, load_plugins, tokenizers, unknown_name_message
 from revgen.tables import to_frame, to_text
 from revgen.tokenizers import Tokenizer
 
@@ -33,7 +33,7 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 def list_models(pattern: str | Iterable[str] = "*", *, pretrained: bool = False) -> list[str]:
     """The names that match a wildcard pattern (``"lstm-*"``), or any of several; ``pretrained=True``: those
     with weights."""
-    return matching([name for name in _names() if not pretrained or name in _pretrained()], pattern)
+    return filter_names([name for name in _names() if not pretrained or name in _pretrained()], pattern)
 
 
 class ModelOptions(TypedDict, total=False):
@@ -75,10 +75,10 @@ def create(
 
     ``tokenizer`` is a trained one, or the options of the one that ``fit`` will train (``{"vocab_size": 5000}``).
     ``options`` are those of the architecture's configuration (``hidden_size``, ``num_layers``, ``dropout``, …)
-    and of its cell. Raises UnknownModelError for a name, OptionError for an option that there is not.
+    and of its cell. Raises UnknownNameError for a name, OptionError for an option that there is not.
     """
     if not _is_model(name):
-        raise UnknownModelError(_without_level(name) or unknown("model", name, _names()))
+        raise UnknownNameError(_without_level(name) or unknown_name_message("model", name, _names()))
     architecture, _, level = name.rpartition("-")
     model_class = architecture_class(architecture)
     known = [field.name for field in dataclasses.fields(model_class.Config)]
@@ -88,16 +88,16 @@ def create(
     if others := {key: value for key, value in given.items() if key not in known}:
         offered = known + _cell_options(architecture, others) if "cell_options" in known else known
         if strange := [key for key in others if key not in offered]:
-            raise OptionError(unknown(f"option of {architecture}", strange[0], offered))
+            raise OptionError(unknown_name_message(f"option of {architecture}", strange[0], offered))
         config = dataclasses.replace(config, cell_options={**config.cell_options, **others})
     trained, settings = (tokenizer, {}) if isinstance(tokenizer, Tokenizer) else (None, dict(tokenizer or {}))
     if trained is not None and trained.level != level:
         raise OptionError(f"tokenizer is of the level {trained.level!r}, and {name} needs one of {level!r}")
     offered = list(inspect.signature(tokenizers.get(level).train).parameters)[1:]
     if strange := [key for key in settings if key not in offered]:
-        raise OptionError(unknown(f"option of the {level} tokenizer", strange[0], offered))
+        raise OptionError(unknown_name_message(f"option of the {level} tokenizer", strange[0], offered))
     model: LanguageModel = model_class(architecture, level, config, trained, settings)
-    model.check()
+    model.validate_config()
     return model
 
 
@@ -116,7 +116,7 @@ def load(
     the Hub that the environment variable ``REVGEN_HUB_ORG`` names; ``"me/name"`` is a directory, or else a repository.
     ``revision`` (a branch, a tag or a commit), ``token`` and ``local_files_only`` are those of ``revgen.hub.pull``.
 
-    Raises UnknownModelError for a name without weights, CheckpointError for a damaged directory, HubError for a
+    Raises UnknownNameError for a name without weights, CheckpointError for a damaged directory, HubError for a
     repository that cannot be had.
     """
     directory = find(name, revision=revision, token=token, local_files_only=local_files_only)
@@ -140,11 +140,13 @@ def find(name: str | Path, **where: Any) -> Path:
         raise CheckpointError(f"{name}: there is no such directory")
     if not _is_model(name):
         told = _without_level(name)
-        raise UnknownModelError(told or unknown("pretrained model or directory", name, sorted(_pretrained())))
+        raise UnknownNameError(
+            told or unknown_name_message("pretrained model or directory", name, sorted(_pretrained()))
+        )
     with contextlib.suppress(hub.AbsentError):
         return hub.pull_pretrained(name, **where)
     known = f"pretrained are {', '.join(sorted(_pretrained())) or 'none'}"
-    raise UnknownModelError(
+    raise UnknownNameError(
         f"{name} has no pretrained weights: train it with revgen.create({name!r}).fit(…); {known}",
         command=f"{name} has no pretrained weights: train it with revgen fit {name}; {known}",
     )
@@ -250,8 +252,8 @@ def models(pattern: str | Iterable[str] = "*", *, pretrained: bool = False) -> M
 def architecture_class(name: str) -> type[LanguageModel]:
     """The class behind an architecture's name; a cell is an architecture by its registration."""
     if not _is_architecture(name):
-        raise UnknownModelError(unknown("architecture", name, _architectures()))
-    if architectures.at_hand(name):
+        raise UnknownNameError(unknown_name_message("architecture", name, _architectures()))
+    if architectures.is_registered(name):
         found: type[LanguageModel] = architectures.get(name)
         return found
     from revgen.architectures.recurrent import RecurrentModel
@@ -261,9 +263,9 @@ def architecture_class(name: str) -> type[LanguageModel]:
 
 def _is_architecture(name: str) -> bool:
     """Plug-in packages are looked at for a name that is not built in only: each may import what it likes."""
-    if not (architectures.at_hand(name) or cells.at_hand(name)):
+    if not (architectures.is_registered(name) or cells.is_registered(name)):
         load_plugins()
-    return architectures.at_hand(name) or cells.at_hand(name)
+    return architectures.is_registered(name) or cells.is_registered(name)
 
 
 def _is_model(name: str) -> bool:
@@ -273,7 +275,7 @@ def _is_model(name: str) -> bool:
 
 def _cell_options(architecture: str, given: Iterable[str]) -> list[str]:
     """What a cell takes beside the options of its network; what is no ``Cell`` says so itself when it is made."""
-    kind = cells.get(architecture) if cells.at_hand(architecture) else None
+    kind = cells.get(architecture) if cells.is_registered(architecture) else None
     return list(kind.options() if isinstance(kind, type) and issubclass(kind, Cell) else given)
 
 
@@ -296,7 +298,7 @@ def _pretrained() -> set[str]:
 
 def _info(name: str) -> ModelInfo:
     architecture = name.rpartition("-")[0]
-    source = architectures.get(architecture) if architectures.at_hand(architecture) else cells.get(architecture)
+    source = architectures.get(architecture) if architectures.is_registered(architecture) else cells.get(architecture)
     lines = (inspect.getdoc(source) or "").splitlines()
     info = ModelInfo(name, lines[0] if lines else "", name in _pretrained())
     if not info.pretrained:

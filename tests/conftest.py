@@ -1,4 +1,4 @@
-"""What the tests share."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from hub_server import Hub
 import revgen
 from revgen.language_model import LanguageModel
 
-# The Hub's client reads its settings once, when it is imported: all tests and the processes that they start talk to a
-# Hub on this machine, and none to the real one by accident.
+# The Hub client reads its settings once, when it is imported. So every test, and every process that a test starts, has
+# the address of a Hub on this machine. It refuses connections until the fixture ``hub`` starts it.
 HUB = Hub()
 HUB_HOME = Path(tempfile.mkdtemp(prefix="revgen-tests-"))
 os.environ |= {
@@ -28,17 +28,17 @@ os.environ |= {
     "NO_PROXY": "127.0.0.1",
 }
 HUB_TOKEN = os.environ.pop("HF_TOKEN", None)
-HUB.start()
 
 
 def pytest_unconfigure() -> None:
-    """Leave nothing behind."""
+    """Remove the temporary home of the Hub's client."""
     shutil.rmtree(HUB_HOME, ignore_errors=True)
 
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A Hub with nothing on it, an empty cache, and the token of a user who may write."""
+    """An empty Hub, an empty cache, and the token of a user who may write."""
+    HUB.start()
     HUB.clear()
     shutil.rmtree(HUB_HOME, ignore_errors=True)
     monkeypatch.setenv("HF_TOKEN", "hf_me")

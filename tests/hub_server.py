@@ -78,8 +78,11 @@ class Hub:
     def __init__(self) -> None:
         self.clear()
         self.lock = threading.Lock()
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": self}))
+        handler = type("BoundHandler", (Handler,), {"hub": self})
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler, bind_and_activate=False)
         self.server.daemon_threads = True
+        self.server.server_bind()  # takes a port; connections are refused until ``start``
+        self.is_running = False
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
     def clear(self) -> None:
@@ -94,8 +97,11 @@ class Hub:
         self.faults = Faults()
 
     def start(self) -> None:
-        """Answer from a thread of its own, until the process ends."""
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        """Answer in a background thread until the process ends. Calling it again does nothing."""
+        if not self.is_running:
+            self.is_running = True
+            self.server.server_activate()
+            threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def asked(self, method: str, ending: str) -> int:
         """How many requests of a method there were for a path with that ending."""

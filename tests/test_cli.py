@@ -193,28 +193,30 @@ def test_generate_takes_every_option_of_what_a_text_is(
         "the ", typical_p=0.5, frequency_penalty=0.3, **options
     )
     assert printed(plain + "--ban e --ban a --bias s=2 --bias .=-1 --min-tokens 9") == small_model.generate(
-        "the ", banned=["e", "a"], logit_bias={"s": 2, ".": -1}, min_tokens=9, **options
+        "the ", banned_tokens=["e", "a"], logit_bias={"s": 2, ".": -1}, min_tokens=9, **options
     )
     assert printed(plain + "--force 0=b --force 2=x") == small_model.generate(
-        "the ", forced={0: "b", 2: "x"}, **options
+        "the ", forced_tokens={0: "b", 2: "x"}, **options
     )
-    assert printed(plain + "--pattern [a-f]{9}") == small_model.generate("the ", pattern="[a-f]{9}", **options)
+    assert printed(plain + "--regex [a-f]{9}") == small_model.generate("the ", regex="[a-f]{9}", **options)
     assert printed("--choice song --choice band --seed 1") in ("the song", "the band")
-    assert printed("--beams 3 --length-penalty 0.5 --max-tokens 9") == small_model.generate(
-        "the ", beams=3, length_penalty=0.5, max_tokens=9
+    assert printed("--num-beams 3 --length-penalty 0.5 --max-tokens 9") == small_model.generate(
+        "the ", num_beams=3, length_penalty=0.5, max_tokens=9
     )
 
 
 def test_generate_tells_what_is_copied(reviews: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = revgen.create("kneser-ney-char", order=12)
-    model.fit(reviews[:30], index=True, progress=False)
+    model.fit(reviews[:30], index_texts=True, progress=False)
     directory = str(model.save(tmp_path / "model"))
     arguments = ("--prompt", "the ", "--seed", "1", "--max-tokens", "80")
 
     assert main(["generate", directory, *arguments, "--check-novelty"]) == 0
     captured = capsys.readouterr()
     row = json.loads(output(capsys, "generate", directory, *arguments, "--check-novelty", "--json"))
-    short = json.loads(output(capsys, "generate", directory, *arguments, "--check-novelty", "--max-copy=6", "--json"))
+    short = json.loads(
+        output(capsys, "generate", directory, *arguments, "--check-novelty", "--max-copied-chars=6", "--json")
+    )
 
     assert captured.out == model.generate("the ", seed=1, max_tokens=80) + "\n"
     assert captured.err == f"{model.novelty(captured.out[:-1])}\n"
@@ -245,9 +247,9 @@ def test_fit_keeps_the_text_on_request(tmp_path: Path, reviews: list[str], capsy
     text, out = tmp_path / "text.txt", str(tmp_path / "model")
     text.write_text("\n".join(reviews[:10]), "utf-8")
 
-    output(capsys, "fit", "kneser-ney-char", str(text), "--index", "--out", out)
+    output(capsys, "fit", "kneser-ney-char", str(text), "--index-texts", "--out", out)
 
-    assert revgen.load(out).novelty(reviews[3]).share == 1
+    assert revgen.load(out).novelty(reviews[3]).fraction == 1
 
 
 def test_generate_writes_several_texts(
@@ -425,9 +427,9 @@ def test_bad_lines_are_an_error_or_passed_over(directory: str, texts: str, capsy
         ("generate MODEL --temperature 1,hot", "--temperature: invalid float value: '1,hot'"),
         ("generate MODEL --bias e", "--bias: not TOKEN=NUMBER: 'e'"),
         ("generate MODEL --force e=1", "--force: not PLACE=TOKEN: 'e=1'"),
-        ("generate MODEL --pattern (", "--pattern must be a regular expression"),
-        ("generate MODEL --choice a --pattern b", "--choice does not combine with --pattern"),
-        ("generate MODEL --max-copy 9", "has no index of its training text: fit it with --index"),
+        ("generate MODEL --regex (", "--regex must be a regular expression"),
+        ("generate MODEL --choice a --regex b", "--choice does not combine with --regex"),
+        ("generate MODEL --max-copied-chars 9", "has no index of its training text: fit it with --index-texts"),
         ("generate MODEL --resume", "--resume is for --out"),
         ("generate MODEL --top-k 0", "--top-k must be"),
         ("generate MODEL --top-p 1.5", "--top-p must be"),
@@ -470,6 +472,7 @@ def test_bad_lines_are_an_error_or_passed_over(directory: str, texts: str, capsy
         ("fit elman-char TEXTS --out /proc/nowhere", "--out /proc/nowhere"),
     ],
 )
+@pytest.mark.usefixtures("hub")
 def test_an_error_is_one_line_and_the_status_is_2(
     arguments: str, message: str, directory: str, texts: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -484,12 +487,12 @@ BAD = {
     "generate MODEL": (
         "--max-tokens=-1 --min-tokens=-1 --temperature=-1 --top-k=-1 --top-p=-1 --min-p=-1 --typical-p=-1 "
         "--repetition-penalty=-1 --frequency-penalty=nan --bias=ab=1 --ban=ab --force=0=ab --force=900=a --stop= "
-        "--pattern=( --max-copy=0 --beams=0 --length-penalty=nan --seed=-1 -n=0 --min-tokens=900"
+        "--regex=( --max-copied-chars=0 --num-beams=0 --length-penalty=nan --seed=-1 -n=0 --min-tokens=900"
     ),
     "generate MODEL --out OUT --max-tokens 3": "--batch-size=0",
     "fit elman-char TEXTS --out OUT": (
         "--epochs=0 --max-seconds=0 --batch-size=0 --sequence-length=0 --learning-rate=0 --patience=0 --seed=-1 "
-        "--preset=slow --accumulate=0 --valid=2"
+        "--preset=slow --gradient-accumulation-steps=0 --valid=2"
     ),
     "explain MODEL song": "--top=-1",
     "novelty MODEL TEXTS --training TEXTS": "--minimum=0",

@@ -52,7 +52,7 @@ def small(name: str, tokenizer: Tokenizer) -> LanguageModel:
     options: Any = {key: value for key, value in SIZES.items() if key in kind.Config.__dataclass_fields__}
     model = revgen.create(name, tokenizer=tokenizer, **options)
     if isinstance(model, NeuralModel):
-        model.weights = model.initialize(np.random.default_rng(0))
+        model.weights = model.init_params(np.random.default_rng(0))
     else:
         model.fit([TEXT] * 3, progress=False)
     return model
@@ -85,7 +85,7 @@ def tried(path: Path) -> bool:
             assert len(str(error)) < 2000
             return False
         model.generate("the", max_tokens=2, seed=0)
-        model.describe()
+        model.info()
         card(model).encode()
         return True
 
@@ -300,7 +300,7 @@ def test_the_largest_network_of_modules_is_not_built_before_its_weights_fit(dire
         path = directory("gru-char")
         model = revgen.create("torch-gru-char", tokenizer=revgen.load(path).tokenizer, hidden_size=8)
         assert isinstance(model, NeuralModel)
-        model.weights = model.initialize(np.random.default_rng(0))
+        model.weights = model.init_params(np.random.default_rng(0))
         model.save(path)
         assert tried(path)
         configured(path, hidden_size=65_536, num_layers=256)

@@ -141,7 +141,7 @@ def test_training_text_that_a_model_remembers_is_not_passed_on(
     hub: Hub, small_model: LanguageModel, reviews: list[str], tmp_path: Path
 ) -> None:
     model = revgen.load(small_model.save(tmp_path / "model"))
-    model.remember(reviews[:5])
+    model.index_texts(reviews[:5])
 
     model.push_to_hub("me/one")
     revgen_hub.push(model.save(tmp_path / "with"), "me/other")
@@ -290,7 +290,7 @@ def test_a_name_is_looked_for_in_the_cache_and_then_in_the_organization(
 
 def test_the_organization_is_revgen_where_no_other_is_named(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("REVGEN_HUB_ORG", raising=False)
-    with pytest.raises(revgen.UnknownModelError, match="elman-char has no pretrained weights"):
+    with pytest.raises(revgen.UnknownNameError, match="elman-char has no pretrained weights"):
         revgen.load("elman-char")
 
     assert hub.requests == [("GET", "/api/models/revgen/elman-char")]
@@ -299,7 +299,7 @@ def test_the_organization_is_revgen_where_no_other_is_named(hub: Hub, monkeypatc
 def test_no_organization_asks_nobody(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REVGEN_HUB_ORG", "")
 
-    with pytest.raises(revgen.UnknownModelError, match="elman-char has no pretrained weights"):
+    with pytest.raises(revgen.UnknownNameError, match="elman-char has no pretrained weights"):
         revgen.load("elman-char")
 
     assert hub.requests == []
@@ -739,7 +739,7 @@ def test_a_cell_that_is_not_here_is_named_with_the_package_that_the_repository_n
     content |= {"architecture": "leaky", "package": "revgen-leaky"}
     pushed.files()["config.json"] = json.dumps(content).encode()
 
-    with pytest.raises(revgen.UnknownModelError) as caught:
+    with pytest.raises(revgen.UnknownNameError) as caught:
         revgen.load("me/model")
 
     assert "needs 'leaky', which is not registered here" in str(caught.value)

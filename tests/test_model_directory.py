@@ -99,7 +99,7 @@ def test_a_loaded_model_is_the_saved_one(
 
     assert same(model, loaded)
     assert loaded.config == model.config
-    assert loaded.describe() == json.loads(json.dumps(model.describe()))
+    assert loaded.info() == json.loads(json.dumps(model.info()))
     assert repr(loaded) == repr(model)
     assert loaded.generate("the ", n=3, seed=5) == model.generate("the ", n=3, seed=5)
     np.testing.assert_allclose(loaded.score(reviews[50]).logprobs, model.score(reviews[50]).logprobs, atol=1e-6)
@@ -476,7 +476,7 @@ def test_a_file_name_leads_nowhere_else(entry: str, name: str, saved: Path) -> N
 
 def test_an_unregistered_cell_is_named_with_the_decorator_that_brings_it(reviews: list[str], tmp_path: Path) -> None:
     class Passing(revgen.Cell):
-        def shapes(self) -> dict[str, tuple[int, ...]]:
+        def param_shapes(self) -> dict[str, tuple[int, ...]]:
             return {"W": (self.input_size, self.hidden_size)}
 
         def step(self, p: Any, z: Any, h: Any) -> tuple[Any, Any]:
@@ -491,7 +491,7 @@ def test_an_unregistered_cell_is_named_with_the_decorator_that_brings_it(reviews
     finally:
         cells.unregister("passing")
 
-    with pytest.raises(revgen.UnknownModelError, match=r"needs 'passing'.*@revgen\.register_cell\('passing'\)"):
+    with pytest.raises(revgen.UnknownNameError, match=r"needs 'passing'.*@revgen\.register_cell\('passing'\)"):
         revgen.load(tmp_path)
 
     revgen.register_cell("passing")(Passing)
@@ -504,7 +504,7 @@ def test_an_unregistered_cell_is_named_with_the_decorator_that_brings_it(reviews
 def test_an_unregistered_tokenizer_is_named(saved: Path) -> None:
     change_config(saved, lambda content: content.update(level="syllable"))
 
-    with pytest.raises(revgen.UnknownModelError, match=r"needs a tokenizer that is not registered.*'syllable'"):
+    with pytest.raises(revgen.UnknownNameError, match=r"needs a tokenizer that is not registered.*'syllable'"):
         revgen.load(saved)
 
 

@@ -13,7 +13,7 @@ from toys import chars, table
 import revgen
 from revgen import CheckpointError, LanguageModel, NotFittedError, OptionError
 from revgen.generation.guides import CopyGuide
-from revgen.novelty import Checked, Index, copied
+from revgen.novelty import CheckedText, SuffixIndex, find_copies
 from revgen.registry import tokenizers
 
 
@@ -21,7 +21,7 @@ from revgen.registry import tokenizers
 def copier(request: pytest.FixtureRequest, reviews: list[str]) -> LanguageModel:
     """A model that copies its text wherever it can."""
     model = revgen.create(f"ngram-{request.param}", order=20)
-    model.fit(reviews[:40], index=True, progress=False)
+    model.fit(reviews[:40], index_texts=True, progress=False)
     return model
 
 
@@ -30,7 +30,7 @@ def test_a_model_tells_what_is_copied(copier: LanguageModel, reviews: list[str])
 
     found = copier.novelty(text)
 
-    assert found == copied(text, reviews[:40])
+    assert found == find_copies(text, reviews[:40])
     assert found.longest >= 50
     assert copier.novelty(text, minimum=1000).spans == ()
 
@@ -40,16 +40,16 @@ def test_checked_texts_are_strings_that_know_what_is_copied(copier: LanguageMode
 
     assert texts == copier.generate("The ", n=3, seed=0, max_tokens=60)
     for text in texts:
-        assert isinstance(text, Checked)
+        assert isinstance(text, CheckedText)
         assert text.copied == copier.novelty(text)
     one = copier.generate("The ", seed=0, max_tokens=60, check_novelty=True)
-    assert isinstance(one, Checked) and one.copied.longest > 0
-    assert not isinstance(copier.generate("The ", seed=0, max_tokens=5), Checked)
+    assert isinstance(one, CheckedText) and one.copied.longest > 0
+    assert not isinstance(copier.generate("The ", seed=0, max_tokens=5), CheckedText)
 
 
 @pytest.mark.parametrize("most", [1, 3, 12, 40])
 def test_no_text_copies_more_than_max_copy(copier: LanguageModel, most: int) -> None:
-    texts = copier.generate(["The ", ""], n=4, seed=0, max_tokens=80, max_copy=most, min_tokens=5)
+    texts = copier.generate(["The ", ""], n=4, seed=0, max_tokens=80, max_copied_chars=most, min_tokens=5)
 
     for text in (text for some in texts for text in some):
         for start in range(len(text) - most):
@@ -60,17 +60,17 @@ def test_no_text_copies_more_than_max_copy(copier: LanguageModel, most: int) -> 
 def test_what_is_not_copied_is_left_as_it_is(copier: LanguageModel) -> None:
     options: dict[str, Any] = {"seed": 3, "max_tokens": 60}
 
-    assert copier.generate("The ", max_copy=10**6, **options) == copier.generate("The ", **options)
+    assert copier.generate("The ", max_copied_chars=10**6, **options) == copier.generate("The ", **options)
 
 
 def test_max_copy_refuses_the_tokens_that_copy_too_much_and_no_other(reviews: list[str]) -> None:
     for level, most in (("char", 12), ("word", 12), ("subword", 9)):
         tokenizer = tokenizers.get(level).train(reviews)
-        index = Index(reviews[:40])
+        index = SuffixIndex(reviews[:40])
         guide = CopyGuide(tokenizer, index, most)
         for begin in ("The guit", reviews[5][40:75], reviews[9][3:14], ""):
-            allowed = guide.allowed(guide.begin(begin), 1)
-            for token, spelled in enumerate(tokenizer.spelling):
+            allowed = guide.allowed_tokens(guide.initial_state(begin), 1)
+            for token, spelled in enumerate(tokenizer.token_bytes):
                 text = begin + spelled.decode(errors="ignore")
                 ends = range(len(begin) + 1, len(text) + 1)
                 copies = any(end > most and text[end - most - 1 : end] in index for end in ends)
@@ -79,24 +79,24 @@ def test_max_copy_refuses_the_tokens_that_copy_too_much_and_no_other(reviews: li
 
 def test_max_copy_counts_characters_that_are_spelled() -> None:
     tokenizer = tokenizers.get("char").train(["abc"], min_count=1)
-    guide = CopyGuide(tokenizer, Index(["ab中c"]), 2)
+    guide = CopyGuide(tokenizer, SuffixIndex(["ab中c"]), 2)
     last = tokenizer.spell("中")[-1]
     other = tokenizer.spell("丮")[-1]  # the last digit of another character
 
-    state = guide.begin("ab")
+    state = guide.initial_state("ab")
     for digit in tokenizer.spell("中")[:-1]:
-        assert guide.allowed(state, 9)[digit]
-        state = guide.advance(state, digit)
+        assert guide.allowed_tokens(state, 9)[digit]
+        state = guide.next_state(state, digit)
 
-    assert not guide.allowed(state, 9)[last]
-    assert guide.allowed(state, 9)[other]
-    assert not guide.allowed(guide.begin("b中"), 9)[tokenizer.encode("c")[0]]
+    assert not guide.allowed_tokens(state, 9)[last]
+    assert guide.allowed_tokens(state, 9)[other]
+    assert not guide.allowed_tokens(guide.initial_state("b中"), 9)[tokenizer.encode("c")[0]]
 
 
 def test_max_copy_combines_with_greedy_beams_and_filters(copier: LanguageModel) -> None:
     greedy: dict[str, Any] = {"temperature": 0}
-    for options in (greedy, {"beams": 3, "min_tokens": 30}, {"top_k": 1}, {"top_p": 0.3}):
-        text = copier.generate("The ", max_copy=15, max_tokens=50, seed=0, **options)
+    for options in (greedy, {"num_beams": 3, "min_tokens": 30}, {"top_k": 1}, {"top_p": 0.3}):
+        text = copier.generate("The ", max_copied_chars=15, max_tokens=50, seed=0, **options)
         assert all(text[i : i + 16] not in copier.index for i in range(len(text) - 15))
 
 
@@ -107,7 +107,7 @@ def test_the_index_is_saved_with_the_model_and_read_when_it_is_asked_for(
     loaded = revgen.load(directory)
 
     assert loaded.has_index and loaded._index is None
-    assert loaded.novelty(reviews[3]).share == 1
+    assert loaded.novelty(reviews[3]).fraction == 1
     again = revgen.load(revgen.load(directory).save(tmp_path / "again"))
     assert again.novelty(reviews[3]) == copier.novelty(reviews[3])
     assert (again.index.suffixes == copier.index.suffixes).all()
@@ -123,10 +123,10 @@ def test_a_damaged_index_is_named(copier: LanguageModel, tmp_path: Path) -> None
         model.novelty("a text")
 
 
-@pytest.mark.parametrize("data", [b"", b"nothing", Index(["ab"]).to_bytes()[:-1]])
+@pytest.mark.parametrize("data", [b"", b"nothing", SuffixIndex(["ab"]).to_bytes()[:-1]])
 def test_bytes_that_are_no_index_are_errors(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"not an index|do not belong"):
-        Index.from_bytes(data)
+        SuffixIndex.from_bytes(data)
 
 
 def test_a_model_without_an_index_is_saved_without_one(
@@ -140,13 +140,15 @@ def test_a_model_without_an_index_is_saved_without_one(
     assert not revgen.load(tmp_path / "model").has_index
 
 
-@pytest.mark.parametrize("options", [{"max_copy": 9}, {"check_novelty": True}])
+@pytest.mark.parametrize("options", [{"max_copied_chars": 9}, {"check_novelty": True}])
 def test_without_an_index_the_error_says_how_to_get_one(options: dict[str, Any]) -> None:
     model = table(chars("ab"))
-    with pytest.raises(NotFittedError, match=r"has no index of its training text: fit it with index=True, or call rem"):
+    with pytest.raises(
+        NotFittedError, match=r"has no index of its training text: fit it with index_texts=True, or call index_texts"
+    ):
         model.generate("a", **options)
 
-    model.remember(["abab"])
+    model.index_texts(["abab"])
 
     assert model.generate("", max_tokens=5, seed=0, **options) is not None
 
@@ -154,8 +156,8 @@ def test_without_an_index_the_error_says_how_to_get_one(options: dict[str, Any])
 def test_more_texts_are_remembered_beside_the_first(small_model: LanguageModel, tmp_path: Path) -> None:
     model = revgen.load(small_model.save(tmp_path / "model"))
 
-    model.remember(["the first text"])
-    model.remember(["another one"])
+    model.index_texts(["the first text"])
+    model.index_texts(["another one"])
 
     assert [model.novelty(text, 5).longest for text in ("the first text", "another one")] == [14, 11]
     assert "textanother" not in model.index
@@ -163,10 +165,10 @@ def test_more_texts_are_remembered_beside_the_first(small_model: LanguageModel, 
 
 def test_a_neural_model_remembers_what_it_was_fitted_on(reviews: list[str]) -> None:
     model = revgen.create("gru-char", hidden_size=8, num_layers=1)
-    model.fit(reviews[:10], epochs=1, progress=False, index=True)
+    model.fit(reviews[:10], epochs=1, progress=False, index_texts=True)
 
-    assert model.novelty(reviews[4]).share == 1
-    assert np.mean([model.novelty(text).share for text in reviews[20:30]]) < 0.1
+    assert model.novelty(reviews[4]).fraction == 1
+    assert np.mean([model.novelty(text).fraction for text in reviews[20:30]]) < 0.1
 
 
 def test_a_stream_is_not_checked(copier: LanguageModel) -> None:

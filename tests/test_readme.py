@@ -56,7 +56,7 @@ def test_the_python_of_the_page_on_generation_runs() -> None:
     scope: dict[str, Any] = {}
     for block in blocks("docs/generation.md", "python"):
         exec(compile(block, "docs/generation.md", "exec"), scope)
-    assert 0 <= scope["text"].copied.share <= 1
+    assert 0 <= scope["text"].copied.fraction <= 1
 
 
 def test_the_python_of_the_docs_runs() -> None:

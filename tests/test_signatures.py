@@ -17,7 +17,7 @@ from revgen.architectures.neural import NeuralModel
 from revgen.arguments import check_type, checked, in_words
 from revgen.cells import Cell
 from revgen.generation.sampler import Sampling
-from revgen.generation.settings import GenerationOptions, Settings
+from revgen.generation.settings import GenerationConfig, GenerationOptions
 from revgen.options import shown
 from revgen.registry import architectures, cells
 from revgen.training.options import FitOptions
@@ -43,7 +43,7 @@ def test_the_signature_lists_the_options_of_generate_in_their_order(name: str) -
 
 
 def test_the_options_of_generate_are_the_fields_of_its_settings() -> None:
-    fields = {field.name for kind in (Settings, Sampling) for field in dataclasses.fields(kind)}
+    fields = {field.name for kind in (GenerationConfig, Sampling) for field in dataclasses.fields(kind)}
     assert fields - {"sampling"} == GenerationOptions.__annotations__.keys()
 
 
@@ -54,7 +54,7 @@ def test_the_options_of_create_are_those_of_the_registry() -> None:
         if not kind.__module__.startswith("revgen.") or name == "mixture":
             continue
         known |= {field.name for field in dataclasses.fields(kind.Config)}
-        cell = cells.get(name) if cells.at_hand(name) else None
+        cell = cells.get(name) if cells.is_registered(name) else None
         if isinstance(cell, type) and issubclass(cell, Cell):
             known |= cell.options().keys()
     assert known == ModelOptions.__annotations__.keys()

@@ -21,7 +21,7 @@ from conftest import same_weights
 import revgen
 from revgen import LanguageModel
 from revgen.architectures.neural import NeuralModel
-from revgen.novelty import Index
+from revgen.novelty import SuffixIndex
 from revgen.registry import tokenizers
 
 NAMES = [f"{name}-char" for name in dict.fromkeys(n.rpartition("-")[0] for n in revgen.list_models("*-char"))]
@@ -38,7 +38,7 @@ def small(name: str, texts: list[str]) -> LanguageModel:
         model.prepare(tokenizers.get("char").train(texts), seed=1)
     else:
         model.fit(texts, progress=False)
-    model._index = Index(texts)
+    model._index = SuffixIndex(texts)
     return model
 
 
@@ -48,16 +48,18 @@ def calls(model: LanguageModel) -> dict[str, Callable[[], Any]]:
     found: dict[str, Callable[[], Any]] = {
         "generate": lambda: model.generate("the ", max_tokens=30, seed=1),
         "rows": lambda: model.generate(["the ", "a film"], n=3, max_tokens=12, seed=2, top_k=5, repetition_penalty=1.2),
-        "beams": lambda: model.generate("so", beams=2, max_tokens=6),
-        "pattern": lambda: model.generate("", pattern="[a-e]{4} [f-k]+", max_tokens=12, seed=3),
-        "max_copy": lambda: str(model.generate("the ", max_copy=4, check_novelty=True, max_tokens=15, seed=4)),
+        "num_beams": lambda: model.generate("so", num_beams=2, max_tokens=6),
+        "regex": lambda: model.generate("", regex="[a-e]{4} [f-k]+", max_tokens=12, seed=3),
+        "max_copied_chars": lambda: str(
+            model.generate("the ", max_copied_chars=4, check_novelty=True, max_tokens=15, seed=4)
+        ),
         "stream": lambda: list(model.stream("a", max_tokens=12, seed=5)),
         "score": lambda: model.score(texts[0]).logprobs.round(4).tolist(),
         "evaluate": lambda: round(model.evaluate(texts).nats_per_char, 4),
         "explain": lambda: [round(token.logprob, 4) for token in model.explain(texts[2])],
         "novelty": lambda: model.novelty("the film is good"),
         "fingerprint": lambda: model.fingerprint,
-        "describe": lambda: model.describe()["parameters"],
+        "describe": lambda: model.info()["parameters"],
         "pickle": lambda: pickle.loads(pickle.dumps(model)).generate("the ", max_tokens=5, seed=6),
         "copy": lambda: copy.deepcopy(model).generate("the ", max_tokens=5, seed=6),
     }
@@ -191,7 +193,7 @@ def test_a_compiled_model_survives_a_pickle_compiled(name: str, reviews: list[st
     model = small(name, reviews[:6]).compile()
     expected = model.generate("the ", max_tokens=20, seed=1)
     for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
-        assert again.compiles and again.compiled is not None
+        assert again._compile_requested and again.compiled is not None
         assert again.generate("the ", max_tokens=20, seed=1) == expected
 
 
@@ -204,22 +206,22 @@ def test_an_index_can_be_read_when_its_directory_is_gone(
     models = [revgen.load("model") for _ in range(4)]
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert models[0].novelty(text).share == 1
+    assert models[0].novelty(text).fraction == 1
     (tmp_path / "model").rename(tmp_path / "moved")
-    assert models[1].novelty(text).share == 1
+    assert models[1].novelty(text).fraction == 1
     for file in (tmp_path / "moved").iterdir():
         file.unlink()
     (tmp_path / "moved").rmdir()
     pickled = pickle.dumps(models[2])
-    assert models[2].novelty(text).share == 1
-    assert pickle.loads(pickled).novelty(text).share == 1
-    assert copy.deepcopy(models[3]).novelty(text).share == 1
+    assert models[2].novelty(text).fraction == 1
+    assert pickle.loads(pickled).novelty(text).fraction == 1
+    assert copy.deepcopy(models[3]).novelty(text).fraction == 1
 
 
 def test_an_index_is_its_own_model_s_when_another_takes_the_place(reviews: list[str], tmp_path: Path) -> None:
     first = revgen.load(small("kneser-ney-char", reviews[:3]).save(tmp_path / "model"))
     small("kneser-ney-char", reviews[3:6]).save(tmp_path / "model")
-    assert first.novelty(reviews[0][:60]).share == 1
+    assert first.novelty(reviews[0][:60]).fraction == 1
     assert first.index.documents() == reviews[:3]
 
 

@@ -57,5 +57,5 @@ def alphabet() -> Table:
     model = table(chars(LETTERS))
     ids = model.tokenizer.encode(LETTERS)
     model.table[ids, np.roll(ids, -1)] = 10
-    model.table[model.tokenizer.start, ids[0]] = 10
+    model.table[model.tokenizer.bos_id, ids[0]] = 10
     return model

@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 
 from revgen.architectures.recurrent import RecurrentModel
 from revgen.networks.stack import Stack
-from revgen.options import check, check_shares, check_sizes, number
+from revgen.options import as_float, check, check_fractions, check_sizes
 from revgen.registry import register_model
 
 if TYPE_CHECKING:
-    from revgen.networks.network import EquationNetwork
+    from revgen.networks.network import FunctionalModule
 
 
 GAIN = np.float32(3)
@@ -63,9 +63,9 @@ class AWDConfig:
 
     def __post_init__(self) -> None:
         check_sizes(self, "hidden_size", "num_layers", "embedding_size")
-        check_shares(self, "dropout", "input_dropout", "hidden_dropout", "embedding_dropout", "weight_drop")
+        check_fractions(self, "dropout", "input_dropout", "hidden_dropout", "embedding_dropout", "weight_drop")
         for name in ("alpha", "beta"):
-            check(name, getattr(self, name), 0 <= number(getattr(self, name)) < math.inf, "0 or more")
+            check(name, getattr(self, name), 0 <= as_float(getattr(self, name)) < math.inf, "0 or more")
 
 
 class AWDStack(Stack):
@@ -74,11 +74,11 @@ class AWDStack(Stack):
     def hidden_size(self, i: int) -> int:
         return self.embedding_size if i == self.config.num_layers - 1 else super().hidden_size(i)
 
-    def first(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
+    def init_weight(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
         """With larger matrices between layers: of the small values that come out of an LSTM, little would arrive behind
         three of them, and learning would stand still for long."""
         between = name.endswith(".W") and name != "layers.0.W"
-        return super().first(name, shape, random) * (GAIN if between else 1)
+        return super().init_weight(name, shape, random) * (GAIN if between else 1)
 
 
 @register_model("awd-lstm")
@@ -86,12 +86,12 @@ class AWDLSTM(RecurrentModel):
     """LSTMs with dropped weights, words, inputs and outputs (Merity et al. 2018)."""
 
     Config = AWDConfig
-    averaging = 0.25
+    weight_averaging = 0.25
 
-    def make_equation(self, vocab: int) -> Stack:
+    def make_definition(self, vocab: int) -> Stack:
         return AWDStack("lstm", self.config, vocab)
 
-    def make_network(self) -> EquationNetwork:
-        from revgen.networks.awd import AWDNetwork
+    def make_network(self) -> FunctionalModule:
+        from revgen.networks.awd import AWDModule
 
-        return AWDNetwork(self.make_equation(len(self.tokenizer)), self.weights)
+        return AWDModule(self.make_definition(len(self.tokenizer)), self.weights)

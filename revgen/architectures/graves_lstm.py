@@ -18,10 +18,10 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any, ClassVar
 
 from revgen.architectures.recurrent import RecurrentModel
-from revgen.networks.equation import PLAIN, Backend
+from revgen.networks.functional import PLAIN, Backend
 from revgen.networks.stack import Stack
-from revgen.ops import Array, concatenate, embed
-from revgen.options import check_flags, check_shares, check_sizes
+from revgen.ops import Array, concatenate, embedding
+from revgen.options import check_flags, check_fractions, check_sizes
 from revgen.registry import register_model
 
 
@@ -39,7 +39,7 @@ class GravesConfig:
 
     def __post_init__(self) -> None:
         check_sizes(self, "hidden_size", "num_layers", optional=["embedding_size"])
-        check_shares(self, "dropout")
+        check_fractions(self, "dropout")
         check_flags(self, "tie_embeddings")
 
 
@@ -52,12 +52,12 @@ class GravesStack(Stack):
         return self.embedding_size + (self.cells[i - 1].output_size if i else 0)
 
     def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend = PLAIN) -> tuple[Array, Any]:
-        x = backend.drop(embed(p.embedding, tokens), 0)  # (time, batch, embedding)
+        x = backend.dropout(embedding(p.embedding, tokens), 0)  # (time, batch, embedding)
         outputs: list[Array] = []
         states = []
         for i in range(len(self.cells)):
             y, layer_state = self.run(p, i, concatenate([x, *outputs[-1:]]), state[i], tokens, backend)
-            outputs.append(backend.drop(y, i + 1))  # (time, batch, hidden)
+            outputs.append(backend.dropout(y, i + 1))  # (time, batch, hidden)
             states.append(layer_state)
         return concatenate(outputs), tuple(states)
 
@@ -68,5 +68,5 @@ class GravesLSTM(RecurrentModel):
 
     Config = GravesConfig
 
-    def make_equation(self, vocab: int) -> Stack:
+    def make_definition(self, vocab: int) -> Stack:
         return GravesStack("peephole-lstm", self.config, vocab)

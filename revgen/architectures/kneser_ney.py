@@ -17,7 +17,7 @@ import numpy as np
 
 from revgen.architectures.ngram import NGramModel, check_order
 from revgen.ngrams import Counts, Estimate, Floats, Ints, prune
-from revgen.options import check, number, whole
+from revgen.options import as_float, check, is_int
 from revgen.registry import register_model
 from revgen.tokenizers import Tokenizer
 
@@ -37,8 +37,8 @@ class KneserNeyConfig:
 
     def __post_init__(self) -> None:
         check_order(self.order)
-        check("min_gain", self.min_gain, self.min_gain is None or np.isfinite(number(self.min_gain)), "a number")
-        check("max_bytes", self.max_bytes, self.max_bytes is None or whole(self.max_bytes, 1), "a whole number")
+        check("min_gain", self.min_gain, self.min_gain is None or np.isfinite(as_float(self.min_gain)), "a number")
+        check("max_bytes", self.max_bytes, self.max_bytes is None or is_int(self.max_bytes, 1), "a whole number")
 
 
 @register_model("kneser-ney")
@@ -52,9 +52,9 @@ class KneserNeyModel(NGramModel):
         backoffs: list[Floats] = []
         vocab = len(orders[0].words)
         shorter = np.full(vocab, 1 / (vocab - 1))
-        shorter[Tokenizer.start] = 0  # never predicted
+        shorter[Tokenizer.bos_id] = 0  # never predicted
         contexts = 1
-        for counted, counts in zip(orders, adjusted(orders), strict=True):
+        for counted, counts in zip(orders, continuation_counts(orders), strict=True):
             taken = discounts(counts)[np.minimum(counts, 3)]
             totals = np.bincount(counted.contexts, counts, contexts)
             with np.errstate(invalid="ignore", divide="ignore"):
@@ -70,11 +70,11 @@ class KneserNeyModel(NGramModel):
         return prune(orders, probabilities, backoffs, -np.inf if least is None else least, most)
 
 
-def adjusted(orders: list[Counts]) -> list[Ints]:
+def continuation_counts(orders: list[Counts]) -> list[Ints]:
     """The counts that each order is estimated from: of different words before an n-gram, but for the highest order
     and for what begins a document, before which nothing stands."""
     lower = [
-        np.where(low.opens, low.counts, np.bincount(high.suffixes, minlength=len(low.counts)))
+        np.where(low.at_start, low.counts, np.bincount(high.suffixes, minlength=len(low.counts)))
         for low, high in pairwise(orders)
     ]
     return [*lower, orders[-1].counts]

@@ -22,14 +22,14 @@ from revgen.arguments import checked
 from revgen.errors import OptionError, VocabularyError
 from revgen.language_model import LanguageModel, Weights
 from revgen.ops import log_softmax
-from revgen.options import ReadOptions, check, number, shown
+from revgen.options import ReadOptions, as_float, check, shown
 from revgen.registry import register_model
 
 if TYPE_CHECKING:
     from revgen.history import History
 
 STEPS, TOLERANCE = 1000, 1e-7
-MOST = 64
+MAX_MODELS = 64
 """Models of a mixture, those of mixtures in it among them."""
 
 
@@ -43,8 +43,8 @@ class MixtureConfig:
     def __post_init__(self) -> None:
         if not self.models or len(self.models) != len(self.shares):
             raise OptionError(f"a mixture needs a weight for each of its models, not {len(self.shares)} weights")
-        check("the number of models", many := count_models(self.models), many <= MOST, f"at most {MOST}")
-        numbers = all(0 <= number(share) <= 1 for share in self.shares)
+        check("the number of models", many := count_models(self.models), many <= MAX_MODELS, f"at most {MAX_MODELS}")
+        numbers = all(0 <= as_float(share) <= 1 for share in self.shares)
         if not numbers or abs(sum(self.shares) - 1) > 1e-6:
             raise OptionError(f"weights must be 0 or more and sum to 1, not {shown(list(self.shares))}")
 
@@ -71,7 +71,7 @@ class Mixture(LanguageModel):
         return *super().explained_by, *dict.fromkeys(kind for model in self.models for kind in model.explained_by)
 
     @property
-    def shares(self) -> NDArray[np.float64]:
+    def mixing_weights(self) -> NDArray[np.float64]:
         """The weight of each model, (models,)."""
         return np.array(self.config.shares, float)
 
@@ -90,19 +90,19 @@ class Mixture(LanguageModel):
         """
         from revgen.corpus import read
         from revgen.corpus.tokens import tokenize
-        from revgen.history import Epoch, History
+        from revgen.history import EpochMetrics, History
 
         began = time.perf_counter()
         tokens = tokenize(read(texts, **reading), self.tokenizer)
-        given = self._given([np.asarray(ids) for ids in tokens.documents()])
-        shares, nats = learn_shares(np.concatenate([parts for _, parts in given], 1), self.shares)
+        given = self._component_logprobs([np.asarray(ids) for ids in tokens.documents()])
+        shares, nats = fit_weights_em(np.concatenate([parts for _, parts in given], 1), self.mixing_weights)
         self.config = dataclasses.replace(self.config, shares=shares.tolist())
         seconds = time.perf_counter() - began
         figures: dict[str, Any] = {}
         if valid is not None:
             evaluation = self.evaluate(valid, **reading)
             figures = {name: getattr(evaluation, name) for name in ("nats_per_char", "bits_per_char", "perplexity")}
-        epoch = Epoch(1, nats, 0.0, len(tokens) / seconds, seconds, **figures, best=True)
+        epoch = EpochMetrics(1, nats, 0.0, len(tokens) / seconds, seconds, **figures, best=True)
         names = ", ".join(f"{m.name} {share:.3f}" for m, share in zip(self.models, shares, strict=True))
         history = History([epoch], notes=[f"weights: {names}"])
         if progress:
@@ -111,15 +111,15 @@ class Mixture(LanguageModel):
             Progress(shown=True).say(history.notes[0])
         return history
 
-    def _given(self, sequences: list[NDArray[Any]]) -> Iterator[tuple[int, NDArray[Any]]]:
+    def _component_logprobs(self, sequences: list[NDArray[Any]]) -> Iterator[tuple[int, NDArray[Any]]]:
         """Yield (index, the log-probability that each model gives to each token, (models, tokens))."""
         parts = [dict(model.logprobs(sequences)) for model in self.models]
         for i in range(len(sequences)):
             yield i, np.stack([part[i] for part in parts])
 
     def logprobs(self, sequences: list[NDArray[Any]]) -> Iterator[tuple[int, NDArray[np.floating[Any]]]]:
-        for i, given in self._given(sequences):
-            yield i, mixed(given, self.shares[:, None])
+        for i, given in self._component_logprobs(sequences):
+            yield i, mixed(given, self.mixing_weights[:, None])
 
     def initial_state(self, batch: int) -> Any:
         return tuple(model.initial_state(batch) for model in self.models)
@@ -127,13 +127,13 @@ class Mixture(LanguageModel):
     def forward(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
         parts, states = zip(*(m.forward(tokens, s) for m, s in zip(self.models, state, strict=True)), strict=True)
         given = np.stack([log_softmax(part) for part in parts])  # (models, time, batch, vocab)
-        return mixed(given, self.shares[:, None, None, None]), states
+        return mixed(given, self.mixing_weights[:, None, None, None]), states
 
     def next_logits(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
         found = [model.next_logits(tokens, part) for model, part in zip(self.models, state, strict=True)]
         parts, states = zip(*found, strict=True)
         given = np.stack([log_softmax(part) for part in parts])  # (models, batch, vocab)
-        return mixed(given, self.shares[:, None, None]), states
+        return mixed(given, self.mixing_weights[:, None, None]), states
 
     @checked
     def to(self, device: str) -> Self:
@@ -152,8 +152,8 @@ class Mixture(LanguageModel):
             model.weights = part
 
     @property
-    def fitted(self) -> bool:
-        return all(model.fitted for model in self.models)
+    def is_fitted(self) -> bool:
+        return all(model.is_fitted for model in self.models)
 
     def _parts(self, weights: Weights) -> list[Weights]:
         prefixes = [f"{i}." for i in range(len(self.models))]
@@ -162,9 +162,9 @@ class Mixture(LanguageModel):
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         return {f"{i}.{name}": s for i, model in enumerate(self.models) for name, s in model.weight_shapes().items()}
 
-    def misfit(self, arrays: Weights) -> str | None:
+    def validate_weights(self, arrays: Weights) -> str | None:
         for model, part in zip(self.models, self._parts(arrays), strict=True):
-            if problem := model.misfit(part):
+            if problem := model.validate_weights(part):
                 return f"{model.name}: {problem}"
         return None
 
@@ -186,7 +186,7 @@ def mix(models: Sequence[LanguageModel], weights: Sequence[float] | None = None)
     parts = [{"architecture": m.architecture, "config": dataclasses.asdict(m.config)} for m in models]
     shares = [1 / len(models)] * len(models) if weights is None else [float(weight) for weight in weights]
     mixture = Mixture("mixture", first.level, MixtureConfig(parts, shares), first.tokenizer, models=models)
-    mixture.metadata["spelled"] = min(number(model.metadata.get("spelled", 0)) for model in models)
+    mixture.metadata["spelled"] = min(as_float(model.metadata.get("spelled", 0)) for model in models)
     return mixture
 
 
@@ -195,7 +195,7 @@ def count_models(models: Sequence[Mapping[str, Any]]) -> int:
     return sum(max(1, count_models(part["config"].get("models", ()))) for part in models)
 
 
-def learn_shares(given: NDArray[Any], shares: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+def fit_weights_em(given: NDArray[Any], shares: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
     """The weights that make text likeliest, and its nats per token with them.
 
     ``given`` are the log-probabilities of each model for each token, (models, tokens); ``shares`` where to begin.

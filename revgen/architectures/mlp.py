@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.networks.equation import PLAIN, Backend, Equation, EquationModel
-from revgen.ops import Array, concatenate, embed, relu
-from revgen.options import check_shares, check_sizes
+from revgen.architectures.functional_model import FunctionalModel
+from revgen.networks.functional import PLAIN, Backend, FunctionalNetwork
+from revgen.ops import Array, concatenate, embedding, relu
+from revgen.options import check_fractions, check_sizes
 from revgen.registry import register_model
 from revgen.tokenizers import Tokenizer
 
@@ -37,13 +38,13 @@ class MLPConfig:
 
     def __post_init__(self) -> None:
         check_sizes(self, "context", "embedding_size", "hidden_size", "num_layers")
-        check_shares(self, "dropout")
+        check_fractions(self, "dropout")
 
 
-class MLP(Equation):
+class MLP(FunctionalNetwork):
     """The network; its state are the last ``context`` - 1 tokens, (batch, context - 1)."""
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
         c = self.config
         shapes: dict[str, tuple[int, ...]] = {"embedding": (self.vocab, c.embedding_size)}
         inputs = c.context * c.embedding_size
@@ -52,8 +53,8 @@ class MLP(Equation):
             inputs = c.hidden_size
         return shapes | {"head": (self.vocab, c.hidden_size), "bias": (self.vocab,)}
 
-    def first(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
-        weights = super().first(name, shape, random)
+    def init_weight(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
+        weights = super().init_weight(name, shape, random)
         if name == "embedding":
             weights *= shape[1] ** 0.5  # of the size that the layers expect
         if name.endswith(".W"):
@@ -61,7 +62,7 @@ class MLP(Equation):
         return weights
 
     def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend = PLAIN) -> tuple[Array, Any]:
-        n, start = self.config.context, Tokenizer.start
+        n, start = self.config.context, Tokenizer.bos_id
         if state is None:
             state = [tokens[0][:, None] * 0 + start] * (n - 1)
         read = concatenate([*state, tokens.T]) if isinstance(state, list) else concatenate([state, tokens.T])
@@ -71,11 +72,11 @@ class MLP(Equation):
             begun = window[-1] == start  # the document, so what stands before is another's
             before = read[:, n - 1 - back : n - 1 - back + time]
             window.append(before * ~begun + start * begun)
-        x = backend.drop(
-            concatenate([embed(p.embedding, part.T) for part in reversed(window)])
+        x = backend.dropout(
+            concatenate([embedding(p.embedding, part.T) for part in reversed(window)])
         )  # (time, batch, n * embedding)
         for layer in p.layers:
-            x = backend.drop(relu(x @ layer.W + layer.b))  # (time, batch, hidden)
+            x = backend.dropout(relu(x @ layer.W + layer.b))  # (time, batch, hidden)
         return x, read[:, time:]
 
     def logits(self, p: SimpleNamespace, features: Array) -> Array:
@@ -83,7 +84,7 @@ class MLP(Equation):
 
 
 @register_model("mlp")
-class MLPModel(EquationModel):
+class MLPModel(FunctionalModel):
     """A feedforward network over the last n tokens (Bengio et al. 2003)."""
 
     Config = MLPConfig

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from revgen.history import History
     from revgen.networks.network import Network
     from revgen.training.callbacks import Callback
-    from revgen.training.checkpoint import Checkpoints
-    from revgen.training.lr_finder import LearningRates
+    from revgen.training.checkpoint import CheckpointConfig
+    from revgen.training.lr_finder import LRFinderResult
 
 
-MUCH = 20_000
+MIN_TORCH_TOKENS = 20_000
 """Tokens of text to score."""
 
 
@@ -38,11 +38,11 @@ class NeuralModel(LanguageModel):
     learning_rate: ClassVar[float] = 1e-2
     """The peak of the schedule that ``fit`` trains new weights by, where it is given none."""
 
-    averaging: ClassVar[float] = 0.0
+    weight_averaging: ClassVar[float] = 0.0
     """The part of a run, at its end, over which weights are averaged where ``fit`` is not told."""
 
     @abstractmethod
-    def initialize(self, random: np.random.Generator) -> Weights:
+    def init_params(self, random: np.random.Generator) -> Weights:
         """The weights before training, for this configuration and tokenizer."""
 
     @abstractmethod
@@ -64,7 +64,7 @@ class NeuralModel(LanguageModel):
             except (RuntimeError, AssertionError) as error:
                 raise OptionError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
         self.device = device
-        self.forget()
+        self._clear_caches()
         return self
 
     def initial_state(self, batch: int) -> Any:
@@ -77,7 +77,7 @@ class NeuralModel(LanguageModel):
 
     def logprobs(self, sequences: list[NDArray[Any]]) -> Iterator[tuple[int, NDArray[np.floating[Any]]]]:
         """Much text is worth the import of PyTorch, whose kernels read it several times as fast as NumPy."""
-        if sum(map(len, sequences)) < MUCH:
+        if sum(map(len, sequences)) < MIN_TORCH_TOKENS:
             return super().logprobs(sequences)
         from revgen.evaluation.likelihood import logprobs
         from revgen.networks.network import network_forward
@@ -98,10 +98,10 @@ class NeuralModel(LanguageModel):
         self._tokenizer = tokenizer
         chosen = {name: size for name, size in (sizes or {}).items() if getattr(self.config, name, size) is None}
         self.config = dataclasses.replace(self.config, **chosen, **({"labels": tuple(labels)} if labels else {}))
-        if self.fitted:
+        if self.is_fitted:
             self.extend()
         else:
-            self.weights = self.initialize(np.random.default_rng(seed))
+            self.weights = self.init_params(np.random.default_rng(seed))
 
     def extend(self) -> None:
         """Make rows for tokens and labels that were added; they begin as the mean of the others."""
@@ -127,18 +127,18 @@ class NeuralModel(LanguageModel):
         sequence_length: int = 100,
         learning_rate: float | None = None,
         weight_decay: float = 0.2,
-        averaging: float | None = None,
+        weight_averaging: float | None = None,
         patience: int | None = 5,
         seed: int = 0,
         extend_vocabulary: bool = False,
-        accumulate: int = 1,
+        gradient_accumulation_steps: int = 1,
         preset: str = "balanced",
-        checkpoint: str | Path | Checkpoints | None = None,
+        checkpoint: str | Path | CheckpointConfig | None = None,
         resume: bool = False,
         callbacks: Sequence[Callback | Callable[[Self, Any], None]] = (),
         progress: bool = True,
-        sample: str = "",
-        index: bool = False,
+        sample_prompt: str = "",
+        index_texts: bool = False,
         **reading: Unpack[ReadOptions],
     ) -> History:
         """Train on texts: from scratch, or from the weights that the model has (fine-tuning).
@@ -169,13 +169,13 @@ class NeuralModel(LanguageModel):
             preset: "quick", "balanced" or "best": how much text is read in all, where neither ``epochs`` nor
                 ``max_seconds`` says so, and the width and dropout of a new network that has been left open.
             checkpoint: a directory to keep the state of training in, after each epoch and each minute; for another
-                rhythm, ``revgen.Checkpoints``.
+                rhythm, ``revgen.CheckpointConfig``.
             resume: go on from the last state in ``checkpoint``, if there is one, to the same end.
             callbacks: ``revgen.Callback`` objects, or functions called with the model and the ``Epoch`` after each
                 epoch.
             progress: show a bar, the figures and a sample after each epoch.
             sample: the prompt of these samples.
-            index: remember ``texts``, a held-out share among them, to tell what the model copies: see ``remember``.
+            index: remember ``texts``, a held-out share among them, to tell what the model copies: see ``index_texts``.
             reading: how ``texts`` and ``valid`` are read; ``revgen.read`` describes these options.
 
         Ctrl-C ends training and keeps the best weights. A loss that diverges takes training back to the last
@@ -193,7 +193,7 @@ class NeuralModel(LanguageModel):
             sequence_length,
             learning_rate,
             weight_decay,
-            averaging=self.averaging if averaging is None else averaging,
+            weight_averaging=self.weight_averaging if weight_averaging is None else weight_averaging,
             patience=patience,
             seed=seed,
             preset=preset,
@@ -203,7 +203,7 @@ class NeuralModel(LanguageModel):
         if not (valid is None or isinstance(valid, int | float)):
             named = labels if isinstance(labels, str) else None  # a list is of the texts alone
             valid = read(valid, labels=named, **reading)
-        published = self.fitted and "load_as" in self.metadata
+        published = self.is_fitted and "load_as" in self.metadata
         corpus = read(texts, labels=labels, **reading)
         history = fit(
             self,
@@ -211,18 +211,18 @@ class NeuralModel(LanguageModel):
             valid,
             recipe,
             extend_vocabulary=extend_vocabulary,
-            accumulate=accumulate,
+            gradient_accumulation_steps=gradient_accumulation_steps,
             checkpoint=checkpoint,
             resume=resume,
             callbacks=callbacks,
             progress=progress,
-            sample=sample,
+            sample_prompt=sample_prompt,
         )
         if published:
             self.unpublish()
         self.metadata["history"] = history_figures(history)
-        if index:
-            self.remember(corpus)
+        if index_texts:
+            self.index_texts(corpus)
         return history
 
     def unpublish(self) -> None:
@@ -242,7 +242,7 @@ class NeuralModel(LanguageModel):
         sequence_length: int = 100,
         seed: int = 0,
         **reading: Unpack[ReadOptions],
-    ) -> LearningRates:
+    ) -> LRFinderResult:
         """Try learning rates from ``low`` to ``high`` in ``steps`` steps of one short run (Smith 2017).
 
         The model stays as it is. The result has a ``suggestion`` for ``fit(learning_rate=…)``, and a ``plot``. The

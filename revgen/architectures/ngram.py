@@ -20,7 +20,7 @@ from revgen.arguments import checked
 from revgen.errors import OptionError
 from revgen.language_model import LanguageModel, Weights, derived
 from revgen.ngrams import Counts, Estimate, Floats, Trie, count, text_loss, to_weights
-from revgen.options import ReadOptions, check, number, whole
+from revgen.options import ReadOptions, as_float, check, is_int
 from revgen.registry import register_model
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from revgen.history import History
     from revgen.networks.compiled import Compiled
 
-LONGEST = 20
+MAX_ORDER = 20
 LARGEST_LOG = {"logp": 1e-2, "backoff": 50.0}
 """Above the logarithm of 1 by an error of rounding; a backoff can be more than 1 where n-grams were left out."""
 
@@ -78,21 +78,21 @@ class NGramModel(LanguageModel):
         seed: int = 0,
         extend_vocabulary: bool = False,
         progress: bool = True,
-        index: bool = False,
+        index_texts: bool = False,
         **reading: Unpack[ReadOptions],
     ) -> History:
         """Count the n-grams of texts, and forget what was counted before.
 
         A tokenizer that is there stays; with ``extend_vocabulary`` it gets tokens for new characters and words.
         ``texts``, ``valid`` and the options of ``reading`` are what a neural model's ``fit`` takes. ``seed`` chooses
-        the documents that a fraction ``valid`` holds out; ``index`` remembers the texts (see ``remember``). The history
+        the documents that a fraction ``valid`` holds out; ``index_texts`` keeps the texts with the model. The history
         has one epoch.
         """
         from revgen.corpus import Corpus, read
         from revgen.corpus.summary import summarize
-        from revgen.corpus.tokens import tokenize_parts
+        from revgen.corpus.tokens import tokenize_train_valid
         from revgen.evaluation.likelihood import measure
-        from revgen.history import Epoch, History
+        from revgen.history import EpochMetrics, History
         from revgen.training.progress import Progress
 
         if labels is not None:
@@ -102,7 +102,7 @@ class NGramModel(LanguageModel):
         if not (valid is None or isinstance(valid, int | float)):
             valid = read(valid, **reading)
         tokenizer = self.tokenizer_for(corpus, extend_vocabulary, progress)
-        train, held_out = tokenize_parts(corpus, valid, tokenizer, seed, progress=progress)
+        train, held_out = tokenize_train_valid(corpus, valid, tokenizer, seed, progress=progress)
         summary = summarize(corpus, train, None if isinstance(valid, Corpus) else held_out, tokenizer)
         shown = Progress(progress)
         for line in filter(None, (str(summary), summary.note)):
@@ -112,8 +112,8 @@ class NGramModel(LanguageModel):
         self._tokenizer, self.weights = tokenizer, to_weights(kept, probabilities, backoffs)
         seconds = time.perf_counter() - began
         self._index = self._index_file = None
-        if index:
-            self.remember(corpus)
+        if index_texts:
+            self.index_texts(corpus)
 
         figures: dict[str, Any] = {}
         if held_out is not None:
@@ -127,11 +127,11 @@ class NGramModel(LanguageModel):
             if kept is orders
             else -float(np.concatenate(self.trie.logprobs([*train.documents()])).mean())
         )
-        epoch = Epoch(1, loss, 0.0, len(train) / seconds, seconds, **figures, best=True, sample=sample)
+        epoch = EpochMetrics(1, loss, 0.0, len(train) / seconds, seconds, **figures, best=True, sample=sample)
         notes = [summary.note] if summary.note else []
         history = History([epoch], settings={"tokens": len(train), "seed": seed}, notes=notes)
         self.metadata["training"] = history.settings | {"seconds": round(seconds, 2)}
-        shown.epoch(epoch)
+        shown.on_epoch_end(epoch)
         shown.close()
         return history
 
@@ -140,7 +140,7 @@ class NGramModel(LanguageModel):
         """The n-grams as they are read."""
         return Trie(self.weights)
 
-    def machine_code(self) -> Compiled:
+    def build_compiled(self) -> Compiled:
         from revgen.networks.compiled import Compiled, TrieNet
 
         trie = self.trie
@@ -153,22 +153,22 @@ class NGramModel(LanguageModel):
                 p=tuple(trie.p),
                 backoff=tuple(trie.backoff),
                 ends=self.ends_unseen,
-                end=self.tokenizer.end,
+                end=self.tokenizer.eos_id,
             )
         )
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"1.logp": (len(self.tokenizer),)}
 
-    def misfit(self, arrays: Weights) -> str | None:
-        return malformed(arrays, len(self.tokenizer), self.config.order)
+    def validate_weights(self, arrays: Weights) -> str | None:
+        return validate_trie(arrays, len(self.tokenizer), self.config.order)
 
     def initial_state(self, batch: int) -> Any:
         return np.zeros((batch, 3), np.int64)  # depth and place of the context, tokens read
 
     def forward(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
         time_steps, batch = tokens.shape
-        trie, end = self.trie, self.tokenizer.end
+        trie, end = self.trie, self.tokenizer.eos_id
         logits = np.empty((time_steps, batch, trie.vocab), np.float32)
         state = state.copy()
         for row in range(batch):
@@ -208,10 +208,10 @@ class NGramModel(LanguageModel):
 
 def check_order(order: object) -> None:
     """Raise OptionError for an order that there is not."""
-    check("order", order, whole(order, 1) and number(order) <= LONGEST, f"a whole number from 1 to {LONGEST}")
+    check("order", order, is_int(order, 1) and as_float(order) <= MAX_ORDER, f"a whole number from 1 to {MAX_ORDER}")
 
 
-def malformed(arrays: Weights, vocab: int, order: int) -> str | None:
+def validate_trie(arrays: Weights, vocab: int, order: int) -> str | None:
     """What is wrong with arrays that should be a trie's; None where they can be read without harm."""
     size, known = 1, set[str]()
     for n in range(1, order + 1):

@@ -11,26 +11,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from revgen.networks.equation import EquationModel
+from revgen.architectures.functional_model import FunctionalModel
 from revgen.networks.stack import RecurrentConfig, Stack
 
 if TYPE_CHECKING:
-    from revgen.networks.network import EquationNetwork
+    from revgen.networks.network import FunctionalModule
 
 
-class RecurrentModel(EquationModel):
+class RecurrentModel(FunctionalModel):
     """A stack of ``num_layers`` of the cell that the architecture is named after."""
 
     Config: ClassVar[type[Any]] = RecurrentConfig
 
-    def make_equation(self, vocab: int) -> Stack:
+    def make_definition(self, vocab: int) -> Stack:
         return Stack(self.architecture, self.config, vocab)
 
     @property
     def explained_by(self) -> tuple[type, ...]:
-        return *super().explained_by, self.make_equation(1).cell_class
+        return *super().explained_by, self.make_definition(1).cell_class
 
-    def make_network(self) -> EquationNetwork:
-        from revgen.networks.recurrent import RecurrentNetwork
+    def make_network(self) -> FunctionalModule:
+        from revgen.networks.recurrent import RecurrentModule
 
-        return RecurrentNetwork(self.make_equation(len(self.tokenizer)), self.weights)
+        return RecurrentModule(self.make_definition(len(self.tokenizer)), self.weights)

@@ -27,11 +27,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.architectures.recurrent import RecurrentModel
-from revgen.language_model import check_attended
-from revgen.networks.equation import PLAIN, Backend
+from revgen.language_model import check_attention_size
+from revgen.networks.functional import PLAIN, Backend
 from revgen.networks.stack import Stack
-from revgen.ops import Array, concatenate, embed, logsumexp, lower_triangle, softmax, where
-from revgen.options import check, check_shares, check_sizes
+from revgen.ops import Array, concatenate, embedding, logsumexp, softmax, tril, where
+from revgen.options import check, check_fractions, check_sizes
 from revgen.registry import register_model
 from revgen.tokenizers import Tokenizer
 
@@ -58,7 +58,7 @@ class TextgenConfig:
 
     def __post_init__(self) -> None:
         check_sizes(self, "hidden_size", "num_layers", optional=["embedding_size"])
-        check_shares(self, "dropout")
+        check_fractions(self, "dropout")
         named = isinstance(self.labels, list | tuple) and all(type(label) in (str, int) for label in self.labels)
         different = named and len({*self.labels}) == len(self.labels)
         check("labels", self.labels, different, "different strings or whole numbers")
@@ -76,16 +76,16 @@ class AttentiveStack(Stack):
         """The size of the embedding and all layers together."""
         return self.embedding_size + sum(cell.output_size for cell in self.cells)
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
         labels = (1 + len(self.config.labels), self.embedding_size)  # the first row: none
         head = (self.vocab, 2 * self.features_size)
-        return super().shapes() | {"labels": labels, "attention": (self.features_size,), "head": head}
+        return super().param_shapes() | {"labels": labels, "attention": (self.features_size,), "head": head}
 
-    def first(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
-        return np.zeros(shape) if name in ("labels", "attention") else super().first(name, shape, random)
+    def init_weight(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
+        return np.zeros(shape) if name in ("labels", "attention") else super().init_weight(name, shape, random)
 
     @property
-    def fades(self) -> bool:
+    def forgets(self) -> bool:
         return False  # the average is over all of the document
 
     def initial_state(self, batch: int, zeros: Callable[[tuple[int, ...]], Array]) -> Any:
@@ -97,32 +97,32 @@ class AttentiveStack(Stack):
         (``corpus.tokens.shift``)."""
         layers, past = state
         labels, tokens = tokens // self.vocab, tokens % self.vocab
-        x = embed(p.embedding, tokens) + embed(p.labels, labels)  # (time, batch, embedding)
-        outputs, states = [backend.drop(x, 0)], []
+        x = embedding(p.embedding, tokens) + embedding(p.labels, labels)  # (time, batch, embedding)
+        outputs, states = [backend.dropout(x, 0)], []
         for i in range(len(self.cells)):
             y, layer_state = self.run(p, i, outputs[-1], layers[i], tokens, backend)  # (time, batch, hidden)
-            outputs.append(backend.drop(y, i + 1))
+            outputs.append(backend.dropout(y, i + 1))
             states.append(layer_state)
         x = self.norm(p, len(self.cells), concatenate(outputs))  # (time, batch, features)
-        begins = tokens == Tokenizer.start
+        begins = tokens == Tokenizer.bos_id
         averages = []
         for i in range(0, len(x), BLOCK):
             average, past = attend(p, x[i : i + BLOCK], begins[i : i + BLOCK], *past)
             averages.append(average)
         return concatenate([concatenate(averages, 0), x]), (tuple(states), past)
 
-    def tabulate(self, p: SimpleNamespace) -> None:
+    def precompute(self, p: SimpleNamespace) -> None:
         """There is no table: what enters the first layer depends on the label too."""
 
-    def machine_code(self, p: SimpleNamespace) -> Compiled:
-        from revgen.networks.compiled import AttentiveNet, Compiled, Layout, Memory
+    def build_compiled(self, p: SimpleNamespace) -> Compiled:
+        from revgen.networks.compiled import AttentiveNet, Compiled, LSTMParams, ParamPacker
 
-        layout = Layout(p)
+        layout = ParamPacker(p)
         return Compiled(
             AttentiveNet(
                 embedding=layout.matrix(p.embedding),
                 labels=layout.matrix(p.labels),
-                layers=layout.layers(Memory),
+                layers=layout.layers(LSTMParams),
                 **layout.norms(),
                 attention=layout.vector(p.attention),
                 head=layout.matrix(p.head.T),
@@ -139,7 +139,7 @@ def attend(p: SimpleNamespace, x: Array, begins: Array, average: Array, weight: 
     """
     x = x.swapaxes(0, 1)  # (batch, time, features)
     document = begins.swapaxes(0, 1).cumsum(1)[..., None]  # 0 is the one that began before x
-    visible = lower_triangle(concatenate([document == 0, document == document.swapaxes(1, 2)]), 1)
+    visible = tril(concatenate([document == 0, document == document.swapaxes(1, 2)]), 1)
     scores = concatenate([weight[:, None], x @ p.attention])[:, None]
     scores = where(visible, scores, -inf)  # (batch, time, 1 + time)
     averages = softmax(scores) @ concatenate([average[:, None], x], 1)
@@ -153,11 +153,11 @@ class Textgenrnn(RecurrentModel):
     Config = TextgenConfig
     takes_labels = True
 
-    def make_equation(self, vocab: int) -> Stack:
+    def make_definition(self, vocab: int) -> Stack:
         return AttentiveStack("lstm", self.config, vocab)
 
     def attention_weights(self, ids: NDArray[Any]) -> NDArray[np.floating[Any]]:
-        check_attended(len(ids), 1)
+        check_attention_size(len(ids), 1)
         features, _ = self.features(ids[:, None], self.initial_state(1))
         x = features[:, 0, features.shape[-1] // 2 :]  # beside the averages
         scores = x @ self.weights["attention"]

@@ -25,10 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen import ops
-from revgen.language_model import check_attended
-from revgen.networks.equation import PLAIN, Backend, Equation, EquationModel
-from revgen.ops import Array, map_state
-from revgen.options import check, check_shares, check_sizes
+from revgen.architectures.functional_model import FunctionalModel
+from revgen.language_model import check_attention_size
+from revgen.networks.functional import PLAIN, Backend, FunctionalNetwork
+from revgen.ops import Array, tree_map
+from revgen.options import check, check_fractions, check_sizes
 from revgen.registry import register_model
 from revgen.tokenizers import Tokenizer
 
@@ -51,16 +52,16 @@ class TransformerConfig:
         check_sizes(self, "hidden_size", "num_layers", "num_heads", "context")
         fits = self.hidden_size % (2 * self.num_heads) == 0
         check("hidden_size", self.hidden_size, fits, f"a multiple of 2 × num_heads = {2 * self.num_heads}")
-        check_shares(self, "dropout")
+        check_fractions(self, "dropout")
 
 
-class Transformer(Equation):
+class Transformer(FunctionalNetwork):
     """The network; its state is how many tokens of the document were read, (batch,), and for each layer the last keys
     and values, each (batch, heads, tokens, size)."""
 
     batch_axis = 0
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
         hidden = self.config.hidden_size
         shapes: dict[str, tuple[int, ...]] = {"embedding": (self.vocab, hidden)}
         for i in range(self.config.num_layers):
@@ -75,8 +76,8 @@ class Transformer(Equation):
             shapes |= {f"norms.{i}.scale": (hidden,), f"norms.{i}.shift": (hidden,)}
         return shapes | {"bias": (self.vocab,)}
 
-    def first(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
-        weights = super().first(name, shape, random)
+    def init_weight(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
+        weights = super().init_weight(name, shape, random)
         if name.endswith(("output", "down")):  # so that all they add up to has the size of one
             weights *= (2 * self.config.num_layers) ** -0.5
         return weights
@@ -96,23 +97,23 @@ class Transformer(Equation):
         positions = positions_in_documents(tokens, read)  # (batch, time)
         kept = 0 if caches[0] is None else caches[0][0].shape[2]
         mask = self.mask(positions, kept)
-        turn = ops.rotation(positions[:, None], self.config.hidden_size // self.config.num_heads)
-        x = backend.drop(ops.embed(p.embedding, tokens) * self.config.hidden_size**0.5)  # (batch, time, hidden)
+        turn = ops.rotary_angles(positions[:, None], self.config.hidden_size // self.config.num_heads)
+        x = backend.dropout(ops.embedding(p.embedding, tokens) * self.config.hidden_size**0.5)  # (batch, time, hidden)
         new = []
         for i, layer in enumerate(p.layers):
             y, cache = self.attention(layer, norm(p, 2 * i, x), turn, mask, caches[i], backend)
-            x = x + backend.drop(y)
-            x = x + backend.drop(ops.gelu(norm(p, 2 * i + 1, x) @ layer.up + layer.bias) @ layer.down)
+            x = x + backend.dropout(y)
+            x = x + backend.dropout(ops.gelu(norm(p, 2 * i + 1, x) @ layer.up + layer.bias) @ layer.down)
             new.append(cache)
         return norm(p, -1, x).swapaxes(0, 1), (positions[:, -1] + 1, new)
 
-    def full(self, state: Any) -> Any:
+    def pad_state(self, state: Any) -> Any:
         """With keys before the document's first, which ``mask`` leaves out."""
         from torch.nn.functional import pad
 
         read, caches = state
         room = self.config.context - 1 - caches[0][0].shape[2]
-        return read, map_state(lambda a: pad(a, (0, 0, room, 0)), caches) if room else caches
+        return read, tree_map(lambda a: pad(a, (0, 0, room, 0)), caches) if room else caches
 
     def logits(self, p: SimpleNamespace, features: Array) -> Array:
         return features @ p.embedding.T + p.bias
@@ -141,10 +142,10 @@ class Transformer(Equation):
         seen = (distance >= 0) & (distance < self.config.context)
         return seen & (distance <= positions[:, None, :, None])
 
-    def machine_code(self, p: SimpleNamespace) -> Compiled:
-        from revgen.networks.compiled import Block, Compiled, Layout, TransformerNet
+    def build_compiled(self, p: SimpleNamespace) -> Compiled:
+        from revgen.networks.compiled import Block, Compiled, ParamPacker, TransformerNet
 
-        layout, hidden, heads = Layout(p), self.config.hidden_size, self.config.num_heads
+        layout, hidden, heads = ParamPacker(p), self.config.hidden_size, self.config.num_heads
         net = TransformerNet(
             embedding=layout.matrix(p.embedding),
             layers=layout.layers(Block),
@@ -152,7 +153,7 @@ class Transformer(Equation):
             head=layout.matrix(p.embedding.T),
             bias=layout.vector(p.bias),
             context=self.config.context,
-            speeds=ops.speeds(hidden // heads),
+            speeds=ops.rotary_frequencies(hidden // heads),
         )
 
         def begin(state: Any, room: int) -> Any:
@@ -177,8 +178,8 @@ def positions_in_documents(tokens: Array, read: Array) -> Array:
     """How many tokens of its document stand before each, (batch, time), where ``read`` of the first document, (batch,),
     stand before these."""
     order, read = ops.arange(tokens.shape[1], tokens), read[:, None]
-    begins = (tokens == Tokenizer.start) * (order + read) - read  # before this part for a token that begins none
-    return order - ops.running_maximum(begins)
+    begins = (tokens == Tokenizer.bos_id) * (order + read) - read  # before this part for a token that begins none
+    return order - ops.cummax(begins)
 
 
 def norm(p: SimpleNamespace, i: int, x: Array) -> Array:
@@ -205,7 +206,7 @@ class AttentionWatch(Backend):
 
 
 @register_model("transformer")
-class TransformerModel(EquationModel):
+class TransformerModel(FunctionalModel):
     """A decoder-only transformer (Vaswani et al. 2017; Radford et al. 2018)."""
 
     Config = TransformerConfig
@@ -214,7 +215,7 @@ class TransformerModel(EquationModel):
 
     def attention_weights(self, ids: NDArray[Any]) -> NDArray[np.floating[Any]]:
         layers, heads = self.config.num_layers, self.config.num_heads
-        check_attended(len(ids), layers * heads)
+        check_attention_size(len(ids), layers * heads)
         watch = AttentionWatch()
         self.read_with(watch, ids[:, None])
         found = np.zeros((layers, heads, len(ids), len(ids)), np.float32)

@@ -27,10 +27,10 @@ class Cell:
     a tuple, list or dict of arrays, each (batch, …); nothing but the cell looks into it.
     """
 
-    kernel: ClassVar[str | None] = None
+    fused_kernel: ClassVar[str | None] = None
     """The fused sequence kernel of PyTorch that computes the same ("lstm", "gru", "rnn_tanh", "rnn_relu")."""
 
-    portable: ClassVar[bool] = True
+    supports_numpy: ClassVar[bool] = True
     """Whether the equation runs on NumPy too; False where it needs what only PyTorch has."""
 
     def __init__(self, input_size: int, hidden_size: int, **options: Any) -> None:
@@ -59,7 +59,7 @@ class Cell:
         """The size of the output at each time step."""
         return self.hidden_size
 
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+    def param_shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The shape of each parameter, by name."""
         raise NotImplementedError
 
@@ -92,14 +92,14 @@ class Cell:
         """The state before the first step; ``zeros(shape)`` makes an array of the right kind."""
         return zeros((batch, self.hidden_size))
 
-    def initialize(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.floating[Any]]:
+    def init_param(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.floating[Any]]:
         """The parameter ``name`` before training: vectors are zero, matrices uniform within ±1/√hidden."""
         if len(shape) < 2:
             return np.zeros(shape)
         limit = self.hidden_size**-0.5
         return random.uniform(-limit, limit, shape)
 
-    def kernel_weights(self, p: Parameters) -> Sequence[Array]:
+    def fused_kernel_weights(self, p: Parameters) -> Sequence[Array]:
         """The weights as ``kernel`` takes them: input and hidden matrices, (gates, input) and (gates, hidden),
         then their two biases, (gates,)."""
         return p.W.t(), p.U.t(), p.b, p.b.new_zeros(p.b.shape)

@@ -16,7 +16,7 @@ class Elman(Cell):
     The cell to read first, and to copy for one of your own: it has no fused kernel.
     """
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
         return {
             "W": (self.input_size, self.hidden_size),
             "U": (self.hidden_size, self.hidden_size),

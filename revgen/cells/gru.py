@@ -21,10 +21,10 @@ class GRU(Cell):
     The reset gate stands behind the matrix product, as in cuDNN and PyTorch, not before it as in the paper.
     """
 
-    kernel = "gru"
+    fused_kernel = "gru"
     function = staticmethod(tanh)
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
         gates = 3 * self.hidden_size
         return {"W": (self.input_size, gates), "U": (self.hidden_size, gates), "b": (gates,), "c": (gates,)}
 
@@ -39,5 +39,5 @@ class GRU(Cell):
         h = n + u * (h - n)
         return h, h
 
-    def kernel_weights(self, p: Parameters) -> Sequence[Array]:
+    def fused_kernel_weights(self, p: Parameters) -> Sequence[Array]:
         return p.W.t(), p.U.t(), p.b, p.c

@@ -23,9 +23,9 @@ class LSTM(Cell):
     h' = o * tanh(c')
     """
 
-    kernel = "lstm"
+    fused_kernel = "lstm"
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
         gates = 4 * self.hidden_size
         return {"W": (self.input_size, gates), "U": (self.hidden_size, gates), "b": (gates,)}
 
@@ -42,7 +42,7 @@ class LSTM(Cell):
         h = o * tanh(c)
         return h, (h, c)
 
-    def kernel_weights(self, p: Parameters) -> Sequence[Array]:
+    def fused_kernel_weights(self, p: Parameters) -> Sequence[Array]:
         def reordered(w: Array) -> Array:  # the kernel's order is i, f, g, o
             i, f, o, g = split(w, 4)
             return concatenate([i, f, g, o])
@@ -54,8 +54,8 @@ class LSTM(Cell):
         shape = (batch, self.hidden_size)
         return zeros(shape), zeros(shape)
 
-    def initialize(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.floating[Any]]:
-        weights = super().initialize(name, shape, random)
+    def init_param(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.floating[Any]]:
+        weights = super().init_param(name, shape, random)
         if name == "b":  # remember from the start (Jozefowicz et al. 2015)
             weights[self.hidden_size : 2 * self.hidden_size] = 1
         return weights

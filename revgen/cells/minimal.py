@@ -42,7 +42,7 @@ class MinGRU(Cell):
         if self.expansion < 1 or self.expansion is True:
             raise OptionError(f"expansion must be a whole number of at least 1, not {shown(self.expansion)}")
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
         parts, wide = (self.gates + 1) * self.hidden_size, self.expansion * self.hidden_size
         return {
             "W": (self.input_size, parts),
@@ -68,10 +68,10 @@ class MinGRU(Cell):
         h = linear_scan(kept, new, h)
         return self.output(p, h), h[-1]
 
-    def initialize(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.floating[Any]]:
+    def init_param(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.floating[Any]]:
         if len(shape) > 1:  # keep the variance of what goes through
             return random.normal(0, shape[0] ** -0.5, shape)
-        return super().initialize(name, shape, random)
+        return super().init_param(name, shape, random)
 
     def output(self, p: Parameters, h: Array) -> Array:
         """The multilayer perceptron behind the recurrence."""

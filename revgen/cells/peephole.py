@@ -23,10 +23,10 @@ class PeepholeLSTM(LSTM):
     The output gate sees the new memory, the other two the old one (Graves 2013, equations 7 to 11).
     """
 
-    kernel = None  # type: ignore[assignment]
+    fused_kernel = None  # type: ignore[assignment]
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return super().shapes() | {"V": (3 * self.hidden_size,)}
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
+        return super().param_shapes() | {"V": (3 * self.hidden_size,)}
 
     def step(self, p: Parameters, z: Array, state: Any) -> tuple[Array, Any]:
         h, c = state

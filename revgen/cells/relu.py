@@ -31,11 +31,11 @@ from revgen.registry import register_cell
 class ReluGRU(GRU):
     """The GRU with n = relu(x W_n + b_n + r * (h U_n + c_n)) (Cho et al. 2014)."""
 
-    kernel = None  # type: ignore[assignment]
+    fused_kernel = None  # type: ignore[assignment]
     function = staticmethod(relu)
 
-    def initialize(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.floating[Any]]:
-        weights = super().initialize(name, shape, random)
+    def init_param(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.floating[Any]]:
+        weights = super().init_param(name, shape, random)
         return with_candidate(weights, random) if name == "U" else weights
 
 
@@ -47,7 +47,7 @@ class ReluLSTM(LSTM):
     forgetting: Greff et al. 2017, *LSTM: a search space odyssey*.)
     """
 
-    kernel = None  # type: ignore[assignment]
+    fused_kernel = None  # type: ignore[assignment]
 
     def step(self, p: Parameters, z: Array, state: Any) -> tuple[Array, Any]:
         h, c = state
@@ -59,10 +59,10 @@ class ReluLSTM(LSTM):
         h = o * c
         return h, (h, c)
 
-    def initialize(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.floating[Any]]:
+    def init_param(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.floating[Any]]:
         if name == "b":  # write and read from the start
             return np.repeat([1.0, 0.0, 1.0, 0.0], self.hidden_size)
-        weights = super().initialize(name, shape, random)
+        weights = super().init_param(name, shape, random)
         return with_candidate(weights, random) if name == "U" else weights
 
 

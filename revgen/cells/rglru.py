@@ -35,7 +35,7 @@ sequences; a model of characters learns from the last few first, and L moves too
 class RGLRU(Cell):
     """h' = a * h + sqrt(1 - a^2) * i * v with gates of the input alone, and y = (h' * gelu(x G)) V (De et al. 2024)."""
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
         hidden = self.hidden_size
         return {
             "W": (self.input_size, hidden),
@@ -66,7 +66,7 @@ class RGLRU(Cell):
         h = linear_scan(a, b, h)
         return (h * gate) @ p.V, h[-1]
 
-    def initialize(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.floating[Any]]:
+    def init_param(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.floating[Any]]:
         if name == "L":
             low, high = KEPT
             a = random.uniform(low ** (1 / 3), high ** (1 / 3), shape) ** (
@@ -75,4 +75,4 @@ class RGLRU(Cell):
             return np.log(a) - np.log1p(-a)
         if len(shape) > 1:  # keep the variance of what goes through
             return random.normal(0, shape[0] ** -0.5, shape)
-        return super().initialize(name, shape, random)
+        return super().init_param(name, shape, random)

@@ -24,7 +24,7 @@ class RNN(Elman):
         if self.nonlinearity not in ("tanh", "relu"):
             raise OptionError(f'nonlinearity must be "tanh" or "relu", not {shown(self.nonlinearity)}')
         self.function = ops.tanh if self.nonlinearity == "tanh" else ops.relu
-        self.kernel = f"rnn_{self.nonlinearity}"  # type: ignore[misc]
+        self.fused_kernel = f"rnn_{self.nonlinearity}"  # type: ignore[misc]
 
     def step(self, p: Parameters, z: Array, h: Any) -> tuple[Array, Any]:
         h = self.function(z + h @ p.U)  # (batch, hidden)

@@ -37,7 +37,7 @@ of two infinite ones is none."""
 class SLSTM(Cell):
     """h' = o * c' / n' with c' = f * c + i * z, n' = f * n + i and i = exp(…) (Beck et al. 2024)."""
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
         gates = 4 * self.hidden_size
         return {"W": (self.input_size, gates), "U": (self.hidden_size, gates), "b": (gates,)}
 
@@ -59,8 +59,8 @@ class SLSTM(Cell):
         shape = (batch, self.hidden_size)
         return zeros(shape), zeros(shape), zeros(shape), zeros(shape) - EMPTY
 
-    def initialize(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.floating[Any]]:
-        weights = super().initialize(name, shape, random)
+    def init_param(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.floating[Any]]:
+        weights = super().init_param(name, shape, random)
         if name == "b":  # remember from the start (Jozefowicz et al. 2015)
             weights[-self.hidden_size :] = 1
         return weights

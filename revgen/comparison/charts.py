@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from revgen.comparison.compare import Comparison
     from revgen.history import History
-    from revgen.training.lr_finder import LearningRates
+    from revgen.training.lr_finder import LRFinderResult
 
 COLOURS = ("#4c82e6", "#e0683c", "#3a9d6d", "#a868d8", "#c99a1d", "#26a0b4", "#d95590", "#86909c", "#8a6d4b", "#6f9a2a")
 INK = "#010203"
@@ -43,7 +43,7 @@ def history_figure(history: History) -> Any:
     return _single(draw)
 
 
-def rates_figure(found: LearningRates) -> Any:
+def rates_figure(found: LRFinderResult) -> Any:
     """The loss of a range test against the learning rate, as a matplotlib figure."""
 
     def draw(axes: Any) -> None:

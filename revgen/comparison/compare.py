@@ -23,7 +23,7 @@ from revgen.corpus import Corpus, read
 from revgen.corpus.tokens import Tokens
 from revgen.errors import CorpusError, OptionError, RevgenError
 from revgen.files import to_json
-from revgen.novelty import Index, Span, copied
+from revgen.novelty import Span, SuffixIndex, find_copies
 from revgen.options import ReadOptions, check, shown
 from revgen.tables import to_frame, to_text
 
@@ -38,7 +38,7 @@ COPY = 20
 
 
 @dataclass(frozen=True)
-class Row:
+class ModelResult:
     """What is known of one model; all figures are None where it failed with ``error``."""
 
     model: str
@@ -55,7 +55,7 @@ class Row:
     """Of generation, one text at a time."""
     longest_copy: int | None = None
     """Characters of the longest span of the sample that stands in the training text."""
-    copied_share: float | None = None
+    copied_fraction: float | None = None
     """The part of the sample in such spans of at least 20 characters."""
     sample: str | None = None
     error: str | None = None
@@ -82,25 +82,25 @@ class OrderPoint:
 class Comparison:
     """Rows of models side by side: prints as a table, iterates as ``Row``, plots, and saves as a report."""
 
-    rows: list[Row]
+    rows: list[ModelResult]
     orders: list[OrderPoint]
     """Of Kneser-Ney n-grams: with the order the loss on the training text falls, and on other text it stops falling."""
     settings: dict[str, Any]
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[ModelResult]:
         return iter(self.rows)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, i: int) -> Row:
+    def __getitem__(self, i: int) -> ModelResult:
         return self.rows[i]
 
     def __str__(self) -> str:
         hidden = {"sample", "history", "copies", "graphs"}
         if all(row.error is None for row in self.rows):
             hidden.add("error")
-        return to_text(self.to_dicts(), [f.name for f in dataclasses.fields(Row) if f.name not in hidden])
+        return to_text(self.to_dicts(), [f.name for f in dataclasses.fields(ModelResult) if f.name not in hidden])
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """One dictionary a model."""
@@ -171,12 +171,12 @@ def compare(
         reading: how ``corpus`` and ``valid`` are read; ``revgen.read`` describes these options.
 
     A model that fails in training has its error in its row, and the others go on. A name or an option that there is
-    not raises UnknownModelError or OptionError before anything is trained.
+    not raises UnknownNameError or OptionError before anything is trained.
     """
-    made = [(name, parse(name)) if isinstance(name, str) else (name.name, name) for name in models]
+    made = [(name, parse_spec(name)) if isinstance(name, str) else (name.name, name) for name in models]
     check("max_order", max_order, 0 <= max_order <= MAX_ORDER, f"a whole number from 0 to {MAX_ORDER}")
     train, held_out = split(read(corpus, **reading), valid, seed, reading)
-    index = Index(train)
+    index = SuffixIndex(train)
     budget = {"epochs": epochs, "max_seconds": max_seconds, "seed": seed, "progress": progress}
     writing = {"prompt": prompt, "max_tokens": max_tokens, "temperature": temperature, "seed": seed}
     rows = []
@@ -187,7 +187,7 @@ def compare(
             rows.append(measure(name, model, train, held_out, index, budget, writing))
         except Exception as error:  # whatever a model may do, the others are still to be compared
             kind = "" if isinstance(error, RevgenError) else f"{type(error).__name__}: "
-            rows.append(Row(name, error=f"{kind}{' '.join(str(error).split())}"))
+            rows.append(ModelResult(name, error=f"{kind}{' '.join(str(error).split())}"))
     settings = {
         "training": {"documents": len(train), "characters": sum(map(len, train))},
         "validation": {"documents": len(held_out), "characters": sum(map(len, held_out))},
@@ -198,7 +198,7 @@ def compare(
     return Comparison(rows, order_curve(train, held_out, max_order), settings)
 
 
-def parse(text: str) -> LanguageModel:
+def parse_spec(text: str) -> LanguageModel:
     """A new model by a name with options: ``name:option=value,option=value``, the values as JSON where they are any."""
     from revgen.zoo import create
 
@@ -239,18 +239,18 @@ def measure(
     model: LanguageModel,
     train: Sequence[str],
     held_out: Sequence[str],
-    index: Index,
+    index: SuffixIndex,
     budget: dict[str, Any],
     writing: dict[str, Any],
-) -> Row:
+) -> ModelResult:
     """Train one model and measure everything."""
     known = inspect.signature(model.fit).parameters
     given = {key: value for key, value in budget.items() if key in known and value is not None}
     history = model.fit(iter(train), iter(held_out), **given)  # an iterator: strings of a list might name files
     evaluation = model.evaluate(iter(held_out))
     sample = model.generate(**writing)
-    found = copied(sample, index, COPY)
-    return Row(
+    found = find_copies(sample, index, COPY)
+    return ModelResult(
         name,
         model.num_parameters,
         history.seconds,
@@ -259,9 +259,9 @@ def measure(
         evaluation.nats_per_char,
         evaluation.bits_per_char,
         evaluation.perplexity,
-        speed(model, writing["prompt"], writing["temperature"], writing["seed"]),
+        chars_per_second(model, writing["prompt"], writing["temperature"], writing["seed"]),
         found.longest,
-        found.share,
+        found.fraction,
         sample,
         history=tuple((e.seconds, e.nats_per_char) for e in history if e.nats_per_char is not None),
         copies=found.spans,
@@ -269,7 +269,7 @@ def measure(
     )
 
 
-def speed(model: LanguageModel, prompt: str, temperature: float, seed: int) -> float:
+def chars_per_second(model: LanguageModel, prompt: str, temperature: float, seed: int) -> float:
     """Characters a second that a model writes after its first text, over half a second or 2,000 characters."""
     characters, began = 0, time.perf_counter()
     while characters < 2000 and time.perf_counter() < began + 0.5:

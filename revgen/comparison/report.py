@@ -18,7 +18,7 @@ from revgen.novelty import Span
 from revgen.version import __version__
 
 if TYPE_CHECKING:
-    from revgen.comparison.compare import Comparison, Row
+    from revgen.comparison.compare import Comparison, ModelResult
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 LEGEND = (
@@ -83,7 +83,7 @@ COLUMNS = (
     Column("perplexity", "Perplexity", "per token", figures),
     Column("chars_per_second", "Speed", "characters/s", count, max),
     Column("longest_copy", "Longest copy", "characters", count),
-    Column("copied_share", "Copied", "of the sample", percent),
+    Column("copied_fraction", "Copied", "of the sample", percent),
 )
 
 
@@ -156,20 +156,20 @@ def cards_note(comparison: Comparison) -> str:
     )
 
 
-def cell(column: Column, row: Row) -> str:
+def cell(column: Column, row: ModelResult) -> str:
     """The text of one figure."""
     value = getattr(row, column.name)
     return "–" if value is None else "∞" if math.isinf(value) else column.shown(value)
 
 
-def is_best(comparison: Comparison, column: Column, row: Row) -> bool:
+def is_best(comparison: Comparison, column: Column, row: ModelResult) -> bool:
     """Whether no other model has a better figure."""
     values = [v for other in comparison if (v := getattr(other, column.name)) is not None]
     value = getattr(row, column.name)
     return column.best is not None and len(values) > 1 and value is not None and value == column.best(values)
 
 
-def _table_row(comparison: Comparison, row: Row) -> str:
+def _table_row(comparison: Comparison, row: ModelResult) -> str:
     model, _, options = row.model.partition(":")
     small = f"<small>{escape(options.replace(',', ', '))}</small>" if options else ""
     name = f'<td><a href="#{slug(row.model)}">{escape(model)}</a>{small}</td>'
@@ -178,7 +178,7 @@ def _table_row(comparison: Comparison, row: Row) -> str:
     finite = [v for other in comparison if (v := other.nats_per_char) is not None and math.isfinite(v)]
     cells = []
     for column in COLUMNS:
-        copies = column.name == "copied_share" and (row.copied_share or 0) >= COPIES
+        copies = column.name == "copied_fraction" and (row.copied_fraction or 0) >= COPIES
         kind = ' class="best"' if is_best(comparison, column, row) else ' class="copies"' if copies else ""
         bar = ""
         if column.name == "nats_per_char" and row.nats_per_char in finite:
@@ -199,7 +199,7 @@ def _charts(drawn: dict[str, str], missing: str) -> str:
     return f'<h2>Charts</h2><div class="charts">{"".join(parts)}</div>'
 
 
-def _card(row: Row) -> str:
+def _card(row: ModelResult) -> str:
     begin = f'<section class="card model" id="{slug(row.model)}"><header><h3>{escape(row.model)}</h3>'
     if row.sample is None:
         return f'{begin}<span style="color:var(--bad)">{escape(row.error or "")}</span></header></section>'
@@ -267,6 +267,6 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
 
 
-def picture(row: Row, name: str) -> str:
+def picture(row: ModelResult, name: str) -> str:
     """The file of a picture of a model."""
     return f"graphs/{slug(row.model)}-{slug(name)}.svg"

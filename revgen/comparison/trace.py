@@ -19,11 +19,11 @@ from torch.overrides import TorchFunctionMode
 
 from revgen.cells.cell import Cell
 from revgen.comparison.graph import Graph
-from revgen.networks.equation import nest
+from revgen.networks.functional import unflatten
 from revgen.networks.module_cell import ModuleCell
 from revgen.networks.network import Network
 from revgen.networks.stack import Stack
-from revgen.ops import map_state
+from revgen.ops import tree_map
 
 SIGNS = {"add": "+", "sub": "−", "mul": "×", "multiply": "×", "div": "÷", "truediv": "÷", "divide": "÷"}
 SIGNS |= {"true_divide": "÷", "matmul": "@", "mm": "@", "bmm": "@", "pow": "^"}
@@ -62,7 +62,7 @@ class Recorder(TorchFunctionMode):
         self.kept: list[Tensor] = []  # so that no other tensor gets the identity of one that was seen
         self.paused = False
 
-    def know(self, tensor: Tensor, value: int | str) -> Tensor:
+    def bind(self, tensor: Tensor, value: int | str) -> Tensor:
         """Let a tensor be the value of a node, or a weight of this name."""
         self.values[id(tensor)] = value
         self.kept.append(tensor)
@@ -70,11 +70,11 @@ class Recorder(TorchFunctionMode):
             self.shapes[value] = " × ".join(map(str, tensor.shape))
         return tensor
 
-    def enter(self, tensor: Tensor, label: str) -> Tensor:
+    def add_input(self, tensor: Tensor, label: str) -> Tensor:
         """Let a tensor be an input of the graph."""
-        return self.know(tensor, self.graph.add(label, kind="input"))
+        return self.bind(tensor, self.graph.add(label, kind="input"))
 
-    def leave(self, tensor: Tensor, label: str) -> None:
+    def add_output(self, tensor: Tensor, label: str) -> None:
         """Let a tensor be an output of the graph."""
         source = self.values.get(id(tensor))
         self.graph.add(label, [source] if isinstance(source, int) else [], kind="output")
@@ -122,7 +122,7 @@ class Recorder(TorchFunctionMode):
                 self.shapes[value] = self.shapes[weights[0]]
         for i, result in enumerate(results, 1):
             part = f"{self.values[id(known[0])]}{i}".translate(SUBSCRIPTS)  # of a weight: V₁, V₂
-            self.know(result, part if isinstance(value, str) and len(results) > 1 else value)
+            self.bind(result, part if isinstance(value, str) and len(results) > 1 else value)
 
     def text(self, name: str, arguments: list[Any]) -> str:
         """The words for an operation; an operand that is drawn as a node of its own has none."""
@@ -168,7 +168,7 @@ class Box:
         with self.recorder.pause():
             y, state = run(self.cell, p, x, state)
         note = f"{x.shape[-1]} → {y.shape[-1]}"
-        self.recorder.know(y, self.recorder.graph.add(self.label, sources, "cell", note))
+        self.recorder.bind(y, self.recorder.graph.add(self.label, sources, "cell", note))
         return y, state
 
 
@@ -185,12 +185,12 @@ def trace_stack(stack: Stack, title: str, weights: Mapping[str, Any]) -> Graph:
     recorder = Recorder()
     boxed: Any = copy(stack)
     boxed.cells = [Box(cell, recorder, f"{title} {i}") for i, cell in enumerate(stack.cells, 1)]
-    named = {name: recorder.know(torch.tensor(np.asarray(value)), name) for name, value in weights.items()}
-    tokens = recorder.enter(torch.zeros(1, 1, dtype=torch.long), "token")
+    named = {name: recorder.bind(torch.tensor(np.asarray(value)), name) for name, value in weights.items()}
+    tokens = recorder.add_input(torch.zeros(1, 1, dtype=torch.long), "token")
     state = stack.initial_state(1, torch.zeros)
     with recorder:
-        logits, _ = boxed.forward(nest(named), tokens, state)
-    recorder.leave(logits, "logits")
+        logits, _ = boxed.forward(unflatten(named), tokens, state)
+    recorder.add_output(logits, "logits")
     return recorder.graph
 
 
@@ -200,19 +200,19 @@ def trace_cell(cell: Cell) -> Graph:
     recorder = Recorder()
     random = np.random.default_rng(0)
     p = SimpleNamespace()
-    for name, shape in cell.shapes().items():
-        value = torch.tensor(np.asarray(cell.initialize(name, tuple(shape), random), np.float32))
-        setattr(p, name, recorder.know(value, name))
-    x = recorder.enter(torch.zeros(1, 1, cell.input_size), "x")
+    for name, shape in cell.param_shapes().items():
+        value = torch.tensor(np.asarray(cell.init_param(name, tuple(shape), random), np.float32))
+        setattr(p, name, recorder.bind(value, name))
+    x = recorder.add_input(torch.zeros(1, 1, cell.input_size), "x")
     if isinstance(cell, ModuleCell):
         with recorder:
             y, _ = cell.run(p, x, None, training=False)
-        recorder.leave(y, "y")
+        recorder.add_output(y, "y")
         return recorder.graph
     state = cell.initial_state(1, torch.zeros)
     before = leaves(state)
     for _, tensor in before:
-        recorder.enter(tensor, "")
+        recorder.add_input(tensor, "")
     with recorder:
         z = cell.project(p, x)
         y, state = cell.step(p, z[0], state)
@@ -222,9 +222,9 @@ def trace_cell(cell: Cell) -> Graph:
         entered = recorder.values[id(old)]
         assert isinstance(entered, int)
         recorder.graph.nodes[entered].label = name
-        recorder.leave(new, f"{name}′")
+        recorder.add_output(new, f"{name}′")
     if not any(new is y for _, new in after):
-        recorder.leave(y, "y")
+        recorder.add_output(y, "y")
     return recorder.graph
 
 
@@ -233,18 +233,18 @@ def trace_network(network: Network) -> Graph:
     """A whole network on one token."""
     recorder = Recorder()
     for name, value in network.named_weights().items():
-        recorder.know(value, name)
-    tokens = recorder.enter(torch.zeros(1, 1, dtype=torch.long), "token")
+        recorder.bind(value, name)
+    tokens = recorder.add_input(torch.zeros(1, 1, dtype=torch.long), "token")
     with recorder:
         logits, _ = network.eval()(tokens, None)
-    recorder.leave(logits, "logits")
+    recorder.add_output(logits, "logits")
     return recorder.graph
 
 
 def leaves(state: Any) -> list[tuple[str, Tensor]]:
     """The arrays of a state, with their names where it has any."""
     found: list[Tensor] = []
-    map_state(found.append, state)
+    tree_map(found.append, state)
     names = list(state) if isinstance(state, dict) else [""] * len(found)
     return list(zip(names if len(names) == len(found) else [""] * len(found), found, strict=True))
 

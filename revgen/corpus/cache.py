@@ -20,9 +20,9 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import IO, Any
 
-from revgen.corpus.progress import watched
+from revgen.corpus.progress import with_progress
 from revgen.corpus.readers import Corpus
-from revgen.corpus.sources import kind, state
+from revgen.corpus.sources import file_format, stat
 from revgen.errors import CheckpointError, CorpusError
 from revgen.tokenizers import Tokenizer
 from revgen.version import __version__
@@ -49,17 +49,17 @@ def directory() -> Path:
     return Path(caches, "revgen", "tokens")
 
 
-def stamp(corpus: Corpus) -> Stamp:
+def file_stamp(corpus: Corpus) -> Stamp:
     """What to compare in order to see whether the files have changed meanwhile."""
-    states = [(path, state(path)) for path in corpus.files]
+    states = [(path, stat(path)) for path in corpus.files]
     return tuple((path, now.st_size, now.st_mtime_ns, now.st_ctime_ns) for path, now in states)
 
 
 def key(corpus: Corpus, *what: Any) -> str:
     """The name of what is made from the content of a corpus, as its options have it read, and from ``what``."""
     read = [corpus.options, corpus.labels]
-    kinds = [kind(path) + path.suffix for path in corpus.files]
-    made_of = [__version__, KEY_VERSION, _content(stamp(corpus)), kinds, read, what]
+    kinds = [file_format(path) + path.suffix for path in corpus.files]
+    made_of = [__version__, KEY_VERSION, _content(file_stamp(corpus)), kinds, read, what]
     whole = json.dumps(made_of, default=repr, sort_keys=True)
     return hashlib.blake2b(whole.encode(), digest_size=20).hexdigest()
 
@@ -96,7 +96,7 @@ def new_entry(name: str) -> Iterator[IO[bytes]]:
         raise
 
 
-def seal(file: IO[bytes]) -> None:
+def write_checksum(file: IO[bytes]) -> None:
     """End what was written to a file with its checksum."""
     file.flush()
     file.seek(0)
@@ -134,25 +134,25 @@ def cannot_be_used(why: str) -> None:
     )
 
 
-def trained(level: type[Tokenizer], corpus: Corpus, options: dict[str, Any], progress: bool) -> Tokenizer:
+def train_or_load(level: type[Tokenizer], corpus: Corpus, options: dict[str, Any], progress: bool) -> Tokenizer:
     """``level.train`` on the text of a corpus; that of large files comes from the cache, or goes there.
 
     A level from elsewhere learns anew each time: nothing tells when its code has changed.
     """
     if not (corpus.is_large and level.__module__.startswith("revgen.")):
         return level.train(corpus.pieces(), **options)
-    before = stamp(corpus)
+    before = file_stamp(corpus)
     name = key(corpus, level.level, options)
     with suppress(OSError, CheckpointError), (directory() / name).open("rb") as file:
         if is_whole(file):
             file.seek(0)
             return level.from_bytes(file.read()[:-CHECKSUM])
-    tokenizer = level.train(watched(corpus.pieces(), corpus, "vocabulary", progress), **options)
-    if stamp(corpus) == before:
+    tokenizer = level.train(with_progress(corpus.pieces(), corpus, "vocabulary", progress), **options)
+    if file_stamp(corpus) == before:
         try:
             with new_entry(name) as file:
                 file.write(tokenizer.to_bytes())
-                seal(file)
+                write_checksum(file)
         except OSError as error:
             cannot_be_used(str(error))
     return tokenizer

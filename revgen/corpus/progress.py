@@ -11,7 +11,7 @@ from revgen.corpus.readers import Corpus
 Item = TypeVar("Item")
 
 
-def watched(items: Iterable[Item], corpus: Corpus, what: str, progress: bool) -> Iterator[Item]:
+def with_progress(items: Iterable[Item], corpus: Corpus, what: str, progress: bool) -> Iterator[Item]:
     """The items, made from ``corpus``, as they are; meanwhile a bar says how much of the files is read, for ``what``.
 
     There is none for a small corpus, where ``progress`` is False, or where standard error is no terminal.

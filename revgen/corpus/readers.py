@@ -19,12 +19,12 @@ from revgen.arguments import check_type, checked
 from revgen.corpus.decoding import check_encoding
 from revgen.corpus.labels import Label, parse_label, sorted_labels
 from revgen.corpus.quoting import check_table_options
-from revgen.corpus.sources import DAMAGES, Source, are_names_of_files, find, kind, state
+from revgen.corpus.sources import DAMAGES, Source, are_names_of_files, file_format, find, stat
 from revgen.corpus.tables import READERS
 from revgen.corpus.text import Block
 from revgen.errors import CorpusError, OptionError
 from revgen.options import ReadOptions, shown
-from revgen.registry import unknown
+from revgen.registry import unknown_name_message
 
 Item = TypeVar("Item")
 
@@ -92,9 +92,9 @@ class Corpus:
             yield from self._from_memory()
         else:
             for item in self._labelled(self._found.items):
-                yield from READERS[kind(item.name)](item, self)
+                yield from READERS[file_format(item.name)](item, self)
                 self._file = None
-                self._behind += state(item.path).st_size if item.is_plain else 0
+                self._behind += stat(item.path).st_size if item.is_plain else 0
 
     def pieces(self) -> Iterator[str]:
         """The text of the blocks: all there is to read where documents do not matter."""
@@ -113,7 +113,7 @@ class Corpus:
     @property
     def size(self) -> int:
         """The bytes of the files, as they lie on the disk; 0 where the texts are in memory."""
-        return sum(state(path).st_size for path in self.files)
+        return sum(stat(path).st_size for path in self.files)
 
     @property
     def is_large(self) -> bool:
@@ -125,7 +125,7 @@ class Corpus:
         """How many of these bytes the present reading has passed."""
         if self._file is None:
             return self._behind
-        return self._behind + (state(Path(self._file.name)).st_size if self._file.closed else self._file.tell())
+        return self._behind + (stat(Path(self._file.name)).st_size if self._file.closed else self._file.tell())
 
     def labelled(self, labels: Any) -> Corpus:
         """The same documents with labels, as ``read`` takes them."""
@@ -188,7 +188,7 @@ class Corpus:
         self.first_skipped = self.first_skipped or str(error)
 
     def _from_memory(self) -> Iterator[Block]:
-        for number, text in enumerate(self._labelled(self._again()), 1):
+        for number, text in enumerate(self._labelled(self._replay()), 1):
             if isinstance(text, _NotText):
                 self.bad(f"text number {number} is of the type {text.kind}, not a string{text.hint}")
             elif text:
@@ -219,7 +219,7 @@ class Corpus:
             self.label = label
             yield item
 
-    def _again(self) -> Iterator[Any]:
+    def _replay(self) -> Iterator[Any]:
         """The texts; what can be iterated over only once goes to a temporary file first."""
         if isinstance(self._texts, Iterator) and self._spool is None:
             spool = cast(IO[str], tempfile.TemporaryFile("w+", encoding="ascii"))  # noqa: SIM115
@@ -293,7 +293,7 @@ def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return all options of reading. Raises OptionError for one that there is not, or a value that it cannot have."""
     strange = next((name for name in options if name not in DEFAULTS), None)
     if strange is not None:
-        raise OptionError(unknown("option of read", strange, [*DEFAULTS, "paths", "labels"]))
+        raise OptionError(unknown_name_message("option of read", strange, [*DEFAULTS, "paths", "labels"]))
     hints = get_type_hints(ReadOptions)
     chosen: dict[str, Any] = DEFAULTS | {name: check_type(name, value, hints[name]) for name, value in options.items()}
     for name, allowed in ALLOWED.items():

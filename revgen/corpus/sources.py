@@ -186,7 +186,7 @@ class Sources:
             return
         name = getattr(stream, "name", None)
         path = Path(name) if isinstance(name, str) and name else Path("the open file")
-        if kind(path) == ARCHIVE:
+        if file_format(path) == ARCHIVE:
             raise CorpusError("an open .zip file cannot be read: give its path", path)
         is_text = isinstance(cast(Any, stream), io.TextIOBase) or "b" not in str(getattr(stream, "mode", "b"))
         if path.suffix.lower() == ".gz":  # the content may be unpacked already: how it begins tells
@@ -198,7 +198,7 @@ class Sources:
             self._add_directory(path, required)
         elif not path.is_file():  # a pipe or a device
             self.items.append(Source(path, spool=Spool(path)))
-        elif kind(path) == ARCHIVE:
+        elif file_format(path) == ARCHIVE:
             self._add_archive(path, required)
         else:
             self.items.append(Source(path))
@@ -280,12 +280,12 @@ def are_names_of_files(texts: Any) -> bool:
     )
 
 
-def kind(path: PurePath) -> str:
+def file_format(path: PurePath) -> str:
     """Return the kind of a file by its name; what has no other one is text."""
     return _suffix(path) if _suffix(path) in (*KINDS, ARCHIVE) else ".txt"
 
 
-def state(path: Path) -> os.stat_result:
+def stat(path: Path) -> os.stat_result:
     """Return what the system knows of a file. Raises CorpusError."""
     try:
         return path.stat()

@@ -50,9 +50,9 @@ def summarize(corpus: Corpus, tokens: Tokens, held_out: Tokens | None, tokenizer
     if held_out is not None:
         counts += held_out.counts(len(tokenizer))
     return CorpusSummary(
-        documents=int(counts[tokenizer.end]),
+        documents=int(counts[tokenizer.eos_id]),
         characters=int(counts @ tokenizer.char_counts),
-        unknown=int(counts @ tokenizer.completes_unknown),
+        unknown=int(counts @ tokenizer.completes_unknown_character),
         is_lossless=tokenizer.is_lossless,
         sources=corpus.sources,
     )

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from revgen.corpus import cache
 from revgen.corpus.labels import Label, find_label
-from revgen.corpus.progress import watched
+from revgen.corpus.progress import with_progress
 from revgen.corpus.readers import Corpus
-from revgen.corpus.workers import in_processes
+from revgen.corpus.workers import parallel_map
 from revgen.errors import CorpusError, OptionError
 from revgen.options import at_least, shown
 from revgen.tokenizers import Tokenizer
@@ -176,7 +176,7 @@ class Encoder:
 
     def __call__(self, part: list[Piece]) -> tuple[Ids, list[int]]:
         """The ids of a part, (tokens,), and the places in them behind the documents that end there."""
-        marks = np.array([self.tokenizer.start, self.tokenizer.end], self.tokenizer.dtype)
+        marks = np.array([self.tokenizer.bos_id, self.tokenizer.eos_id], self.tokenizer.dtype)
         found: list[Ids] = []
         ends: list[int] = []
         size = 0
@@ -199,8 +199,8 @@ def _write(file: IO[bytes], corpus: Corpus, encoder: Encoder, progress: bool) ->
     """Write the ids of a corpus to a file; the places behind its documents, (documents,)."""
     ends = array.array("q")
     size = 0
-    parts = watched(encoder.parts(corpus), corpus, "tokens", progress)
-    with closing(in_processes(encoder, parts, ALONE)) as encoded:
+    parts = with_progress(encoder.parts(corpus), corpus, "tokens", progress)
+    with closing(parallel_map(encoder, parts, ALONE)) as encoded:
         for ids, ends_there in encoded:
             file.write(ids.data)
             ends.extend([size + end for end in ends_there])
@@ -224,7 +224,7 @@ def _to_temporary_file(corpus: Corpus, encoder: Encoder, progress: bool) -> Toke
 
 def _from_cache(corpus: Corpus, encoder: Encoder, progress: bool) -> Tokens | None:
     """The tokens that the cache has, or has from now on; None where it cannot be used."""
-    before = cache.stamp(corpus)
+    before = cache.file_stamp(corpus)
     tokenizer = encoder.tokenizer
     name = cache.key(corpus, type(tokenizer).__qualname__, tokenizer.fingerprint, encoder.labels)
     with suppress(OSError), (cache.directory() / name).open("rb") as file:
@@ -234,10 +234,10 @@ def _from_cache(corpus: Corpus, encoder: Encoder, progress: bool) -> Tokens | No
         with cache.new_entry(name) as file:
             ends = _write(file, corpus, encoder, progress)
             _describe(file, corpus, ends)
-            cache.seal(file)
+            cache.write_checksum(file)
         path = cache.directory() / name
         with path.open("rb") as file:
-            if cache.stamp(corpus) != before:
+            if cache.file_stamp(corpus) != before:
                 path.unlink()  # it may be of another content than its name says
             return encoder.tokens(file, ends)
     except OSError as error:
@@ -274,7 +274,7 @@ def _described(file: IO[bytes], corpus: Corpus, encoder: Encoder) -> NDArray[np.
     return ends
 
 
-def tokenize_parts(
+def tokenize_train_valid(
     texts: Corpus,
     valid: Corpus | float | None,
     tokenizer: Tokenizer,

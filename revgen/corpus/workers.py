@@ -30,7 +30,7 @@ WORTH = 0.02
 _work: Callable[[Any], Any]  # in a worker, what it is for
 
 
-def in_processes(
+def parallel_map(
     function: Callable[[Item], Result], items: Iterable[Item], alone: int
 ) -> Generator[Result, None, None]:
     """``map(function, items)``: the first ``alone`` items in this process, all others in one for each processor, if

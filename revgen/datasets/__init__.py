@@ -6,8 +6,8 @@ from pathlib import Path
 
 from revgen.arguments import checked
 from revgen.corpus import Corpus, read
-from revgen.errors import UnknownModelError
-from revgen.registry import unknown
+from revgen.errors import UnknownNameError
+from revgen.registry import unknown_name_message
 
 _HERE = Path(__file__).parent
 
@@ -17,7 +17,7 @@ def load(name: str) -> Corpus:
     """A corpus by its name: ``"reviews"``, 166 short reviews of music that does not exist (66,000 characters,
     written for this package, MIT). Iterate over it, or hand it to ``fit``."""
     if name not in names():
-        raise UnknownModelError(unknown("data set", name, names()))
+        raise UnknownNameError(unknown_name_message("data set", name, names()))
     return read(path(name))
 
 

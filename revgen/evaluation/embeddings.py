@@ -29,13 +29,13 @@ def embed(model: LanguageModel, texts: Sequence[str], pool: str = "mean") -> NDA
     check("texts", texts, several, "a list of strings")
     check("pool", pool, pool in POOLS, " or ".join(map(repr, POOLS)))
     tokenizer = model.tokenizer
-    sequences = [np.array([tokenizer.start, *tokenizer.encode(text)]) for text in texts]
+    sequences = [np.array([tokenizer.bos_id, *tokenizer.encode(text)]) for text in texts]
     order = sorted(range(len(texts)), key=lambda i: len(sequences[i]))
     vectors: dict[int, NDArray[Any]] = {}
     for first in range(0, len(order), ROWS):
         some = order[first : first + ROWS]
         lengths = np.array([len(sequences[i]) for i in some])
-        ids = np.full((lengths.max(), len(some)), tokenizer.end)  # (time, batch), padded
+        ids = np.full((lengths.max(), len(some)), tokenizer.eos_id)  # (time, batch), padded
         for row, i in enumerate(some):
             ids[: lengths[row], row] = sequences[i]
         times = np.arange(len(ids))[:, None]

@@ -83,11 +83,11 @@ def score(model: LanguageModel, text: str, label: str | float | bool | None = No
     """See ``LanguageModel.score``."""
     check("text", text, isinstance(text, str), "a string")
     tokenizer = model.tokenizer
-    ids = np.array([tokenizer.start, *tokenizer.encode(text), tokenizer.end])
+    ids = np.array([tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id])
     pieces = tuple(tokenizer.vocabulary[i] for i in ids[1:-1])
-    logprobs = next(model.logprobs([ids + model.label_shift(label)]))[1]
+    logprobs = next(model.logprobs([ids + model.label_offset(label)]))[1]
     return Score(
-        pieces, logprobs - np.where(ids[1:] == tokenizer.unknown, tokenizer.unknown_nats, 0).astype(logprobs.dtype)
+        pieces, logprobs - np.where(ids[1:] == tokenizer.unk_id, tokenizer.unknown_nats, 0).astype(logprobs.dtype)
     )
 
 
@@ -116,9 +116,9 @@ def measure(given: LogProbs, tokenizer: Tokenizer, documents: Iterable[NDArray[A
                 warm_ups.append(start - begin)
         for i, row in given(windows):
             nats -= float(row[warm_ups[i] :].sum(dtype=np.float64))
-    nats += int(counts[tokenizer.unknown]) * tokenizer.unknown_nats
+    nats += int(counts[tokenizer.unk_id]) * tokenizer.unknown_nats
     tokens, characters = int(counts.sum()), int(counts @ tokenizer.char_counts)
-    unknown = int(counts @ tokenizer.completes_unknown)
+    unknown = int(counts @ tokenizer.completes_unknown_character)
     if not characters:
         raise CorpusError("there is no text to evaluate on: it has no characters")
     return Evaluation(
@@ -134,7 +134,7 @@ def logprobs(
     for first in range(0, len(order), ROWS):
         batch = order[first : first + ROWS]
         longest = len(sequences[batch[-1]])
-        ids = np.full((longest, len(batch)), Tokenizer.end, np.int64)  # (time, batch), padded
+        ids = np.full((longest, len(batch)), Tokenizer.eos_id, np.int64)  # (time, batch), padded
         for row, i in enumerate(batch):
             ids[: len(sequences[i]), row] = sequences[i]
         inputs, targets = ids[:-1], ids[1:]

@@ -116,8 +116,8 @@ def explain(model: LanguageModel, text: str, top: int = 5, label: str | float | 
     at_least("top", top, 0)
     tokenizer = model.tokenizer
     vocabulary = tokenizer.vocabulary
-    ids = np.array([tokenizer.start, *tokenizer.encode(text), tokenizer.end])
-    decode, shift = tokenizer.decoder(), model.label_shift(label)
+    ids = np.array([tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id])
+    decode, shift = tokenizer.stream_decoder(), model.label_offset(label)
     state: Any = model.initial_state(1)
     found: list[Explained] = []
     step = max(1, STEP // len(tokenizer))
@@ -132,7 +132,7 @@ def explain(model: LanguageModel, text: str, top: int = 5, label: str | float | 
             row = logp[place]
             likeliest = tuple((vocabulary[i], float(np.exp(row[i]))) for i in order[place].tolist())
             rank = 1 + int((row > row[token]).sum())
-            logprob = float(row[token]) - (tokenizer.unknown_nats if token == tokenizer.unknown else 0.0)
+            logprob = float(row[token]) - (tokenizer.unknown_nats if token == tokenizer.unk_id else 0.0)
             found.append(Explained(vocabulary[token], decode(token), logprob, float(entropies[place]), rank, likeliest))
     return Explanation(model.name, tuple(found))
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from revgen.errors import OptionError
 
-MOST = 10_000
+MAX_STATES = 10_000
 """States of an automaton."""
 
 DEAD, BEGIN = 0, 1
@@ -56,7 +56,7 @@ def compile_pattern(
     pattern: str,
     symbols: Sequence[Symbol],
     spell: Callable[[str], Sequence[int]] = lambda character: (),
-    name: str = "pattern",
+    name: str = "regex",
 ) -> Automaton:
     """Compile a regular expression to an automaton.
 
@@ -77,7 +77,7 @@ def compile_pattern(
     if items and _is_at(items[-1], _ENDS):
         del items[-1]
     begin = builder.state()
-    return builder.determinized(begin, builder.build(items, begin, parsed.state.flags))
+    return builder.to_dfa(begin, builder.build(items, begin, parsed.state.flags))
 
 
 def _literals(part: Any) -> set[str]:
@@ -100,37 +100,37 @@ class _Builder:
         self.symbols = symbols
         self.rare = rare
         self.name = name
-        self.free: list[list[int]] = []
+        self.epsilon: list[list[int]] = []
         self.moves: list[list[tuple[int, int]]] = []  # (set, state)
         self.sets: list[NDArray[np.bool_]] = []  # which symbols are in it, (symbols,)
         self.numbers: dict[object, int] = {}
 
     def state(self) -> int:
-        if len(self.free) >= 20 * MOST:
+        if len(self.epsilon) >= 20 * MAX_STATES:
             raise OptionError(f"{self.name} is too large: it repeats too much")
-        self.free.append([])
+        self.epsilon.append([])
         self.moves.append([])
-        return len(self.free) - 1
+        return len(self.epsilon) - 1
 
     def build(self, items: Any, begin: int, flags: int) -> int:
         """Parts one behind the other, from a state on; the state behind them."""
         for item in items:
-            begin = self.part(str(item[0]), item[1], begin, flags)
+            begin = self.node(str(item[0]), item[1], begin, flags)
         return begin
 
-    def part(self, kind: str, value: Any, begin: int, flags: int) -> int:
+    def node(self, kind: str, value: Any, begin: int, flags: int) -> int:
         if kind == "SUBPATTERN":
             _, more, fewer, inner = value
             return self.build(inner, begin, (flags | more) & ~fewer)
         if kind == "BRANCH":
             end = self.state()
             for branch in value[1]:
-                self.free[self.build(branch, begin, flags)].append(end)
+                self.epsilon[self.build(branch, begin, flags)].append(end)
             return end
         if kind in ("MAX_REPEAT", "MIN_REPEAT"):  # greedy or not, it is the same text
             return self.repeat(value, begin, flags)
         if kind in ("LITERAL", "NOT_LITERAL", "ANY", "IN"):
-            return self.one(_set(kind, value), begin, flags)
+            return self.char(_set(kind, value), begin, flags)
         raise OptionError(f"{self.name} cannot {_REFUSED.get(kind, 'have ' + kind)}")
 
     def repeat(self, value: tuple[int, Any, Any], begin: int, flags: int) -> int:
@@ -139,17 +139,17 @@ class _Builder:
             begin = self.build(inner, begin, flags)
         if most is _parser.MAXREPEAT:
             again = self.state()
-            self.free[begin].append(again)
-            self.free[self.build(inner, again, flags)].append(again)
+            self.epsilon[begin].append(again)
+            self.epsilon[self.build(inner, again, flags)].append(again)
             return again
         end = self.state()
-        self.free[begin].append(end)
+        self.epsilon[begin].append(end)
         for _ in range(most - least):
             begin = self.build(inner, begin, flags)
-            self.free[begin].append(end)
+            self.epsilon[begin].append(end)
         return end
 
-    def one(self, text: str, begin: int, flags: int) -> int:
+    def char(self, text: str, begin: int, flags: int) -> int:
         """One character of a set, as it is or by its parts."""
         matches = re.compile(text, flags & (re.ASCII | re.IGNORECASE | re.DOTALL)).fullmatch
         end = self.state()
@@ -172,22 +172,22 @@ class _Builder:
         self.sets.append(np.array(members, bool))
         return len(self.sets) - 1
 
-    def reached(self, states: Iterable[int]) -> frozenset[int]:
+    def epsilon_closure(self, states: Iterable[int]) -> frozenset[int]:
         """These states and those that free moves lead to."""
         found, waiting = set(states), list(states)
         while waiting:
-            for state in self.free[waiting.pop()]:
+            for state in self.epsilon[waiting.pop()]:
                 if state not in found:
                     found.add(state)
                     waiting.append(state)
         return frozenset(found)
 
-    def determinized(self, begin: int, end: int) -> Automaton:
+    def to_dfa(self, begin: int, end: int) -> Automaton:
         """The automaton that matches what this one does, one state at a time."""
         sets = np.array(self.sets, bool).reshape(len(self.sets), len(self.symbols))
         columns, classes = np.unique(sets, axis=1, return_inverse=True)
         members = [np.flatnonzero(row).tolist() for row in columns]
-        numbers = {frozenset[int](): DEAD, self.reached([begin]): BEGIN}
+        numbers = {frozenset[int](): DEAD, self.epsilon_closure([begin]): BEGIN}
         subsets = list(numbers)
         rows = [[DEAD] * columns.shape[1]]
         while len(rows) < len(subsets):
@@ -198,14 +198,14 @@ class _Builder:
                         targets[member].add(behind)
             row = []
             for target in targets:
-                subset = self.reached(target)
+                subset = self.epsilon_closure(target)
                 if subset not in numbers:
                     numbers[subset] = len(subsets)
                     subsets.append(subset)
                 row.append(numbers[subset])
             rows.append(row)
-            if len(subsets) > MOST:
-                raise OptionError(f"{self.name} is too large: its automaton has more than {MOST:,} states")
+            if len(subsets) > MAX_STATES:
+                raise OptionError(f"{self.name} is too large: its automaton has more than {MAX_STATES:,} states")
         accepts = np.array([end in subset for subset in subsets])
         return Automaton(np.array(rows, np.int32), classes.reshape(-1), accepts)
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from revgen.generation.settings import Rules, TextState
-from revgen.ops import log_softmax, map_state
+from revgen.generation.settings import Constraints, TextState
+from revgen.ops import log_softmax, tree_map
 from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Hypothesis:
     """The beginning of a text, by its tokens."""
 
     ids: tuple[int, ...]
@@ -39,12 +39,14 @@ class Candidate:
         return len(self.ids) - self.given
 
 
-def search(model: LanguageModel, prompt: list[int], shift: int, rules: Rules, begin: TextState, n: int) -> list[str]:
+def search(
+    model: LanguageModel, prompt: list[int], shift: int, rules: Constraints, begin: TextState, n: int
+) -> list[str]:
     """The ``n`` best different continuations of a prompt, the best first; fewer where the search finds no more."""
     settings, tokenizer = rules.settings, model.tokenizer
-    beams = settings.beams or 1
+    beams = settings.num_beams or 1
     complete: dict[str, float] = {}
-    going = [Candidate((), 0.0, begin)]
+    going = [Hypothesis((), 0.0, begin)]
     tokens, state = np.array(prompt)[:, None] + shift, model.initial_state(1)
     while settings.max_tokens:
         last, state = model.next_logits(tokens, state)
@@ -56,7 +58,7 @@ def search(model: LanguageModel, prompt: list[int], shift: int, rules: Rules, be
         logp = log_softmax(adjusted.astype(np.float64)) + np.array([[c.logp] for c in going])  # (candidates, vocab)
         best = np.argsort(-logp, axis=None, kind="stable")[: 2 * beams]  # where all of half of them end, half go on
         parents: list[int] = []
-        grown: list[Candidate] = []
+        grown: list[Hypothesis] = []
         for rank, choice in enumerate(best.tolist()):
             parent, token = divmod(choice, len(tokenizer))
             if np.isneginf(logp[parent, token]):
@@ -64,9 +66,9 @@ def search(model: LanguageModel, prompt: list[int], shift: int, rules: Rules, be
             earlier = going[parent]
             after, whole = rules.advance(earlier.state, token)
             given = earlier.given + rules.rewrites_prompt(earlier.state, token)
-            candidate = Candidate((*earlier.ids, token), float(logp[parent, token]), after, given)
+            candidate = Hypothesis((*earlier.ids, token), float(logp[parent, token]), after, given)
             written, cut = _written(candidate, rules, tokenizer, len(begin.pending))
-            if cut or whole or token == tokenizer.end or candidate.drawn == settings.max_tokens:
+            if cut or whole or token == tokenizer.eos_id or candidate.drawn == settings.max_tokens:
                 if rank < beams:
                     reached = score(candidate.logp, len(candidate.ids), settings.length_penalty)
                     complete[written] = max(reached, complete.get(written, -np.inf))
@@ -81,7 +83,7 @@ def search(model: LanguageModel, prompt: list[int], shift: int, rules: Rules, be
         if sum(reached >= reachable for reached in complete.values()) >= n:
             break
         going, rows = grown, np.array(parents)
-        state = map_state(operator.itemgetter(rows), state)
+        state = tree_map(operator.itemgetter(rows), state)
         tokens = np.array([[candidate.ids[-1] for candidate in going]]) + shift
     return sorted(complete, key=lambda written: -complete[written])[:n] or [""]
 
@@ -91,7 +93,7 @@ def score(logp: float, tokens: int, length_penalty: float) -> float:
     return math.inf if logp >= 0 else length_penalty * math.log(tokens) - math.log(-logp)
 
 
-def _written(candidate: Candidate, rules: Rules, tokenizer: Tokenizer, skip: int) -> tuple[str, bool]:
+def _written(candidate: Hypothesis, rules: Constraints, tokenizer: Tokenizer, skip: int) -> tuple[str, bool]:
     """The text of a candidate after its first ``skip`` characters, up to the first stop string, and whether there is
     one."""
     written = tokenizer.decode(candidate.ids)[skip:]

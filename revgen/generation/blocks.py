@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.generation.sampler import Floats, Sampling, bounded_temperature, draw, finite
-from revgen.generation.settings import Rules
+from revgen.generation.sampler import Floats, Sampling, bounded_temperature, finite, sample
+from revgen.generation.settings import Constraints
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,18 +28,18 @@ Write: TypeAlias = Callable[[NDArray[Any], Any, Floats, NDArray[np.intp]], tuple
 the next BLOCK tokens of each text, or fewer where it has no more, and the state."""
 
 
-def block_writer(model: LanguageModel, rules: Rules, shift: int, rows: int) -> Write | None:
+def block_writer(model: LanguageModel, rules: Constraints, shift: int, rows: int) -> Write | None:
     """What writes the next tokens of so many texts where the text before does not decide which: of one text on a CPU,
     and of any number on a GPU. None elsewhere."""
-    if model.device != "cpu" and rules.independent:
+    if model.device != "cpu" and rules.is_context_free:
         from revgen.architectures.neural import NeuralModel
 
         if isinstance(model, NeuralModel):
             return _on_gpu(model, rules, shift)
-    return _one_text(model, rules, shift) if rows == 1 and rules.plain else None
+    return _one_text(model, rules, shift) if rows == 1 and rules.is_unconstrained else None
 
 
-def _one_text(model: LanguageModel, rules: Rules, shift: int) -> Write:
+def _one_text(model: LanguageModel, rules: Constraints, shift: int) -> Write:
     """By NumPy, or by machine code."""
     most = rules.settings.max_tokens
 
@@ -54,10 +54,10 @@ def _one_text(model: LanguageModel, rules: Rules, shift: int) -> Write:
 
 
 def write_block(
-    model: LanguageModel, token: int, state: Any, uniforms: Floats, rules: Rules, shift: int
+    model: LanguageModel, token: int, state: Any, uniforms: Floats, rules: Constraints, shift: int
 ) -> tuple[list[int], Any]:
     """What ``networks.compiled.Compiled.write`` does, for any model."""
-    model.written += len(uniforms)
+    model._tokens_generated += len(uniforms)
     tokens: list[int] = []
     temperature: Any = rules.sampling.temperature
     divisor = np.float32(bounded_temperature(temperature))
@@ -85,19 +85,21 @@ def write_block(
     return tokens, state
 
 
-def _on_gpu(model: NeuralModel, rules: Rules, shift: int) -> Write:
+def _on_gpu(model: NeuralModel, rules: Constraints, shift: int) -> Write:
     """Model and sampler as one CUDA graph, that is recorded for each number of rows and kept with the network."""
     import torch
 
-    from revgen.networks.recorded import Recorded
+    from revgen.networks.recorded import CudaGraphCache
 
     network, device = model.network, torch.device(model.device)
     sampling = rules.sampling
     kind = (sampling.top_k, sampling.top_p, sampling.min_p, sampling.typical_p, rules.end, shift)
-    block = network.writers.get(kind)
+    block = network.gpu_samplers.get(kind)
     if block is None:
-        network.writers.clear()  # a recording takes memory, and settings seldom change
-        block = network.writers.setdefault(kind, Recorded(_block(network, sampling, rules.end, shift), device))
+        network.gpu_samplers.clear()  # a recording takes memory, and settings seldom change
+        block = network.gpu_samplers.setdefault(
+            kind, CudaGraphCache(_block(network, sampling, rules.end, shift), device)
+        )
     biases = torch.as_tensor(rules.biases, device=device)
 
     @torch.inference_mode()
@@ -107,7 +109,7 @@ def _on_gpu(model: NeuralModel, rules: Rules, shift: int) -> Write:
         temperatures = np.empty((*uniforms.shape, 1), np.float32)
         temperatures[:] = sampling.temperatures(places + np.arange(BLOCK)[:, None])
         given = [torch.as_tensor(a, device=device) for a in (drawn, uniforms, temperatures)]
-        tokens, state = block(network.equation.full(state), biases, *given)
+        tokens, state = block(network.equation.pad_state(state), biases, *given)
         return tokens.T.tolist(), state
 
     return write
@@ -123,7 +125,7 @@ def _block(network: Network, sampling: Sampling, end: int, shift: int) -> Callab
             logits, state = network(tokens[None] + shift, state)
             x = finite(logits[-1].float() + biases)
             x[:, end] = torch.where(x.amax(-1) == -torch.inf, 0, x[:, end])  # nothing else may follow
-            tokens = draw(sampling.kept(x, temperature), uniform)
+            tokens = sample(sampling.apply_filters(x, temperature), uniform)
             written.append(tokens)
         return torch.stack(written), state
 

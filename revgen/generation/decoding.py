@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.generation.blocks import BLOCK, Write, block_writer
-from revgen.generation.sampler import Floats, draw
-from revgen.generation.settings import Rules, Settings, TextState
-from revgen.ops import map_state
+from revgen.generation.sampler import Floats, sample
+from revgen.generation.settings import Constraints, GenerationConfig, TextState
+from revgen.ops import tree_map
 from revgen.options import at_least, check
 from revgen.tokenizers import Tokenizer
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def decode(
-    model: LanguageModel, prompts: Sequence[str], settings: Settings, n: int = 1, *, whole: bool = False
+    model: LanguageModel, prompts: Sequence[str], settings: GenerationConfig, n: int = 1, *, whole: bool = False
 ) -> Iterator[tuple[int, str]]:
     """Write ``n`` continuations of each prompt at once; yields (row, piece of its text) as they come, one for each
     token or, with ``whole``, larger ones.
@@ -34,14 +34,14 @@ def decode(
     check("prompt", prompts, len(prompts) > 0, "a string, or a list of at least one")
     for prompt in prompts:
         check("prompt", prompt, isinstance(prompt, str), "a string, or a list of strings")
-    if settings.beams is not None:
-        check("n", n, n <= settings.beams, f"at most beams, {settings.beams}")
-    shift = model.label_shift(settings.label)
-    rules = Rules(model, settings)
+    if settings.num_beams is not None:
+        check("n", n, n <= settings.num_beams, f"at most num_beams, {settings.num_beams}")
+    shift = model.label_offset(settings.label)
+    rules = Constraints(model, settings)
     begun: list[tuple[list[int], TextState]] = []
     for prompt in prompts:  # no comprehension: a warning tells the line of the caller by its frame
         begun.append(rules.begin(prompt, model.encode_prompt(prompt)))
-    if settings.beams is not None:
+    if settings.num_beams is not None:
         from revgen.generation.beam import search
 
         found = (search(model, ids, shift, rules, state, n) for ids, state in begun)
@@ -53,7 +53,7 @@ def _decode(
     model: LanguageModel,
     prompts: list[list[int]],
     shift: int,
-    rules: Rules,
+    rules: Constraints,
     begins: list[TextState],
     n: int,
     whole: bool,
@@ -68,7 +68,7 @@ def _decode(
     random = np.random.default_rng(settings.seed)
     lengths = np.array([len(ids) for ids in prompts]).repeat(n)
     longest = int(lengths.max())
-    given = np.full((longest, len(prompts)), tokenizer.end)  # (time, prompts), padded
+    given = np.full((longest, len(prompts)), tokenizer.eos_id)  # (time, prompts), padded
     counts = np.zeros((len(prompts), len(tokenizer)), np.int32) if sampling.penalizes else None
     for place, ids in enumerate(prompts):
         given[: len(ids), place] = ids
@@ -76,7 +76,7 @@ def _decode(
             counts[place] = np.bincount(ids, minlength=len(tokenizer))
     counts = None if counts is None else counts.repeat(n, 0)
     states = [state for state in begins for _ in range(n)]
-    writers = [Writer(tokenizer.decoder(), settings.stops) for _ in lengths]
+    writers = [TextStreamer(tokenizer.stream_decoder(), settings.stops) for _ in lengths]
     rows = np.arange(len(lengths))
 
     read = int(lengths.min())
@@ -90,7 +90,7 @@ def _decode(
         here = [states[row] for row in rows.tolist()]
         p = sampling.filtered(rules.apply(last, counted, places, here), places)
         uniform = random.random(len(lengths))  # for all, so that a row's draws do not depend on which others are done
-        drawn: NDArray[np.intp] = draw(p, uniform[rows])
+        drawn: NDArray[np.intp] = sample(p, uniform[rows])
         if counts is not None:
             counts[rows, drawn] += 1
         return drawn
@@ -103,7 +103,7 @@ def _decode(
             lengths[row] += 1
             return "", False
         writer.write(token, stopping=place >= settings.min_tokens, skip=len(before.pending))
-        if token == tokenizer.end or complete or place + 1 == settings.max_tokens:
+        if token == tokenizer.eos_id or complete or place + 1 == settings.max_tokens:
             writer.finish()
         return writer.take(), writer.finished
 
@@ -123,8 +123,8 @@ def _decode(
             for i in np.flatnonzero(going).tolist():
                 row, left, column = int(rows[i]), settings.max_tokens - int(places[i]), columns[i]
                 del column[left:]
-                if tokenizer.end in column:
-                    del column[column.index(tokenizer.end) + 1 :]
+                if tokenizer.eos_id in column:
+                    del column[column.index(tokenizer.eos_id) + 1 :]
                 writer = writers[row]
                 for tokens in [column] if whole else [[token] for token in column]:
                     writer.write_all(tokens)
@@ -132,7 +132,7 @@ def _decode(
                         yield row, piece
                     if writer.finished:
                         break
-                if column[-1] == tokenizer.end or left <= BLOCK:
+                if column[-1] == tokenizer.eos_id or left <= BLOCK:
                     writer.finish()
                     if piece := writer.take():
                         yield row, piece
@@ -179,10 +179,10 @@ def read_prompt(model: LanguageModel, tokens: NDArray[Any]) -> tuple[Floats, Any
 
 def _rows(state: Any, rows: NDArray[np.intp]) -> Any:
     """The state of these rows of the batch."""
-    return map_state(operator.itemgetter(rows), state)
+    return tree_map(operator.itemgetter(rows), state)
 
 
-class Writer:
+class TextStreamer:
     """The text of one row: token by token, held back while it may be the beginning of a stop string."""
 
     def __init__(self, decode: Callable[[int], str], stops: tuple[str, ...]) -> None:
@@ -229,7 +229,7 @@ class Writer:
         """No token follows: what was held back is text, unless a stop string has ended it."""
         if self.finished:
             return
-        self.write(Tokenizer.end)
+        self.write(Tokenizer.eos_id)
         self.ready += self.held
         self.held = ""
         self.finished = True

@@ -16,8 +16,8 @@ import numpy as np
 from revgen.errors import MissingExtraError
 from revgen.files import write_atomically
 from revgen.generation.healing import token_texts
-from revgen.generation.sampler import Floats, Sampling, draw
-from revgen.options import check, number, whole
+from revgen.generation.sampler import Floats, Sampling, sample
+from revgen.options import as_float, check, is_int
 
 if TYPE_CHECKING:
     from revgen.language_model import LanguageModel
@@ -66,7 +66,7 @@ class Reader:
         Where the end of the text begins a longer token, what that token adds is among them (see ``healing``).
         """
         tokenizer, texts, sampling = self.model.tokenizer, self.token_texts.texts, Sampling(temperature=temperature)
-        ids = [tokenizer.start, *tokenizer.encode(text).tolist()]
+        ids = [tokenizer.bos_id, *tokenizer.encode(text).tolist()]
         kept, pending = self.token_texts.give_back(ids)
         spelling = np.where(self.token_texts.allowed(pending), self.logits(kept), -np.inf)
         written = [bool(text) for text in texts]
@@ -88,7 +88,7 @@ class Reader:
         written = ""
         for _ in range(LONGEST_WORD):
             texts, p = self.distribution(text + written, temperature)
-            token = texts[int(draw(p[None], random.random(1))[0])]
+            token = texts[int(sample(p[None], random.random(1))[0])]
             if token[:1].isspace() and written.strip():
                 break
             written += token
@@ -110,8 +110,8 @@ def write(
     ``input`` and ``output`` are prompt_toolkit's, where they are not the terminal. Raises MissingExtraError without
     prompt_toolkit.
     """
-    check("temperature", temperature, 0 <= number(temperature) < np.inf, "0 or more")
-    check("seed", seed, seed is None or whole(seed, 0), "a whole number of at least 0")
+    check("temperature", temperature, 0 <= as_float(temperature) < np.inf, "0 or more")
+    check("seed", seed, seed is None or is_int(seed, 0), "a whole number of at least 0")
     try:
         from prompt_toolkit import Application
         from prompt_toolkit.buffer import Buffer
@@ -120,7 +120,7 @@ def write(
     except ImportError:
         raise MissingExtraError("writing in the terminal needs prompt_toolkit: pip install 'revgen[write]'") from None
 
-    desk = Desk(model, path, float(temperature), seed)
+    desk = EditorState(model, path, float(temperature), seed)
     buffer = Buffer(multiline=True)
     buffer.text = text
     buffer.cursor_position = len(text)
@@ -152,8 +152,8 @@ def write(
         )
     key("c-n")(lambda: desk.choose(1))
     key("c-p")(lambda: desk.choose(-1))
-    key("pageup")(lambda: desk.heat(0.1))
-    key("pagedown")(lambda: desk.heat(-0.1))
+    key("pageup")(lambda: desk.adjust_temperature(0.1))
+    key("pagedown")(lambda: desk.adjust_temperature(-0.1))
     key("c-g")(lambda: put(desk.word(buffer.document.text_before_cursor)))
     key("c-z")(buffer.undo)
     key("c-s")(lambda: desk.save(buffer.text))
@@ -179,7 +179,7 @@ def write(
     return str(application.run())
 
 
-class Desk:
+class EditorState:
     """What stands around the text: suggestions, temperature, the file, and a note of what was done."""
 
     def __init__(self, model: LanguageModel, path: Path, temperature: float, seed: int | None) -> None:
@@ -195,7 +195,7 @@ class Desk:
         """Go to another suggestion."""
         self.chosen = (self.chosen + step) % SUGGESTIONS
 
-    def heat(self, step: float) -> None:
+    def adjust_temperature(self, step: float) -> None:
         """Change the temperature."""
         self.temperature = max(round(self.temperature + step, 1), 0.0)
 

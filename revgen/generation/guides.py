@@ -16,7 +16,7 @@ from revgen.generation.automaton import BEGIN, DEAD, Automaton, Symbol, compile_
 from revgen.generation.healing import token_texts
 from revgen.tokenizers import Tokenizer
 
-NEVER = 1 << 30
+FORBIDDEN = 1 << 30
 CELLS = 1 << 22
 """Tokens times states that are followed at once."""
 
@@ -27,22 +27,22 @@ class Guide(Protocol):
     binding: bool
     """Whether the text must go on so even where the model gives that no probability; else the document ends there."""
 
-    def begin(self, prompt: str) -> Any:
+    def initial_state(self, prompt: str) -> Any:
         """The state behind a prompt."""
 
-    def advance(self, state: Any, token: int) -> Any:
+    def next_state(self, state: Any, token: int) -> Any:
         """The state behind one more token."""
 
-    def advance_text(self, state: Any, text: str) -> Any:
+    def next_state_for_text(self, state: Any, text: str) -> Any:
         """Return the state after the characters of a token's end."""
 
     def allows_text(self, state: Any, text: str, left: int) -> bool:
         """Return whether a token may follow that ends in these characters, where at most ``left`` tokens do."""
 
-    def allowed(self, state: Any, left: int) -> NDArray[np.bool_]:
+    def allowed_tokens(self, state: Any, left: int) -> NDArray[np.bool_]:
         """Which tokens may follow where at most ``left`` of them do, (vocab,)."""
 
-    def complete(self, state: Any) -> bool:
+    def is_done(self, state: Any) -> bool:
         """Whether nothing but the end can follow."""
 
 
@@ -88,16 +88,16 @@ class PatternGuide:
     binding = True
 
     def __init__(
-        self, tokenizer: Tokenizer, pattern: str, most: int, banned: Collection[int] = (), name: str = "pattern"
+        self, tokenizer: Tokenizer, pattern: str, most: int, banned: Collection[int] = (), name: str = "regex"
     ) -> None:
-        self.end = tokenizer.end
+        self.end = tokenizer.eos_id
         self.vocabulary = vocabulary(tokenizer)
         self.banned = list(banned)
         self.automaton = compile_pattern(pattern, self.vocabulary.symbols, tokenizer.spell, name)
         self.distances = self._distances()
         self.row = lru_cache(maxsize=512)(lambda state: self._follow([state])[0])
         fewest = int(self.distances[BEGIN])
-        if fewest == NEVER:
+        if fewest == FORBIDDEN:
             raise OptionError(f"{name} {pattern!r} can never match: {self._why(pattern)}")
         if fewest > most:
             raise OptionError(f"max_tokens must be at least {fewest} for a text that matches {name}, not {most}")
@@ -122,36 +122,36 @@ class PatternGuide:
             for state, row in zip(states, self._follow(states), strict=True):
                 for behind in np.unique(row).tolist():
                     before.setdefault(behind, set()).add(state)
-        distances = np.full(count, NEVER, np.int64)
+        distances = np.full(count, FORBIDDEN, np.int64)
         distance, front = 0, set(np.flatnonzero(self.automaton.accepts).tolist())
         while front:
             distances[list(front)] = distance
             distance += 1
             nearer = set().union(*(before.get(state, set()) for state in front))
-            front = {state for state in nearer if distances[state] == NEVER}
+            front = {state for state in nearer if distances[state] == FORBIDDEN}
         return distances
 
-    def begin(self, prompt: str) -> int:
+    def initial_state(self, prompt: str) -> int:
         return BEGIN
 
-    def advance(self, state: int, token: int) -> int:
+    def next_state(self, state: int, token: int) -> int:
         return int(self.row(state)[token])
 
-    def advance_text(self, state: int, text: str) -> int:
+    def next_state_for_text(self, state: int, text: str) -> int:
         for character in text:
             state = int(self.automaton.table[state, self.automaton.classes[self.vocabulary.places[character]]])
         return state
 
     def allows_text(self, state: int, text: str, left: int) -> bool:
-        return bool(self.distances[self.advance_text(state, text)] < left)
+        return bool(self.distances[self.next_state_for_text(state, text)] < left)
 
-    def allowed(self, state: int, left: int) -> NDArray[np.bool_]:
+    def allowed_tokens(self, state: int, left: int) -> NDArray[np.bool_]:
         allowed: NDArray[np.bool_] = self.distances[self.row(state)] < left
         allowed[self.end] = self.automaton.accepts[state]
         return allowed
 
-    def complete(self, state: int) -> bool:
-        return bool(self.automaton.accepts[state]) and not (self.distances[self.row(state)] < NEVER).any()
+    def is_done(self, state: int) -> bool:
+        return bool(self.automaton.accepts[state]) and not (self.distances[self.row(state)] < FORBIDDEN).any()
 
 
 def choices_guide(
@@ -162,8 +162,10 @@ def choices_guide(
     parts = tokenizer.parts.intersection(allowed)
     tokens = {token_texts(tokenizer).texts[token] for token in allowed} - {""}
     for choice in choices:
-        fewest = _fewest(choice, tokens, lambda c: len(ids) if parts.issuperset(ids := tokenizer.spell(c)) else NEVER)
-        if fewest == NEVER:
+        fewest = _fewest(
+            choice, tokens, lambda c: len(ids) if parts.issuperset(ids := tokenizer.spell(c)) else FORBIDDEN
+        )
+        if fewest == FORBIDDEN:
             raise OptionError(f"choices holds {choice!r}, which the vocabulary cannot write")
         if fewest > most:
             raise OptionError(f"max_tokens must be at least {fewest} for the choice {choice!r}, not {most}")
@@ -177,9 +179,9 @@ def _fewest(text: str, tokens: Collection[str], count_parts: Callable[[str], int
     for end in range(1, len(text) + 1):
         starts = range(max(0, end - longest), end)
         whole = (fewest[start] + 1 for start in starts if text[start:end] in tokens)
-        fewest.append(min([*whole, NEVER]))
-        if fewest[end] >= NEVER:
-            fewest[end] = min(fewest[end - 1] + count_parts(text[end - 1]), NEVER)
+        fewest.append(min([*whole, FORBIDDEN]))
+        if fewest[end] >= FORBIDDEN:
+            fewest[end] = min(fewest[end - 1] + count_parts(text[end - 1]), FORBIDDEN)
     return fewest[-1]
 
 
@@ -213,17 +215,17 @@ class CopyGuide:
             if token not in tokenizer.parts:
                 self.root.add(text, token)
 
-    def begin(self, prompt: str) -> TextEnd:
+    def initial_state(self, prompt: str) -> TextEnd:
         return self._end(prompt)
 
-    def advance(self, state: TextEnd, token: int) -> TextEnd:
+    def next_state(self, state: TextEnd, token: int) -> TextEnd:
         if token not in self.tokenizer.parts:
             return self._end(state.text + self.texts[token])
         parts = (*state.parts, token)
         character = self.tokenizer.spelled_character(parts)
         return TextEnd(state.text, parts) if character is None else self._end(state.text + character)
 
-    def advance_text(self, state: TextEnd, text: str) -> TextEnd:
+    def next_state_for_text(self, state: TextEnd, text: str) -> TextEnd:
         return self._end(state.text + text)
 
     def allows_text(self, state: TextEnd, text: str, left: int) -> bool:
@@ -232,13 +234,13 @@ class CopyGuide:
     def _end(self, text: str) -> TextEnd:
         return TextEnd(text[-(self.most + 1) :])
 
-    def allowed(self, state: TextEnd, left: int) -> NDArray[np.bool_]:
+    def allowed_tokens(self, state: TextEnd, left: int) -> NDArray[np.bool_]:
         if not self._might_copy(state.text, self.root.height):
             return self.nothing_refused
         allowed = self.nothing_refused.copy()
         allowed[list(self._refused(self.root, state.text))] = False
         for token in self.tokenizer.parts:
-            after = self.advance(state, token)
+            after = self.next_state(state, token)
             allowed[token] = bool(after.parts) or not self._might_copy(after.text, 0)
         return allowed
 
@@ -256,7 +258,7 @@ class CopyGuide:
         needed = self.most + 1 - more
         return needed <= 0 or (len(text) >= needed and text[-needed:] in self.training)
 
-    def complete(self, state: TextEnd) -> bool:
+    def is_done(self, state: TextEnd) -> bool:
         return False
 
 

@@ -26,7 +26,7 @@ class TokenTexts:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.texts = [
             "" if token in tokenizer.parts else spelled.decode("utf-8", "surrogatepass")
-            for token, spelled in enumerate(tokenizer.spelling)
+            for token, spelled in enumerate(tokenizer.token_bytes)
         ]
         self.longest = max(map(len, self.texts))
         self.prefixes = {text[:end] for text in self.texts for end in range(1, len(text))}

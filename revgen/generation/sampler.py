@@ -14,7 +14,7 @@ from revgen import ops
 from revgen.arguments import check_fields
 from revgen.errors import OptionError
 from revgen.ops import Array
-from revgen.options import check, make_plain, number, whole
+from revgen.options import as_float, check, is_int, make_plain
 from revgen.tokenizers import Tokenizer
 
 Floats = NDArray[np.floating[Any]]
@@ -43,7 +43,7 @@ class SamplingOptions(TypedDict, total=False):
     repetition_penalty: float
     frequency_penalty: float
     logit_bias: Mapping[Token, float] | None
-    banned: Collection[Token] | None
+    banned_tokens: Collection[Token] | None
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Sampling:
     - ``repetition_penalty``: logits of tokens that the text has already are divided by it where positive,
       multiplied where negative; 1 leaves them (Keskar et al. 2019).
     - ``frequency_penalty``: it is taken off a token's logit once for each time that the text has it.
-    - ``logit_bias``: what is added to the logits of some tokens. ``banned`` ones are never drawn.
+    - ``logit_bias``: what is added to the logits of some tokens. ``banned_tokens`` ones are never drawn.
     - ``temperature``: logits are divided by it: below 1 bolder, above 1 wilder, 0 takes the likeliest token. A list
       gives one for each token that is drawn, from its beginning again behind its end; a function is given how many
       tokens were drawn before, and returns one.
@@ -64,8 +64,8 @@ class Sampling:
       nearest to the one that is expected, the entropy (Meister et al. 2023).
 
     A token is named by its id or, where it is one token of the vocabulary, by its text; the end of the document by
-    ``Tokenizer.end``. The text is the prompt and what was drawn. Each filter sees what the one before it left, made to
-    sum to 1 again.
+    ``Tokenizer.eos_id``. The text is the prompt and what was sampled. Each filter sees what the one before left, made
+    to sum to 1 again.
     """
 
     temperature: Temperature = 1.0
@@ -76,26 +76,28 @@ class Sampling:
     typical_p: float | None = None
     frequency_penalty: float = 0.0
     logit_bias: Mapping[Token, float] | None = None
-    banned: Collection[Token] | None = None
+    banned_tokens: Collection[Token] | None = None
 
     def __post_init__(self) -> None:
         make_plain(self)
         check_fields(self)
         if not callable(self.temperature):
             _check_temperature(self.temperature)
-        check("top_k", self.top_k, self.top_k is None or whole(self.top_k, 1), "a whole number of at least 1")
-        check("top_p", self.top_p, self.top_p is None or 0 < number(self.top_p) <= 1, "in 0 < top_p ≤ 1")
-        check("min_p", self.min_p, self.min_p is None or 0 <= number(self.min_p) <= 1, "in 0 ≤ min_p ≤ 1")
+        check("top_k", self.top_k, self.top_k is None or is_int(self.top_k, 1), "a whole number of at least 1")
+        check("top_p", self.top_p, self.top_p is None or 0 < as_float(self.top_p) <= 1, "in 0 < top_p ≤ 1")
+        check("min_p", self.min_p, self.min_p is None or 0 <= as_float(self.min_p) <= 1, "in 0 ≤ min_p ≤ 1")
         typical = self.typical_p
-        check("typical_p", typical, typical is None or 0 < number(typical) <= 1, "in 0 < typical_p ≤ 1")
+        check("typical_p", typical, typical is None or 0 < as_float(typical) <= 1, "in 0 < typical_p ≤ 1")
         penalty = self.repetition_penalty
-        check("repetition_penalty", penalty, 0 < number(penalty) < np.inf, "above 0")
-        check("frequency_penalty", self.frequency_penalty, np.isfinite(number(self.frequency_penalty)), "a number")
+        check("repetition_penalty", penalty, 0 < as_float(penalty) < np.inf, "above 0")
+        check("frequency_penalty", self.frequency_penalty, np.isfinite(as_float(self.frequency_penalty)), "a number")
         bias = self.logit_bias
-        good = bias is None or (isinstance(bias, Mapping) and all(np.isfinite(number(b)) for b in bias.values()))
+        good = bias is None or (isinstance(bias, Mapping) and all(np.isfinite(as_float(b)) for b in bias.values()))
         check("logit_bias", bias, good, "a number for each of some tokens, {token: number}")
-        some = self.banned is None or (isinstance(self.banned, Collection) and not isinstance(self.banned, str | bytes))
-        check("banned", self.banned, some, "a list of tokens")
+        some = self.banned_tokens is None or (
+            isinstance(self.banned_tokens, Collection) and not isinstance(self.banned_tokens, str | bytes)
+        )
+        check("banned_tokens", self.banned_tokens, some, "a list of tokens")
 
     @property
     def penalizes(self) -> bool:
@@ -124,9 +126,9 @@ class Sampling:
         biases = np.zeros(len(tokenizer), np.float32)
         for token, bias in (self.logit_bias or {}).items():
             biases[token_id("logit_bias", token, tokenizer)] += min(max(bias, -LARGEST_LOGIT), LARGEST_LOGIT)
-        banned = () if self.banned is None else self.banned
-        biases[[token_id("banned", token, tokenizer) for token in banned]] = -np.inf
-        biases[[tokenizer.start, tokenizer.unknown]] = -np.inf
+        banned = () if self.banned_tokens is None else self.banned_tokens
+        biases[[token_id("banned_tokens", token, tokenizer) for token in banned]] = -np.inf
+        biases[[tokenizer.bos_id, tokenizer.unk_id]] = -np.inf
         return biases
 
     def probabilities(
@@ -153,10 +155,10 @@ class Sampling:
 
     def filtered(self, logits: Floats, positions: NDArray[np.integer[Any]] | int = 0) -> Floats:
         """Logits -> probabilities by the temperature and what stays."""
-        p: Floats = self.kept(logits, self.temperatures(positions))
+        p: Floats = self.apply_filters(logits, self.temperatures(positions))
         return p
 
-    def kept(self, logits: Array, temperature: float | Array) -> Array:
+    def apply_filters(self, logits: Array, temperature: float | Array) -> Array:
         """Logits (batch, vocab) -> probabilities at a temperature for all rows, or one for each, (batch, 1): arrays of
         NumPy, or tensors."""
         if isinstance(temperature, float):
@@ -168,19 +170,19 @@ class Sampling:
         if not (isinstance(temperature, float) and temperature == 1):
             # The largest at 0 first: a division by a very small temperature stays finite there.
             with np.errstate(over="ignore"):
-                logits = (logits - ops.largest(logits)) / divisor
+                logits = (logits - ops.amax(logits)) / divisor
         if self.top_k is not None and self.top_k < logits.shape[-1]:
             logits = ops.where(logits >= ops.kth_largest(logits, self.top_k), logits, -np.inf)
         p = ops.softmax(logits)
         if self.top_p is not None and self.top_p < 1:
-            p = _first(p, ops.ordered(-p), self.top_p)
+            p = _first(p, ops.argsort(-p), self.top_p)
         if self.min_p is not None:
-            p = _normalized(ops.where(p >= self.min_p * ops.largest(p), p, 0))
+            p = _normalized(ops.where(p >= self.min_p * ops.amax(p), p, 0))
         if self.typical_p is not None and self.typical_p < 1:
             with np.errstate(divide="ignore"):
                 surprise = -ops.log(p)
             entropy = (p * ops.where(p > 0, surprise, 0)).sum(-1, keepdims=True)
-            p = _first(p, ops.ordered(abs(surprise - entropy)), self.typical_p)
+            p = _first(p, ops.argsort(abs(surprise - entropy)), self.typical_p)
         if not isinstance(temperature, float):
             bold = temperature == 0
             p = p * ~bold + _likeliest(logits) * bold
@@ -200,7 +202,7 @@ class Sampling:
 def _check_temperature(given: Any) -> None:
     several = isinstance(given, Sequence) and not isinstance(given, str | bytes)
     for temperature in given if several and given else [given]:
-        check("temperature", temperature, 0 <= number(temperature) < np.inf, "0 or more")
+        check("temperature", temperature, 0 <= as_float(temperature) < np.inf, "0 or more")
 
 
 def bounded_temperature(temperature: float) -> float:
@@ -227,18 +229,18 @@ def _likeliest(logits: Array) -> Array:
 
 def _first(p: Array, order: Array, share: float) -> Array:
     """Of the tokens in this order, as few as have the probability ``share`` together; always the first."""
-    ordered = ops.at(p, order)
-    before = ops.cumulated(ordered) - ordered
-    return _normalized(ops.put_at(order, ordered * (before < max(share, SMALLEST))))
+    ordered = ops.take_along_axis(p, order)
+    before = ops.cumsum(ordered) - ordered
+    return _normalized(ops.put_along_axis(order, ordered * (before < max(share, SMALLEST))))
 
 
 def _normalized(p: Array) -> Array:
     return p / p.sum(-1, keepdims=True)
 
 
-def draw(probabilities: Array, uniform: Array) -> Array:
+def sample(probabilities: Array, uniform: Array) -> Array:
     """One token a row, (batch,), where ``uniform`` (batch,) in [0, 1) falls in the cumulated (batch, vocab)."""
-    cumulated = ops.cumulated(probabilities)
+    cumulated = ops.cumsum(probabilities)
     total = cumulated[:, -1:]
     return ((cumulated <= uniform[:, None] * total) & (cumulated < total)).sum(-1)
 
@@ -249,12 +251,12 @@ def token_id(option: str, token: Any, tokenizer: Tokenizer) -> int:
     wanted = f"tokens of the vocabulary, by their ids up to {len(tokenizer) - 1:,} or their texts"
     if isinstance(token, str):
         ids = tokenizer.encode(token).tolist()
-        if len(ids) != 1 or ids[0] == tokenizer.unknown:
-            number_of = "none" if tokenizer.unknown in ids or not ids else len(ids)
+        if len(ids) != 1 or ids[0] == tokenizer.unk_id:
+            number_of = "none" if tokenizer.unk_id in ids or not ids else len(ids)
             raise OptionError(f"{option} must name {wanted}: {token!r} is {number_of} of them")
         return int(ids[0])
-    if not whole(token, 0) or token >= len(tokenizer):
+    if not is_int(token, 0) or token >= len(tokenizer):
         raise OptionError(f"{option} must name {wanted}, not {token!r}")
-    if token in (tokenizer.start, tokenizer.unknown):
+    if token in (tokenizer.bos_id, tokenizer.unk_id):
         raise OptionError(f"{option} names {tokenizer.vocabulary[token]}, which is never drawn")
     return int(token)

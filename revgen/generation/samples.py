@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 from revgen.errors import OptionError
 from revgen.files import to_json
 from revgen.generation.decoding import decode
-from revgen.generation.settings import Settings
-from revgen.options import at_least, check, plain, whole
+from revgen.generation.settings import GenerationConfig
+from revgen.options import at_least, check, is_int, plain
 
 if TYPE_CHECKING:
     from revgen.language_model import LanguageModel
 
-PAIRED = ("logit_bias", "forced")
+PAIRED = ("logit_bias", "forced_tokens")
 """Options whose keys may be numbers, which JSON does not know: they are written as lists of pairs."""
 
 
@@ -44,8 +44,8 @@ def write_samples(
 
     at_least("n", n, 1)
     at_least("batch_size", batch_size, 1)
-    settings = Settings.of(options)
-    size = min(n, batch_size) if settings.beams is None else n
+    settings = GenerationConfig.from_kwargs(options)
+    size = min(n, batch_size) if settings.num_beams is None else n
     receipt: dict[str, Any] = {
         "model": source or model.name,
         "revision": model.fingerprint,
@@ -148,7 +148,7 @@ def _resume(path: Path, receipt: dict[str, Any], seeded: bool) -> int:
         checked = [name for name in receipt if name not in ("model", "n", "row") and (name != "seed" or seeded)]
         if other := [name for name in checked if told[name] != receipt[name]]:
             raise OptionError(f"{path} holds samples of another {other[0]}, {told[other[0]]!r}: name another file")
-        check(f"{path}: receipt['n']", told["n"], whole(told["n"], 1) and whole(told["seed"], 0), "a whole number")
+        check(f"{path}: receipt['n']", told["n"], is_int(told["n"], 1) and is_int(told["seed"], 0), "a whole number")
         receipt |= {name: told[name] for name in ("model", "seed", "n")}
         count, end = 1, len(first)
         for line in file:

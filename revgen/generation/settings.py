@@ -16,8 +16,8 @@ from revgen.generation.guides import CopyGuide, Guide, PatternGuide, choices_gui
 from revgen.generation.healing import token_texts
 from revgen.generation.sampler import Floats, Sampling, SamplingOptions, Token, finite, token_id
 from revgen.generation.spelling import NO_DIGITS, SpellingGuide, spelling_guide
-from revgen.options import at_least, check, make_plain, number, whole
-from revgen.registry import unknown
+from revgen.options import as_float, at_least, check, is_int, make_plain
+from revgen.registry import unknown_name_message
 
 if TYPE_CHECKING:
     from revgen.language_model import LanguageModel
@@ -32,55 +32,55 @@ class GenerationOptions(SamplingOptions, total=False):
     max_tokens: int
     min_tokens: int
     stop: str | Sequence[str] | None
-    forced: Mapping[int, Token] | None
-    pattern: str | None
+    forced_tokens: Mapping[int, Token] | None
+    regex: str | None
     choices: Sequence[str] | None
-    max_copy: int | None
+    max_copied_chars: int | None
     check_novelty: bool
-    beams: int | None
+    num_beams: int | None
     length_penalty: float
     seed: int | None
     label: str | float | bool | None
 
 
 @dataclass(frozen=True)
-class Settings:
+class GenerationConfig:
     """What a text is, beside the distribution that its tokens are drawn from.
 
     - ``max_tokens``, ``min_tokens``: how many tokens are drawn. Before the fewest, the document does not end, and stop
       strings do not count.
     - ``stop``: strings that the text ends before.
-    - ``forced``: the token at some places, ``{0: "a"}`` for the first that is drawn.
-    - ``pattern``: a regular expression that the continuation matches as a whole.
+    - ``forced_tokens``: the token at some places, ``{0: "a"}`` for the first that is drawn.
+    - ``regex``: a regular expression that the continuation matches as a whole.
     - ``choices``: strings of which the continuation is one.
-    - ``max_copy``: the most characters in a row that stand in the training text, for models with its index.
-    - ``check_novelty``: the text is a ``Checked`` string, whose ``copied`` tells what of it is copied.
-    - ``beams``: search for the likeliest text with so many candidates side by side, in place of drawing. Texts are held
-      against each other by their log-probability over their number of tokens to the power of ``length_penalty``.
+    - ``max_copied_chars``: the most characters in a row that stand in the training text, for models with its index.
+    - ``check_novelty``: the text is a ``CheckedText``, whose ``copied`` tells what of it is copied.
+    - ``num_beams``: search for the most likely text with this many beams, instead of sampling. Texts are
+      ranked by their log-probability divided by their number of tokens to the power of ``length_penalty``.
     - ``seed``: the same one gives the same text. ``label``: what the text is conditioned on.
     """
 
     max_tokens: int = 300
     min_tokens: int = 0
     stop: str | Sequence[str] | None = None
-    forced: Mapping[int, Token] | None = None
-    pattern: str | None = None
+    forced_tokens: Mapping[int, Token] | None = None
+    regex: str | None = None
     choices: Sequence[str] | None = None
-    max_copy: int | None = None
+    max_copied_chars: int | None = None
     check_novelty: bool = False
-    beams: int | None = None
+    num_beams: int | None = None
     length_penalty: float = 1.0
     seed: int | None = None
     label: str | float | bool | None = None
     sampling: Sampling = field(default_factory=Sampling)
 
     @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Self:
+    def from_kwargs(cls, options: Mapping[str, Any]) -> Self:
         """From keyword arguments. Raises OptionError that names one which there is not, or whose value cannot be."""
         own, shaping = ([f.name for f in dataclasses.fields(c) if f.name != "sampling"] for c in (cls, Sampling))
         for name in options:
             if name not in own + shaping:
-                raise OptionError(unknown("option of generate", name, ["prompt", "n", *own, *shaping]))
+                raise OptionError(unknown_name_message("option of generate", name, ["prompt", "n", *own, *shaping]))
         sampling = Sampling(**{name: value for name, value in options.items() if name in shaping})
         return cls(**{name: value for name, value in options.items() if name in own}, sampling=sampling)
 
@@ -88,58 +88,58 @@ class Settings:
         make_plain(self)
         check_fields(self)
         most_tokens = f"a whole number from 0 to {MOST_TOKENS:,}"
-        check("max_tokens", self.max_tokens, whole(self.max_tokens, 0) and self.max_tokens <= MOST_TOKENS, most_tokens)
+        check("max_tokens", self.max_tokens, is_int(self.max_tokens, 0) and self.max_tokens <= MOST_TOKENS, most_tokens)
         at_least("min_tokens", self.min_tokens, 0)
         most = self.min_tokens <= self.max_tokens
         check("min_tokens", self.min_tokens, most, f"at most max_tokens, {self.max_tokens}")
         stops = all(isinstance(s, str) and s for s in self.stops)
         check("stop", self.stop, stops, "one or more strings that are not empty")
-        forced = self.forced
-        places = forced is None or (isinstance(forced, Mapping) and all(whole(place, 0) for place in forced))
-        check("forced", forced, places, "a token for each of some places, {place: token}")
+        forced = self.forced_tokens
+        places = forced is None or (isinstance(forced, Mapping) and all(is_int(place, 0) for place in forced))
+        check("forced_tokens", forced, places, "a token for each of some places, {place: token}")
         late = [place for place in forced or () if place >= self.max_tokens]
-        check("forced", forced, not late, f"at places below max_tokens, {self.max_tokens}")
-        check("pattern", self.pattern, self.pattern is None or isinstance(self.pattern, str), "a string")
+        check("forced_tokens", forced, not late, f"at places below max_tokens, {self.max_tokens}")
+        check("regex", self.regex, self.regex is None or isinstance(self.regex, str), "a string")
         some = self.choices is None or (
             isinstance(self.choices, list | tuple)
             and len(self.choices) > 0
             and all(isinstance(choice, str) for choice in self.choices)
         )
         check("choices", self.choices, some, "a list of one or more strings")
-        good = self.max_copy is None or whole(self.max_copy, 1)
-        check("max_copy", self.max_copy, good, "a whole number of at least 1")
+        good = self.max_copied_chars is None or is_int(self.max_copied_chars, 1)
+        check("max_copied_chars", self.max_copied_chars, good, "a whole number of at least 1")
         check("check_novelty", self.check_novelty, type(self.check_novelty) is bool, "True or False")
-        beams = self.beams is None or (whole(self.beams, 1) and self.beams <= MOST_BEAMS)
-        check("beams", self.beams, beams, f"a whole number from 1 to {MOST_BEAMS:,}")
+        beams = self.num_beams is None or (is_int(self.num_beams, 1) and self.num_beams <= MOST_BEAMS)
+        check("num_beams", self.num_beams, beams, f"a whole number from 1 to {MOST_BEAMS:,}")
         penalty = self.length_penalty
-        check("length_penalty", penalty, bool(np.isfinite(number(penalty))), "a number")
-        seed = self.seed is None or (whole(self.seed, 0) and self.seed < SEEDS)
+        check("length_penalty", penalty, bool(np.isfinite(as_float(penalty))), "a number")
+        seed = self.seed is None or (is_int(self.seed, 0) and self.seed < SEEDS)
         check("seed", self.seed, seed, "a whole number from 0 to below 2**128")
         self._check_combinations()
 
     def _check_combinations(self) -> None:
         """Say of options that do not combine why they do not."""
-        guide = "pattern" if self.pattern is not None else "choices"
+        guide = "regex" if self.regex is not None else "choices"
         clashes: dict[str, Any] = {}
-        if self.pattern is not None or self.choices is not None:
+        if self.regex is not None or self.choices is not None:
             clashes = {
                 "stop": (self.stops, "a text that is cut need not match"),
                 "min_tokens": (self.min_tokens, "the length of a text is a part of what it matches"),
-                "forced": (self.forced, "forced tokens may be those that do not match"),
-                "max_copy": (self.max_copy, "all that matches may be copied"),
-                "choices": (self.pattern is not None and self.choices, "both say what the whole text is"),
+                "forced_tokens": (self.forced_tokens, "forced tokens may be those that do not match"),
+                "max_copied_chars": (self.max_copied_chars, "all that matches may be copied"),
+                "choices": (self.regex is not None and self.choices, "both say what the whole text is"),
             }
-        elif self.max_copy is not None:
-            guide, clashes = "max_copy", {"forced": (self.forced, "forced tokens may be copies")}
+        elif self.max_copied_chars is not None:
+            guide, clashes = "max_copied_chars", {"forced_tokens": (self.forced_tokens, "forced tokens may be copies")}
         for name, (given, reason) in clashes.items():
             if given:
                 raise OptionError(f"{name} does not combine with {guide}: {reason}")
-        if self.beams is None:
+        if self.num_beams is None:
             return
         plain, sampling = Sampling(), self.sampling
         for name in ("temperature", "top_k", "top_p", "min_p", "typical_p"):
             if getattr(sampling, name) not in (None, getattr(plain, name)):
-                raise OptionError(f"{name} does not combine with beams: the search draws nothing")
+                raise OptionError(f"{name} does not combine with num_beams: the search draws nothing")
 
     @property
     def stops(self) -> tuple[Any, ...]:
@@ -149,7 +149,9 @@ class Settings:
         return tuple(self.stop) if isinstance(self.stop, list | tuple) else (self.stop,)
 
 
-DEFAULTS: dict[str, Any] = {f.name: f.default for kind in (Settings, Sampling) for f in dataclasses.fields(kind)}
+DEFAULTS: dict[str, Any] = {
+    f.name: f.default for kind in (GenerationConfig, Sampling) for f in dataclasses.fields(kind)
+}
 """The value of each option that is not given."""
 
 
@@ -163,24 +165,27 @@ class TextState:
     """That of the digits of a character which the text ends within."""
 
 
-class Rules:
+class Constraints:
     """Settings for one model: from logits to those of what may follow. Raises OptionError where they do not fit it."""
 
-    def __init__(self, model: LanguageModel, settings: Settings) -> None:
+    def __init__(self, model: LanguageModel, settings: GenerationConfig) -> None:
         tokenizer = model.tokenizer
         if settings.check_novelty:
             model.index  # noqa: B018  says where there is none
         self.settings = settings
-        self.end = tokenizer.end
+        self.end = tokenizer.eos_id
         self.token_texts = token_texts(tokenizer)
         self.sampling = settings.sampling.scheduled(settings.max_tokens)
         self.biases = self.sampling.biases(tokenizer)
-        self.forced = {place: token_id("forced", token, tokenizer) for place, token in (settings.forced or {}).items()}
+        self.forced = {
+            place: token_id("forced_tokens", token, tokenizer)
+            for place, token in (settings.forced_tokens or {}).items()
+        }
         for place, token in self.forced.items():
             if np.isneginf(self.biases[token]):
-                raise OptionError(f"forced has a token that is banned: {settings.forced[place]!r}")  # type: ignore[index]
+                raise OptionError(f"forced_tokens has a banned token: {settings.forced_tokens[place]!r}")  # type: ignore[index]
             if token == self.end and place < settings.min_tokens:
-                raise OptionError(f"forced ends the text at {place}, before min_tokens, {settings.min_tokens}")
+                raise OptionError(f"forced_tokens ends the text at {place}, before min_tokens, {settings.min_tokens}")
         self.guide = _guide(model, settings, self.biases)
         self.spelling: SpellingGuide | None = None
         if not (self.guide and self.guide.binding):
@@ -214,7 +219,7 @@ class Rules:
             elif self.guide is not None and self.guide.binding:
                 logits[row] = np.where(allowed[row], np.float32(0), -np.inf)
             elif self.spelling is not None and states[row].number != NO_DIGITS:  # the text ends behind the character
-                last = self.spelling.allowed(states[row].number, 1) & np.isfinite(self.biases)
+                last = self.spelling.allowed_tokens(states[row].number, 1) & np.isfinite(self.biases)
                 some = allowed[row] & last
                 logits[row] = np.where(some if some.any() else last, np.float32(0), -np.inf)
             else:
@@ -227,8 +232,12 @@ class Rules:
     def allowed(self, state: TextState, left: int) -> NDArray[np.bool_]:
         """Return which tokens may follow, where at most ``left`` do, (vocab,)."""
         if not state.pending:
-            allowed = np.ones(len(self.biases), bool) if self.guide is None else self.guide.allowed(state.guided, left)
-            return allowed if self.spelling is None else allowed & self.spelling.allowed(state.number, min(left, 2))
+            allowed = (
+                np.ones(len(self.biases), bool) if self.guide is None else self.guide.allowed_tokens(state.guided, left)
+            )
+            return (
+                allowed if self.spelling is None else allowed & self.spelling.allowed_tokens(state.number, min(left, 2))
+            )
         allowed = self.token_texts.allowed(state.pending)
         if self.guide is not None:
             allowed = allowed.copy()
@@ -238,12 +247,12 @@ class Rules:
         return allowed
 
     @property
-    def plain(self) -> bool:
+    def is_unconstrained(self) -> bool:
         """Whether a token depends on nothing but the logits, one temperature and the biases."""
-        return self.independent and self.sampling.unfiltered
+        return self.is_context_free and self.sampling.unfiltered
 
     @property
-    def independent(self) -> bool:
+    def is_context_free(self) -> bool:
         """Whether it does not matter for a token what the text has already."""
         return not (self.settings.min_tokens or self.forced or self.guide or self.spelling or self.sampling.penalizes)
 
@@ -253,7 +262,7 @@ class Rules:
         Where tokens are forced, the prompt keeps its end: what follows it is decided.
         """
         given, pending = (list(ids), "") if self.forced else self.token_texts.give_back(ids)
-        return given, TextState(pending, self.guide and self.guide.begin(prompt))
+        return given, TextState(pending, self.guide and self.guide.initial_state(prompt))
 
     def rewrites_prompt(self, state: TextState, token: int) -> bool:
         """Return whether a token only writes the end of the prompt again, and so does not count as drawn."""
@@ -264,23 +273,23 @@ class Rules:
         guide, text = self.guide, self.token_texts.texts[token]
         if self.rewrites_prompt(state, token):
             return TextState(state.pending[len(text) :], state.guided), False
-        number = NO_DIGITS if self.spelling is None else self.spelling.advance(state.number, token)
+        number = NO_DIGITS if self.spelling is None else self.spelling.next_state(state.number, token)
         if guide is None:
             return TextState(number=number), False
         guided = (
-            guide.advance_text(state.guided, text[len(state.pending) :])
+            guide.next_state_for_text(state.guided, text[len(state.pending) :])
             if state.pending
-            else guide.advance(state.guided, token)
+            else guide.next_state(state.guided, token)
         )
-        return TextState("", guided, number), guide.complete(guided)
+        return TextState("", guided, number), guide.is_done(guided)
 
 
-def _guide(model: LanguageModel, settings: Settings, biases: Floats) -> Guide | None:
+def _guide(model: LanguageModel, settings: GenerationConfig, biases: Floats) -> Guide | None:
     banned = np.flatnonzero(np.isneginf(biases)).tolist()
-    if settings.pattern is not None:
-        return PatternGuide(model.tokenizer, settings.pattern, settings.max_tokens, banned)
+    if settings.regex is not None:
+        return PatternGuide(model.tokenizer, settings.regex, settings.max_tokens, banned)
     if settings.choices is not None:
         return choices_guide(model.tokenizer, settings.choices, settings.max_tokens, banned)
-    if settings.max_copy is not None:
-        return CopyGuide(model.tokenizer, model.index, settings.max_copy)
+    if settings.max_copied_chars is not None:
+        return CopyGuide(model.tokenizer, model.index, settings.max_copied_chars)
     return None

@@ -21,16 +21,16 @@ class SpellingGuide:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.digits = tokenizer.digits
         self.vocab_size = len(tokenizer)
-        self.allowed = lru_cache(maxsize=512)(self._allowed)
+        self.allowed_tokens = lru_cache(maxsize=512)(self._allowed_tokens)
 
-    def advance(self, state: int, token: int) -> int:
+    def next_state(self, state: int, token: int) -> int:
         """Return the state after a token."""
         if token not in self.digits:
             return NO_DIGITS
         digit = token - self.digits[0]
         return NO_DIGITS if digit >= BASE else max(state, 0) * BASE + digit
 
-    def _allowed(self, state: int, room: int) -> NDArray[np.bool_]:
+    def _allowed_tokens(self, state: int, room: int) -> NDArray[np.bool_]:
         """Return which tokens may follow where as many as ``room`` do, (vocab,)."""
         numbers = max(state, 0) * BASE + np.arange(BASE)
         allowed = np.full(self.vocab_size, state == NO_DIGITS)

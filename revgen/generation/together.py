@@ -13,8 +13,8 @@ import numpy as np
 
 from revgen.arguments import checked
 from revgen.errors import OptionError
-from revgen.generation.sampler import draw
-from revgen.generation.settings import DEFAULTS, GenerationOptions, Rules, Settings, TextState
+from revgen.generation.sampler import sample
+from revgen.generation.settings import DEFAULTS, Constraints, GenerationConfig, GenerationOptions, TextState
 from revgen.options import at_least, check
 
 if TYPE_CHECKING:
@@ -49,17 +49,17 @@ def synthesize(
     check("prompt", prompt, isinstance(prompt, str), "a string")
     if n is not None:
         at_least("n", n, 1)
-    settings, plain = Settings.of(options), Settings()
+    settings, plain = GenerationConfig.from_kwargs(options), GenerationConfig()
     for name in vars(settings):
         if name not in SHARED and getattr(settings, name) != getattr(plain, name):
             raise OptionError(f"{name} does not combine with taking turns: it is for a text of one model")
     random = np.random.default_rng(settings.seed)
-    voices = [Voice(model, settings, random) for model in models]
+    voices = [Participant(model, settings, random) for model in models]
     texts = [prompt + _text(voices, prompt, settings) for _ in range(n or 1)]
     return texts[0] if n is None else texts
 
 
-def _text(voices: Sequence[Voice], prompt: str, settings: Settings) -> str:
+def _text(voices: Sequence[Participant], prompt: str, settings: GenerationConfig) -> str:
     """One continuation."""
     for voice in voices:
         voice.begin(prompt)
@@ -67,12 +67,12 @@ def _text(voices: Sequence[Voice], prompt: str, settings: Settings) -> str:
     border = False
     while drawn < settings.max_tokens:
         voice = voices[place % len(voices)]
-        written, tokens, ended = voice.turn(border, drawn)
+        written, tokens, ended = voice.take_turn(border, drawn)
         text += written
         drawn += tokens
         for other in voices:
             if other is not voice:
-                other.hear(written)
+                other.observe(written)
         found = [at for at in map(text.find, settings.stops) if at >= 0]
         if found:
             return text[: min(found)]
@@ -82,25 +82,25 @@ def _text(voices: Sequence[Voice], prompt: str, settings: Settings) -> str:
     return text
 
 
-class Voice:
+class Participant:
     """A model in its part, with what it has read of the text."""
 
-    def __init__(self, model: LanguageModel, settings: Settings, random: np.random.Generator) -> None:
+    def __init__(self, model: LanguageModel, settings: GenerationConfig, random: np.random.Generator) -> None:
         self.model, self.settings, self.random = model, settings, random
-        self.rules = Rules(model, settings)
+        self.rules = Constraints(model, settings)
         tokenizer = model.tokenizer
-        self.spaces = np.array([spelled[:1].isspace() for spelled in tokenizer.spelling])
+        self.spaces = np.array([spelled[:1].isspace() for spelled in tokenizer.token_bytes])
         self.between = self.spaces.copy()  # what may stand behind a word
-        self.between[tokenizer.end] = True
+        self.between[tokenizer.eos_id] = True
 
     def begin(self, prompt: str) -> None:
         """Begin a document."""
         self.counts = np.zeros((1, len(self.model.tokenizer)), np.int32)
         self.memory: Any = self.model.initial_state(1)
-        self.unread = [self.model.tokenizer.start]
+        self.unread = [self.model.tokenizer.bos_id]
         self.heard = prompt
 
-    def hear(self, text: str) -> None:
+    def observe(self, text: str) -> None:
         """What another one wrote."""
         self.heard += text
 
@@ -109,7 +109,7 @@ class Voice:
         self.logits, self.memory = self.model.next_logits(np.array(ids)[:, None], self.memory)
         self.counts += np.bincount(ids, minlength=self.counts.shape[1])[None]
 
-    def turn(self, border: bool, drawn: int) -> tuple[str, int, bool]:
+    def take_turn(self, border: bool, drawn: int) -> tuple[str, int, bool]:
         """A word: its text, its tokens, and whether the document ends with it.
 
         ``border``: it begins with white space, as the one before wrote a whole word. ``drawn`` tokens stand before.
@@ -121,19 +121,19 @@ class Voice:
             ids, state = rules.begin("", ids)
         if ids:
             self.read(ids)
-        decode, text, tokens = tokenizer.decoder(), "", 0
+        decode, text, tokens = tokenizer.stream_decoder(), "", 0
         while drawn + tokens < self.settings.max_tokens:
             place = np.array([drawn + tokens])
             logits = rules.apply(self.logits, self.counts, place, [state])
             if border and not tokens and np.isfinite(logits[0, self.between]).any():
                 logits[0, ~self.between] = -np.inf
-            token = int(draw(sampling.filtered(logits, place), self.random.random(1))[0])
-            if token == tokenizer.end:
-                return text + decode(tokenizer.end), tokens, True
+            token = int(sample(sampling.filtered(logits, place), self.random.random(1))[0])
+            if token == tokenizer.eos_id:
+                return text + decode(tokenizer.eos_id), tokens, True
             if self.spaces[token] and text.strip():
                 break
             text += decode(token)[len(state.pending) :]
             tokens += not rules.rewrites_prompt(state, token)
             state, _ = rules.advance(state, token)
             self.read([token])
-        return text + decode(tokenizer.end), tokens, False
+        return text + decode(tokenizer.eos_id), tokens, False

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from revgen.architectures.functional_model import FunctionalModel
 from revgen.errors import CheckpointError, MissingExtraError, OptionError
 from revgen.files import to_json, write_atomically
 from revgen.language_model import LanguageModel
-from revgen.networks.equation import Equation, EquationModel, nest
+from revgen.networks.functional import FunctionalNetwork, unflatten
 
 GRAPH = "model.onnx"
 BATCH = 2  # of the example; any other runs
@@ -36,7 +37,7 @@ def export(model: LanguageModel, directory: str | Path) -> Path:
 
     Raises OptionError for a model that is no such network, MissingExtraError without the packages for ONNX.
     """
-    if not isinstance(model, EquationModel) or not model.definition.portable:
+    if not isinstance(model, FunctionalModel) or not model.definition.supports_numpy:
         raise OptionError(f"{model.name} cannot be exported: it is no network that is written as an equation")
     try:
         import onnxscript  # noqa: F401  the exporter needs it
@@ -89,7 +90,7 @@ DYNAMIC = torch.export.Dim("batch")
 class Step(nn.Module):
     """tokens (batch,), the arrays of a state -> logits (batch, vocab), the arrays of the new state."""
 
-    def __init__(self, model: EquationModel) -> None:
+    def __init__(self, model: FunctionalModel) -> None:
         super().__init__()
         self.equation = model.definition
         self.names = list(model.weights)
@@ -101,7 +102,7 @@ class Step(nn.Module):
 
     def weights(self) -> Any:
         """The weights, nested by their names."""
-        return nest(dict(zip(self.names, self.values, strict=True)))
+        return unflatten(dict(zip(self.names, self.values, strict=True)))
 
     def forward(self, tokens: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
         state = pytree.tree_unflatten(list(leaves), self.form)
@@ -109,7 +110,7 @@ class Step(nn.Module):
         return logits[0], *pytree.tree_leaves(state)
 
 
-def _first_state(equation: Equation, p: Any) -> tuple[Any, bool]:
+def _first_state(equation: FunctionalNetwork, p: Any) -> tuple[Any, bool]:
     """The state of one document at its start, and whether its values are those to begin with.
 
     An equation that begins without one remembers a window of the text: that of the state it reaches by reading as much

@@ -36,8 +36,8 @@ from revgen.errors import OptionError
 from revgen.files import is_first_process, write_atomically
 from revgen.interop.transformers_config import RevgenConfig
 from revgen.language_model import CONFIG, WEIGHTS, LanguageModel, Weights, read_config, read_tokenizer
-from revgen.networks.network import EquationNetwork
-from revgen.ops import map_state
+from revgen.networks.network import FunctionalModule
+from revgen.ops import tree_map
 from revgen.registry import tokenizers
 from revgen.tokenizers import Tokenizer
 from revgen.tokenizers.tokenizer import SPECIALS
@@ -104,7 +104,7 @@ class RevgenTokenizer(PreTrainedTokenizer):
         return [self.levelled.vocabulary[i] for i in self.levelled.encode(text)]
 
     def _convert_token_to_id(self, token: str) -> int:
-        return self.ids.get(token, self.levelled.unknown)
+        return self.ids.get(token, self.levelled.unk_id)
 
     def _convert_id_to_token(self, index: int) -> str:
         return self.levelled.vocabulary[index]
@@ -139,7 +139,7 @@ class RevgenOutput(ModelOutput):
 class _Outputs(nn.Module):
     """A network that returns its features, (batch, time, features), with the logits and the state."""
 
-    def __init__(self, network: EquationNetwork) -> None:
+    def __init__(self, network: FunctionalModule) -> None:
         super().__init__()
         self.network = network
 
@@ -163,7 +163,7 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.origin = untrained(config) if model is None else copy.copy(model)
         self.tokenizer: Any = None if model is None else RevgenTokenizer(model.tokenizer, name_or_path=model.name)
-        self.shift = self.origin.label_shift(label)
+        self.shift = self.origin.label_offset(label)
         self.config.vocab_size = len(self.origin.tokenizer)
         with torch.device("meta"):  # it computes with the parameters of this module
             network = self.origin.make_network()
@@ -173,7 +173,7 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
         self.post_init()
         self.generation_config = default_generation(config)
 
-    network: EquationNetwork
+    network: FunctionalModule
 
     def _init_weights(self, module: nn.Module) -> None:
         """Fill all parameters: with the weights of the model, or at random where there are none."""
@@ -248,7 +248,7 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
     def compute(self, tokens: Tensor, state: Any) -> tuple[Tensor, Tensor, Any]:
         """Compute with the parameters of this module: tokens (time, batch), a state or None -> logits (batch, time,
         vocab), the features that they are computed from, (batch, time, features), and the new state."""
-        parameters = {f"network.values.{i}": attrgetter(name)(self) for i, name in enumerate(self.network.names)}
+        parameters = {f"network.params.{i}": attrgetter(name)(self) for i, name in enumerate(self.network.names)}
         features, logits, state = torch.func.functional_call(_Outputs(self.network), parameters, (tokens, state))
         return logits.transpose(0, 1).contiguous(), features, state
 
@@ -296,7 +296,7 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
 
     def _reorder_cache(self, state: Any, rows: Tensor) -> Any:
         """The state of these rows of the batch, in this order: for beam search."""
-        return map_state(lambda array: array.index_select(0, rows), state)
+        return tree_map(lambda array: array.index_select(0, rows), state)
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
@@ -408,7 +408,7 @@ def untrained(config: RevgenConfig) -> NeuralModel:
 
 def first_weights(model: NeuralModel) -> Weights:
     """Return weights before training, which depend on the seed of PyTorch."""
-    return model.initialize(np.random.default_rng(int(torch.randint(1 << 31, (), device="cpu"))))
+    return model.init_params(np.random.default_rng(int(torch.randint(1 << 31, (), device="cpu"))))
 
 
 def put(module: nn.Module, name: str, parameter: nn.Parameter) -> None:

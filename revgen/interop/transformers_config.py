@@ -27,10 +27,10 @@ class RevgenConfig(PreTrainedConfig):
     config: dict[str, Any] | None = None
     tokenizer: dict[str, Any] | None = None
     vocab_size: int | None = None
-    suppress_tokens: list[int] = field(default_factory=lambda: [Tokenizer.start, Tokenizer.unknown])
-    bos_token_id: int | None = Tokenizer.start
-    eos_token_id: int | list[int] | None = Tokenizer.end
-    pad_token_id: int | None = Tokenizer.end
+    suppress_tokens: list[int] = field(default_factory=lambda: [Tokenizer.bos_id, Tokenizer.unk_id])
+    bos_token_id: int | None = Tokenizer.bos_id
+    eos_token_id: int | list[int] | None = Tokenizer.eos_id
+    pad_token_id: int | None = Tokenizer.eos_id
 
     def __post_init__(self, **options: Any) -> None:
         if self.vocab_size is None and self.tokenizer is not None:

@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from revgen.networks.equation import Backend
-from revgen.networks.network import Penalty, mask
-from revgen.networks.recurrent import RecurrentNetwork
+from revgen.networks.functional import Backend
+from revgen.networks.network import Penalty, dropout_mask
+from revgen.networks.recurrent import RecurrentModule
 
 
-class AWDNetwork(RecurrentNetwork):
+class AWDModule(RecurrentModule):
     """A stack with masks on weights, words and channels, each drawn once for a whole sequence."""
 
     def features_with(
@@ -21,19 +21,19 @@ class AWDNetwork(RecurrentNetwork):
         config = self.stack.config
         if self.training:
             for layer in p.layers:  # DropConnect (Wan et al. 2013)
-                layer.U = layer.U * mask(layer.U, layer.U.shape, config.weight_drop, self.generator)
+                layer.U = layer.U * dropout_mask(layer.U, layer.U.shape, config.weight_drop, self.generator)
             p.head = p.embedding  # the output knows all words
             words = len(p.embedding), 1
-            p.embedding = p.embedding * mask(p.embedding, words, config.embedding_dropout, self.generator)
+            p.embedding = p.embedding * dropout_mask(p.embedding, words, config.embedding_dropout, self.generator)
         return super().features_with(p, tokens, state, backend)
 
-    def drop(self, x: Tensor, site: int = 0) -> Tensor:
-        y = super().drop(x, site)
+    def dropout(self, x: Tensor, site: int = 0) -> Tensor:
+        y = super().dropout(x, site)
         if self.training and site == len(self.stack.cells):
             self.penalty = self.activation(y) + self.change(x)
         return y
 
-    def dropout(self, site: int) -> float:
+    def dropout_rate(self, site: int) -> float:
         config = self.stack.config
         if site == 0:
             return float(config.input_dropout)

@@ -26,17 +26,17 @@ from revgen.cells.minimal import MinGRU
 from revgen.cells.rnn import RNN
 from revgen.errors import MissingExtraError
 from revgen.generation.sampler import Floats, bounded_temperature
-from revgen.ops import map_state
+from revgen.ops import tree_map
 
 if TYPE_CHECKING:
-    from revgen.generation.settings import Rules
+    from revgen.generation.settings import Constraints
     from revgen.networks.stack import Stack
 
 Matrix = NDArray[np.float32] | NDArray[np.uint16]
 """Numbers, or the bits of numbers in float16."""
 
 
-class Tanh(NamedTuple):
+class ElmanParams(NamedTuple):
     """h' = tanh(z + h U), where z = x W + b."""
 
     W: Matrix
@@ -44,7 +44,7 @@ class Tanh(NamedTuple):
     U: Matrix
 
 
-class Relu(NamedTuple):
+class ReluRNNParams(NamedTuple):
     """h' = relu(z + h U)."""
 
     W: Matrix
@@ -52,7 +52,7 @@ class Relu(NamedTuple):
     U: Matrix
 
 
-class Gated(NamedTuple):
+class GRUParams(NamedTuple):
     """That of GRU."""
 
     W: Matrix
@@ -61,7 +61,7 @@ class Gated(NamedTuple):
     c: Floats
 
 
-class Memory(NamedTuple):
+class LSTMParams(NamedTuple):
     """That of LSTM."""
 
     W: Matrix
@@ -69,7 +69,7 @@ class Memory(NamedTuple):
     U: Matrix
 
 
-class Mean(NamedTuple):
+class MinGRUParams(NamedTuple):
     """That of MinGRU."""
 
     W: Matrix
@@ -143,12 +143,12 @@ class TrieNet(NamedTuple):
     end: int
 
 
-def copied(state: Any, room: int) -> Any:
+def copy_array(state: Any, room: int) -> Any:
     """A state that may be written over."""
-    return map_state(np.copy, state)
+    return tree_map(np.copy, state)
 
 
-def unchanged(state: Any) -> Any:
+def return_array(state: Any) -> Any:
     """What was written over is the state."""
     return state
 
@@ -158,9 +158,9 @@ class Compiled:
     """A model for one row, compiled. Raises MissingExtraError without Numba."""
 
     net: Any
-    begin: Callable[[Any, int], Any] = copied
+    begin: Callable[[Any, int], Any] = copy_array
     """A state -> arrays for the machine code to write over, with room for as many tokens."""
-    end: Callable[[Any], Any] = unchanged
+    end: Callable[[Any], Any] = return_array
     """Those arrays -> a state."""
 
     def __post_init__(self) -> None:
@@ -176,7 +176,9 @@ class Compiled:
         arrays = self.begin(state, 1)
         return read_token(self.net, token, arrays)[None, None], self.end(arrays)
 
-    def write(self, token: int, state: Any, uniforms: Floats, rules: Rules, shift: int = 0) -> tuple[list[int], Any]:
+    def write(
+        self, token: int, state: Any, uniforms: Floats, rules: Constraints, shift: int = 0
+    ) -> tuple[list[int], Any]:
         """A token, a state, numbers in [0, 1), rules that are ``plain``, and what is added to tokens before they are
         read -> as many tokens, or fewer up to the end, drawn one after the other, and the new state."""
         from revgen.networks.kernels import write_tokens
@@ -196,7 +198,7 @@ def _why_no_numba(error: Exception) -> str:
     return f"a compiled step cannot be made, as Numba cannot be imported: {error}"
 
 
-class Layout:
+class ParamPacker:
     """How the weights of one network are laid out: ``p`` as ``equation.nest`` gives them."""
 
     def __init__(self, p: SimpleNamespace) -> None:
@@ -215,9 +217,9 @@ class Layout:
 
     def layers(self, kind: Any) -> tuple[Any, ...]:
         """The layers, each a ``kind``, whose fields are names of weights."""
-        return tuple(kind(*(self.laid_out(getattr(layer, name)) for name in kind._fields)) for layer in self.p.layers)
+        return tuple(kind(*(self.pack(getattr(layer, name)) for name in kind._fields)) for layer in self.p.layers)
 
-    def laid_out(self, array: Any) -> Any:
+    def pack(self, array: Any) -> Any:
         """A matrix or a vector."""
         return self.matrix(array) if array.ndim > 1 else self.vector(array)
 
@@ -243,7 +245,7 @@ def stack_code(stack: Stack, p: SimpleNamespace) -> Compiled | None:
     kind = _kind(stack.cells[0])
     if kind is None:
         return None
-    layout, first, nothing = Layout(p), p.layers[0], np.zeros((0, 0), np.float32)
+    layout, first, nothing = ParamPacker(p), p.layers[0], np.zeros((0, 0), np.float32)
     table = nothing if stack.table is None else stack.norm(p, 0, p.embedding) @ first.W + first.b
     net = StackNet(
         embedding=layout.matrix(p.embedding),
@@ -255,7 +257,7 @@ def stack_code(stack: Stack, p: SimpleNamespace) -> Compiled | None:
         head=layout.matrix((p.head if hasattr(p, "head") else p.embedding).T),
         bias=layout.vector(p.bias),
     )
-    if kind is Memory:
+    if kind is LSTMParams:
         return Compiled(net)
     # The state of a layer is one array, which the machine code knows as the first of several.
     return Compiled(
@@ -267,7 +269,7 @@ def stack_code(stack: Stack, p: SimpleNamespace) -> Compiled | None:
 
 def _kind(cell: Cell) -> type | None:
     """What the recurrence of a cell is called here: that of a subclass may be anything."""
-    kinds: dict[type, type] = {Elman: Tanh, GRU: Gated, LSTM: Memory, MinGRU: Mean}
+    kinds: dict[type, type] = {Elman: ElmanParams, GRU: GRUParams, LSTM: LSTMParams, MinGRU: MinGRUParams}
     if type(cell) is RNN:
-        return Tanh if cell.nonlinearity == "tanh" else Relu
+        return ElmanParams if cell.nonlinearity == "tanh" else ReluRNNParams
     return kinds.get(type(cell))

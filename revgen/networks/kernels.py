@@ -15,13 +15,23 @@ from numba import njit, types
 from numba.extending import intrinsic, overload
 
 from revgen.generation.sampler import LARGEST_LOGIT
-from revgen.networks.compiled import AttentiveNet, Gated, Mean, Memory, Relu, StackNet, Tanh, TransformerNet, TrieNet
+from revgen.networks.compiled import (
+    AttentiveNet,
+    ElmanParams,
+    GRUParams,
+    LSTMParams,
+    MinGRUParams,
+    ReluRNNParams,
+    StackNet,
+    TransformerNet,
+    TrieNet,
+)
 from revgen.ops import EPSILON, PARTS
 from revgen.tokenizers import Tokenizer
 
 FAST: Any = {"error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
 """No check of divisors, products and sums in one instruction, and sums in any order; infinities are what they are."""
-START = Tokenizer.start
+START = Tokenizer.bos_id
 SMALL = np.float32(EPSILON)
 LARGEST = np.float32(LARGEST_LOGIT)
 ANGLE = np.float32(2 * np.pi / PARTS)
@@ -116,7 +126,7 @@ def normalized(x: Any, scale: Any, shift: Any) -> Any:
     return y
 
 
-def recur(layer: Any, z: Any, state: Any) -> Any:
+def step_layer(layer: Any, z: Any, state: Any) -> Any:
     """One layer: what came from its input, z, which may be written over, and its state, which becomes the new one ->
     its output, (hidden,)."""
     raise NotImplementedError
@@ -177,25 +187,25 @@ def mean_layer(layer: Any, z: Any, state: Any) -> Any:
 
 
 RECURRENCES: dict[type, Callable[..., Any]] = {
-    Tanh: tanh_layer,
-    Relu: relu_layer,
-    Gated: gated_layer,
-    Memory: memory_layer,
-    Mean: mean_layer,
+    ElmanParams: tanh_layer,
+    ReluRNNParams: relu_layer,
+    GRUParams: gated_layer,
+    LSTMParams: memory_layer,
+    MinGRUParams: mean_layer,
 }
 
 
-@overload(recur, jit_options=FAST)
-def recur_of(layer: Any, z: Any, state: Any) -> Any:
+@overload(step_layer, jit_options=FAST)
+def step_layer_for(layer: Any, z: Any, state: Any) -> Any:
     return RECURRENCES[layer.instance_class]
 
 
-def read(net: Any, token: Any, state: Any) -> Any:
+def forward_token(net: Any, token: Any, state: Any) -> Any:
     """A token through a whole network -> logits (vocab,). The state becomes the new one."""
     raise NotImplementedError
 
 
-def read_stack(net: Any, token: Any, state: Any) -> Any:
+def forward_stack(net: Any, token: Any, state: Any) -> Any:
     """See ``networks.stack``."""
     x = row(net.embedding, token)
     for i in range(len(net.layers)):
@@ -205,7 +215,7 @@ def read_stack(net: Any, token: Any, state: Any) -> Any:
         else:
             z = layer.b.copy()
             add_product(normalized(x, net.scales[i], net.shifts[i]), layer.W, z)
-        y = recur(layer, z, state[i])
+        y = step_layer(layer, z, state[i])
         x = x + y if net.residual and len(x) == len(y) else y
     x = normalized(x, net.scales[-1], net.shifts[-1])
     if len(net.projection) > 0:
@@ -217,7 +227,7 @@ def read_stack(net: Any, token: Any, state: Any) -> Any:
     return logits
 
 
-def read_attentive(net: Any, token: Any, state: Any) -> Any:
+def forward_attentive(net: Any, token: Any, state: Any) -> Any:
     """See ``models.textgenrnn``."""
     layers, (average, weight) = state
     vocab, features = len(net.bias), len(net.attention)
@@ -230,7 +240,7 @@ def read_attentive(net: Any, token: Any, state: Any) -> Any:
         layer = net.layers[i]
         z = layer.b.copy()
         add_product(normalized(x, net.scales[i], net.shifts[i]), layer.W, z)
-        x = recur(layer, z, layers[i])
+        x = step_layer(layer, z, layers[i])
         outputs[end : end + len(x)] = x
         end += len(x)
     x = normalized(outputs, net.scales[-1], net.shifts[-1])
@@ -279,7 +289,7 @@ def attended(query: Any, keys: Any, values: Any, first: Any, end: Any, out: Any)
     add_product(shares, values[first:end], out)
 
 
-def read_transformer(net: Any, token: Any, state: Any) -> Any:
+def forward_transformer(net: Any, token: Any, state: Any) -> Any:
     """See ``models.transformer``. The state is how many tokens of the document were read, how many are kept, and with
     room behind those the keys, (layers, heads, size, room), and the values, (layers, heads, room, size)."""
     places, kept, keys, values = state
@@ -321,7 +331,7 @@ def read_transformer(net: Any, token: Any, state: Any) -> Any:
     return logits
 
 
-def read_trie(net: Any, token: Any, state: Any) -> Any:
+def forward_trie(net: Any, token: Any, state: Any) -> Any:
     """See ``ngrams.Trie``, whose context and the tokens read are the state, (1, 3)."""
     depth, place = state[0, 0], state[0, 1]
     if depth == net.order - 1 and depth > 0:
@@ -360,15 +370,15 @@ def read_trie(net: Any, token: Any, state: Any) -> Any:
 
 
 READERS: dict[type, Callable[..., Any]] = {
-    StackNet: read_stack,
-    AttentiveNet: read_attentive,
-    TransformerNet: read_transformer,
-    TrieNet: read_trie,
+    StackNet: forward_stack,
+    AttentiveNet: forward_attentive,
+    TransformerNet: forward_transformer,
+    TrieNet: forward_trie,
 }
 
 
-@overload(read, jit_options=FAST)
-def read_of(net: Any, token: Any, state: Any) -> Any:
+@overload(forward_token, jit_options=FAST)
+def forward_token_for(net: Any, token: Any, state: Any) -> Any:
     return READERS[net.instance_class]
 
 
@@ -398,7 +408,7 @@ def draw(logits: Any, biases: Any, temperature: Any, end: Any, uniform: Any) -> 
 @cached
 def read_token(net: Any, token: Any, state: Any) -> Any:
     """``read`` from Python."""
-    return read(net, token, state)
+    return forward_token(net, token, state)
 
 
 @cached
@@ -408,7 +418,7 @@ def write_tokens(
     """Read a token, draw the next, read that, and so on, one for each of ``uniforms``, into ``tokens``, up to the end
     of the document; how many were drawn. ``shift`` is added to each that is read. The state becomes the last."""
     for i in range(len(uniforms)):
-        token = draw(read(net, token + shift, state), biases, temperature, end, uniforms[i])
+        token = draw(forward_token(net, token + shift, state), biases, temperature, end, uniforms[i])
         tokens[i] = token
         if token == end:
             return i + 1

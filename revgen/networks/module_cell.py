@@ -12,7 +12,7 @@ from torch import nn
 
 from revgen.cells.cell import Cell, Parameters
 from revgen.errors import OptionError, RegistrationError
-from revgen.ops import Array, map_state
+from revgen.ops import Array, tree_map
 
 
 class ModuleCell(Cell):
@@ -23,7 +23,7 @@ class ModuleCell(Cell):
     are such modules as they are. It has no equation for NumPy.
     """
 
-    portable = False
+    supports_numpy = False
 
     def __init__(self, kind: type[nn.Module], input_size: int, hidden_size: int, options: Mapping[str, Any]) -> None:
         super().__init__(input_size, hidden_size)
@@ -54,13 +54,13 @@ class ModuleCell(Cell):
     def output_size(self) -> int:
         return int(getattr(self.outline, "output_size", self.hidden_size))
 
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+    def param_shapes(self) -> Mapping[str, tuple[int, ...]]:
         return {name: tuple(value.shape) for name, value in self.outline.named_parameters()}
 
     def initial_state(self, batch: int, zeros: Callable[[tuple[int, ...]], Array]) -> Any:
         return None
 
-    def initialize(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
+    def init_param(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
         """What the module itself puts there, from a seed that is drawn once."""
         if name not in self._fresh:
             with torch.random.fork_rng(devices=[]):
@@ -81,7 +81,7 @@ class ModuleCell(Cell):
         module.to(x.device, x.dtype).train(training)
         layers_first = isinstance(module, nn.RNNBase)  # in a state of PyTorch's own
         if layers_first:
-            state = map_state(lambda a: a.transpose(0, 1).contiguous(), state)
+            state = tree_map(lambda a: a.transpose(0, 1).contiguous(), state)
         output, state = torch.func.functional_call(module, vars(p), (x, state))
         self._idle.append(module)
-        return output, map_state(lambda a: a.transpose(0, 1), state) if layers_first else state
+        return output, tree_map(lambda a: a.transpose(0, 1), state) if layers_first else state

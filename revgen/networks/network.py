@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from revgen.language_model import Weights
-from revgen.networks.equation import Backend, Equation, nest
+from revgen.networks.functional import Backend, FunctionalNetwork, unflatten
 
 if TYPE_CHECKING:
     from revgen.evaluation.likelihood import Forward
-    from revgen.networks.recorded import Recorded
+    from revgen.networks.recorded import CudaGraphCache
 
 Penalty: TypeAlias = Tensor | float
 
@@ -33,7 +33,7 @@ class Network(nn.Module):
     ``state`` None is the start of a document.
     """
 
-    equation: Equation
+    equation: FunctionalNetwork
     """The equation that it computes."""
 
     penalty: Penalty = 0.0
@@ -42,32 +42,32 @@ class Network(nn.Module):
     generator: torch.Generator | None = None
     """Where dropout takes its random numbers from; None: from the generator that all of PyTorch shares."""
 
-    part: tuple[int, int] = (0, 1)
+    batch_slice: tuple[int, int] = (0, 1)
     """Which of how many equal parts of a batch ``forward`` reads: each leaves out what the whole batch would there."""
 
     def __init__(self, weights: Weights) -> None:
         super().__init__()
         self.names = list(weights)
-        self.writers: dict[Any, Recorded] = {}  # of ``generation.blocks``
-        self.values = nn.ParameterList(torch.tensor(np.asarray(array, np.float32)) for array in weights.values())
+        self.gpu_samplers: dict[Any, CudaGraphCache] = {}  # of ``generation.blocks``
+        self.params = nn.ParameterList(torch.tensor(np.asarray(array, np.float32)) for array in weights.values())
 
     def named_weights(self) -> dict[str, nn.Parameter]:
         """The parameters by the names of the weights."""
-        return dict(zip(self.names, self.values, strict=True))
+        return dict(zip(self.names, self.params, strict=True))
 
-    def arrays(self) -> Weights:
+    def to_numpy(self) -> Weights:
         """A copy of the weights as NumPy arrays."""
         return {name: value.detach().cpu().numpy().copy() for name, value in self.named_weights().items()}
 
     def in_bfloat16(self, fast: bool, device: torch.device) -> torch.autocast:
         """Compute matrix products in bfloat16 where that is fast: in training only, and of weights in float32."""
-        enabled = self.training and fast and self.values[0].dtype == torch.float32
+        enabled = self.training and fast and self.params[0].dtype == torch.float32
         return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
     @property
     def device(self) -> torch.device:
         """The device of the weights."""
-        device: torch.device = self.values[0].device
+        device: torch.device = self.params[0].device
         return device
 
     def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
@@ -75,57 +75,57 @@ class Network(nn.Module):
         raise NotImplementedError
 
 
-class EquationNetwork(Network, Backend):
+class FunctionalModule(Network, Backend):
     """An equation, ready to train; ``dropout`` works in training mode."""
 
-    def __init__(self, equation: Equation, weights: Weights) -> None:
+    def __init__(self, equation: FunctionalNetwork, weights: Weights) -> None:
         super().__init__(weights)
         self.equation = equation
 
     def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        p = nest(self.named_weights())
+        p = unflatten(self.named_weights())
         features, state = self.features_with(p, tokens, state)
         return self.logits_with(p, features), state
 
     def features(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Compute what the logits are computed from: ids (time, batch) -> (time, batch, features), the new state."""
-        return self.features_with(nest(self.named_weights()), tokens, state)
+        return self.features_with(unflatten(self.named_weights()), tokens, state)
 
     def logits(self, features: Tensor) -> Tensor:
         """Compute logits: (time, batch, features) -> (time, batch, vocab)."""
-        return self.logits_with(nest(self.named_weights()), features)
+        return self.logits_with(unflatten(self.named_weights()), features)
 
     def features_with(
         self, p: SimpleNamespace, tokens: Tensor, state: Any, backend: Backend | None = None
     ) -> tuple[Tensor, Any]:
         """Compute ``features`` with the weights ``p`` and, where one is given, another backend than the network."""
         if state is None:
-            state = self.equation.initial_state(tokens.shape[1], self.values[0].new_zeros)
-        with self.in_bfloat16(fast_products(tokens.device), tokens.device):
+            state = self.equation.initial_state(tokens.shape[1], self.params[0].new_zeros)
+        with self.in_bfloat16(bf16_matmul_is_fast(tokens.device), tokens.device):
             return self.equation.features(p, tokens, state, backend or self)
 
     def logits_with(self, p: SimpleNamespace, features: Tensor) -> Tensor:
         """Compute ``logits`` with the weights ``p``."""
-        with self.in_bfloat16(fast_products(features.device), features.device):
+        with self.in_bfloat16(bf16_matmul_is_fast(features.device), features.device):
             logits: Tensor = self.equation.logits(p, features)
         return logits
 
-    def drop(self, x: Tensor, site: int = 0) -> Tensor:
+    def dropout(self, x: Tensor, site: int = 0) -> Tensor:
         """Leave values out in training."""
-        rate, (part, parts), axis = self.equation.config.dropout, self.part, self.equation.batch_axis
+        rate, (part, parts), axis = self.equation.config.dropout, self.batch_slice, self.equation.batch_axis
         if not self.training or not rate:
             return x
         shape = [size * parts if i == axis else size for i, size in enumerate(x.shape)]
-        return x * mask(x, shape, rate, self.generator).chunk(parts, axis)[part]
+        return x * dropout_mask(x, shape, rate, self.generator).chunk(parts, axis)[part]
 
 
-def mask(x: Tensor, shape: Sequence[int], rate: float, generator: torch.Generator | None = None) -> Tensor:
+def dropout_mask(x: Tensor, shape: Sequence[int], rate: float, generator: torch.Generator | None = None) -> Tensor:
     """0 where something is left out, and elsewhere what keeps the mean: a factor for ``x``."""
     kept = 1 - rate
     return (torch.rand(shape, device=x.device, generator=generator) < kept).to(x.dtype).div_(kept)
 
 
-def fast_products(device: torch.device) -> bool:
+def bf16_matmul_is_fast(device: torch.device) -> bool:
     """Whether matrix products are faster in bfloat16: on a CPU, where it has units for them."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from revgen.networks.network import EquationNetwork
-from revgen.ops import map_state
+from revgen.networks.network import FunctionalModule
+from revgen.ops import tree_map
 
 BLOCK = 4096
 """Tokens of all rows that are read at once, which bounds the memory for a text of any length."""
@@ -32,10 +32,10 @@ TOLERANCE = 1e-5
 
 
 @torch.inference_mode()
-def read(network: EquationNetwork, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
+def read(network: FunctionalModule, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
     """Read tokens (time, batch) -> the logits after the last one, (batch, vocab), and the state, in tensors."""
     ids = torch.as_tensor(tokens, device=network.device)
-    most = WINDOWS // ids.shape[1] if network.equation.fades else 0
+    most = WINDOWS // ids.shape[1] if network.equation.forgets else 0
     features: Any = None
     while (count := min(most, len(ids) // SHORTEST)) > 1:
         size = min(LONGEST, len(ids) // count) * count
@@ -46,22 +46,22 @@ def read(network: EquationNetwork, tokens: NDArray[Any], state: Any) -> tuple[ND
     return network.logits(features)[-1].float().cpu().numpy(), state
 
 
-def read_in_order(network: EquationNetwork, ids: Tensor, state: Any) -> tuple[Tensor, Any]:
+def read_in_order(network: FunctionalModule, ids: Tensor, state: Any) -> tuple[Tensor, Any]:
     """Read ids (time, batch) from front to back -> the features of the last, (1, batch, features), and the state."""
     for part in torch.split(ids, max(1, BLOCK // ids.shape[1])):
         features, state = network.features(part, state)
     return features[-1:], state
 
 
-def read_windows(network: EquationNetwork, ids: Tensor, state: Any, count: int) -> tuple[Tensor, Any, bool]:
+def read_windows(network: FunctionalModule, ids: Tensor, state: Any, count: int) -> tuple[Tensor, Any, bool]:
     """Read ids as ``read_in_order`` does, by ``count`` equal windows, and tell whether their states came to agree."""
-    batch, new = ids.shape[1], network.values[0].new_zeros
+    batch, new = ids.shape[1], network.params[0].new_zeros
     before = network.equation.initial_state(batch, new) if state is None else state
     empty = network.equation.initial_state((count - 1) * batch, new)
     parts = torch.split(ids.reshape(count, -1, batch).transpose(0, 1).flatten(1), STEP)  # (step, count * batch)
     states = [pytree.tree_map(lambda one, others: torch.cat([one, others]), before, empty)]  # between parts
     for part in parts:
-        states.append(map_state(torch.clone, network.features(part, states[-1])[1]))
+        states.append(tree_map(torch.clone, network.features(part, states[-1])[1]))
     order = torch.arange(count * batch, device=ids.device)
     most = len(order)
     for _ in range(ATTEMPTS):
@@ -90,7 +90,7 @@ def read_windows(network: EquationNetwork, ids: Tensor, state: Any, count: int) 
 
 def rows(state: Any, which: Tensor) -> Any:
     """Return a state with these rows of the batch."""
-    return map_state(lambda array: array[which], state)
+    return tree_map(lambda array: array[which], state)
 
 
 def put(state: Any, which: Tensor, values: Any) -> None:

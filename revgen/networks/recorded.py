@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-MOST = 8
+MAX_GRAPHS = 8
 """Recordings of a function that are kept: each has the memory of a call of its own."""
 
 Function: TypeAlias = Callable[..., Any]
@@ -32,7 +32,7 @@ RECORDERS: dict[str, Record] = {"cuda": cuda_graph}
 """What records functions, by the type of the device; on others they are called as they are."""
 
 
-class Recorded:
+class CudaGraphCache:
     """``function``, recorded from the second time on that arguments of the same shapes come.
 
     Arguments and results are tensors in tuples, lists or dicts. The function draws no shape from values, and changes
@@ -71,7 +71,7 @@ class Recorded:
         self.seen[shapes] += 1
         # The first call is not recorded: libraries get ready in it.
         again = self.seen[shapes] > 1 and shapes not in self.recordings
-        if self.record is not None and again and len(self.recordings) < MOST:
+        if self.record is not None and again and len(self.recordings) < MAX_GRAPHS:
             copies = pytree.tree_map(Tensor.clone, arguments)
             try:
                 self.recordings[shapes] = pytree.tree_leaves(copies), *self.record(self.function, copies)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from revgen import ops
 from revgen.cells.cell import Cell
-from revgen.networks.equation import PLAIN, Backend, Equation
+from revgen.networks.functional import PLAIN, Backend, FunctionalNetwork
 from revgen.ops import Array
-from revgen.options import check, check_flags, check_shares, check_sizes
+from revgen.options import check, check_flags, check_fractions, check_sizes
 from revgen.registry import cells
 
 if TYPE_CHECKING:
@@ -49,17 +49,17 @@ class RecurrentConfig:
 
     def __post_init__(self) -> None:
         check_sizes(self, "num_layers", optional=["hidden_size", "embedding_size"])
-        check_shares(self, *(["dropout"] if self.dropout is not None else []))
+        check_fractions(self, *(["dropout"] if self.dropout is not None else []))
         check_flags(self, "residual", "layer_norm", "tie_embeddings")
         check("cell_options", self.cell_options, isinstance(self.cell_options, Mapping), "a mapping")
 
 
-class Stack(Equation):
+class Stack(FunctionalNetwork):
     """Embedding, ``num_layers`` cells and output: the shapes, the first values and the equation.
 
     ``config`` is a RecurrentConfig, or has its names. A subclass may arrange the layers otherwise, by ``input_size``,
-    ``hidden_size`` and ``features``. The sites of ``Backend.drop`` are 0, the embedding, and i + 1, the output of layer
-    i.
+    ``hidden_size`` and ``features``. The sites of ``Backend.dropout`` are 0 for the embedding, i + 1 for the output of
+    layer i.
     """
 
     table: Array | None = None
@@ -81,10 +81,10 @@ class Stack(Equation):
         """The size of layer i; before it is chosen, the least there is."""
         return int(self.config.hidden_size or 1)
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {"embedding": (self.vocab, self.embedding_size)}
         for i, cell in enumerate(self.cells):
-            shapes |= {f"layers.{i}.{name}": tuple(shape) for name, shape in cell.shapes().items()}
+            shapes |= {f"layers.{i}.{name}": tuple(shape) for name, shape in cell.param_shapes().items()}
         if self.config.layer_norm:
             for i, size in enumerate(self.sizes):
                 shapes |= {f"norms.{i}.scale": (size,), f"norms.{i}.shift": (size,)}
@@ -94,32 +94,32 @@ class Stack(Equation):
             shapes["projection"] = (self.sizes[-1], self.embedding_size)
         return shapes | {"bias": (self.vocab,)}
 
-    def first(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
+    def init_weight(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
         kind, _, rest = name.partition(".")
         if kind == "layers":
             i, _, parameter = rest.partition(".")
-            return self.cells[int(i)].initialize(parameter, shape, random)
+            return self.cells[int(i)].init_param(parameter, shape, random)
         if kind == "embedding" and not self.config.layer_norm:
             return random.normal(0, 1, shape)  # as large as what is normalized
-        return super().first(name, shape, random)
+        return super().init_weight(name, shape, random)
 
     @property
-    def portable(self) -> bool:
-        return all(cell.portable for cell in self.cells)
+    def supports_numpy(self) -> bool:
+        return all(cell.supports_numpy for cell in self.cells)
 
     @property
-    def fades(self) -> bool:
-        return self.portable
+    def forgets(self) -> bool:
+        return self.supports_numpy
 
     def initial_state(self, batch: int, zeros: Callable[[tuple[int, ...]], Array]) -> Any:
         return tuple(cell.initial_state(batch, zeros) for cell in self.cells)
 
     def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend = PLAIN) -> tuple[Array, Any]:
-        x = backend.drop(ops.embed(p.embedding, tokens), 0)  # (time, batch, embedding)
+        x = backend.dropout(ops.embedding(p.embedding, tokens), 0)  # (time, batch, embedding)
         states = []
         for i in range(len(self.cells)):
             y, layer_state = self.run(p, i, x, state[i], tokens, backend)  # (time, batch, hidden)
-            y = backend.drop(y, i + 1)
+            y = backend.dropout(y, i + 1)
             x = x + y if self.config.residual and self.sizes[i] == self.sizes[i + 1] else y
             states.append(layer_state)
         return self.norm(p, len(self.cells), x), tuple(states)
@@ -133,8 +133,8 @@ class Stack(Equation):
     ) -> tuple[Array, Any]:
         """Run layer i over a sequence: (time, batch, input), state -> (time, batch, output), state."""
         if i == 0 and self.table is not None:
-            return self.cells[0].sequence(p.layers[0], ops.embed(self.table, tokens), state)
-        return backend.sequence(self.cells[i], p.layers[i], self.norm(p, i, x), state)
+            return self.cells[0].sequence(p.layers[0], ops.embedding(self.table, tokens), state)
+        return backend.run_layer(self.cells[i], p.layers[i], self.norm(p, i, x), state)
 
     def logits(self, p: SimpleNamespace, features: Array) -> Array:
         if hasattr(p, "projection"):
@@ -142,7 +142,7 @@ class Stack(Equation):
         head = p.head if hasattr(p, "head") else p.embedding
         return features @ head.T + p.bias
 
-    def tabulate(self, p: SimpleNamespace) -> None:
+    def precompute(self, p: SimpleNamespace) -> None:
         """Keep a table of what the first layer makes of each token before its recurrence, unless it would be large:
         as it depends on the token alone, generation looks it up, (vocab, …)."""
 
@@ -152,7 +152,7 @@ class Stack(Equation):
         if projected(p.embedding[:1]).size * self.vocab <= TABLE:
             self.table = projected(p.embedding)
 
-    def machine_code(self, p: SimpleNamespace) -> Compiled | None:
+    def build_compiled(self, p: SimpleNamespace) -> Compiled | None:
         from revgen.networks.compiled import stack_code
 
         parts = ("features", "logits", "forward", "norm", "run")

@@ -26,7 +26,7 @@ class CharTokenizer(SpelledTokenizer):
         super().__init__(vocabulary, min_count)
         points = np.array([ord(token) for token in self.token_ids], np.int64)
         # One row more than the highest known character: whatever is above is clipped to it, unknown.
-        self._ids = np.full(points.max(initial=0) + 2, self.unknown, self.dtype)
+        self._ids = np.full(points.max(initial=0) + 2, self.unk_id, self.dtype)
         self._ids[points] = list(self.token_ids.values())
 
     @classmethod
@@ -41,7 +41,7 @@ class CharTokenizer(SpelledTokenizer):
     def encode(self, text: str) -> Ids:
         points = code_points(text)
         ids: Ids = self._ids.take(points, mode="clip")
-        places = np.flatnonzero(ids == self.unknown)
+        places = np.flatnonzero(ids == self.unk_id)
         if not len(places) or not self.is_lossless:
             return ids
         points = points[places]

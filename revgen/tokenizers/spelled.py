@@ -30,7 +30,7 @@ DIGITS = tuple(f"<x{digit:X}{mark}>" for mark in ("", ";") for digit in range(BA
 RESERVED = (*SPECIALS, *DIGITS)
 """The tokens that a new vocabulary begins with."""
 
-TAUGHT_TO_SPELL = 0.05
+MIN_SPELLED_FRACTION = 0.05
 """The fraction of spelled characters in a text from which a model learns to spell: with less, it writes none."""
 
 BLOCK_SIZE = 1 << 20  # characters
@@ -58,7 +58,7 @@ class SpelledTokenizer(Tokenizer):
 
     def spell(self, character: str) -> tuple[int, ...]:
         if not self.is_lossless:
-            return (self.unknown,)
+            return (self.unk_id,)
         digits = [int(digit, BASE) for digit in f"{ord(character):X}"]
         digits[-1] += BASE
         return tuple(self.digits[digit] for digit in digits)
@@ -69,7 +69,7 @@ class SpelledTokenizer(Tokenizer):
         point = int("".join(f"{(i - self.digits[0]) % BASE:X}" for i in ids), BASE)
         return chr(point) if point < UNICODE_SIZE else REPLACEMENT
 
-    def decoder(self) -> Callable[[int], str]:
+    def stream_decoder(self) -> Callable[[int], str]:
         if not self.is_lossless:
             return self._shown.__getitem__
         waiting: list[int] = []
@@ -87,7 +87,7 @@ class SpelledTokenizer(Tokenizer):
 
         return decode
 
-    def missing(self, texts: Iterable[str]) -> list[str]:
+    def unknown_characters(self, texts: Iterable[str]) -> list[str]:
         return [c for c in frequent_characters(texts, self.min_count) if c not in self.token_ids]
 
     def extended(self, tokens: Sequence[str]) -> Self:
@@ -104,7 +104,7 @@ class SpelledTokenizer(Tokenizer):
         return cls(content["tokens"], content.get("min_count") or 1, content.get("vocab_size"))
 
     @cached_property
-    def spelling(self) -> tuple[bytes, ...]:
+    def token_bytes(self) -> tuple[bytes, ...]:
         known = [token if token in self.token_ids else "" for token in self.vocabulary]
         return tuple(token.encode("utf-8", "surrogatepass") for token in known)
 
@@ -113,8 +113,8 @@ class SpelledTokenizer(Tokenizer):
         return frozenset(self.digits)
 
     @cached_property
-    def completes_unknown(self) -> NDArray[np.bool_]:
-        completes = super().completes_unknown
+    def completes_unknown_character(self) -> NDArray[np.bool_]:
+        completes = super().completes_unknown_character
         completes[self.digits[BASE:]] = True
         return completes
 

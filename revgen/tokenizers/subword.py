@@ -37,7 +37,7 @@ LONG_WORD = 16  # characters: SentencePiece's longest piece
 LONG_TEXT_PER_PIECE = 100
 """Characters in long words that are learnt from, for each piece. Text without spaces (DNA, Chinese) is one long word,
 and SentencePiece takes many times as long for it as for words that come again."""
-MOST_DISTINCT = 0.5
+MAX_DISTINCT_WORDS = 0.5
 """The fraction of the text that its different words may make up before short ones are limited like long ones: those of
 sequences cut to a length (DNA in lines of 12) hardly ever come again."""
 
@@ -63,9 +63,9 @@ class SubwordTokenizer(Tokenizer):
         self.vocabulary = tuple(self._pieces.id_to_piece(i) for i in range(size))
         self._bytes = [
             b""
-            if i < self.unknown
+            if i < self.unk_id
             else REPLACEMENT.encode()
-            if i == self.unknown
+            if i == self.unk_id
             else bytes([int(piece[3:5], 16)])
             if self._pieces.is_byte(i)
             else piece.replace(SPACE, " ").encode()
@@ -99,9 +99,9 @@ class SubwordTokenizer(Tokenizer):
             "add_dummy_prefix": False,
             "remove_extra_whitespaces": False,
             "user_defined_symbols": ["\n"],
-            "bos_id": Tokenizer.start,
-            "eos_id": Tokenizer.end,
-            "unk_id": Tokenizer.unknown,
+            "bos_id": Tokenizer.bos_id,
+            "eos_id": Tokenizer.eos_id,
+            "unk_id": Tokenizer.unk_id,
             "required_chars": SPACE,  # even where the text has no space: every text is spelled with it
             "seed_sentencepiece_size": max(SEEDS_PER_PIECE * vocab_size, MIN_SEEDS),
             "max_sentence_length": SENTENCE * 4,  # bytes: SentencePiece passes over longer ones
@@ -141,24 +141,24 @@ class SubwordTokenizer(Tokenizer):
         except UnicodeDecodeError as error:
             return None if error.reason == "unexpected end of data" else REPLACEMENT
 
-    def decoder(self) -> Callable[[int], str]:
+    def stream_decoder(self) -> Callable[[int], str]:
         utf8 = codecs.getincrementaldecoder("utf-8")("replace")
-        return lambda i: utf8.decode(self._bytes[i], final=i == self.end)
+        return lambda i: utf8.decode(self._bytes[i], final=i == self.eos_id)
 
     def decode(self, ids: Iterable[int]) -> str:
         return b"".join([self._bytes[int(i)] for i in ids]).decode(errors="replace")
 
     @cached_property
-    def spelling(self) -> tuple[bytes, ...]:
-        return tuple(b"" if i <= self.unknown else spelled for i, spelled in enumerate(self._bytes))
+    def token_bytes(self) -> tuple[bytes, ...]:
+        return tuple(b"" if i <= self.unk_id else spelled for i, spelled in enumerate(self._bytes))
 
     @cached_property
     def parts(self) -> frozenset[int]:
         return frozenset(self._byte_ids[0x80:])
 
     @cached_property
-    def completes_unknown(self) -> NDArray[np.bool_]:
-        completes = super().completes_unknown
+    def completes_unknown_character(self) -> NDArray[np.bool_]:
+        completes = super().completes_unknown_character
         for byte, i in enumerate(self._byte_ids):
             completes[i] = byte & 0xC0 != 0x80  # the first byte of a character
         return completes
@@ -205,7 +205,7 @@ def _limit_long_words(lines: list[str], limit: int) -> list[str]:
     """Drop lines at random until those left have about ``limit`` characters in long words, or in all words where
     most come only once."""
     distinct = sum(map(len, {word for line in lines for word in line.split(" ")}))
-    longest = 0 if distinct > MOST_DISTINCT * sum(map(len, lines)) else LONG_WORD
+    longest = 0 if distinct > MAX_DISTINCT_WORDS * sum(map(len, lines)) else LONG_WORD
     sizes = [sum(len(word) for word in line.split(" ") if len(word) > longest) for line in lines]
     if sum(sizes) <= limit:
         return lines

@@ -36,9 +36,9 @@ class Tokenizer(ABC):
 
     level: ClassVar[str]
     file: ClassVar[str] = "vocabulary.json"
-    start: ClassVar[int] = 0
-    end: ClassVar[int] = 1
-    unknown: ClassVar[int] = 2
+    bos_id: ClassVar[int] = 0
+    eos_id: ClassVar[int] = 1
+    unk_id: ClassVar[int] = 2
 
     is_lossless: bool = True
     """Whether it spells every text. Vocabularies saved by early versions do not: they read a character outside of them
@@ -63,7 +63,7 @@ class Tokenizer(ABC):
         """
 
     @abstractmethod
-    def decoder(self) -> Callable[[int], str]:
+    def stream_decoder(self) -> Callable[[int], str]:
         """A function from one id after the other to the text that it completes, for streaming."""
 
     @abstractmethod
@@ -75,7 +75,7 @@ class Tokenizer(ABC):
     def from_bytes(cls, data: bytes) -> Self:
         """The tokenizer of such a file. Raises CheckpointError where it is damaged."""
 
-    def missing(self, texts: Iterable[str]) -> list[str]:
+    def unknown_characters(self, texts: Iterable[str]) -> list[str]:
         """Return the characters that training on these texts would learn, and that have no token here."""
         return []
 
@@ -85,7 +85,7 @@ class Tokenizer(ABC):
 
     def spell(self, character: str) -> tuple[int, ...]:
         """Return the ids that spell a character outside the vocabulary, at least one."""
-        return (self.unknown,)
+        return (self.unk_id,)
 
     def spelled_character(self, ids: Sequence[int]) -> str | None:
         """Return the character that ``parts`` spell, (parts,) of at least one; None before it is complete."""
@@ -93,8 +93,8 @@ class Tokenizer(ABC):
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ids, (time,); the start and the end of a document are empty."""
-        decode = self.decoder()
-        return "".join([decode(int(i)) for i in [*ids, self.end]])
+        decode = self.stream_decoder()
+        return "".join([decode(int(i)) for i in [*ids, self.eos_id]])
 
     def __len__(self) -> int:
         return len(self.vocabulary)
@@ -113,10 +113,10 @@ class Tokenizer(ABC):
         return self.__dict__.copy()
 
     @cached_property
-    def spelling(self) -> tuple[bytes, ...]:
+    def token_bytes(self) -> tuple[bytes, ...]:
         """The UTF-8 that each token is in a text, by id; empty for special tokens and for ``parts`` that are no
         bytes. To be overridden where a token may be a part of a character."""
-        texts = [self.decode([i]) if i > self.unknown else "" for i in range(len(self))]
+        texts = [self.decode([i]) if i > self.unk_id else "" for i in range(len(self))]
         return tuple(text.encode("utf-8", "surrogatepass") for text in texts)
 
     @cached_property
@@ -125,18 +125,18 @@ class Tokenizer(ABC):
         return frozenset()
 
     @cached_property
-    def completes_unknown(self) -> NDArray[np.bool_]:
+    def completes_unknown_character(self) -> NDArray[np.bool_]:
         """Whether a token is, or is the one that counts of those that spell, a character outside the vocabulary,
         (vocab,)."""
         completes = np.zeros(len(self), bool)
-        completes[self.unknown] = True
+        completes[self.unk_id] = True
         return completes
 
     @cached_property
     def char_counts(self) -> NDArray[np.int64]:
         """How many characters each token is, (vocab,); of the parts of a character, one counts."""
-        counts = [sum(byte & 0xC0 != 0x80 for byte in spelled) for spelled in self.spelling]
-        return np.maximum(counts, self.completes_unknown)
+        counts = [sum(byte & 0xC0 != 0x80 for byte in spelled) for spelled in self.token_bytes]
+        return np.maximum(counts, self.completes_unknown_character)
 
     @cached_property
     def unknown_nats(self) -> float:

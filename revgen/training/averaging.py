@@ -44,12 +44,12 @@ class Average:
         """The mean in the place of the weights for a while, where there is one."""
         kept = [weight.detach().clone() for weight in self.weights] if self.mean else []
         try:
-            self.put(self.mean)
+            self.load_into(self.mean)
             yield
         finally:
-            self.put(kept)
+            self.load_into(kept)
 
-    def put(self, values: Sequence[Tensor]) -> None:
+    def load_into(self, values: Sequence[Tensor]) -> None:
         """These values as the weights; none leave them."""
         with torch.no_grad():
             for weight, value in zip(self.weights, values, strict=False):

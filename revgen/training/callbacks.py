@@ -10,17 +10,17 @@ from revgen.arguments import checked
 from revgen.errors import MissingExtraError, OptionError
 
 if TYPE_CHECKING:
-    from revgen.history import Epoch, History
+    from revgen.history import EpochMetrics, History
 
 
 @dataclass(frozen=True)
-class Step:
+class StepMetrics:
     """The figures of one step of the optimizer."""
 
     step: int
     """Counted from 1 over the whole run."""
     epoch: int
-    share: float
+    progress: float
     """How much of the run is done, 0 to 1."""
     loss: float
     """Nats per token in training, with dropout."""
@@ -36,16 +36,16 @@ class Callback:
     exception ends the run; the model keeps its best weights.
     """
 
-    def begin(self, model: Any, history: History) -> None:
+    def on_train_begin(self, model: Any, history: History) -> None:
         """Training begins, or goes on where ``history`` has epochs already; ``history.settings`` are its settings."""
 
-    def step(self, model: Any, step: Step) -> None:
+    def on_step_end(self, model: Any, step: StepMetrics) -> None:
         """One step is done."""
 
-    def epoch(self, model: Any, epoch: Epoch) -> None:
+    def on_epoch_end(self, model: Any, epoch: EpochMetrics) -> None:
         """One epoch is done and validated."""
 
-    def end(self, model: Any, history: History) -> None:
+    def on_train_end(self, model: Any, history: History) -> None:
         """Training is over; ``model`` has the weights that it keeps."""
 
 
@@ -56,7 +56,7 @@ def as_callback(given: Any) -> Callback:
     if isinstance(given, type) or not callable(given):
         raise OptionError(f"callbacks must be functions of (model, epoch) or revgen.Callback objects, not {given!r}")
     callback = Callback()
-    callback.epoch = given  # type: ignore[method-assign]
+    callback.on_epoch_end = given  # type: ignore[method-assign]
     return callback
 
 
@@ -73,18 +73,18 @@ class TensorBoard(Callback):
         self.every = every
         self.writer: Any = SummaryWriter(str(directory))
 
-    def step(self, model: Any, step: Step) -> None:
+    def on_step_end(self, model: Any, step: StepMetrics) -> None:
         if step.step % self.every == 0:
             for name, value in (("loss/training", step.loss), ("learning rate", step.learning_rate)):
                 self.writer.add_scalar(name, value, step.step)
 
-    def epoch(self, model: Any, epoch: Epoch) -> None:
+    def on_epoch_end(self, model: Any, epoch: EpochMetrics) -> None:
         for name, value in figures(epoch).items():
             self.writer.add_scalar(f"epoch/{name}", value, epoch.epoch)
         self.writer.add_text("sample", epoch.sample, epoch.epoch)
         self.writer.flush()
 
-    def end(self, model: Any, history: History) -> None:
+    def on_train_end(self, model: Any, history: History) -> None:
         self.writer.close()
 
 
@@ -102,21 +102,21 @@ class WandB(Callback):
         self.options = options
         self.wandb: Any = wandb
 
-    def begin(self, model: Any, history: History) -> None:
+    def on_train_begin(self, model: Any, history: History) -> None:
         self.run = self.wandb.init(config={"model": model.name, **history.settings}, **self.options)
 
-    def step(self, model: Any, step: Step) -> None:
+    def on_step_end(self, model: Any, step: StepMetrics) -> None:
         if step.step % self.every == 0:
             self.run.log({"loss": step.loss, "learning_rate": step.learning_rate, "step": step.step})
 
-    def epoch(self, model: Any, epoch: Epoch) -> None:
+    def on_epoch_end(self, model: Any, epoch: EpochMetrics) -> None:
         self.run.log({f"epoch/{name}": value for name, value in figures(epoch).items()} | {"sample": epoch.sample})
 
-    def end(self, model: Any, history: History) -> None:
+    def on_train_end(self, model: Any, history: History) -> None:
         self.run.finish()
 
 
-def figures(epoch: Epoch) -> dict[str, float]:
+def figures(epoch: EpochMetrics) -> dict[str, float]:
     """The numbers of an epoch that there are."""
     names = ("train_loss", "nats_per_char", "bits_per_char", "perplexity", "tokens_per_second", "seconds")
     return {name: value for name in names if (value := getattr(epoch, name)) is not None}

@@ -18,13 +18,13 @@ from torch.utils import _pytree as pytree
 from revgen.arguments import check_type
 from revgen.errors import CheckpointError
 from revgen.files import write_atomically
-from revgen.history import Epoch
-from revgen.ops import map_state
-from revgen.options import at_least, check, make_plain, number, plain, whole
-from revgen.training.device import put_random_states, random_states
+from revgen.history import EpochMetrics
+from revgen.ops import tree_map
+from revgen.options import as_float, at_least, check, is_int, make_plain, plain
+from revgen.training.device import get_random_states, set_random_states
 
 if TYPE_CHECKING:
-    from revgen.training.loop import Training
+    from revgen.training.loop import Trainer
 
 NAME = "training-{:09d}.safetensors"
 KEPT = ("fine_tunes", "epochs_done", "rate", "rollbacks", "steps", "loss", "lowest")
@@ -32,7 +32,7 @@ KEPT = ("fine_tunes", "epochs_done", "rate", "rollbacks", "steps", "loss", "lowe
 
 
 @dataclass
-class Checkpoints:
+class CheckpointConfig:
     """A directory with the state of a run, written after each epoch, and within one every ``steps`` steps of the
     optimizer or every ``seconds`` seconds; the last ``keep`` are kept. Beside them stands the model after each epoch.
 
@@ -49,8 +49,8 @@ class Checkpoints:
 
     def __post_init__(self) -> None:
         make_plain(self)
-        check("steps", self.steps, self.steps is None or whole(self.steps, 1), "a whole number of at least 1")
-        check("seconds", self.seconds, self.seconds is None or 0 <= number(self.seconds) < math.inf, "0 or more")
+        check("steps", self.steps, self.steps is None or is_int(self.steps, 1), "a whole number of at least 1")
+        check("seconds", self.seconds, self.seconds is None or 0 <= as_float(self.seconds) < math.inf, "0 or more")
         at_least("keep", self.keep, 1)
         self.directory = Path(check_type("directory", self.directory, str | Path))
         self._saved = 0.0  # the seconds of the run
@@ -67,7 +67,7 @@ class Checkpoints:
         """Return the plain values of the last state; none where there is no state."""
         return self._read(self.paths[-1], tensors=False)[0] if self.paths else {}
 
-    def begin(self, training: Training, resume: bool) -> None:
+    def begin(self, training: Trainer, resume: bool) -> None:
         """Keep the states of this run from now on; with ``resume``, put it where the last one left it first."""
         if self.paths and not resume:
             raise CheckpointError(
@@ -79,20 +79,20 @@ class Checkpoints:
         if not self.paths or training.ranks.size > 1:
             self.save(training)  # so that a place that cannot be written to is found before the work
 
-    def due(self, training: Training) -> bool:
+    def is_due(self, training: Trainer) -> bool:
         """Whether it is time for the next one."""
         by_steps = self.steps is not None and training.steps % self.steps < training.look
         return by_steps or (self.seconds is not None and training.seconds - self._saved >= self.seconds)
 
-    def save(self, training: Training) -> None:
+    def save(self, training: Trainer) -> None:
         """Write the state, and remove the oldest."""
-        tensors = random_states(training.model.device, training.network.generator)
+        tensors = get_random_states(training.model.device, training.network.generator)
         kinds = {"network": training.weights, "good": training.good, "best": training.best or []}
         for kind, weights in (kinds | {"average": training.average.mean}).items():
             tensors |= {f"{kind}.{i}": weight.detach().clone() for i, weight in enumerate(weights)}
         for i, values in training.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{name}": value for name, value in values.items()}
-        parts = training.ranks.gathered([map_state(Tensor.cpu, state) for state in training.states])
+        parts = training.ranks.gather([tree_map(Tensor.cpu, state) for state in training.states])
         self._saved = training.seconds
         if not training.ranks.first:
             return
@@ -117,7 +117,7 @@ class Checkpoints:
         except OSError as error:
             raise CheckpointError(f"{path} cannot be written: {error.strerror or error}") from error
 
-    def _restore(self, training: Training, path: Path) -> None:
+    def _restore(self, training: Trainer, path: Path) -> None:
         state, tensors = self._read(path)
         for what, value in self._identity(training).items():
             if state.get(what) != value:
@@ -135,20 +135,20 @@ class Checkpoints:
             if kind == "optimizer":
                 i, _, key = rest.partition(".")
                 optimizer["state"].setdefault(int(i), {})[key] = value
-        training._put(of("network"))
+        training._load_weights(of("network"))
         training.good, training.best = of("good"), of("best") or None
         training.average.mean, training.average.steps = of("average"), state["averaged"]
         training.optimizer.load_state_dict(optimizer)
-        put_random_states(device, tensors, training.network.generator)
+        set_random_states(device, tensors, training.network.generator)
         for name in KEPT:
             setattr(training, name, state[name])
         training.cursor = type(training.cursor)(**state["cursor"])
         parts = _shared_out(_tensors(state["states"], tensors), training.parts)
         own = parts[training.ranks.rank * training.accumulate :][: training.accumulate]
-        training.states = [map_state(lambda tensor: tensor.to(device), part) for part in own]
+        training.states = [tree_map(lambda tensor: tensor.to(device), part) for part in own]
         training.earlier_seconds = self._saved = state["seconds"]
         training.history.notes = state["notes"]
-        training.history.epochs = [Epoch(**epoch) for epoch in state["history"]]
+        training.history.epochs = [EpochMetrics(**epoch) for epoch in state["history"]]
 
     def _read(self, path: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """A state and, on request, its tensors. Raises CheckpointError for a damaged one."""
@@ -163,7 +163,7 @@ class Checkpoints:
             earlier = "; without it, the run goes on from the one before" if len(self.paths) > 1 else ""
             raise CheckpointError(f"{path} is damaged: {error}{earlier}") from None
 
-    def _identity(self, training: Training) -> dict[str, Any]:
+    def _identity(self, training: Trainer) -> dict[str, Any]:
         """What a run is known by; on how many processes it runs is not of it."""
         return {
             "model": training.model.name,
@@ -210,7 +210,7 @@ def _shared_out(states: tuple[Any, ...], parts: int) -> list[Any]:
         return list(states) if len(states) == parts else [None] * parts
 
     def share(i: int) -> Any:
-        return map_state(lambda tensor: tensor.chunk(parts)[i], whole)
+        return tree_map(lambda tensor: tensor.chunk(parts)[i], whole)
 
     whole = pytree.tree_map(lambda *pieces: None if pieces[0] is None else torch.cat(pieces), *states)
     return [share(i) for i in range(parts)]

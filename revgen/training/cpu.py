@@ -15,7 +15,7 @@ KEPT = {TRIM_THRESHOLD: (1 << 31) - 1, MMAP_MAX: 0}
 
 
 @contextmanager
-def flushed_denormals() -> Iterator[None]:
+def flush_denormals() -> Iterator[None]:
     """Within, numbers too small to be normal are zero: memories that fade away, as those of ReLU cells do, pass through
     them, and a processor computes with them several times as slowly."""
     already = float(torch.tensor(1e-39) * 1) == 0
@@ -27,7 +27,7 @@ def flushed_denormals() -> Iterator[None]:
 
 
 @contextmanager
-def kept_memory() -> Iterator[None]:
+def keep_freed_memory() -> Iterator[None]:
     """Within, memory that is let go of stays with the process, up to 2 GB of it.
 
     A step of training takes the same large arrays as the step before. The C library of Linux gives each back to the

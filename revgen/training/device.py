@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from revgen.networks.network import EquationNetwork, Network
+from revgen.networks.network import FunctionalModule, Network
 
 AHEAD = 1 << 20
 """Tokens that are sent to a GPU at once: all of a small corpus, and of a large one many steps of training."""
@@ -18,7 +18,7 @@ AHEAD = 1 << 20
 Chunk: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
 
 
-def on_device(chunks: Iterable[Chunk], device: str) -> Iterator[tuple[Tensor, Tensor]]:
+def to_device(chunks: Iterable[Chunk], device: str) -> Iterator[tuple[Tensor, Tensor]]:
     """Inputs and targets, each (time, batch), as tensors on the device. No step waits for a copy: on a CPU there is
     none, and what a GPU reads was sent many steps before."""
     if device == "cpu":
@@ -47,16 +47,16 @@ def _sent(chunks: list[Chunk], device: str) -> Iterator[tuple[Tensor, Tensor]]:
     yield from zip(inputs.split(lengths), targets.split(lengths), strict=True)
 
 
-def own_generator(network: Network, device: str, seed: int) -> torch.Generator | None:
+def fork_generator(network: Network, device: str, seed: int) -> torch.Generator | None:
     """Return a generator for one run, which no other thread draws from; None on a GPU, where recorded steps draw from
     the shared one, and where modules from elsewhere do."""
-    ours = isinstance(network, EquationNetwork) and network.equation.portable
+    ours = isinstance(network, FunctionalModule) and network.equation.supports_numpy
     if torch.device(device).type != "cpu" or not ours:
         return None
     return torch.Generator().manual_seed(seed)
 
 
-def random_states(device: str, generator: torch.Generator | None) -> dict[str, Tensor]:
+def get_random_states(device: str, generator: torch.Generator | None) -> dict[str, Tensor]:
     """Return the states of the random numbers that a step of training on this device draws, by name."""
     states = {"random": torch.get_rng_state() if generator is None else generator.get_state()}
     if torch.device(device).type == "cuda":
@@ -64,7 +64,7 @@ def random_states(device: str, generator: torch.Generator | None) -> dict[str, T
     return states
 
 
-def put_random_states(device: str, states: Mapping[str, Tensor], generator: torch.Generator | None) -> None:
+def set_random_states(device: str, states: Mapping[str, Tensor], generator: torch.Generator | None) -> None:
     """Continue from ``random_states``; what they say of another device is left out."""
     if generator is None:
         torch.set_rng_state(states["random"])

@@ -25,29 +25,29 @@ from revgen.arguments import check_type
 from revgen.corpus import Corpus
 from revgen.corpus.batches import Batches
 from revgen.corpus.summary import summarize
-from revgen.corpus.tokens import Tokens, tokenize_parts
+from revgen.corpus.tokens import Tokens, tokenize_train_valid
 from revgen.errors import OptionError, RevgenError, TrainingError
 from revgen.evaluation.likelihood import Evaluation, logprobs, measure
-from revgen.history import Epoch, History
+from revgen.history import EpochMetrics, History
 from revgen.networks.network import network_forward
-from revgen.networks.recorded import Recorded
-from revgen.ops import map_state
-from revgen.options import at_least, number
+from revgen.networks.recorded import CudaGraphCache
+from revgen.ops import tree_map
+from revgen.options import as_float, at_least
 from revgen.training.averaging import Average
-from revgen.training.callbacks import Callback, Step, as_callback
-from revgen.training.checkpoint import Checkpoints
-from revgen.training.cpu import flushed_denormals, kept_memory
-from revgen.training.device import on_device, own_generator, put_random_states, random_states
+from revgen.training.callbacks import Callback, StepMetrics, as_callback
+from revgen.training.checkpoint import CheckpointConfig
+from revgen.training.cpu import flush_denormals, keep_freed_memory
+from revgen.training.device import fork_generator, get_random_states, set_random_states, to_device
 from revgen.training.progress import Progress
-from revgen.training.ranks import ALONE, Ranks, join
+from revgen.training.ranks import SINGLE_PROCESS, Ranks, init_distributed
 from revgen.training.recipe import Recipe, one_cycle
 
 ROLLBACKS = 3
 SNAPSHOT = 200
 """Steps between two looks at whether the weights are worth returning to."""
-LOOK = 10
+SYNC_EVERY = 10
 """Steps after which the losses are looked at where a look has a price: a wait for the GPU, or for other processes."""
-OVERFIT = 1.02
+OVERFITTING_MARGIN = 1.02
 """How much worse than the best the last epoch is where a model has overfitted."""
 SAMPLE_TOKENS = 80
 
@@ -59,52 +59,52 @@ def fit(
     recipe: Recipe,
     *,
     extend_vocabulary: bool,
-    accumulate: int,
-    checkpoint: str | Path | Checkpoints | None,
+    gradient_accumulation_steps: int,
+    checkpoint: str | Path | CheckpointConfig | None,
     resume: bool,
     callbacks: Sequence[Any],
     progress: bool,
-    sample: str,
+    sample_prompt: str,
 ) -> History:
     """See ``NeuralModel.fit``. The model is not touched before all text is read."""
     if resume and checkpoint is None:
         raise OptionError("resume needs the directory to continue from: checkpoint=…")
-    at_least("accumulate", accumulate, 1)
-    check_type("checkpoint", checkpoint, str | Path | Checkpoints | None)
-    checkpoints = Checkpoints(checkpoint) if isinstance(checkpoint, str | Path) else checkpoint
-    ranks = join(model.device)
+    at_least("gradient_accumulation_steps", gradient_accumulation_steps, 1)
+    check_type("checkpoint", checkpoint, str | Path | CheckpointConfig | None)
+    checkpoints = CheckpointConfig(checkpoint) if isinstance(checkpoint, str | Path) else checkpoint
+    ranks = init_distributed(model.device)
     shown = progress and ranks.first
-    with ranks.in_turn():
+    with ranks.rank_zero_first():
         tokenizer = model.tokenizer_for(texts, extend_vocabulary, shown)
         labels = model.labels_for(texts)
-        train, held_out = tokenize_parts(texts, valid, tokenizer, recipe.seed, labels, shown)
+        train, held_out = tokenize_train_valid(texts, valid, tokenizer, recipe.seed, labels, shown)
     summary = summarize(texts, train, None if isinstance(valid, Corpus) else held_out, tokenizer)
-    parts = ranks.size * accumulate
+    parts = ranks.size * gradient_accumulation_steps
     earlier = checkpoints.earlier() if checkpoints is not None and resume else {}
-    fitted = bool(earlier.get("fine_tunes", model.fitted))
-    recipe = recipe.resumed(earlier).settled(len(train), model.learning_rate, fitted, model.device, parts)
+    fitted = bool(earlier.get("fine_tunes", model.is_fitted))
+    recipe = recipe.resumed(earlier).resolve(len(train), model.learning_rate, fitted, model.device, parts)
     make_batches(train, recipe, 0)  # raises where the text is too short
 
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        sizes = recipe.sizes(len(train), model.device, earlier.get("configuration"))
+        sizes = recipe.suggest_sizes(len(train), model.device, earlier.get("configuration"))
         model.prepare(tokenizer, recipe.seed, labels, sizes)
-        training = Training(model, train, held_out, recipe, shown, ranks, accumulate)
+        training = Trainer(model, train, held_out, recipe, shown, ranks, gradient_accumulation_steps)
         training.callbacks = [as_callback(callback) for callback in callbacks]
-        training.sample = sample
+        training.sample_prompt = sample_prompt
         training.fine_tunes = fitted
         training.progress.say(str(summary))
         if checkpoints is not None:
             checkpoints.begin(training, resume)
         if summary.note is not None and summary.note not in training.history.notes:
-            training._note(summary.note)
-        model.metadata["spelled"] = max(round(summary.spelled, 6), number(model.metadata.get("spelled", 0)))
-        with flushed_denormals(), kept_memory(), one_for_all(ranks):
+            training._add_note(summary.note)
+        model.metadata["spelled"] = max(round(summary.spelled, 6), as_float(model.metadata.get("spelled", 0)))
+        with flush_denormals(), keep_freed_memory(), share_seed(ranks):
             return training.run()
 
 
 @contextmanager
-def one_for_all(ranks: Ranks) -> Iterator[None]:
+def share_seed(ranks: Ranks) -> Iterator[None]:
     """Where one of several processes cannot go on, often as another is gone, it says so and does not wait."""
     try:
         yield
@@ -133,13 +133,13 @@ class Cursor:
     seconds: float = 0.0
 
 
-class Training:
+class Trainer:
     """The state of one run: the network, its optimizer, and the weights to return to."""
 
     callbacks: Sequence[Callback] = ()
-    sample = ""
+    sample_prompt = ""
     fine_tunes = False
-    checkpoints: Checkpoints | None = None
+    checkpoints: CheckpointConfig | None = None
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ class Training:
         valid: Tokens | None,
         recipe: Recipe,
         progress: bool,
-        ranks: Ranks = ALONE,
+        ranks: Ranks = SINGLE_PROCESS,
         accumulate: int = 1,
     ) -> None:
         self.model = model
@@ -159,9 +159,9 @@ class Training:
         self.accumulate = accumulate
         self.parts = ranks.size * accumulate  # of each batch, some of its rows each
         self.network = model.make_network().to(model.device)
-        self.network.generator = own_generator(self.network, model.device, recipe.seed)
+        self.network.generator = fork_generator(self.network, model.device, recipe.seed)
         self.wrapped = ranks.wrap(self.network)
-        self.weights = list(self.network.values)
+        self.weights = list(self.network.params)
         self.rate = recipe.learning_rate or 0.0  # halved at each return to earlier weights
         self.step_rate = self.rate
         self._start_optimizer()
@@ -173,12 +173,12 @@ class Training:
         self.earlier_seconds = 0.0  # of the run that this one resumes
         self.rollbacks = 0
         self.steps = 0
-        self.look = 1 if ranks.size == 1 and model.device == "cpu" else LOOK
+        self.look = 1 if ranks.size == 1 and model.device == "cpu" else SYNC_EVERY
         self.loss: float | None = None  # smoothed over some 20 steps
         self.lowest = math.inf
         self.good = self._copy()
         self.best: list[Tensor] | None = None
-        self.average = Average(self.weights, recipe.averaging)
+        self.average = Average(self.weights, recipe.weight_averaging)
         self.progress = Progress(progress)
         self.began = time.perf_counter()
         self.agreed_seconds = 0.0
@@ -188,22 +188,22 @@ class Training:
         """Train to the end of the recipe, an early stop or an interruption; the model gets the best weights."""
         self.began = time.perf_counter()
         for callback in self._callbacks():
-            callback.begin(self.model, self.history)
+            callback.on_train_begin(self.model, self.history)
         try:
-            while self._share(self.epochs_done) < 1 and not self._no_longer_improves():
+            while self._fraction_done(self.epochs_done) < 1 and not self._no_longer_improves():
                 self._epoch()
         except KeyboardInterrupt:
             some = "the best weights so far are kept"
-            self._note(f"interrupted: {some if self.history.epochs else 'no epoch is complete, little is learnt'}")
+            self._add_note(f"interrupted: {some if self.history.epochs else 'no epoch is complete, little is learnt'}")
         finally:
             self.progress.close()
             last = self.average.mean or self._copy()
-            self._put(self.best or (self.good if self.rollbacks > ROLLBACKS else last))
-            self.model.weights = self.network.arrays()
+            self._load_weights(self.best or (self.good if self.rollbacks > ROLLBACKS else last))
+            self.model.weights = self.network.to_numpy()
             self._describe()
         self._warn_of_overfitting()
         for callback in self._callbacks():
-            callback.end(self.model, self.history)
+            callback.on_train_end(self.model, self.history)
         return self.history
 
     @property
@@ -213,9 +213,9 @@ class Training:
             return self.agreed_seconds
         return self.earlier_seconds + time.perf_counter() - self.began
 
-    def _agree(self) -> None:
+    def _sync_clock(self) -> None:
         if self.ranks.size > 1:
-            self.agreed_seconds = self.ranks.agreed(self.earlier_seconds + time.perf_counter() - self.began)
+            self.agreed_seconds = self.ranks.broadcast(self.earlier_seconds + time.perf_counter() - self.began)
 
     def _epoch(self) -> None:
         batches = make_batches(self.train, self.recipe, self.epochs_done)
@@ -223,20 +223,20 @@ class Training:
         began = time.perf_counter() - self.cursor.seconds
         waiting: list[tuple[Tensor, int]] = []
         share = 0.0
-        for inputs, targets in on_device(batches.chunks(self.cursor.chunk), self.model.device):
-            share = self._share(self.epochs_done + self.cursor.chunk / len(batches))
+        for inputs, targets in to_device(batches.chunks(self.cursor.chunk), self.model.device):
+            share = self._fraction_done(self.epochs_done + self.cursor.chunk / len(batches))
             if share >= 1:
                 break
             waiting.append((self._step(inputs, targets, self.rate * one_cycle(share)), targets.numel()))
             self.average.add(share)
             self.cursor.chunk += 1
             if self.cursor.chunk % self.look == 0:
-                self._take_in(waiting, share, began)
+                self._log_losses(waiting, share, began)
                 waiting = []
-                if self.checkpoints is not None and self.checkpoints.due(self):
+                if self.checkpoints is not None and self.checkpoints.is_due(self):
                     self.checkpoints.save(self)
         if waiting:
-            self._take_in(waiting, share, began)
+            self._log_losses(waiting, share, began)
         done, self.cursor, self.states = self.cursor, Cursor(), [None] * self.accumulate
         if done.tokens:
             self.epochs_done += 1
@@ -258,50 +258,52 @@ class Training:
 
         What follows a document's end is its neighbour's start, which is nothing to learn.
         """
-        start, batch = self.model.tokenizer.start, inputs.shape[1]
+        start, batch = self.model.tokenizer.bos_id, inputs.shape[1]
         predicted = (targets != start).sum().clamp(min=1)
         self.optimizer.zero_grad()
-        random = random_states(self.model.device, self.network.generator) if self.parts > 1 else None
+        random = get_random_states(self.model.device, self.network.generator) if self.parts > 1 else None
         losses, after = [], []
         for i, before in enumerate(states):
             if i and random is not None:
-                put_random_states(
+                set_random_states(
                     self.model.device, random, self.network.generator
                 )  # all parts leave out the same channels
             part = self.ranks.rank * self.accumulate + i
             rows = slice(part * batch // self.parts, (part + 1) * batch // self.parts)
-            self.network.part = part, self.parts
-            with nullcontext() if i == self.accumulate - 1 else self.ranks.apart(self.wrapped):
+            self.network.batch_slice = part, self.parts
+            with nullcontext() if i == self.accumulate - 1 else self.ranks.no_sync(self.wrapped):
                 logits, state = self.wrapped(inputs[:, rows], before)
                 wanted = targets[:, rows].flatten()
                 loss = cross_entropy(logits.flatten(0, 1).float(), wanted, ignore_index=start, reduction="sum")
                 loss = loss / predicted
                 # The mean over processes is what comes of these gradients.
                 (loss * self.ranks.size + self.network.penalty / self.accumulate).backward()  # type: ignore[no-untyped-call]
-            after.append(map_state(Tensor.detach, state))
+            after.append(tree_map(Tensor.detach, state))
             losses.append(loss.detach())
         torch.nn.utils.clip_grad_norm_(self.weights, self.recipe.clip)
         self.optimizer.step()
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum(), after
 
-    def _take_in(self, waiting: list[tuple[Tensor, int]], share: float, began: float) -> None:
+    def _log_losses(self, waiting: list[tuple[Tensor, int]], share: float, began: float) -> None:
         """Look at the losses of the last steps, and count them in if all is well."""
-        self._agree()
-        losses = self.ranks.total(torch.stack([loss for loss, _ in waiting])).tolist()
+        self._sync_clock()
+        losses = self.ranks.all_reduce(torch.stack([loss for loss, _ in waiting])).tolist()
         cursor = self.cursor
         cursor.seconds = time.perf_counter() - began
         for loss, (_, tokens) in zip(losses, waiting, strict=True):
-            if not self._watch(loss):
+            if not self._check_divergence(loss):
                 self.states = [None] * self.accumulate
                 return
             cursor.loss += loss * tokens
             cursor.tokens += tokens
             speed = cursor.tokens / cursor.seconds
-            self.progress.step(share, self.loss or loss, speed)
+            self.progress.on_step_end(share, self.loss or loss, speed)
             for callback in self._callbacks():
-                callback.step(self.model, Step(self.steps, self.epochs_done + 1, share, loss, self.step_rate, speed))
+                callback.on_step_end(
+                    self.model, StepMetrics(self.steps, self.epochs_done + 1, share, loss, self.step_rate, speed)
+                )
 
-    def _watch(self, loss: float) -> bool:
+    def _check_divergence(self, loss: float) -> bool:
         """Whether training goes well; where the loss is lost, return to the last good weights."""
         if math.isfinite(loss):
             self.loss = loss if self.loss is None else 0.95 * self.loss + 0.05 * loss
@@ -318,11 +320,11 @@ class Training:
                 "the model keeps the last good weights. Try a smaller learning_rate"
             )
         self.rate /= 2
-        self._note(
+        self._add_note(
             f"the loss diverged in epoch {self.epochs_done + 1}: back to the last good weights, "
             f"with a peak learning rate of {self.rate:g}"
         )
-        self._put(self.good)
+        self._load_weights(self.good)
         self.average.clear()
         self._start_optimizer()
         self.loss = None
@@ -330,12 +332,12 @@ class Training:
 
     def _end_epoch(self, train_loss: float, tokens_per_second: float) -> None:
         """Validate, compare, show, and keep."""
-        self._agree()
+        self._sync_clock()
         began = self.seconds
         with self.average.in_place():
-            evaluation = self.ranks.agreed(self._validate() if self.ranks.first else None)
+            evaluation = self.ranks.broadcast(self._validate() if self.ranks.first else None)
             candidate = self._copy()
-            self.model.weights = self.network.arrays()
+            self.model.weights = self.network.to_numpy()
         figures = {}
         if evaluation is not None:
             figures = {name: getattr(evaluation, name) for name in ("nats_per_char", "bits_per_char", "perplexity")}
@@ -348,10 +350,10 @@ class Training:
             self.best = candidate
         text = ""
         if self.ranks.first:
-            text = self.model.generate(self.sample, max_tokens=SAMPLE_TOKENS, seed=self.recipe.seed)
-        self._agree()
+            text = self.model.generate(self.sample_prompt, max_tokens=SAMPLE_TOKENS, seed=self.recipe.seed)
+        self._sync_clock()
         self.validation_seconds = self.seconds - began
-        epoch = Epoch(
+        epoch = EpochMetrics(
             self.epochs_done,
             train_loss,
             self.step_rate,
@@ -362,9 +364,9 @@ class Training:
             sample=text,
         )
         self.history.epochs.append(epoch)
-        self.progress.epoch(epoch)
+        self.progress.on_epoch_end(epoch)
         for callback in self._callbacks():
-            callback.epoch(self.model, epoch)
+            callback.on_epoch_end(self.model, epoch)
         if self.checkpoints is not None:
             self.checkpoints.save(self)
 
@@ -377,7 +379,7 @@ class Training:
         given = partial(logprobs, network_forward(self.network.eval()), lambda batch: None)
         return measure(given, self.model.tokenizer, self.valid.documents())
 
-    def _share(self, epochs: float) -> float:
+    def _fraction_done(self, epochs: float) -> float:
         """How much of the run is done after so many epochs, 0 to 1: by epochs or by seconds, whichever is more."""
         share = epochs / self.recipe.planned_epochs
         if self.recipe.max_seconds is not None:
@@ -388,15 +390,15 @@ class Training:
         patience, best = self.recipe.patience, self.history.best
         if patience is None or self.valid is None or best is None or self.epochs_done - best.epoch < patience:
             return False
-        self._note(f"stopped early: no better epoch than {best.epoch} among the last {patience}")
+        self._add_note(f"stopped early: no better epoch than {best.epoch} among the last {patience}")
         return True
 
     def _warn_of_overfitting(self) -> None:
         best, last = self.history.best, self.history.epochs[-1] if self.history.epochs else None
         if best is None or last is None or best.nats_per_char is None or last.nats_per_char is None:
             return
-        if last.nats_per_char > OVERFIT * best.nats_per_char and last.train_loss < best.train_loss:
-            self._note(
+        if last.nats_per_char > OVERFITTING_MARGIN * best.nats_per_char and last.train_loss < best.train_loss:
+            self._add_note(
                 f"the model overfits: behind epoch {best.epoch}, training loss falls from {best.train_loss:.3f} to "
                 f"{last.train_loss:.3f} nats/token while validation rises from {best.nats_per_char:.3f} to "
                 f"{last.nats_per_char:.3f} nats/char. More text, more dropout, a smaller network or fewer epochs help"
@@ -419,17 +421,17 @@ class Training:
         on_gpu = device.type == "cuda"
         rate: Any = torch.tensor(self.rate, device=device) if on_gpu else self.rate
         self.optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.99), fused=True, capturable=on_gpu)
-        self.update = Recorded(self._update, device) if self.parts == 1 else self._update
+        self.update = CudaGraphCache(self._update, device) if self.parts == 1 else self._update
 
     def _copy(self) -> list[Tensor]:
         return [weight.detach().clone() for weight in self.weights]
 
-    def _put(self, weights: list[Tensor]) -> None:
+    def _load_weights(self, weights: list[Tensor]) -> None:
         with torch.no_grad():
             for weight, value in zip(self.weights, weights, strict=True):
                 weight.copy_(value)
 
-    def _note(self, note: str) -> None:
+    def _add_note(self, note: str) -> None:
         self.history.notes.append(note)
         self.progress.say(note)
 

@@ -13,12 +13,12 @@ import torch
 
 from revgen.architectures.neural import NeuralModel
 from revgen.corpus import Corpus
-from revgen.corpus.tokens import tokenize_parts
+from revgen.corpus.tokens import tokenize_train_valid
 from revgen.errors import OptionError
-from revgen.options import at_least, check, number
-from revgen.training.cpu import flushed_denormals, kept_memory
-from revgen.training.device import on_device
-from revgen.training.loop import Training, make_batches
+from revgen.options import as_float, at_least, check
+from revgen.training.cpu import flush_denormals, keep_freed_memory
+from revgen.training.device import to_device
+from revgen.training.loop import Trainer, make_batches
 from revgen.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ MARGIN = 10.0
 
 
 @dataclass(frozen=True, repr=False)
-class LearningRates:
+class LRFinderResult:
     """What a range test found: ``losses`` (smoothed, in nats per token) under ``rates``."""
 
     rates: list[float]
@@ -59,29 +59,29 @@ class LearningRates:
     __repr__ = __str__
 
 
-def find_lr(model: NeuralModel, texts: Corpus, recipe: Recipe, low: float, high: float, steps: int) -> LearningRates:
+def find_lr(model: NeuralModel, texts: Corpus, recipe: Recipe, low: float, high: float, steps: int) -> LRFinderResult:
     """See ``NeuralModel.find_lr``."""
     at_least("steps", steps, 10)
-    check("low", low, 1e-30 <= number(low) < math.inf, "at least 1e-30")
-    check("high", high, number(low) < number(high) < math.inf, "above low")
+    check("low", low, 1e-30 <= as_float(low) < math.inf, "at least 1e-30")
+    check("high", high, as_float(low) < as_float(high) < math.inf, "above low")
     trial = copy.copy(model)
     tokenizer = trial.tokenizer_for(texts)
     labels = trial.labels_for(texts)
-    tokens, _ = tokenize_parts(texts, None, tokenizer, recipe.seed, labels)
-    recipe = recipe.settled(len(tokens), 1.0, fitted=False, device=trial.device)
+    tokens, _ = tokenize_train_valid(texts, None, tokenizer, recipe.seed, labels)
+    recipe = recipe.resolve(len(tokens), 1.0, fitted=False, device=trial.device)
 
     def batches() -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         for epoch in count():
             yield from make_batches(tokens, recipe, epoch)
 
-    found = LearningRates([], [])
+    found = LRFinderResult([], [])
     smoothed = 0.0
-    with torch.random.fork_rng(), flushed_denormals(), kept_memory():
+    with torch.random.fork_rng(), flush_denormals(), keep_freed_memory():
         torch.manual_seed(recipe.seed)
-        trial.prepare(tokenizer, recipe.seed, labels, recipe.sizes(len(tokens), trial.device))
-        training = Training(trial, tokens, None, recipe, progress=False)
+        trial.prepare(tokenizer, recipe.seed, labels, recipe.suggest_sizes(len(tokens), trial.device))
+        training = Trainer(trial, tokens, None, recipe, progress=False)
         training.network.train()
-        for i, (inputs, targets) in zip(range(steps), on_device(batches(), trial.device), strict=False):
+        for i, (inputs, targets) in zip(range(steps), to_device(batches(), trial.device), strict=False):
             rate = low * (high / low) ** (i / (steps - 1))
             loss = training._step(inputs, targets, rate).item()
             smoothed = SMOOTHING * smoothed + (1 - SMOOTHING) * loss

@@ -10,7 +10,7 @@ from revgen.options import ReadOptions
 
 if TYPE_CHECKING:
     from revgen.training.callbacks import Callback
-    from revgen.training.checkpoint import Checkpoints
+    from revgen.training.checkpoint import CheckpointConfig
 
 
 class FitOptions(ReadOptions, total=False):
@@ -23,15 +23,15 @@ class FitOptions(ReadOptions, total=False):
     sequence_length: int
     learning_rate: float | None
     weight_decay: float
-    averaging: float | None
+    weight_averaging: float | None
     patience: int | None
     seed: int
     extend_vocabulary: bool
-    accumulate: int
+    gradient_accumulation_steps: int
     preset: str
-    checkpoint: str | Path | Checkpoints | None
+    checkpoint: str | Path | CheckpointConfig | None
     resume: bool
     callbacks: Sequence[Callback | Callable[[Any, Any], None]]
     progress: bool
-    sample: str
-    index: bool
+    sample_prompt: str
+    index_texts: bool

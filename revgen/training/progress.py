@@ -6,7 +6,7 @@ import sys
 
 from tqdm import tqdm
 
-from revgen.history import Epoch
+from revgen.history import EpochMetrics
 
 
 class Progress:
@@ -25,13 +25,13 @@ class Progress:
             bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}",
         )
 
-    def step(self, progress: float, loss: float, tokens_per_second: float) -> None:
+    def on_step_end(self, progress: float, loss: float, tokens_per_second: float) -> None:
         """One training step is done, and so is this share of the whole run."""
         if not self.bar.disable:
             self.bar.set_postfix_str(f"loss {loss:.3f}, {tokens_per_second:,.0f} tokens/s", refresh=False)
             self.bar.update(min(progress, 1.0) - self.bar.n)
 
-    def epoch(self, epoch: Epoch) -> None:
+    def on_epoch_end(self, epoch: EpochMetrics) -> None:
         """One epoch is done."""
         valid = "" if epoch.nats_per_char is None else f", validation {epoch.nats_per_char:.4f} nats/char"
         self.say(

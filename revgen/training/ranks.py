@@ -36,14 +36,14 @@ class Ranks:
         """The network, whose gradients become those of the whole batch."""
         return nn.parallel.DistributedDataParallel(network) if self.size > 1 else network
 
-    def apart(self, wrapped: nn.Module) -> AbstractContextManager[None]:
+    def no_sync(self, wrapped: nn.Module) -> AbstractContextManager[None]:
         """Within, gradients add up in this process alone."""
         if isinstance(wrapped, nn.parallel.DistributedDataParallel):
             return cast(AbstractContextManager[None], wrapped.no_sync())
         return nullcontext()
 
     @contextmanager
-    def in_turn(self) -> Iterator[None]:
+    def rank_zero_first(self) -> Iterator[None]:
         """The first process goes through before the others, which find in the cache what it put there."""
         if self.size > 1 and not self.first:
             distributed.barrier()
@@ -53,13 +53,13 @@ class Ranks:
             if self.size > 1 and self.first:
                 distributed.barrier()
 
-    def total(self, values: Tensor) -> Tensor:
+    def all_reduce(self, values: Tensor) -> Tensor:
         """The sum over all processes."""
         if self.size > 1:
             distributed.all_reduce(values)
         return values
 
-    def agreed(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """What the first process has."""
         if self.size == 1:
             return value
@@ -67,7 +67,7 @@ class Ranks:
         distributed.broadcast_object_list(box)
         return box[0]
 
-    def gathered(self, values: list[T]) -> list[T]:
+    def gather(self, values: list[T]) -> list[T]:
         """The values of all processes, those of the first one first; in the others nothing that matters."""
         if self.size == 1:
             return values
@@ -76,7 +76,7 @@ class Ranks:
         return [value for box in boxes or [] for value in box]
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = Ranks()
 
 
 def _leave() -> None:
@@ -86,13 +86,13 @@ def _leave() -> None:
         distributed.destroy_process_group()
 
 
-def join(device: str) -> Ranks:
+def init_distributed(device: str) -> Ranks:
     """The processes that were started together; each has a GPU of its own where ``device`` is "cuda"."""
     if not distributed.is_available():
-        return ALONE
+        return SINGLE_PROCESS
     if not distributed.is_initialized():
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            return ALONE
+            return SINGLE_PROCESS
         distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
         atexit.register(_leave)
     ranks = Ranks(distributed.get_rank(), distributed.get_world_size())

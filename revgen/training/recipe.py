@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from revgen.options import check, make_plain, number, whole
+from revgen.options import as_float, check, is_int, make_plain
 
 WARM_UP = 0.1
 FINE_TUNING = 1 / 5
@@ -51,7 +51,7 @@ class Recipe:
     learning_rate: float | None = None
     weight_decay: float = 0.2
     clip: float = 1.0
-    averaging: float = 0.0
+    weight_averaging: float = 0.0
     patience: int | None = None
     seed: int = 0
     preset: str = "balanced"
@@ -61,15 +61,20 @@ class Recipe:
         for name in ("epochs", "batch_size", "sequence_length", "patience"):
             value = getattr(self, name)
             optional = value is None and name != "sequence_length"
-            check(name, value, optional or whole(value, 1), "a whole number of at least 1")
+            check(name, value, optional or is_int(value, 1), "a whole number of at least 1")
         seconds = self.max_seconds
-        check("max_seconds", seconds, seconds is None or 0 < number(seconds) < math.inf, "above 0")
+        check("max_seconds", seconds, seconds is None or 0 < as_float(seconds) < math.inf, "above 0")
         rate = self.learning_rate
-        check("learning_rate", rate, rate is None or 0 < number(rate) < math.inf, "above 0")
-        check("weight_decay", self.weight_decay, 0 <= number(self.weight_decay) < math.inf, "0 or more")
-        check("averaging", self.averaging, 0 <= number(self.averaging) <= 1, "in 0 ≤ averaging ≤ 1")
-        check("clip", self.clip, number(self.clip) > 0, "above 0")
-        check("seed", self.seed, whole(self.seed, 0) and self.seed < SEEDS, "a whole number from 0 to below 2**63")
+        check("learning_rate", rate, rate is None or 0 < as_float(rate) < math.inf, "above 0")
+        check("weight_decay", self.weight_decay, 0 <= as_float(self.weight_decay) < math.inf, "0 or more")
+        check(
+            "weight_averaging",
+            self.weight_averaging,
+            0 <= as_float(self.weight_averaging) <= 1,
+            "in 0 ≤ weight_averaging ≤ 1",
+        )
+        check("clip", self.clip, as_float(self.clip) > 0, "above 0")
+        check("seed", self.seed, is_int(self.seed, 0) and self.seed < SEEDS, "a whole number from 0 to below 2**63")
         check("preset", self.preset, self.preset in PRESETS, " or ".join(map(repr, PRESETS)))
 
     def budget(self) -> dict[str, Any]:
@@ -95,7 +100,7 @@ class Recipe:
         """How many epochs end the run; without a number, the seconds alone do."""
         return self.epochs or math.inf
 
-    def settled(self, tokens: int, learning_rate: float, fitted: bool, device: str = "cpu", parts: int = 1) -> Recipe:
+    def resolve(self, tokens: int, learning_rate: float, fitted: bool, device: str = "cpu", parts: int = 1) -> Recipe:
         """With what was left to choose: as many epochs as the preset reads tokens, the architecture's learning rate,
         less for fitted weights, and a batch size that gives a small corpus enough steps, a power of 2 from 16 to 64
         that ``parts`` divide."""
@@ -113,7 +118,9 @@ class Recipe:
             learning_rate=self.learning_rate or learning_rate * (FINE_TUNING if fitted else 1),
         )
 
-    def sizes(self, tokens: int, device: str = "cpu", earlier: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def suggest_sizes(
+        self, tokens: int, device: str = "cpu", earlier: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Return width and dropout for a network that reads a corpus of ``tokens`` by this recipe; those of an
         ``earlier`` configuration where the run is resumed."""
         epochs = self.epochs or self._epochs(tokens, device, MOST_EPOCHS)

@@ -101,7 +101,7 @@ def writing(model: revgen.LanguageModel, steps: int, n: int = 1) -> Task:
 
     def run() -> float:
         began = time.perf_counter()
-        texts = model.generate([""], n=n, max_tokens=steps, seed=0, banned=[model.tokenizer.end])
+        texts = model.generate([""], n=n, max_tokens=steps, seed=0, banned_tokens=[model.tokenizer.eos_id])
         assert len("".join(np.ravel(texts))) == n * steps
         return n * steps / (time.perf_counter() - began)
 

@@ -13,7 +13,7 @@ from revgen.ops import sigmoid, tanh
 class Leaky(revgen.Cell):
     """c' = a c + (1 - a) x W and h' = tanh(c' + h U), with a learnt share a for each channel."""
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
         return {
             "W": (self.input_size, self.hidden_size),
             "U": (self.hidden_size, self.hidden_size),

@@ -1,0 +1,77 @@
+"""Mixtures of models that share a tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import revgen
+from revgen.architectures.mixture import fit_weights_em
+from revgen.language_model import LanguageModel
+
+
+@pytest.fixture(scope="module")
+def parts(reviews: list[str]) -> list[LanguageModel]:
+    counting = revgen.create("kneser-ney-char", order=5)
+    counting.fit(reviews[:120], progress=False)
+    neural = revgen.create("gru-char", tokenizer=counting.tokenizer, hidden_size=32, num_layers=1)
+    neural.fit(reviews[:120], epochs=6, progress=False)
+    return [counting, neural]
+
+
+def test_a_mixture_is_better_than_its_parts(parts: list[LanguageModel], reviews: list[str]) -> None:
+    mixture = revgen.mix(parts)
+    history = mixture.fit(reviews[120:140], valid=reviews[140:], progress=False)
+    alone = [model.evaluate(reviews[140:]).nats_per_char for model in parts]
+    assert history[0].nats_per_char is not None and history[0].nats_per_char < min(alone)
+    assert mixture.evaluate(reviews[140:]).nats_per_char == pytest.approx(history[0].nats_per_char)
+    assert "kneser-ney-char" in history.notes[0]
+
+
+def test_learnt_weights_are_the_likeliest() -> None:
+    random = np.random.default_rng(0)
+    given = np.log(random.uniform(0.01, 1, (2, 5000)) * [[1.0], [0.7]])
+    shares, nats = fit_weights_em(given, np.array([0.5, 0.5]))
+    grid = np.linspace(0, 1, 1001)
+    losses = [-np.log(share * np.exp(given[0]) + (1 - share) * np.exp(given[1])).mean() for share in grid]
+    assert shares[0] == pytest.approx(grid[int(np.argmin(losses))], abs=2e-3)
+    assert nats == pytest.approx(min(losses), abs=1e-6)
+
+
+def test_the_probabilities_of_a_mixture_are_the_weighted_ones(parts: list[LanguageModel]) -> None:
+    mixture = revgen.mix(parts, weights=[0.25, 0.75])
+    probabilities = []
+    for model in (*parts, mixture):
+        ids = np.array(model.encode_prompt("the so"))[:, None]
+        logits, _ = model.forward(ids, model.initial_state(1))
+        p = np.exp(logits[-1, 0] - logits[-1, 0].max())
+        probabilities.append(p / p.sum())
+    assert probabilities[2] == pytest.approx(0.25 * probabilities[0] + 0.75 * probabilities[1], abs=1e-6)
+
+
+def test_a_mixture_writes_scores_saves_and_loads(parts: list[LanguageModel], tmp_path: Path) -> None:
+    mixture = revgen.mix(parts, weights=[0.4, 0.6])
+    text = mixture.generate("the ", seed=1, max_tokens=40)
+    assert mixture.generate("the ", n=3, seed=1, max_tokens=10)[2].startswith("the ")
+    assert "the " + "".join(mixture.stream("the ", seed=1, max_tokens=40)) == text
+    loaded = revgen.load(mixture.save(tmp_path))
+    assert loaded.generate("the ", seed=1, max_tokens=40) == text
+    assert loaded.score("a song").total == pytest.approx(mixture.score("a song").total)
+
+
+def test_parts_that_do_not_fit_together_are_refused(parts: list[LanguageModel], small_model: LanguageModel) -> None:
+    with pytest.raises(revgen.VocabularyError, match="another tokenizer"):
+        revgen.mix([parts[0], small_model])
+    for weights in ([0.5], [0.7, 0.7], [1.5, -0.5]):
+        with pytest.raises(revgen.OptionError, match="weight"):
+            revgen.mix(parts, weights=weights)
+    with pytest.raises(revgen.OptionError, match="at least one"):
+        revgen.mix([])
+
+
+def test_a_mixture_is_not_made_by_name() -> None:
+    assert not revgen.list_models("mixture*")
+    with pytest.raises(revgen.UnknownNameError):
+        revgen.create("mixture-char")

@@ -1,0 +1,279 @@
+"""The transformer and the feedforward network: one equation on two backends, and what they see."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import revgen
+from revgen import ops
+from revgen.architectures.neural import NeuralModel
+from revgen.networks.network import network_forward
+from revgen.testing import check_model
+from revgen.tokenizers import Tokenizer
+from revgen.tokenizers.char import CharTokenizer
+
+TRANSFORMER: dict[str, Any] = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "context": 6}
+MLP: dict[str, Any] = {"hidden_size": 12, "embedding_size": 5, "num_layers": 2, "context": 4}
+BOTH = pytest.mark.parametrize(("name", "options"), [("transformer", TRANSFORMER), ("mlp", MLP)])
+NAMES = revgen.list_models(["transformer-*", "mlp-*"])
+TIME, BATCH = 20, 3
+
+
+def made(name: str, **options: Any) -> Any:
+    """A model with weights of which none is zero or one, as they would be at first."""
+    tokenizer = CharTokenizer.train(["aabbccddee"], min_count=1)
+    model = revgen.create(f"{name}-char", tokenizer=tokenizer, **options)
+    assert isinstance(model, NeuralModel)
+    model.prepare(tokenizer, 0)
+    random = np.random.default_rng(1)
+    model.weights = {
+        name: array + random.normal(0, 0.1, array.shape).astype(np.float32) for name, array in model.weights.items()
+    }
+    return model
+
+
+def stream(model: Any) -> Any:
+    """A batch of documents behind each other, (time, batch): each row begins one at another time."""
+    tokens = np.random.default_rng(2).integers(3, len(model.tokenizer), (TIME, BATCH))
+    tokens[[0, 0, 11], [0, 1, 1]] = Tokenizer.bos_id
+    tokens[[5, 6], 2] = Tokenizer.bos_id  # a document that is empty before the next
+    return tokens
+
+
+def in_parts(forward: Any, tokens: Any, *lengths: int) -> Any:
+    """The logits of a text that is read part by part, from the state None on."""
+    logits, state = [], None
+    for part in np.split(tokens, np.cumsum(lengths)):
+        given, state = forward(part, state)
+        logits.append(given)
+    return np.concatenate(logits)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_model_does_everything(name: str) -> None:
+    sizes = TRANSFORMER if name.startswith("transformer") else MLP
+    check_model(name, **sizes | {"hidden_size": 32, "context": 16})
+
+
+@BOTH
+@pytest.mark.parametrize("lengths", [(), (7, 1, 5), (1,) * (TIME - 1)], ids=["at once", "in parts", "step by step"])
+def test_one_equation_on_two_backends_at_once_and_in_parts(
+    name: str, options: dict[str, Any], lengths: tuple[int, ...]
+) -> None:
+    model = made(name, **options)
+    tokens = stream(model)
+    expected, _ = network_forward(model.network)(tokens, None)
+
+    on_numpy = in_parts(model.forward, tokens, *lengths)
+    on_torch = in_parts(network_forward(model.network), tokens, *lengths)
+
+    assert on_numpy.dtype == np.float32 and on_numpy.shape == (TIME, BATCH, len(model.tokenizer))
+    np.testing.assert_allclose(on_numpy, expected, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(on_torch, expected, atol=1e-5, rtol=0)
+
+
+@BOTH
+def test_a_row_goes_its_own_way(name: str, options: dict[str, Any]) -> None:
+    model = made(name, **options)
+    tokens = stream(model)
+    whole, _ = model.forward(tokens, None)
+    _, state = model.forward(tokens[:9], model.initial_state(BATCH))
+    ops.tree_map(lambda array: np.testing.assert_equal(len(array), BATCH), state)
+
+    kept = np.array([2, 0])
+    rest, _ = model.forward(tokens[9:, kept], ops.tree_map(lambda array: array[kept], state))
+
+    np.testing.assert_allclose(rest, whole[9:, kept], atol=1e-5, rtol=0)
+
+
+@BOTH
+def test_nothing_is_seen_of_the_future_nor_of_another_document(name: str, options: dict[str, Any]) -> None:
+    model = made(name, **options)
+    tokens = stream(model)
+    whole, _ = model.forward(tokens, None)
+
+    other = tokens.copy()
+    other[14:] = 3
+    np.testing.assert_allclose(model.forward(other, None)[0][:14], whole[:14], atol=1e-6, rtol=0)
+    alone, _ = model.forward(tokens[11:, 1:2], None)
+    np.testing.assert_allclose(alone, whole[11:, 1:2], atol=1e-5, rtol=0)
+
+
+@BOTH
+def test_a_layer_sees_the_last_tokens_of_the_context_and_no_more(name: str, options: dict[str, Any]) -> None:
+    model = made(name, **options | {"num_layers": 1})
+    tokens = np.full((TIME, 1), 4)
+    other = tokens.copy()
+    other[2] = 5
+
+    changed = np.abs(model.forward(tokens, None)[0] - model.forward(other, None)[0]).max((1, 2)) > 1e-6
+
+    assert changed.nonzero()[0].tolist() == list(range(2, 2 + options["context"]))
+
+
+@BOTH
+def test_every_weight_gets_a_gradient_and_dropout_is_for_training_alone(name: str, options: dict[str, Any]) -> None:
+    model = made(name, **options | {"dropout": 0.5})
+    network, tokens = model.make_network(), torch.as_tensor(stream(model))
+
+    network.train()(tokens)[0].logsumexp(-1).sum().backward()
+
+    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in network.named_weights().values())
+    assert not torch.equal(network(tokens)[0], network(tokens)[0])
+    assert torch.equal(network.eval()(tokens)[0], network(tokens)[0])
+
+
+@BOTH
+def test_training_learns_at_the_architectures_own_rate(name: str, options: dict[str, Any], reviews: list[str]) -> None:
+    model = revgen.create(f"{name}-char", **options | {"hidden_size": 32, "context": 16})
+    assert isinstance(model, NeuralModel)
+
+    history = model.fit(reviews[:20], epochs=3, batch_size=4, progress=False)
+    again = model.fit(reviews[:5], epochs=1, progress=False)
+
+    assert history.settings["learning_rate"] == type(model).learning_rate < NeuralModel.learning_rate
+    assert again.settings["learning_rate"] == pytest.approx(type(model).learning_rate / 5)
+    assert history[-1].train_loss < history[0].train_loss - 0.1
+
+
+# The transformer
+
+
+def test_the_transformer_is_its_definition() -> None:
+    model = made("transformer", **TRANSFORMER)
+    tokens = stream(model)[:, 1]
+    w = {name: array.astype(float) for name, array in model.weights.items()}
+    hidden, size, context = 16, 8, 6
+
+    def norm(i: int, x: Any) -> Any:
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+        return x * w[f"norms.{i}.scale"] + w[f"norms.{i}.shift"]
+
+    def turned(x: Any, position: int) -> Any:  # pairs of channels as complex numbers
+        angles = position * 10_000.0 ** (-np.arange(size // 2) / (size // 2))
+        return (x[: size // 2] + 1j * x[size // 2 :]) * np.exp(1j * angles)
+
+    x = w["embedding"][tokens] * math.sqrt(hidden)
+    for i in range(2):
+        q, k, v = np.split(norm(2 * i, x) @ w[f"layers.{i}.attention"], 3, -1)
+        y = np.zeros_like(x)
+        for t in range(TIME):
+            first = max(0, t - context + 1, 11 if t >= 11 else 0)  # the second document begins at 11
+            for head in (slice(0, size), slice(size, hidden)):
+                products = [
+                    (turned(q[t, head], t).conj() * turned(k[s, head], s)).sum().real for s in range(first, t + 1)
+                ]
+                weights = np.exp(np.array(products) / math.sqrt(size))
+                y[t, head] = weights / weights.sum() @ v[first : t + 1, head]
+        x = x + y @ w[f"layers.{i}.output"]
+        h = norm(2 * i + 1, x) @ w[f"layers.{i}.up"] + w[f"layers.{i}.bias"]
+        gelu = h * 0.5 * (1 + np.vectorize(math.erf)(h / math.sqrt(2)))
+        x = x + gelu @ w[f"layers.{i}.down"]
+    expected = norm(4, x) @ w["embedding"].T + w["bias"]
+
+    logits, _ = model.forward(tokens[:, None], None)
+
+    np.testing.assert_allclose(logits[:, 0], expected, atol=1e-3, rtol=0)  # gelu is approximated
+
+
+def test_the_state_holds_no_more_than_the_context_needs() -> None:
+    model = made("transformer", **TRANSFORMER)
+
+    _, (read, caches) = model.forward(stream(model), None)
+
+    assert read.tolist() == [TIME, TIME - 11, TIME - 6]
+    assert {array.shape for cache in caches for array in cache} == {(BATCH, 2, 5, 8)}
+
+
+def test_gradients_reach_over_the_parts_that_a_long_text_is_read_in() -> None:
+    network = made("transformer", **TRANSFORMER | {"num_layers": 1, "dropout": 0.0}).make_network()
+    embedding = network.named_weights()["embedding"]
+    tokens = torch.full((8, 1), 4)
+    tokens[5] = 5
+
+    network(tokens)[0][7, 0, 3].backward()  # 6 tokens make a part
+
+    assert embedding.grad is not None and embedding.grad[5].abs().sum() > 0
+
+
+def test_high_positions_turn_as_exactly_as_low_ones() -> None:
+    random = np.random.default_rng(0)
+    a, b = random.normal(size=(2, 8)).astype(np.float32)
+
+    def product(position: int) -> Any:
+        cos, sin = ops.rotary_angles(np.array([position, position + 3]), 8)
+        x, y = ((v[:4] + 1j * v[4:]) * (cos[i] + 1j * sin[i]) for i, v in enumerate((a, b)))
+        return (x.conj() * y).sum().real
+
+    assert product(10**9) == pytest.approx(product(0), abs=1e-5)
+
+
+def test_attention_in_bfloat16_is_attention() -> None:
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, 2, 5, 8).unbind()
+    mask = torch.ones(5, 5, dtype=torch.bool).tril()
+    expected = ops.attention(q, k, v, mask)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = ops.attention(q, k, v, mask)
+
+    assert rounded.dtype == torch.bfloat16
+    torch.testing.assert_close(rounded.float(), expected, atol=0.05, rtol=0)
+    np.testing.assert_allclose(ops.attention(*(x.numpy() for x in (q, k, v, mask))), expected, atol=1e-6)
+
+
+# The feedforward network
+
+
+def test_the_feedforward_network_is_its_definition() -> None:
+    model = made("mlp", **MLP)
+    w = model.weights
+    tokens = stream(model)[:, 1]
+    expected = []
+    for t in range(TIME):
+        first = max(t - 3, 11 if t >= 11 else 0)
+        window = [Tokenizer.bos_id] * (4 - (t + 1 - first)) + tokens[first : t + 1].tolist()
+        h = w["embedding"][window].ravel()
+        for i in range(2):
+            h = np.maximum(h @ w[f"layers.{i}.W"] + w[f"layers.{i}.b"], 0)
+        expected.append(w["head"] @ h + w["bias"])
+
+    logits, state = model.forward(tokens[:, None], None)
+
+    np.testing.assert_allclose(logits[:, 0], expected, atol=1e-5, rtol=0)
+    assert state.tolist() == [tokens[-3:].tolist()]
+
+
+def test_a_context_of_one_token_is_a_bigram_model() -> None:
+    model = made("mlp", **MLP | {"context": 1})
+
+    logits, _ = model.forward(np.array([[3], [5], [4], [5]]), None)
+
+    np.testing.assert_allclose(logits[1], logits[3], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (
+            "transformer-char",
+            {"hidden_size": 20, "num_heads": 4},
+            "hidden_size must be a multiple of 2 × num_heads",
+        ),
+        ("transformer-char", {"num_heads": 0}, "num_heads must be a whole number from 1"),
+        ("transformer-char", {"context": 1.5}, "context must be a whole number from 1"),
+        ("transformer-char", {"dropout": 1.0}, "dropout must be in 0 ≤ dropout < 1"),
+        ("mlp-char", {"context": 0}, "context must be a whole number from 1"),
+        ("mlp-char", {"embedding_size": True}, "embedding_size must be a whole number from 1"),
+        ("mlp-char", {"num_layers": -1}, "num_layers must be a whole number from 1"),
+        ("mlp-char", {"dropout": "much"}, "dropout must be in 0 ≤ dropout < 1"),
+    ],
+)
+def test_a_value_out_of_its_range_is_an_error_that_names_it(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(revgen.OptionError, match=message):
+        revgen.create(name, **options)

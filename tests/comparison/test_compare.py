@@ -1,0 +1,361 @@
+"""The side-by-side report: its figures are the models' own, its page needs nothing else, its pictures are true."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+import revgen
+from revgen.cli import main
+from revgen.comparison.compare import Comparison, compare, parse_spec, split
+from revgen.comparison.drawing import spread
+from revgen.comparison.graph import Graph, graphs
+from revgen.comparison.report import COLUMNS, duration, marked
+from revgen.comparison.trace import trace_cell
+from revgen.errors import CorpusError, MissingExtraError, OptionError, TrainingError, UnknownNameError
+from revgen.language_model import LanguageModel
+from revgen.networks.stack import make_cell
+from revgen.novelty import SuffixIndex, find_copies
+from revgen.registry import cells
+
+NAMES = ["ngram-char:order=8", "kneser-ney-char:order=4", "elman-char:hidden_size=8", "gru-char:hidden_size=8"]
+VOID = {"meta", "br", "link", "img", "hr", "input"}
+NAMESPACES = ("http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink")
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    return list(revgen.datasets.load("reviews"))[:30]
+
+
+@pytest.fixture(scope="module")
+def comparison(texts: list[str]) -> Comparison:
+    return compare(texts, NAMES, epochs=1, max_tokens=120, max_order=4, progress=False)
+
+
+@pytest.fixture(scope="module")
+def report(comparison: Comparison, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return comparison.save(tmp_path_factory.mktemp("report"))
+
+
+# The figures
+
+
+def test_the_figures_are_what_the_models_say(texts: list[str], comparison: Comparison, report: Path) -> None:
+    content = json.loads((report / "report.json").read_text("utf-8"))
+    train, held_out = split(revgen.read(texts), 0.1, 0, {})
+    for name, found in zip(NAMES, content["models"], strict=True):
+        model: Any = parse_spec(name)
+        model.fit(train, held_out, seed=0, progress=False, **({"epochs": 1} if "hidden_size" in name else {}))
+        evaluation = model.evaluate(held_out)
+        sample = model.generate("the ", max_tokens=120, seed=0)
+        copies = find_copies(sample, train)
+        expected = [model.num_parameters, 1, sample, copies.longest, copies.fraction]
+        assert [found[n] for n in ("parameters", "epochs", "sample", "longest_copy", "copied_fraction")] == expected
+        if np.isfinite(evaluation.nats_per_char):
+            assert found["nats_per_char"] == pytest.approx(evaluation.nats_per_char)
+            assert found["perplexity"] == pytest.approx(evaluation.perplexity)
+        else:
+            assert found["nats_per_char"] is None  # JSON has no infinity
+        assert found["seconds"] > 0 and found["chars_per_second"] > 0 and found["error"] is None
+    assert content["settings"]["training"]["characters"] == sum(map(len, train))
+    assert comparison.to_dicts()[0]["copied_fraction"] > 0.2, "n-grams of order 8 copy so small a text"
+
+
+def test_every_model_is_measured_on_the_same_documents_none_of_which_it_has_seen(texts: list[str]) -> None:
+    train, held_out = split(revgen.read(texts), 0.1, 3, {})
+    assert sorted(train + held_out) == sorted(texts)
+    assert 0.05 < sum(map(len, held_out)) / sum(map(len, texts)) < 0.15
+    assert split(revgen.read(texts), 0.1, 3, {}) == (train, held_out) != split(revgen.read(texts), 0.1, 4, {})
+    assert split(revgen.read(texts[:9]), texts[20:22], 0, {}) == (texts[:9], texts[20:22])
+    one, rest = split(revgen.read(iter(["a long text of one document " * 9])), 0.1, 0, {})
+    assert one[0] + rest[0] == "a long text of one document " * 9
+
+
+def test_the_loss_on_the_training_text_falls_with_the_order(comparison: Comparison) -> None:
+    assert [point.order for point in comparison.orders] == [1, 2, 3, 4]
+    losses = [point.train_nats_per_char for point in comparison.orders]
+    assert losses == sorted(losses, reverse=True)
+    kneser_ney = comparison[1]
+    assert comparison.orders[3].valid_nats_per_char == pytest.approx(kneser_ney.nats_per_char)
+
+
+def test_it_prints_iterates_and_becomes_a_frame(comparison: Comparison) -> None:
+    assert [row.model for row in comparison] == NAMES and len(comparison) == len(NAMES)
+    lines = str(comparison).splitlines()
+    assert len(lines) == 2 + len(NAMES) and "error" not in lines[0]
+    assert list(comparison.to_frame()["model"]) == NAMES
+
+
+def test_a_model_that_fails_is_in_the_table_with_its_error(texts: list[str], tmp_path: Path) -> None:
+    good, bad = revgen.create("kneser-ney-char", order=2), revgen.create("ngram-char")
+
+    def fit(*_: Any, **__: Any) -> Any:
+        raise TrainingError("the loss | diverged <three> times")
+
+    bad.fit = fit  # type: ignore[method-assign]
+    found = compare(texts, [bad, good], max_order=0, progress=False)
+    assert found[0].error == "the loss | diverged <three> times" and found[0].nats_per_char is None
+    assert found[1].error is None and found[1].nats_per_char is not None
+    assert "diverged" in str(found)
+    report = found.save(tmp_path)
+    assert "the loss | diverged &lt;three&gt; times" in (report / "report.html").read_text("utf-8")
+    assert "the loss \\| diverged" in (report / "report.md").read_text("utf-8")
+
+
+def test_what_cannot_be_is_said_before_anything_is_trained(texts: list[str]) -> None:
+    with pytest.raises(UnknownNameError, match="lstm-char"):
+        compare(texts, ["kneser-ney-char", "lsmt-char"])
+    with pytest.raises(OptionError, match="hidden"):
+        compare(texts, ["lstm-char:hiden_size=3"])
+    with pytest.raises(OptionError, match="option=value"):
+        compare(texts, ["lstm-char:8"])
+    with pytest.raises(OptionError, match="valid"):
+        compare(texts, valid=0)
+    with pytest.raises(OptionError, match="max_order"):
+        compare(texts, max_order=-1)
+    with pytest.raises(CorpusError):
+        compare([], NAMES)
+
+
+# The page
+
+
+class Page(HTMLParser):
+    """Holds every tag to be closed, and notes what a browser would load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loads: list[str] = []
+        self.ids: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+        assert tag not in ("script", "link", "iframe"), tag
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href", "srcset") and not (value or "").startswith("#"):
+                self.loads.append(str(value))
+            if name == "id":
+                self.ids.append(str(value))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_is_one_file_that_loads_nothing(comparison: Comparison, report: Path) -> None:
+    html = (report / "report.html").read_text("utf-8")
+    page = Page()
+    page.feed(html)
+    assert page.open == [] and page.loads == []
+    for namespace in NAMESPACES:
+        html = html.replace(namespace, "")
+    assert "http:" not in html and "https:" not in html and "@import" not in html and "url(http" not in html
+    for row in comparison:
+        assert row.sample is not None and row.sample in page.text
+        assert f"{row.parameters:,}" in page.text
+    assert {"elman-char-hidden-size-8", "ngram-char-order-8"} <= {*page.ids}
+    assert html.count('class="chart"') == 2 and html.count('class="graph"') == 6
+    assert html.count("<mark>") >= 2 and "∞" in page.text
+
+
+def test_the_markdown_names_pictures_that_are_there(comparison: Comparison, report: Path) -> None:
+    text = (report / "report.md").read_text("utf-8")
+    pictures = [part.partition(")")[0] for part in text.split("](")[1:]]
+    assert len(pictures) == 8
+    for picture in pictures:
+        assert ElementTree.parse(report / picture).getroot().tag.endswith("svg")
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(table) == 2 + len(comparison) and {line.count("|") for line in table} == {len(COLUMNS) + 2}
+
+
+def test_without_matplotlib_the_report_says_so(
+    comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingExtraError, match=r"revgen\[plots\]"):
+        comparison.plot()
+    assert "revgen[plots]" in (comparison.save(tmp_path) / "report.html").read_text("utf-8")
+
+
+def test_it_plots_both_charts(comparison: Comparison) -> None:
+    loss, orders = comparison.plot().axes
+    # The unsmoothed model holds something in the held-out text to be impossible: there is no place for it.
+    assert [line.get_label() for line in loss.lines] == NAMES[1:]
+    assert loss.lines[0].get_ydata() == pytest.approx([comparison[1].nats_per_char])
+    assert list(orders.lines[1].get_ydata()) == [point.train_nats_per_char for point in comparison.orders]
+
+
+def test_the_command_writes_the_report(
+    texts: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("posts.jsonl").write_text("".join(json.dumps({"body": text}) + "\n" for text in texts[:8]), "utf-8")
+    Path("held_out.txt").write_text(texts[9], "utf-8")
+    arguments = ["compare", "posts.jsonl", "--field", "body", "--models", "kneser-ney-char:order=3", "--max-order", "2"]
+    assert main([*arguments, "--valid", "held_out.txt", "--json", "--out", "report", "--prompt", "a"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["settings"]["validation"] == {"documents": 1, "characters": len(texts[9])}
+    assert content["models"][0]["sample"].startswith("a") and len(content["orders"]) == 2
+    assert Path("report/report.html").is_file()
+    assert main([*arguments, "--valid", "2"]) == 2
+    assert "valid" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.25, "0.25 s"), (12.34, "12.3 s"), (61, "61.0 s"), (125, "2 min 05 s")]
+)
+def test_durations_are_read_at_a_glance(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+# Copied spans
+
+
+def longest_matches(text: str, training: list[str]) -> list[tuple[int, int]]:
+    """By trying everything: the spans that stand in a training text and lie in no other such span."""
+    places = [(i, j) for i in range(len(text)) for j in range(i + 1, len(text) + 1)]
+    found = [(i, j) for i, j in places if any(text[i:j] in document for document in training)]
+    return [(i, j) for i, j in found if not any(a <= i and j <= b and (a, b) != (i, j) for a, b in found)]
+
+
+WORDS = st.text("abé", max_size=14)
+
+
+@given(WORDS, st.lists(WORDS, max_size=4), st.integers(1, 5))
+def test_copied_spans_are_those_of_trying_everything(text: str, training: list[str], minimum: int) -> None:
+    matches = longest_matches(text, training)
+    found = find_copies(text, training, minimum)
+    assert list(found.spans) == [(i, j) for i, j in matches if j - i >= minimum]
+    assert found.longest == max([j - i for i, j in matches], default=0)
+    inside = {place for i, j in found.spans for place in range(i, j)}
+    assert found.fraction == pytest.approx(len(inside) / len(text) if text else 0)
+
+
+def test_a_copied_review_is_found_and_no_span_reaches_over_two_documents(reviews: list[str]) -> None:
+    index = SuffixIndex(reviews)
+    assert find_copies(reviews[3], index).spans == ((0, len(reviews[3])),)
+    assert find_copies(reviews[3], index).fraction == 1
+    assert find_copies(reviews[3][:30] + reviews[4][:30], index).longest < 60
+    assert find_copies("xyzzy", reviews[0]).fraction == 0
+    assert find_copies("the same thing said again", "the same thing said again").longest == 25
+
+
+def test_what_is_copied_is_marked_once_and_nothing_in_a_sample_becomes_a_tag() -> None:
+    found = find_copies("<b> abcdef ghi", ["abcdef", "cdef ghi"], minimum=5)
+    assert marked("<b> abcdef ghi", found.spans) == "&lt;b&gt; <mark>abcdef ghi</mark>"
+
+
+# Pictures
+
+
+def names_in(graph: Graph) -> str:
+    root = ElementTree.fromstring(graph.to_svg())
+    return " ".join(element.text or "" for element in root.iter("{http://www.w3.org/2000/svg}text"))
+
+
+@pytest.mark.parametrize("name", cells.names())
+def test_the_picture_of_a_cell_names_its_parameters(name: str) -> None:
+    cell = make_cell(name, 6, 8, {})
+    shown = names_in(trace_cell(cell).tidied())
+    for parameter in cell.param_shapes():
+        assert parameter in shown
+    assert "x" in shown.split()
+
+
+def test_a_picture_is_the_equation() -> None:
+    graph = trace_cell(make_cell("elman", 5, 8, {}))
+    x, h = (graph.nodes[i] for i in (0, 1))
+    assert (x.label, h.label) == ("x", "h")
+    assert [(node.label, node.sources) for node in graph.nodes[2:]] == [
+        ("@ W", [0]),
+        ("+ b", [2]),
+        ("@ U", [1]),
+        ("+", [3, 4]),
+        ("tanh", [5]),
+        ("h′", [6]),
+    ]
+    assert graph.nodes[2].note == "5 × 8"
+
+
+@pytest.fixture
+def own_cell() -> Iterator[str]:
+    @revgen.register_cell("blend")
+    class Blend(revgen.Cell):
+        """h' = (1 - a) h + a relu(x W / 2), with a state that has names."""
+
+        def param_shapes(self) -> dict[str, tuple[int, ...]]:
+            return {"W": (self.input_size, self.hidden_size), "a": (self.hidden_size,), "unused": (3,)}
+
+        def initial_state(self, batch: int, zeros: Any) -> Any:
+            return {"memory": zeros((batch, self.hidden_size))}
+
+        def step(self, p: Any, z: Any, state: Any) -> Any:
+            h = (1 - p.a) * state["memory"] + p.a * revgen.ops.relu(z @ p.W / 2)
+            return h * 2, {"memory": h}
+
+    yield "blend"
+    cells.unregister("blend")
+
+
+def test_a_cell_of_ones_own_has_its_picture(own_cell: str) -> None:
+    labels = [node.label for node in trace_cell(make_cell(own_cell, 4, 4, {})).tidied().nodes]
+    assert {"x", "memory", "memory′", "y", "@ W", "÷ 2", "relu", "(1 − a) ×", "a ×", "× 2"} == {*labels} - {"+"}
+
+
+def drawn(name: str, texts: list[str], **options: Any) -> dict[str, Graph]:
+    model: Any = revgen.create(name, **options)
+    model.prepare(model.tokenizer_for(revgen.read(iter(texts))), 0)
+    return graphs(model)
+
+
+def test_the_network_around_the_cells_is_drawn_too(texts: list[str]) -> None:
+    found = drawn("gru-char", texts, hidden_size=8, num_layers=3)
+    labels = [node.label for node in found["network"].nodes]
+    assert [label for label in labels if label.startswith("gru")] == ["gru 1", "gru 2", "gru 3"]
+    assert labels[:2] == ["token", "embedding[token]"] and labels[-1] == "logits"
+
+
+def test_the_layers_of_a_long_network_are_drawn_once(texts: list[str]) -> None:
+    graph = drawn("gru-char", texts, hidden_size=8, num_layers=9)["network"]
+    assert graph.repeated is not None and graph.repeated[2] == 9
+    assert len(graph.nodes) < 12 and "× 9" in names_in(graph)
+
+
+def test_a_model_without_a_graph_is_drawn_by_its_weights(small_model: LanguageModel, texts: list[str]) -> None:
+    model = revgen.create("kneser-ney-char", order=3)
+    model.fit(texts)
+    shown = names_in(graphs(model)["weights"])
+    assert "order 3" in shown and "backoff" in shown
+    assert set(graphs(small_model)) == {"network", "one time step of a cell"}
+
+
+@given(st.lists(st.tuples(st.floats(-50, 50), st.floats(1, 30)), min_size=1, max_size=8))
+def test_boxes_never_overlap(things: list[tuple[float, float]]) -> None:
+    wished, widths = ([*values] for values in zip(*things, strict=True))
+    placed = spread(wished, widths)
+    for i in range(1, len(placed)):
+        assert placed[i] - placed[i - 1] >= (widths[i] + widths[i - 1]) / 2
+    assert sum(placed) == pytest.approx(sum(wished), abs=1e-6)

@@ -1,0 +1,57 @@
+"""The corpora in the package."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import revgen
+
+
+def test_the_reviews_are_a_corpus_worth_training_on() -> None:
+    texts = list(revgen.datasets.load("reviews"))
+
+    assert len(texts) >= 150
+    assert sum(map(len, texts)) >= 60_000
+    assert len(set(texts)) == len(texts)
+    assert all(text == text.strip() and len(text) > 100 for text in texts)
+
+
+def test_a_corpus_can_be_read_again_and_again() -> None:
+    corpus = revgen.datasets.load("reviews")
+
+    assert list(corpus) == list(corpus)
+
+
+def test_a_corpus_can_be_read_twice_at_once() -> None:
+    corpus = revgen.datasets.load("reviews")
+
+    assert all(one == other for one, other in zip(corpus, corpus, strict=True))
+
+
+def test_a_corpus_is_what_a_model_learns_from_and_is_measured_on() -> None:
+    model = revgen.create("gru-char", hidden_size=8, num_layers=1)
+
+    model.fit(revgen.datasets.load("reviews"), epochs=1, sequence_length=200, progress=False)
+
+    evaluation = model.evaluate(revgen.datasets.load("reviews"))
+    assert evaluation.documents == len(list(revgen.datasets.load("reviews")))
+
+
+def test_each_review_has_an_artist_a_title_and_a_genre() -> None:
+    lines = revgen.datasets.path("reviews").read_text(encoding="utf-8").splitlines()
+
+    assert all({"text", "artist", "title", "genre"} <= json.loads(line).keys() for line in lines)
+
+
+def test_the_names_are_those_that_load_takes() -> None:
+    assert "reviews" in revgen.datasets.names()
+    for name in revgen.datasets.names():
+        assert next(iter(revgen.datasets.load(name)))
+
+
+@pytest.mark.parametrize("name", ["review", "revews", "", "../reviews"])
+def test_an_unknown_corpus_offers_those_that_there_are(name: str) -> None:
+    with pytest.raises(revgen.UnknownNameError, match=r"there is no data set .*reviews"):
+        revgen.datasets.load(name)

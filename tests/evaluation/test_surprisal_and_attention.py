@@ -1,0 +1,198 @@
+"""Explanations: figures of each token, in every form; and the attention weights of models that have any."""
+
+from __future__ import annotations
+
+import json
+import re
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import revgen
+from revgen import LanguageModel, OptionError
+from revgen.cli import main
+from revgen.ops import log_softmax, softmax
+
+TEXT = "the song,\nis <b>over & out"
+
+
+@pytest.fixture(scope="module", params=["lstm-char", "kneser-ney-word", "gru-subword"])
+def model(request: pytest.FixtureRequest, reviews: list[str]) -> LanguageModel:
+    """A model of each level."""
+    options: dict[str, Any] = {} if "kneser" in request.param else {"hidden_size": 16, "num_layers": 1}
+    model = revgen.create(request.param, **options)
+    epochs: dict[str, Any] = {"epochs": 1} if options else {}
+    model.fit([*reviews[:40], "<b> & " * 9], progress=False, **epochs)
+    return model
+
+
+def test_the_figures_are_those_of_the_distribution(model: LanguageModel) -> None:
+    explanation = model.explain(TEXT, top=3)
+
+    tokenizer = model.tokenizer
+    ids = np.array([tokenizer.bos_id, *tokenizer.encode(TEXT), tokenizer.eos_id])
+    logp = log_softmax(model.forward(ids[:-1, None], model.initial_state(1))[0][:, 0].astype(float))
+    assert len(explanation) == len(ids) - 1
+    np.testing.assert_allclose([t.logprob for t in explanation], model.score(TEXT).logprobs, atol=1e-4)
+    for row, wanted, token in zip(logp, ids[1:], explanation, strict=True):
+        assert token.token == tokenizer.vocabulary[wanted]
+        there = row[np.isfinite(row)]
+        assert token.entropy == pytest.approx(-(np.exp(there) * there).sum(), abs=1e-4)
+        assert token.rank == 1 + (row > row[wanted]).sum()
+        assert [p for _, p in token.alternatives] == pytest.approx(sorted(np.exp(row))[::-1][:3], abs=1e-6)
+        assert token.alternatives[0][0] == tokenizer.vocabulary[int(row.argmax())]
+    assert "".join(token.text for token in explanation) == TEXT
+
+
+def test_a_frame_has_a_row_for_each_token(model: LanguageModel) -> None:
+    frame = model.explain(TEXT, top=2).to_frame()
+
+    assert list(frame.columns) == ["token", "logprob", "entropy", "rank", "alternatives"]
+    assert frame["logprob"].sum() == pytest.approx(model.score(TEXT).total, abs=1e-3)
+    assert len(str(model.explain(TEXT)).splitlines()) == len(frame) + 2
+
+
+def test_the_terminal_shows_the_text_in_colours(model: LanguageModel) -> None:
+    line = model.explain(TEXT).to_terminal()
+
+    assert re.sub("\x1b\\[[0-9;]*m", "", line) == TEXT
+    assert "\x1b[" in line.splitlines()[1], "each line has its own colours"
+
+
+def test_html_is_the_text_with_its_figures_and_no_tag_of_the_text(model: LanguageModel) -> None:
+    explanation = model.explain(TEXT)
+    page = explanation.to_html()
+
+    assert "<b>" not in page
+    assert unescape(re.sub("<[^>]*>", "", page)) == TEXT + "⏹"
+    assert page.count("<span") == len(explanation) == page.count("title=")
+    assert explanation._repr_html_() == page
+
+
+def test_a_surprise_has_a_stronger_colour(small_model: LanguageModel) -> None:
+    blues = [int(b) for b in re.findall(r"rgb\(\d+ \d+ (\d+)\)", small_model.explain("the thX").to_html())]
+
+    assert blues[-2] < blues[1]
+
+
+def test_what_is_unknown_or_impossible_is_explained_too(reviews: list[str]) -> None:
+    model = revgen.create("ngram-char", order=4)
+    model.fit(reviews[:20], progress=False)
+
+    explanation = model.explain("the qqqq 漢")
+
+    assert -np.inf in [token.logprob for token in explanation]
+    assert all(np.isfinite(token.entropy) for token in explanation)
+    assert "rank" in str(explanation) and explanation.to_html() and explanation.to_terminal()
+
+
+def test_a_long_text_is_read_in_parts(small_model: LanguageModel, reviews: list[str]) -> None:
+    text = " ".join(reviews)[:6000]
+
+    logprobs = [token.logprob for token in small_model.explain(text, top=0)]
+
+    np.testing.assert_allclose(logprobs, small_model.score(text).logprobs, atol=1e-3)
+
+
+@pytest.mark.parametrize(("text", "top", "name"), [(3, 1, "text"), ("a", -1, "top"), ("a", "x", "top")])
+def test_bad_values_are_named(small_model: LanguageModel, text: Any, top: Any, name: str) -> None:
+    with pytest.raises(OptionError, match=f"^{name} must be"):
+        small_model.explain(text, top=top)
+
+
+# Attention -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def transformer(reviews: list[str]) -> LanguageModel:
+    """A little one that looks at 16 tokens."""
+    model = revgen.create("transformer-char", hidden_size=16, num_layers=2, num_heads=2, context=16)
+    model.fit(reviews[:8], epochs=1, progress=False)
+    return model
+
+
+@pytest.fixture(scope="module")
+def textgenrnn(reviews: list[str]) -> LanguageModel:
+    """A little one, whose attention is of some size."""
+    model = revgen.create("textgenrnn-char", hidden_size=12, num_layers=1)
+    model.fit(reviews[:8], labels=["a", "b"] * 4, epochs=1, progress=False)
+    model.weights["attention"] = np.random.default_rng(0).normal(0, 1, model.weights["attention"].shape).astype("f")
+    model._clear_caches()
+    return model
+
+
+def test_the_attention_of_a_transformer_reaches_over_its_context(transformer: LanguageModel) -> None:
+    text = "the song is over and the band goes home"
+
+    attention = transformer.attention(text)
+
+    size = len(text) + 1
+    assert attention.tokens == ("<s>", *text)
+    assert attention.weights.shape == (2, 2, size, size)
+    np.testing.assert_allclose(attention.weights.sum(-1), 1, atol=1e-5)
+    distance = np.arange(size)[:, None] - np.arange(size)
+    seen = (distance >= 0) & (distance < 16)
+    assert (attention.weights[:, :, ~seen] == 0).all() and (attention.weights[:, :, seen] > 0).all()
+    before = transformer.score(text).total
+    vars(transformer)["equation"] = None  # as on another device than the CPU
+    np.testing.assert_allclose(transformer.attention(text).weights, attention.weights, atol=1e-5)
+    transformer._clear_caches()
+    assert transformer.score(text).total == before
+
+
+def test_the_attention_of_textgenrnn_is_what_it_averages_by(textgenrnn: LanguageModel) -> None:
+    text = "the song is over"
+    tokenizer = textgenrnn.tokenizer
+
+    attention = textgenrnn.attention(text, label="b")
+
+    assert attention.weights.shape == (1, 1, len(text) + 1, len(text) + 1)
+    ids = np.array([tokenizer.bos_id, *tokenizer.encode(text)])[:, None] + textgenrnn.label_offset("b")
+    features, _ = textgenrnn.features(ids, textgenrnn.initial_state(1))
+    averages, x = np.split(features[:, 0], 2, -1)
+    np.testing.assert_allclose(attention.weights[0, 0] @ x, averages, atol=1e-5)
+    np.testing.assert_allclose(attention.weights[0, 0, -1], softmax(x @ textgenrnn.weights["attention"]), atol=1e-5)
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_attention_is_drawn(transformer: LanguageModel, textgenrnn: LanguageModel, tmp_path: Path, ending: str) -> None:
+    for model, count in ((transformer, 4), (textgenrnn, 1)):
+        attention = model.attention("the $x$ song\n")
+        path = attention.save(tmp_path / f"attention.{ending}")
+        assert path.stat().st_size > 1000
+        assert len(attention.figure().axes) == count
+
+
+def test_a_picture_of_an_unknown_kind_is_an_error(transformer: LanguageModel, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"attention\.nothing: the picture cannot be written"):
+        transformer.attention("a").save(tmp_path / "attention.nothing")
+
+
+def test_a_model_without_attention_says_so(small_model: LanguageModel) -> None:
+    with pytest.raises(OptionError, match="lstm-char has no attention to show"):
+        small_model.attention("a text")
+
+
+# The command -----------------------------------------------------------------------------
+
+
+def test_the_command_explains(
+    transformer: LanguageModel, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = str(transformer.save(tmp_path / "model"))
+    page, picture = tmp_path / "page.html", tmp_path / "attention.png"
+    explanation = transformer.explain("the song", top=2)
+    arguments = ["explain", directory, "the song", "--top", "2"]
+
+    assert main([*arguments, "--html", str(page), "--attention", str(picture)]) == 0
+    assert capsys.readouterr().out == f"{explanation}\n"
+    assert explanation.to_html() in page.read_text("utf-8") and picture.stat().st_size > 1000
+    assert main([*arguments, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["token"] for row in rows] == [*"the song", "</s>"]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == f"{explanation.to_terminal()}\n\n{explanation}\n"

@@ -1,0 +1,233 @@
+"""Texts in files: each line has a receipt, from which it is made again; a file that was cut off goes on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import revgen
+from revgen import LanguageModel, OptionError, Tokenizer
+from revgen.cli import main
+
+OPTIONS: dict[str, Any] = {"max_tokens": 30, "temperature": [0.8, 1.2], "top_p": 0.9, "stop": [".", "\n"]}
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_each_line_is_made_again_from_its_receipt(small_model: LanguageModel, tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+
+    count = small_model.write_samples(path, "the ", n=21, batch_size=8, seed=5, progress=False, **OPTIONS)
+
+    found = lines(path)
+    assert count == len(found) == 21
+    assert len({row["text"] for row in found}) > 15
+    loaded = revgen.load(small_model.save(tmp_path / "model"))
+    for row in found:
+        assert loaded.regenerate(row["receipt"]) == row["text"]
+    receipt = found[9]["receipt"]
+    assert receipt["model"] == "lstm-char" and receipt["prompt"] == "the "
+    assert receipt["revision"] == loaded.fingerprint
+    assert (receipt["seed"], receipt["n"], receipt["row"]) == (6, 8, 1)
+    again = small_model.generate("the ", n=8, seed=6, **receipt["options"])
+    assert again[1] == found[9]["text"]
+
+
+def test_options_of_every_kind_come_back_from_a_receipt(small_model: LanguageModel, tmp_path: Path) -> None:
+    e = int(small_model.tokenizer.encode("e")[0])
+    for i, options in enumerate(
+        (
+            {"logit_bias": {e: -3.0, "a": 1}, "banned_tokens": [Tokenizer.eos_id], "forced_tokens": {0: "b", 2: e}},
+            {"regex": r"[a-z]{3,9} (one|two)", "frequency_penalty": 0.5},
+            {"choices": ("band", "song")},
+        )
+    ):
+        path = tmp_path / f"{i}.jsonl"
+        small_model.write_samples(path, "the ", n=5, max_tokens=20, progress=False, **options)  # type: ignore[arg-type]
+        assert [small_model.regenerate(row["receipt"]) for row in lines(path)] == [row["text"] for row in lines(path)]
+
+
+@pytest.mark.parametrize("kept", [0, 1, 7, 8, 13, 20])
+@pytest.mark.parametrize("torn", ["", '{"text": "half a li'])
+def test_a_file_that_was_cut_off_goes_on_to_the_same_end(
+    small_model: LanguageModel, tmp_path: Path, kept: int, torn: str
+) -> None:
+    whole, path = tmp_path / "whole.jsonl", tmp_path / "samples.jsonl"
+    small_model.write_samples(whole, "the ", n=20, batch_size=8, seed=5, progress=False, **OPTIONS)
+    path.write_text("".join(whole.read_text("utf-8").splitlines(keepends=True)[:kept]) + torn, "utf-8")
+
+    count = small_model.write_samples(path, "the ", n=20, batch_size=8, seed=5, resume=True, progress=False, **OPTIONS)
+
+    assert count == 20 and path.read_bytes() == whole.read_bytes()
+
+
+def test_a_file_goes_on_with_the_seed_and_the_batches_that_it_began_with(
+    small_model: LanguageModel, tmp_path: Path
+) -> None:
+    path = tmp_path / "samples.jsonl"
+    small_model.write_samples(path, "a", n=5, batch_size=4, progress=False, max_tokens=9)
+    begun = path.read_bytes()
+
+    small_model.write_samples(path, "a", n=11, batch_size=2, resume=True, progress=False, max_tokens=9)
+
+    assert path.read_bytes().startswith(begun)
+    assert {row["receipt"]["n"] for row in lines(path)} == {4}
+    assert [small_model.regenerate(row["receipt"]) for row in lines(path)] == [row["text"] for row in lines(path)]
+    assert small_model.write_samples(path, "a", n=3, resume=True, progress=False, max_tokens=9) == 11, "it has more"
+
+
+def test_a_process_that_is_killed_leaves_whole_lines_and_goes_on(small_model: LanguageModel, tmp_path: Path) -> None:
+    directory, path = str(small_model.save(tmp_path / "model")), tmp_path / "samples.jsonl"
+    command = [sys.executable, "-m", "revgen", "generate", directory, "-n", "100000", "--seed", "1", "--out", str(path)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while not path.exists() or path.stat().st_size < 100_000:
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+
+    count = len(path.read_bytes().split(b"\n")) - 1
+    assert small_model.write_samples(path, n=count + 40, seed=1, resume=True, progress=False) == count + 40
+
+    found = lines(path)
+    for row in (found[0], found[count - 1], found[count], found[-1]):
+        assert small_model.regenerate(row["receipt"]) == row["text"]
+    assert len({(row["receipt"]["seed"], row["receipt"]["row"]) for row in found}) == len(found)
+
+
+def test_a_file_that_is_there_is_not_written_over(small_model: LanguageModel, tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    small_model.write_samples(path, "a", n=2, seed=1, max_tokens=5, progress=False)
+    before = path.read_bytes()
+
+    def refused(message: str, prompt: str = "a", **options: Any) -> None:
+        with pytest.raises(OptionError, match=message):
+            small_model.write_samples(path, prompt, **{"n": 4, "seed": 1, "max_tokens": 5, "progress": False} | options)
+        assert path.read_bytes() == before
+
+    refused(r"samples\.jsonl is there already: continue it with resume=True")
+    refused(r"holds samples of another prompt, 'a'", prompt="b", resume=True)
+    refused(r"holds samples of another seed, 1", seed=2, resume=True)
+    refused(r"holds samples of another options", max_tokens=6, resume=True)
+    refused(r"^top_k must be", top_k=0, resume=True)
+    refused(r"^temperature cannot be a function here", temperature=lambda i: 1.0, resume=True)
+    refused(r"^n must be", n=0)
+    refused(r"^batch_size must be", batch_size=0)
+
+
+@pytest.mark.parametrize("content", ["a text\n", "{}\n", '{"receipt": 3}\n', '{"receipt": {"n": 3}}\n'])
+def test_a_file_of_something_else_is_left_alone(small_model: LanguageModel, tmp_path: Path, content: str) -> None:
+    path = tmp_path / "samples.jsonl"
+    path.write_text(content)
+
+    with pytest.raises(OptionError, match="holds no samples with receipts"):
+        small_model.write_samples(path, n=3, resume=True, progress=False)
+
+    assert path.read_text() == content
+
+
+def test_a_receipt_of_another_model_is_an_error(small_model: LanguageModel, tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    small_model.write_samples(path, n=1, max_tokens=3, progress=False)
+    receipt = lines(path)[0]["receipt"]
+
+    other = revgen.load(small_model.save(tmp_path / "model"))
+    other.weights = {name: array * 2 for name, array in other.weights.items()}
+    with pytest.raises(OptionError, match="the receipt is of a model with the revision"):
+        other.regenerate(receipt)
+    for name, value in {"revision": None, "seed": "x", "row": 9, "n": None, "options": 3}.items():
+        with pytest.raises(OptionError, match=r"^receipt"):
+            small_model.regenerate(receipt | {name: value})
+
+
+def test_what_is_copied_stands_in_the_line(reviews: list[str], tmp_path: Path) -> None:
+    model = revgen.create("kneser-ney-char", order=8)
+    model.fit(reviews[:20], index_texts=True, progress=False)
+
+    model.write_samples(tmp_path / "a.jsonl", n=3, max_tokens=50, check_novelty=True, progress=False)
+
+    for row in lines(tmp_path / "a.jsonl"):
+        assert row["copied"] == model.novelty(row["text"]).to_dict()
+        assert model.regenerate(row["receipt"]) == row["text"]
+
+
+def test_beams_go_to_a_file_too(small_model: LanguageModel, tmp_path: Path) -> None:
+    path = tmp_path / "beams.jsonl"
+
+    assert small_model.write_samples(path, "the ", n=3, num_beams=4, max_tokens=9, progress=False) == 3
+
+    assert [row["text"] for row in lines(path)] == small_model.generate("the ", n=3, num_beams=4, max_tokens=9)
+    with pytest.raises(OptionError, match="n must be at most num_beams"):
+        small_model.write_samples(tmp_path / "more.jsonl", n=9, num_beams=4, progress=False)
+    few = tmp_path / "few.jsonl"
+    assert small_model.write_samples(few, n=4, num_beams=4, regex="a|b", progress=False) == 2
+    assert small_model.write_samples(few, n=4, num_beams=4, regex="a|b", progress=False, resume=True) == 2
+
+
+def test_a_place_that_cannot_be_written_is_named(small_model: LanguageModel, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="the texts cannot be written"):
+        small_model.write_samples(tmp_path, n=1, progress=False, resume=True)
+
+
+def test_the_fingerprint_is_that_of_the_model(small_model: LanguageModel, tmp_path: Path) -> None:
+    loaded = revgen.load(small_model.save(tmp_path / "model"))
+    assert loaded.fingerprint == small_model.fingerprint
+
+    loaded.weights = {name: array + 1e-3 for name, array in loaded.weights.items()}
+
+    assert loaded.fingerprint != small_model.fingerprint
+
+
+# The command -----------------------------------------------------------------------------
+
+
+def test_the_command_writes_a_file_and_makes_a_line_again(
+    small_model: LanguageModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory, path = str(small_model.save(tmp_path / "model")), tmp_path / "samples.jsonl"
+    arguments = ["generate", directory, "-n", "40", "--prompt", "the ", "--seed", "3", "--out", str(path)]
+
+    assert main([*arguments, "--max-tokens", "20", "--bias", "e=-1"]) == 0
+    assert capsys.readouterr().err.endswith(f"{path}: 40 texts\n")
+    found = lines(path)
+    assert len(found) == 40 and found[33]["receipt"]["model"] == directory
+
+    assert main(["remake", str(path), "--line", "34"]) == 0
+    assert capsys.readouterr().out == f"{found[33]['text']}\n"
+    assert main(["remake", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == found[0]
+    for bad, message in (("41", "line must be one that"), ("0", "line must be a whole number")):
+        assert main(["remake", str(path), "--line", bad]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["remake", str(tmp_path / "nothing")]) == 2
+    path.write_text("{}\n")
+    assert main(["remake", str(path)]) == 2
+    assert "has no receipt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"banned_tokens": range(5, 9)},
+        {"banned_tokens": torch.tensor([5, 8])},
+        {"banned_tokens": {"e": 1}.keys()},
+        {"banned_tokens": bytearray([5, 8])},
+        {"temperature": range(1, 3)},
+    ],
+)
+def test_collections_of_every_type_come_back_from_a_receipt(
+    small_model: LanguageModel, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    path = tmp_path / "samples.jsonl"
+
+    small_model.write_samples(path, "the ", n=2, seed=1, max_tokens=10, progress=False, **options)
+
+    for row in lines(path):
+        assert small_model.regenerate(row["receipt"]) == row["text"]

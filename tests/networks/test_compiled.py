@@ -1,0 +1,296 @@
+"""The compiled step: the numbers of the equation, and the texts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import revgen
+from revgen import LanguageModel, MissingExtraError, OptionError
+
+MODELS: list[Any] = [
+    ("lstm", {}),
+    ("lstm", {"embedding_size": 24}),
+    ("gru", {"residual": False}),
+    ("gru", {"layer_norm": False, "tie_embeddings": False}),
+    ("elman", {"embedding_size": 7, "tie_embeddings": False}),
+    ("lstm", {"num_layers": 3}),  # of other types, so compiled anew
+    ("rnn", {"nonlinearity": "relu"}),
+    ("rnn", {"residual": False, "layer_norm": False}),
+    ("mingru", {}),
+    ("awd-lstm", {"embedding_size": 20}),
+    ("textgenrnn", {}),
+    ("textgenrnn", {"num_layers": 1, "embedding_size": None}),
+    ("transformer", {"hidden_size": 32, "context": 24}),
+    ("transformer", {"hidden_size": 32, "num_heads": 2, "context": 1}),
+    ("ngram", {"order": 3}),
+    ("ngram", {"order": 3, "unseen": "end"}),
+    ("kneser-ney", {"order": 4}),
+    ("kneser-ney", {"order": 1}),
+    ("kneser-ney", {"order": 5, "max_bytes": 4000}),
+]
+
+
+KNOWN = {"min_count": 1}
+"""Every character of the few texts has a token."""
+
+
+def model_of(architecture: str, texts: list[str], **options: Any) -> LanguageModel:
+    """A model of some size whose every weight matters."""
+    if architecture in ("ngram", "kneser-ney"):
+        model = revgen.create(f"{architecture}-char", tokenizer=KNOWN, **options)
+        model.fit(texts[:5], progress=False)
+        return model
+    model = revgen.create(f"{architecture}-char", tokenizer=KNOWN, **{"hidden_size": 30, "num_layers": 2, **options})
+    model.fit(texts[:5], epochs=1, progress=False)
+    random = np.random.default_rng(0)
+    model.weights = {
+        name: (array + random.normal(0, 0.2, array.shape)).astype(np.float32) for name, array in model.weights.items()
+    }
+    return model
+
+
+def assert_same_numbers(model: Any, steps: int = 60) -> None:
+    """The machine code says what the model says, token by token and over the start of a document."""
+    state = other = model.initial_state(1)
+    code = model.build_compiled()
+    tokens = np.random.default_rng(1).integers(0, len(model.tokenizer), steps)
+    tokens[steps // 2] = model.tokenizer.bos_id
+    for token in tokens.tolist():
+        logits, state = code.step(token, state)
+        expected, other = model.forward(np.array([[token]]), other)
+        assert logits.shape == expected.shape and logits.dtype == np.float32
+        np.testing.assert_allclose(logits, expected, atol=2e-5)
+
+
+@pytest.mark.slow  # a compiler runs
+@pytest.mark.parametrize(("architecture", "options"), MODELS, ids=str)
+def test_machine_code_gives_the_numbers_of_the_equation(
+    architecture: str, options: dict[str, Any], reviews: list[str]
+) -> None:
+    pytest.importorskip("numba")
+    assert_same_numbers(model_of(architecture, reviews, **options))
+
+
+@pytest.mark.slow  # a compiler runs
+@pytest.mark.parametrize("cell", ["lstm", "mingru"])
+def test_so_does_that_without_a_table_of_the_first_layer(
+    cell: str, reviews: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("numba")
+    monkeypatch.setattr("revgen.networks.stack.TABLE", 0)
+    model: Any = model_of(cell, reviews)
+    assert len(model.build_compiled().net.table) == 0
+    assert_same_numbers(model)
+
+
+@pytest.mark.slow  # a compiler runs
+@pytest.mark.parametrize("architecture", ["lstm", "textgenrnn", "transformer"])
+def test_numbers_of_float16_are_read_as_such(architecture: str, reviews: list[str]) -> None:
+    pytest.importorskip("numba")
+    model: Any = model_of(architecture, reviews, hidden_size=32)
+    small = np.float32(2e-7)  # below the smallest normal number of float16
+    model.weights = {
+        name: np.where(np.abs(array) < 0.05, small, array).astype(np.float16).astype(np.float32)
+        for name, array in model.weights.items()
+    }
+    assert model.build_compiled().net.embedding.dtype == np.uint16
+    assert_same_numbers(model)
+
+
+@pytest.mark.slow  # a compiler runs
+@pytest.mark.parametrize("cell", ["lstm", "elman", "mingru", "textgenrnn", "transformer", "kneser-ney"])
+def test_a_compiled_model_writes_what_it_wrote_before(cell: str, reviews: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("numba")
+    model = model_of(cell, reviews, **({"hidden_size": 32, "context": 20} if cell == "transformer" else {}))
+    options: dict[str, Any] = {"max_tokens": 80, "seed": 1}
+    before = model.generate("the ", **options), model.generate("the ", n=3, **options), model.score("a text").total
+    vectors = model.embed(["", "a"]) if cell != "kneser-ney" else None
+
+    assert model.compile() is model
+    assert (model.generate("the ", **options), model.generate("the ", n=3, **options)) == before[:2]
+    if vectors is not None:
+        np.testing.assert_allclose(model.embed(["", "a"]), vectors, atol=1e-5)
+    assert model.score("a text").total == pytest.approx(before[2], abs=1e-3)
+    assert "the " + "".join(model.stream("the ", **options)) == before[0]
+    assert revgen.load(model.save(tmp_path / "model")).compile().generate("the ", **options) == before[0]
+
+
+SAMPLINGS: list[dict[str, Any]] = [
+    {},
+    {"temperature": 0},
+    {"temperature": 1e-50},
+    {"temperature": 0.5, "stop": ["e ", "s"]},
+    {"temperature": 1.7, "banned_tokens": ["e", " "], "logit_bias": {"a": 3}},
+    {"banned_tokens": [1]},
+    {"max_tokens": 17},
+    {"max_tokens": 1},
+    {"top_k": 5, "top_p": 0.8},
+    {"min_p": 0.1, "repetition_penalty": 1.3},
+    {"temperature": [0.5, 1.5]},
+    {"min_tokens": 20},
+    {"forced_tokens": {3: "a"}},
+    {"regex": "[a-z ]{20,30}"},
+    {"num_beams": 3, "max_tokens": 12},
+]
+
+
+@pytest.mark.slow  # a compiler runs
+@pytest.mark.parametrize("options", SAMPLINGS, ids=str)
+def test_a_compiled_model_draws_what_it_drew_before(options: dict[str, Any], small_model: LanguageModel) -> None:
+    pytest.importorskip("numba")
+    model: Any = small_model
+    before = [model.generate("the ", **{"seed": seed, "max_tokens": 60, **options}) for seed in range(5)]
+    model.compile()
+    try:
+        texts = [model.generate("the ", **{"seed": seed, "max_tokens": 60, **options}) for seed in range(5)]
+        streams = ["".join(model.stream("the ", **{"seed": s, "max_tokens": 60, **options})) for s in range(5)]
+    finally:
+        model.compiles = False
+        model.forget()
+
+    assert texts == before == [f"the {text}" for text in streams]
+
+
+@pytest.mark.slow  # a compiler runs
+def test_draws_of_machine_code_follow_the_distribution(reviews: list[str]) -> None:
+    pytest.importorskip("numba")
+    from revgen.networks.kernels import draw
+
+    logits = np.random.default_rng(0).normal(0, 1, 10).astype(np.float32)
+    biases = np.where(np.arange(10) == 4, -np.inf, 0).astype(np.float32)
+    expected = np.exp((logits.astype(float) + biases) / 0.7)
+    expected *= 20_000 / expected.sum()
+
+    drawn = [draw(logits, biases, np.float32(0.7), 1, u) for u in np.random.default_rng(1).random(20_000)]
+
+    counts, there = np.bincount(drawn, minlength=10), expected > 0
+    assert counts[4] == 0
+    # 8 degrees of freedom: above 31.8 by chance once in 10,000 times.
+    assert ((counts[there] - expected[there]) ** 2 / expected[there]).sum() < 31.8
+    assert draw(logits, np.full(10, -np.inf, np.float32), np.float32(1), 1, 0.5) == 1
+
+
+@pytest.mark.slow  # a compiler runs
+def test_new_weights_are_compiled_anew(reviews: list[str]) -> None:
+    pytest.importorskip("numba")
+    model = model_of("gru", reviews).compile()
+    model.generate("a", max_tokens=5)
+
+    model.weights = {name: array * 0.5 for name, array in model.weights.items()}
+
+    other = model_of("gru", reviews)
+    other.weights = model.weights
+    assert model.generate("a", seed=1, max_tokens=60) == other.generate("a", seed=1, max_tokens=60)
+
+
+@pytest.mark.slow  # a compiler runs
+def test_a_label_is_read_with_every_token(reviews: list[str]) -> None:
+    pytest.importorskip("numba")
+    model = revgen.create("textgenrnn-char", hidden_size=24)
+    model.fit(reviews[:6], labels=["a", "b"] * 3, epochs=1, progress=False)
+    random = np.random.default_rng(0)
+    model.weights = {
+        name: (array + random.normal(0, 0.3, array.shape)).astype(np.float32) for name, array in model.weights.items()
+    }
+    before = [model.generate("the ", label=label, max_tokens=60, seed=1) for label in "ab"]
+    assert before[0] != before[1]
+
+    model.compile()
+
+    assert [model.generate("the ", label=label, max_tokens=60, seed=1) for label in "ab"] == before
+
+
+@pytest.mark.slow  # a compiler runs
+def test_machine_code_takes_over_where_much_is_written(reviews: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    model: Any = model_of("gru", reviews)
+    model.weights["bias"][model.tokenizer.eos_id] = -1e9
+    before = model.generate("a", seed=1, max_tokens=300)
+    assert model.written >= 299
+
+    monkeypatch.setattr("revgen.language_model.PATIENCE", model.written + 100)
+
+    assert model.generate("a", seed=1, max_tokens=300) == before
+    assert model.compiled is not None and not model.compiles
+
+
+def test_without_numba_nothing_takes_over(reviews: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.delitem(sys.modules, "revgen.networks.kernels", raising=False)
+    monkeypatch.setattr("revgen.language_model.PATIENCE", 50)
+    model = model_of("gru", reviews)
+
+    assert len(model.generate("a", seed=1, max_tokens=200)) > 1
+    assert model.compiled is None
+
+
+@pytest.mark.parametrize("name", ["slstm-char", "graves-lstm-char", "mlp-char"])
+def test_what_has_no_compiled_step_says_so(name: str, reviews: list[str]) -> None:
+    model = revgen.create(name, hidden_size=16)
+    model.fit(reviews[:4], epochs=1, progress=False)
+
+    with pytest.raises(OptionError, match=f"{name} has no compiled step"):
+        model.compile()
+
+    assert model.generate("a", max_tokens=3, seed=1)
+
+
+def test_without_numba_the_error_says_how_to_get_it(reviews: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of("lstm", reviews)
+    monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.delitem(sys.modules, "revgen.networks.kernels", raising=False)
+
+    with pytest.raises(MissingExtraError, match=r"pip install 'revgen\[fast\]'"):
+        model.compile()
+
+    assert model.generate("a", max_tokens=3)
+
+
+def in_a_process(code: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        check=False,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(revgen.__file__).parents[1])} | environment,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_where_no_directory_can_be_written_machine_code_is_made_for_the_process() -> None:
+    pytest.importorskip("numba")
+    code = """
+import revgen
+from numba.core import caching
+for kind in vars(caching).values():
+    if isinstance(kind, type) and issubclass(kind, caching.CacheImpl):
+        kind._locator_classes = []  # as where neither the package nor a home can be written
+model = revgen.create("ngram-char", order=3)
+model.fit(["the song of the band. " * 40], progress=False)
+print(model.compile().generate("the ", seed=1, max_tokens=5))
+"""
+    assert in_a_process(code).startswith("the ")
+
+
+def test_a_numba_that_cannot_be_imported_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    (tmp_path / "numba.py").write_text('raise ImportError("Numba needs another NumPy")\n')
+    code = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+import revgen
+try:
+    revgen.load("gru-char").compile()
+except revgen.MissingExtraError as error:
+    print(error)
+assert revgen.load("gru-char").generate("the ", max_tokens=3)
+"""
+    shown = in_a_process(code)
+    assert "Numba needs another NumPy" in shown and "pip install" not in shown

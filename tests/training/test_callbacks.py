@@ -1,0 +1,134 @@
+"""What watches a run: the protocol, TensorBoard, a history that draws itself, and what a run says of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import revgen
+from revgen.language_model import LanguageModel
+from revgen.training.recipe import Recipe
+
+SMALL: dict[str, Any] = {"hidden_size": 16, "num_layers": 1}
+QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 8, "sequence_length": 32, "progress": False}
+
+
+class Watch(revgen.Callback):
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.steps: list[revgen.StepMetrics] = []
+
+    def on_train_begin(self, model: LanguageModel, history: revgen.History) -> None:
+        self.calls.append(f"begin {history.settings['batch_size']} {len(history)}")
+
+    def on_step_end(self, model: LanguageModel, step: revgen.StepMetrics) -> None:
+        self.steps.append(step)
+
+    def on_epoch_end(self, model: LanguageModel, epoch: revgen.EpochMetrics) -> None:
+        self.calls.append(f"epoch {epoch.epoch} {model.generate('the ', seed=0, max_tokens=3)[:4]}")
+
+    def on_train_end(self, model: LanguageModel, history: revgen.History) -> None:
+        self.calls.append(f"end {len(history)}")
+
+
+def test_a_callback_is_told_of_the_run_its_steps_and_its_epochs(reviews: list[str]) -> None:
+    watch, seen = Watch(), list[int]()
+    model = revgen.create("gru-char", **SMALL)
+    history = model.fit(reviews[:30], callbacks=[watch, lambda model, epoch: seen.append(epoch.epoch)], **QUICK)
+    assert watch.calls == ["begin 8 0", "epoch 1 the ", "epoch 2 the ", "end 2"] and seen == [1, 2]
+    assert [step.step for step in watch.steps] == [*range(1, len(watch.steps) + 1)]
+    losses = [step.loss for step in watch.steps if step.epoch == 1]
+    assert sum(losses) / len(losses) == pytest.approx(history[0].train_loss, abs=0.05)
+
+
+def test_what_is_no_callback_is_an_error(reviews: list[str]) -> None:
+    wrong: Any
+    for wrong in (Watch, "tensorboard"):
+        with pytest.raises(revgen.OptionError, match="callbacks"):
+            revgen.create("gru-char", **SMALL).fit(reviews[:30], callbacks=[wrong], **QUICK)
+
+
+def test_tensorboard_has_the_figures_of_the_history(reviews: list[str], tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    model = revgen.create("gru-char", **SMALL)
+    history = model.fit(reviews[:30], 0.1, callbacks=[revgen.TensorBoard(tmp_path, every=5)], **QUICK)
+    events = accumulator.EventAccumulator(str(tmp_path))
+    events.Reload()
+    validation = [event.value for event in events.Scalars("epoch/nats_per_char")]
+    assert validation == pytest.approx([epoch.nats_per_char for epoch in history])
+    assert [event.step for event in events.Scalars("loss/training")][:2] == [5, 10]
+
+
+@pytest.mark.parametrize("valid", [None, 0.2])
+def test_a_history_draws_itself(valid: float | None, reviews: list[str], tmp_path: Path) -> None:
+    history = revgen.create("gru-char", **SMALL).fit(reviews[:30], valid, **QUICK)
+    (axes,) = history.plot().axes
+    drawn = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
+    assert drawn["training"] == [epoch.train_loss for epoch in history]
+    assert ("validation" in drawn) == (valid is not None)
+    history.plot().savefig(tmp_path / "history.png")
+
+
+def test_a_range_test_suggests_a_rate_that_learns_and_leaves_the_model(reviews: list[str], tmp_path: Path) -> None:
+    model = revgen.create("lstm-char", **SMALL)
+    found = model.find_lr(reviews[:60], steps=60, batch_size=8, sequence_length=32)
+    assert not model.is_fitted and not model.has_tokenizer
+    assert 1e-3 < found.suggestion < 0.3 and found.rates == sorted(found.rates)
+    assert min(found.losses) < found.losses[0]
+    assert f"{found.suggestion:.2g}" in str(found)
+    found.plot().savefig(tmp_path / "rates.png")
+    history = model.fit(reviews[:60], learning_rate=found.suggestion, **QUICK)
+    assert history.notes == [] and history[-1].train_loss < 3
+
+
+def test_rates_that_cannot_be_tried_are_an_error(reviews: list[str]) -> None:
+    model = revgen.create("lstm-char", **SMALL)
+    for options in ({"low": 0.0}, {"low": 1.0, "high": 0.1}, {"steps": 2}):
+        with pytest.raises(revgen.OptionError, match=r"^(low|high|steps) must"):
+            model.find_lr(reviews[:10], **options)
+    with pytest.raises(revgen.OptionError, match="no learning rate"):
+        revgen.create("kneser-ney-char").find_lr(reviews[:10])
+
+
+def test_a_model_that_learns_its_text_by_heart_is_told(reviews: list[str]) -> None:
+    model = revgen.create("gru-char", hidden_size=96, dropout=0.0)
+    settings = QUICK | {"epochs": 40, "patience": None}
+    history = model.fit(reviews[:4], reviews[60:64], **settings)
+    assert any("the model overfits" in note for note in history.notes)
+
+
+@pytest.mark.parametrize(("preset", "width"), [("quick", 128), ("balanced", 256), ("best", 256)])
+def test_what_is_left_open_is_chosen_by_preset_and_corpus(preset: str, width: int, reviews: list[str]) -> None:
+    model = revgen.create("rnn-char", num_layers=1)
+    history = model.fit(reviews[:2], preset=preset, max_seconds=0.1, progress=False)
+    assert model.config.hidden_size == width and 0.3 < model.config.dropout < 0.5
+    assert history.settings["preset"] == preset
+    again = revgen.create("rnn-char", hidden_size=8, num_layers=1, dropout=0.1)
+    again.fit(reviews[:2], preset=preset, max_seconds=0.1, progress=False)
+    assert (again.config.hidden_size, again.config.dropout) == (8, 0.1)
+
+
+def test_more_text_is_read_less_often_and_less_is_left_out() -> None:
+    small, large = (Recipe().resolve(tokens, 1e-2, fitted=False).epochs for tokens in (50_000, 5_000_000))
+    assert small == 40 and large == 2
+    assert Recipe().suggest_sizes(50_000)["dropout"] > Recipe().suggest_sizes(5_000_000)["dropout"]
+    with pytest.raises(revgen.OptionError, match="preset"):
+        Recipe(preset="good")
+
+
+def test_weights_and_biases_has_the_figures_of_the_history(reviews: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    watch = revgen.WandB(every=5, mode="offline", dir=tmp_path, project="revgen")
+    seen: list[float] = []
+
+    def look(model: LanguageModel, epoch: revgen.EpochMetrics) -> None:
+        seen.append(watch.run.summary["epoch/nats_per_char"])
+
+    model = revgen.create("gru-char", **SMALL)
+    history = model.fit(reviews[:30], 0.1, callbacks=[watch, look], **QUICK)
+    assert seen == [epoch.nats_per_char for epoch in history]
+    assert watch.run.config["model"] == "gru-char"

@@ -1,0 +1,246 @@
+"""A run that is cut off goes on, to the same weights; what cannot be gone on with is named."""
+
+from __future__ import annotations
+
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import same_weights
+
+import revgen
+from revgen.language_model import LanguageModel
+from revgen.training.checkpoint import CheckpointConfig
+
+SMALL: dict[str, Any] = {"hidden_size": 16, "num_layers": 1}
+QUICK: dict[str, Any] = {"epochs": 3, "batch_size": 8, "sequence_length": 32, "progress": False}
+
+
+def small(**options: Any) -> LanguageModel:
+    return revgen.create("lstm-char", **SMALL | options)
+
+
+@pytest.fixture
+def texts(reviews: list[str]) -> list[str]:
+    return reviews[:30]
+
+
+class KilledError(Exception):
+    """In place of the death of the process."""
+
+
+class DieAt(revgen.Callback):
+    """Ends the run at a step."""
+
+    def __init__(self, step: int) -> None:
+        self.at = step
+
+    def on_step_end(self, model: LanguageModel, step: revgen.StepMetrics) -> None:
+        if step.step == self.at:
+            raise KilledError
+
+
+@pytest.mark.parametrize("name", ["lstm-char", "textgenrnn-char", "transformer-char", "awd-lstm-char"])
+def test_a_run_that_is_cut_off_in_an_epoch_ends_as_if_nothing_had_happened(
+    name: str, texts: list[str], tmp_path: Path
+) -> None:
+    sizes = {"context": 16, "num_heads": 2} if name.startswith("transformer") else {}
+    settings = QUICK | {"epochs": 2, "valid": 0.1}
+    whole, broken, resumed = (revgen.create(name, **SMALL | sizes) for _ in range(3))
+    whole_history = whole.fit(texts, **settings)
+    for step in (7, 40):
+        with pytest.raises(KilledError):
+            broken.fit(
+                texts, checkpoint=CheckpointConfig(tmp_path, steps=3), resume=True, callbacks=[DieAt(step)], **settings
+            )
+    history = resumed.fit(texts, checkpoint=tmp_path, resume=True, **settings)
+    assert same_weights(whole, resumed)
+    assert [e.nats_per_char for e in history] == [e.nats_per_char for e in whole_history]
+    assert [e.train_loss for e in history] == [e.train_loss for e in whole_history]
+    assert same_weights(revgen.load(tmp_path), resumed) or history.best is not history[-1]
+
+
+def test_the_last_few_states_are_kept(texts: list[str], tmp_path: Path) -> None:
+    checkpoints = CheckpointConfig(tmp_path, steps=5, seconds=None, keep=3)
+    small().fit(texts, checkpoint=checkpoints, **QUICK)
+    names = [path.name for path in checkpoints.paths]
+    assert len(names) == 3 and sorted(tmp_path.glob("training-*")) == checkpoints.paths
+
+
+def test_resuming_a_run_that_is_done_changes_nothing(texts: list[str], tmp_path: Path) -> None:
+    one, other = small(), small()
+    one.fit(texts, checkpoint=tmp_path, resume=True, **QUICK)
+    history = other.fit(texts, checkpoint=tmp_path, resume=True, **QUICK)
+    assert len(history) == 3 and same_weights(one, other)
+
+
+OPEN: dict[str, Any] = {"hidden_size": 16, "num_layers": 1}
+SHORT: dict[str, Any] = {"sequence_length": 32, "progress": False, "valid": 0.1}
+
+
+@pytest.mark.parametrize("name", ["gru-char", "transformer-char", "awd-lstm-char"])
+def test_a_run_that_is_done_goes_on_with_more_epochs(name: str, texts: list[str], tmp_path: Path) -> None:
+    sizes: Any = {"hidden_size": 16, "num_layers": 1} | ({"num_heads": 2} if name.startswith("transformer") else {})
+    first, more = revgen.create(name, **sizes), revgen.create(name, **sizes)
+    done = first.fit(texts, epochs=1, checkpoint=tmp_path, **SHORT)
+    history = more.fit(texts, epochs=3, checkpoint=tmp_path, resume=True, **SHORT)
+
+    assert [e.epoch for e in history] == [1, 2, 3]
+    assert history[0] == done[0]
+    assert history[1].learning_rate > history[2].learning_rate, "the schedule is that of the whole run"
+    assert more.config == first.config, "what the first call chose counts"
+    assert history.settings["epochs"] == 3 and history.settings["batch_size"] == done.settings["batch_size"]
+
+
+def test_a_run_that_is_cut_off_goes_on_to_another_number_of_epochs(texts: list[str], tmp_path: Path) -> None:
+    with pytest.raises(KilledError):
+        small().fit(texts, checkpoint=CheckpointConfig(tmp_path, steps=3), callbacks=[DieAt(20)], **QUICK)
+    history = small().fit(texts, checkpoint=tmp_path, resume=True, **QUICK | {"epochs": 2})
+    assert len(history) == 2
+
+
+def test_what_is_left_open_is_as_the_first_call_had_it(texts: list[str], tmp_path: Path) -> None:
+    one, other = revgen.create("gru-char", **OPEN), revgen.create("gru-char", **OPEN)
+    given = one.fit(texts, epochs=2, batch_size=8, learning_rate=3e-3, checkpoint=tmp_path, **SHORT)
+    history = other.fit(texts, checkpoint=tmp_path, resume=True, **SHORT)
+    assert history.settings == given.settings
+    assert same_weights(one, other)
+    with pytest.raises(revgen.CheckpointError, match="its recipe had batch_size 8, now 4"):
+        revgen.create("gru-char", **OPEN).fit(texts, batch_size=4, checkpoint=tmp_path, resume=True, **SHORT)
+    with pytest.raises(revgen.CheckpointError, match="its configuration had dropout"):
+        revgen.create("gru-char", dropout=0.5, **OPEN).fit(texts, checkpoint=tmp_path, resume=True, **SHORT)
+
+
+def test_a_run_with_averaged_weights_forgets_them_when_it_goes_on(texts: list[str], tmp_path: Path) -> None:
+    settings = QUICK | {"weight_averaging": 0.5}
+    small().fit(texts, checkpoint=tmp_path, **settings | {"epochs": 1})
+    model = small()
+    history = model.fit(texts, checkpoint=tmp_path, resume=True, **settings | {"epochs": 8})
+    assert history[-1].train_loss < history[0].train_loss
+    assert np.isfinite(model.score("the song").total)
+
+
+def test_the_checkpoints_of_another_run_are_not_overwritten(texts: list[str], tmp_path: Path) -> None:
+    small().fit(texts, checkpoint=tmp_path, **QUICK)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(revgen.CheckpointError, match="resume=True"):
+        small().fit(texts, checkpoint=tmp_path, **QUICK)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 3}, "its recipe had seed 0, now 3"),
+        ({"texts": 20}, "its tokenizer was not the present one|the corpus has changed since"),
+        ({"hidden_size": 8}, "its configuration had hidden_size 16, now 8"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(
+    change: dict[str, int], message: str, texts: list[str], tmp_path: Path
+) -> None:
+    small().fit(texts, checkpoint=tmp_path, **QUICK)
+    other = small(hidden_size=change.get("hidden_size", 16))
+    with pytest.raises(revgen.CheckpointError, match=message):
+        other.fit(
+            texts[: change.get("texts", 30)], checkpoint=tmp_path, resume=True, seed=change.get("seed", 0), **QUICK
+        )
+
+
+def test_a_corpus_that_has_changed_is_an_error(texts: list[str], tmp_path: Path) -> None:
+    small().fit(texts, checkpoint=tmp_path / "run", **QUICK)
+    with pytest.raises(revgen.CheckpointError, match="the corpus has changed since"):
+        small().fit([*texts[1:], texts[0]], checkpoint=tmp_path / "run", resume=True, **QUICK)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(texts: list[str], tmp_path: Path) -> None:
+    whole = small()
+    whole.fit(texts, checkpoint=tmp_path, **QUICK)
+    last = CheckpointConfig(tmp_path).paths[-1]
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(revgen.CheckpointError, match=rf"{last.name} is damaged.*goes on from the one before"):
+        small().fit(texts, checkpoint=tmp_path, resume=True, **QUICK)
+    last.unlink()
+    resumed = small()
+    resumed.fit(texts, checkpoint=tmp_path, resume=True, **QUICK)
+    assert same_weights(whole, resumed)
+
+
+def test_a_place_that_cannot_be_written_to_is_found_before_the_work(texts: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    steps: list[revgen.EpochMetrics] = []
+    with pytest.raises(revgen.CheckpointError, match="file"):
+        small().fit(
+            texts, checkpoint=tmp_path / "file" / "run", callbacks=[lambda model, epoch: steps.append(epoch)], **QUICK
+        )
+    assert steps == []
+
+
+def test_a_full_disk_ends_the_run_with_the_last_state_and_a_model(texts: list[str], tmp_path: Path) -> None:
+    class FillDisk(revgen.Callback):
+        """No file may grow from the second epoch on."""
+
+        def on_epoch_end(self, model: LanguageModel, epoch: revgen.EpochMetrics) -> None:
+            if epoch.epoch == 2:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    model, resumed, whole = small(), small(), small()
+    try:
+        with pytest.raises(revgen.CheckpointError, match=r"could not save|cannot be written"):
+            model.fit(texts, checkpoint=tmp_path, callbacks=[FillDisk()], **QUICK)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert np.isfinite(model.score("the song").total)
+    resumed.fit(texts, checkpoint=tmp_path, resume=True, **QUICK)
+    whole.fit(texts, **QUICK)
+    assert same_weights(whole, resumed)
+
+
+@pytest.mark.parametrize("option", [{"steps": 0}, {"seconds": -1}, {"keep": 0}])
+def test_a_rhythm_that_there_is_not_is_an_error(option: dict[str, Any], tmp_path: Path) -> None:
+    (name,) = option
+    with pytest.raises(revgen.OptionError, match=name):
+        CheckpointConfig(tmp_path, **option)
+
+
+SCRIPT = """
+import sys, torch, revgen
+torch.set_num_threads(1)
+model = revgen.create("lstm-char", hidden_size=16, num_layers=1)
+model.fit(list(revgen.datasets.load("reviews"))[:60], 0.1, epochs=6, batch_size=8, sequence_length=32, progress=False,
+          checkpoint=revgen.CheckpointConfig(sys.argv[1], steps=4), resume=True)
+model.save(sys.argv[2])
+"""
+
+
+@pytest.mark.slow
+def test_a_process_killed_again_and_again_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    def train(name: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", SCRIPT, tmp_path / name, tmp_path / f"{name}-model"])
+
+    assert train("whole").wait() == 0
+    chance = random.Random(0)
+    kills = 0
+    while kills < 12:
+        process = train("killed")
+        known = CheckpointConfig(tmp_path / "killed").paths
+        while process.poll() is None and CheckpointConfig(tmp_path / "killed").paths == known:
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 0.2))
+        process.kill()
+        if process.wait() == 0:
+            break
+        kills += 1
+    assert kills >= 3
+    assert train("killed").wait() == 0
+    assert same_weights(revgen.load(tmp_path / "whole-model"), revgen.load(tmp_path / "killed-model"))

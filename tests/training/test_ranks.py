@@ -1,0 +1,93 @@
+"""Several processes train the model that one would: losses, checkpoints, and an end where one dies."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import revgen
+from revgen.training.checkpoint import CheckpointConfig
+
+SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 8, "sequence_length": 32, "progress": False}
+SCRIPT = """
+import json, os, sys, torch, revgen
+torch.set_num_threads(1)
+name, settings, stop = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
+class Stop(revgen.Callback):
+    def on_step_end(self, model, step):
+        if step.step == stop:
+            os._exit(7)
+model = revgen.create(name, hidden_size=16, num_layers=2)
+history = model.fit(list(revgen.datasets.load("reviews"))[:30], 0.1, callbacks=[Stop()], **settings)
+model.save(sys.argv[4])
+if os.environ.get("RANK", "0") == "0":
+    print(json.dumps([[e.train_loss, e.nats_per_char] for e in history]))
+"""
+
+
+def train(
+    processes: int, name: str, where: Path, stop: int = 0, timeout: float = 120, **settings: Any
+) -> subprocess.CompletedProcess[str]:
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    script = where / "train.py"
+    script.write_text(SCRIPT)
+    arguments = [name, json.dumps(SETTINGS | settings), str(stop), str(where / "model")]
+    command = [sys.executable, *launch, str(script), *arguments]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=timeout)
+
+
+def losses(run: subprocess.CompletedProcess[str]) -> list[list[float]]:
+    assert run.returncode == 0, run.stderr
+    (line,) = run.stdout.strip().splitlines()
+    found: list[list[float]] = json.loads(line)
+    return found
+
+
+@pytest.mark.parametrize("name", ["lstm-char", "gru-char"])
+def test_two_processes_train_as_one_does(name: str, tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    alone = losses(train(1, name, tmp_path / "one"))
+    together = losses(train(2, name, tmp_path / "two"))
+    assert np.allclose(alone, together, atol=1e-4)
+    one, two = (revgen.load(tmp_path / place / "model") for place in ("one", "two"))
+    assert one.score("the song").total == pytest.approx(two.score("the song").total, abs=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error"),
+    [
+        ("lstm-char", {}, 1e-4),
+        ("gru-char", {}, 1e-4),
+        ("awd-lstm-char", {"alpha": 1.0, "beta": 1.0}, 1e-3),  # where bfloat16 rounds much of the sum
+        ("transformer-char", {"context": 16, "num_heads": 2}, 1e-4),
+        ("mlp-char", {"context": 4}, 3e-3),
+    ],
+)
+def test_a_batch_computed_in_parts_gives_the_same_steps(
+    name: str, options: dict[str, Any], error: float, reviews: list[str]
+) -> None:
+    sizes = {"hidden_size": 16, "num_layers": 2, "dropout": 0.3} | options
+    whole, parts = revgen.create(name, **sizes), revgen.create(name, **sizes)
+    one = whole.fit(reviews[:30], 0.1, **SETTINGS)
+    other = parts.fit(reviews[:30], 0.1, gradient_accumulation_steps=4, **SETTINGS)
+    assert [e.train_loss for e in one] == pytest.approx([e.train_loss for e in other], abs=error)
+    with pytest.raises(revgen.OptionError, match="batch_size must be a multiple of its 3 parts"):
+        parts.fit(reviews[:30], gradient_accumulation_steps=3, **SETTINGS)
+
+
+def test_a_process_that_dies_ends_the_run_and_one_goes_on_from_the_checkpoint_of_two(tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    expected = losses(train(1, "lstm-char", tmp_path / "whole"))
+    checkpoint = str(tmp_path / "run")
+    died = train(2, "lstm-char", tmp_path, stop=40, checkpoint=checkpoint)
+    assert died.returncode != 0
+    assert not (tmp_path / "model").exists()
+    assert len(CheckpointConfig(checkpoint).paths) == 2
+    assert np.allclose(losses(train(1, "lstm-char", tmp_path, checkpoint=checkpoint, resume=True)), expected, atol=1e-4)

@@ -1,0 +1,253 @@
+"""What ``fit`` promises: it learns, keeps the best, survives what goes wrong, and can be repeated."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import same_weights
+
+import revgen
+from revgen import ops
+from revgen.language_model import LanguageModel
+from revgen.networks.recurrent import bf16_rnn_is_fast
+from revgen.networks.stack import make_cell
+from revgen.registry import cells
+from revgen.tokenizers import CharTokenizer, WordTokenizer
+from revgen.tokenizers.spelled import DIGITS
+
+SMALL: dict[str, Any] = {"hidden_size": 16, "num_layers": 1}
+QUICK: dict[str, Any] = {"epochs": 3, "batch_size": 8, "sequence_length": 32, "progress": False}
+
+
+def small(name: str = "lstm-char", **options: Any) -> LanguageModel:
+    return revgen.create(name, **SMALL | options)
+
+
+@pytest.fixture
+def texts(reviews: list[str]) -> list[str]:
+    return reviews[:30]
+
+
+def test_fit_learns_and_tells_every_figure(texts: list[str]) -> None:
+    model = small()
+    history = model.fit(texts, valid=0.1, **QUICK)
+    assert [epoch.epoch for epoch in history] == [1, 2, 3]
+    assert history[-1].train_loss < history[0].train_loss
+    last = history[-1]
+    assert last.nats_per_char is not None and last.bits_per_char == pytest.approx(last.nats_per_char / np.log(2))
+    assert last.tokens_per_second > 0 and last.seconds > 0 and last.sample
+    assert str(history).count("\n") == 4 and "nats_per_char" in str(history)
+    assert list(history.to_frame()["epoch"]) == [1, 2, 3]
+    assert model.metadata["training"]["epochs"] == 3
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(texts: list[str]) -> None:
+    models = [small(), small(), small()]
+    for model, seed in zip(models, (1, 1, 2), strict=True):
+        model.fit(texts, seed=seed, **QUICK)
+    assert same_weights(models[0], models[1])
+    assert not same_weights(models[0], models[2])
+
+
+def test_fit_leaves_the_random_state_of_the_caller(texts: list[str]) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    small().fit(texts, **QUICK)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_the_best_epoch_is_kept_and_validation_is_what_evaluate_says(texts: list[str], reviews: list[str]) -> None:
+    model = small()
+    history = model.fit(texts, valid=reviews[30:40], **QUICK)
+    assert history.best is not None
+    assert model.evaluate(reviews[30:40]).nats_per_char == pytest.approx(history.best.nats_per_char, abs=1e-4)
+
+
+def test_training_stops_early_where_validation_no_longer_improves(texts: list[str]) -> None:
+    model = small(hidden_size=64, dropout=0.0)
+    settings = QUICK | {"epochs": 200, "learning_rate": 0.03, "patience": 2}
+    history = model.fit(texts[:4], valid=texts[4:6], **settings)
+    assert len(history) < 200 and any("stopped early" in note for note in history.notes)
+    assert history.best is not None and history.best.epoch == len(history) - 2
+
+
+def test_a_budget_of_seconds_ends_training(texts: list[str]) -> None:
+    history = small().fit(texts, max_seconds=1, batch_size=8, progress=False)
+    assert len(history) >= 1
+    assert history[-1].learning_rate < 1e-3  # the schedule was fitted to it
+
+
+def test_ctrl_c_ends_training_and_keeps_the_best_weights(texts: list[str]) -> None:
+    def interrupt(model: LanguageModel, epoch: revgen.EpochMetrics) -> None:
+        if epoch.epoch == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    model = small()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        history = model.fit(texts, valid=texts[:3], callbacks=[interrupt], **QUICK | {"epochs": 50})
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(history) == 2 and "interrupted" in history.notes[0]
+    assert history.best is not None
+    assert model.evaluate(texts[:3]).nats_per_char == pytest.approx(history.best.nats_per_char, abs=1e-4)
+
+
+def test_a_loss_that_always_diverges_is_an_error_and_leaves_good_weights(texts: list[str]) -> None:
+    model = small()
+    with pytest.raises(revgen.TrainingError, match="smaller learning_rate"):
+        model.fit(texts, **QUICK | {"learning_rate": 1e5})
+    assert all(np.isfinite(array).all() for array in model.weights.values())
+    assert np.isfinite(model.score("the song").total)
+
+
+def test_a_loss_that_diverges_in_epochs_of_one_step_is_an_error_too() -> None:
+    with pytest.raises(revgen.TrainingError, match="smaller learning_rate"):
+        small().fit(["abcdefgh" * 40], epochs=200, batch_size=8, sequence_length=40, learning_rate=1e5, progress=False)
+
+
+@pytest.fixture
+def stumbling() -> Iterator[str]:
+    """A cell whose output turns NaN once, in the middle of training."""
+
+    class Stumbling(revgen.Cell):
+        steps = 0
+
+        def param_shapes(self) -> dict[str, tuple[int, ...]]:
+            return {"W": (self.input_size, self.hidden_size), "U": (self.hidden_size, self.hidden_size)}
+
+        def project(self, p: Any, x: Any) -> Any:
+            return x @ p.W
+
+        def step(self, p: Any, z: Any, h: Any) -> tuple[Any, Any]:
+            h = ops.tanh(z + h @ p.U)
+            Stumbling.steps += isinstance(h, torch.Tensor)
+            return (h * float("nan") if Stumbling.steps == 1500 else h), h
+
+    revgen.register_cell("stumbling")(Stumbling)
+    yield "stumbling-char"
+    cells.unregister("stumbling")
+
+
+def test_a_nan_takes_training_back_to_the_last_good_weights(stumbling: str, texts: list[str]) -> None:
+    model = small(stumbling)
+    history = model.fit(texts, **QUICK)
+    assert len(history.notes) == 1 and "back to the last good weights" in history.notes[0]
+    assert history[-1].train_loss < history[0].train_loss
+    assert history[-1].learning_rate < history.settings["learning_rate"] / 2
+
+
+def test_a_model_with_weights_is_fine_tuned(texts: list[str], reviews: list[str]) -> None:
+    model = small()
+    model.fit(reviews[:60], **QUICK)
+    before = model.evaluate(reviews[40:60]).nats_per_char
+    history = model.fit(reviews[40:60], **QUICK)
+    assert model.evaluate(reviews[40:60]).nats_per_char < before
+    assert history[0].train_loss < 3
+
+
+@pytest.mark.parametrize("level", ["char", "word"])
+def test_new_characters_are_spelled_or_extend_the_vocabulary(level: str, texts: list[str]) -> None:
+    model = small(f"lstm-{level}")
+    model.fit(texts, **QUICK)
+    old = model.tokenizer
+    greek = ["αβγ αβγ αβγ αβγ " * 20] * 4
+    before = model.evaluate(greek)
+    assert before.unknown == 4 * 20 * 4 * 3
+
+    model.fit(greek, **QUICK)
+    assert model.tokenizer is old
+    assert model.evaluate(greek).nats_per_char < before.nats_per_char
+
+    model.fit(greek, extend_vocabulary=True, **QUICK)
+    assert model.tokenizer.vocabulary[: len(old)] == old.vocabulary
+    assert model.evaluate(greek).unknown == 0
+    assert model.weights["embedding"].shape[0] == len(model.tokenizer) > len(old)
+
+
+@pytest.mark.parametrize("kind", [CharTokenizer, WordTokenizer])
+def test_new_characters_are_an_error_or_extend_an_old_vocabulary(
+    kind: type[CharTokenizer | WordTokenizer], texts: list[str]
+) -> None:
+    without_digits = [token for token in kind.train(texts).vocabulary if token not in DIGITS]
+    model = small(f"lstm-{kind.level}", tokenizer=kind(without_digits, min_count=3))
+    model.fit(texts, **QUICK)
+    old, weights = model.tokenizer, {name: array.copy() for name, array in model.weights.items()}
+    greek = ["αβγ αβγ αβγ αβγ " * 20] * 4
+    with pytest.raises(revgen.VocabularyError, match=r"does not know 3 characters.*'α β γ'.*extend_vocabulary=True"):
+        model.fit(greek, **QUICK)
+    assert model.tokenizer is old and all(np.array_equal(weights[name], model.weights[name]) for name in weights)
+
+    model.fit(greek, extend_vocabulary=True, **QUICK)
+    assert model.tokenizer.vocabulary[: len(old)] == old.vocabulary
+    assert model.tokenizer.is_lossless
+    assert model.evaluate(greek).unknown == 0
+    assert model.weights["embedding"].shape[0] == len(model.tokenizer) > len(old)
+
+
+def test_a_model_can_be_made_with_a_tokenizer_of_another(small_model: LanguageModel, texts: list[str]) -> None:
+    model = revgen.create("gru-char", tokenizer=small_model.tokenizer, **SMALL)
+    model.fit(texts, **QUICK)
+    assert model.tokenizer == small_model.tokenizer
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [([], "empty"), ([""], "empty"), (["ab"], "shorter than a batch"), ([3], "not a string")],
+)
+def test_text_that_cannot_train_is_a_clear_error(text: list[Any], message: str, small_model: LanguageModel) -> None:
+    model = small()
+    with pytest.raises(revgen.CorpusError, match=message):
+        model.fit(text, progress=False, batch_size=8)
+    assert not model.is_fitted
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", 0),
+        ("epochs", 1.5),
+        ("max_seconds", -1),
+        ("batch_size", 0),
+        ("sequence_length", 0),
+        ("learning_rate", 0),
+        ("learning_rate", float("nan")),
+        ("weight_decay", -1),
+        ("patience", 0),
+        ("seed", -1),
+        ("valid", 1.5),
+        ("labels", ["a"]),
+        ("resume", True),
+    ],
+)
+def test_a_bad_option_is_named(name: str, value: Any, texts: list[str]) -> None:
+    with pytest.raises(revgen.OptionError, match=name):
+        small().fit(texts, progress=False, **{name: value})
+
+
+def test_bfloat16_is_for_the_kernel_that_gains_from_it() -> None:
+    cpu = torch.device("cpu")
+    assert not bf16_rnn_is_fast(make_cell("gru", 8, 8, {}), cpu)
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert not bf16_rnn_is_fast(make_cell("lstm", 8, 8, {}), cpu)
+
+
+def test_a_long_document_is_scored_in_windows_that_hardly_differ(
+    small_model: LanguageModel, reviews: list[str]
+) -> None:
+    text = " ".join(reviews[:30])
+    assert len(text) > 8192
+    exact = -small_model.score(text).total / len(text)
+    assert small_model.evaluate([text]).nats_per_char == pytest.approx(exact, abs=1e-3)
+
+
+def test_a_new_network_can_read_a_text_any_number_of_times() -> None:
+    model = revgen.create("gru-char", hidden_size=4, num_layers=1)
+    model.fit(["ab"], epochs=1 << 20, max_seconds=0.1, progress=False)
+
+    assert model.config.dropout == 0.5
