@@ -32,6 +32,7 @@ from .generation.settings import GenerationConfig as GenerationConfig
 from .generation.together import synthesize as synthesize
 from .history import EpochMetrics as EpochMetrics, History as History
 from .language_model import LanguageModel as LanguageModel
+from .model import Model as Model
 from .registry import (
     register_cell as register_cell,
     register_model as register_model,

@@ -19,7 +19,7 @@ from revgen.svg_chart import draw
 
 if TYPE_CHECKING:
     from revgen.history import History
-    from revgen.language_model import LanguageModel
+    from revgen.model import Model
 
 HISTORY = "history.svg"
 CURVES = {
@@ -39,9 +39,7 @@ AMBIGUOUS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null", "none"
 """Words that YAML reads as something else than text."""
 
 
-def card(
-    model: LanguageModel, *, load_as: str | None = None, samples: Sequence[str] = (), picture: str | None = None
-) -> str:
+def card(model: Model, *, load_as: str | None = None, samples: Sequence[str] = (), picture: str | None = None) -> str:
     """The card of a model as Markdown.
 
     ``load_as`` is the name that it is loaded by, ``samples`` are texts of it, beside those in its metadata, ``picture``
@@ -81,7 +79,7 @@ def history_figures(history: History) -> dict[str, list[float]]:
     return {n: [float(f"{v:.5g}") for v in values] for n, values in columns.items() if None not in values}
 
 
-def history_picture(model: LanguageModel) -> str | None:
+def history_picture(model: Model) -> str | None:
     """The loss after each epoch as SVG; None where fewer than two epochs are known."""
     history = plain(model.metadata).get("history")
     curves = {
@@ -98,7 +96,7 @@ def history_picture(model: LanguageModel) -> str | None:
 # The metadata --------------------------------------------------------------------------------
 
 
-def _head(model: LanguageModel) -> dict[str, Any]:
+def _head(model: Model) -> dict[str, Any]:
     known = plain(model.metadata)
     head: dict[str, Any] = {
         "library_name": "revgen",
@@ -174,7 +172,7 @@ def _quoted(value: Any) -> str:
 # The weights ---------------------------------------------------------------------------------
 
 
-def _without_revgen(model: LanguageModel) -> Iterator[str]:
+def _without_revgen(model: Model) -> Iterator[str]:
     """How the files are read with safetensors alone, and what is computed from them."""
     yield "The files can be read with [safetensors](https://huggingface.co/docs/safetensors) alone:"
     if model.tokenizer.file.endswith(".json"):
@@ -201,7 +199,7 @@ def _without_revgen(model: LanguageModel) -> Iterator[str]:
         yield f"```text\n{text.replace('```', '')}\n```"
 
 
-def _arrays(model: LanguageModel) -> Iterator[str]:
+def _arrays(model: Model) -> Iterator[str]:
     """A row for each array; those that differ by a number in their names share one."""
     numbers: dict[tuple[str, tuple[int, ...]], list[str]] = {}
     for name, array in sorted(model.weights.items()):

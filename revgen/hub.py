@@ -14,21 +14,25 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from revgen.arguments import checked
 from revgen.card import HISTORY, card, history_picture
-from revgen.errors import HubError, OptionError, RevgenError
+from revgen.errors import CheckpointError, HubError, OptionError, RevgenError, UnknownNameError
 from revgen.files import expand_user
-from revgen.language_model import CARD, CONFIG, LanguageModel, read_config
+from revgen.generation.decoding import generate
+from revgen.model import Model
+from revgen.registry import is_model, missing_level_message, unknown_name_message
+from revgen.storage import CARD, CONFIG, load_directory, read_config, save
 from revgen.version import __version__
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
+PRETRAINED = Path(__file__).parent / "pretrained"
 ORGANIZATION = "REVGEN_HUB_ORG"
 """The environment variable that names where pretrained models are looked for; empty: nowhere."""
 
@@ -52,6 +56,50 @@ def repository_of(name: str) -> str:
     if not owner and "/" not in name:
         raise AbsentError(f"{name} is not looked for on the Hub, as {ORGANIZATION} is empty")
     return name if "/" in name else f"{owner}/{name}"
+
+
+def pretrained_names() -> set[str]:
+    """Return the names of the pretrained models that ship in the package."""
+    return {path.parent.name for path in PRETRAINED.glob("*/config.json")}
+
+
+def find_directory(name: str | Path, *, revision: str | None, token: str | None, local_files_only: bool) -> Path:
+    """Return the directory of a model with weights: in the package, on disk, in the cache of the Hub or on the Hub.
+
+    ``LanguageModel.from_pretrained`` describes the parameters.
+    """
+    if revision is None:
+        if isinstance(name, str) and name in pretrained_names():
+            return PRETRAINED / name
+        if os.path.isdir(name):  # noqa: PTH112  unlike Path, it takes a name of any length
+            return Path(name)
+        if (directory := _model_directory_of(name)) is not None:
+            raise CheckpointError(f"{name} is not a model directory: give the directory {directory}")
+        if os.path.isfile(name):  # noqa: PTH113
+            raise CheckpointError(f"{name} is a file, not a model directory")
+    if isinstance(name, str) and is_repository(name):
+        return pull(name, revision=revision, token=token, local_files_only=local_files_only)
+    if isinstance(name, Path) or "/" in name:
+        raise CheckpointError(f"{name}: there is no such directory")
+    known = ", ".join(sorted(pretrained_names())) or "none"
+    if not is_model(name):
+        unknown = unknown_name_message("pretrained model or directory", name, sorted(pretrained_names()))
+        raise UnknownNameError(missing_level_message(name) or unknown)
+    with suppress(AbsentError):
+        return pull_pretrained(name, revision=revision, token=token, local_files_only=local_files_only)
+    raise UnknownNameError(
+        f"{name} has no pretrained weights: train it with revgen.create({name!r}).fit(…); pretrained are {known}",
+        command=f"{name} has no pretrained weights: train it with revgen fit {name}; pretrained are {known}",
+    )
+
+
+def _model_directory_of(name: str | Path) -> Path | None:
+    """Return the model directory that directly contains a path, None if there is none."""
+    parent = Path(name).parent
+    try:
+        return parent if parent != Path() and (parent / CONFIG).is_file() else None
+    except OSError:  # the name is too long
+        return None
 
 
 @checked
@@ -110,7 +158,7 @@ def pull_pretrained(name: str, *, revision: str | None, token: str | None, local
 
 @checked
 def push(
-    model: LanguageModel | str | Path,
+    model: Model | str | Path,
     repo_id: str,
     *,
     private: bool | None = None,
@@ -128,10 +176,11 @@ def push(
     """
     api = _api(token)
     with tempfile.TemporaryDirectory() as temporary:
-        if isinstance(model, LanguageModel):
-            directory = model.save(temporary)
+        if isinstance(model, Model):
+            directory = save(model, Path(temporary))
         else:
-            directory, model = Path(model), LanguageModel.from_directory(model)
+            directory = Path(model)
+            model = load_directory(directory)
         with _plainly(repo_id, revision):
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
             if revision is not None:
@@ -150,7 +199,7 @@ def push_all(directories: Iterable[str | Path], owner: str, **options: Any) -> l
     """
     paths = [expand_user(directory) for directory in directories]
     for path in paths:
-        LanguageModel.from_directory(path)
+        load_directory(path)
     return [push(path, f"{owner}/{path.resolve().name}", **options) for path in paths]
 
 
@@ -217,13 +266,13 @@ def _needed(directory: Path) -> list[str]:
     return [CONFIG, content["tokenizer"]["file"], content["weights"]["file"]]
 
 
-def _card(model: LanguageModel, directory: Path, repo_id: str) -> dict[str, bytes | Path]:
+def _card(model: Model, directory: Path, repo_id: str) -> dict[str, bytes | Path]:
     """The card for the repository, and the picture on it."""
     own = directory / CARD
     if own.is_file() and own.read_text("utf-8", "replace") != card(model):
         return {CARD: own}
     picture = history_picture(model)
-    samples = [] if "samples" in model.metadata else model.generate("", n=3, temperature=0.7, seed=1)
+    samples: Any = [] if "samples" in model.metadata else generate(model, "", 3, {"temperature": 0.7, "seed": 1})
     files: dict[str, bytes | Path] = {HISTORY: picture.encode()} if picture else {}
     files[CARD] = card(model, load_as=repo_id, samples=samples, picture=HISTORY if picture else None).encode()
     return files

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.errors import OptionError
-from revgen.language_model import Weights
+from revgen.model import Weights
 
 Ints = NDArray[np.integer[Any]]
 Floats = NDArray[np.floating[Any]]

@@ -26,7 +26,7 @@ class Span(NamedTuple):
 
 
 class CheckedText(str):
-    """A text that was looked up in the training text."""
+    """A text that has been looked up in the training text."""
 
     copied: CopyReport
     """What of it is copied."""
@@ -94,6 +94,13 @@ class SuffixIndex:
         text, size = self.text, len(string)
         place = bisect_left(self.suffixes, string, key=lambda start: text[start : start + size])
         return place < len(self.suffixes) and text.startswith(string, self.suffixes[place]) and SEPARATOR not in string
+
+
+def check_text(text: str, index: SuffixIndex) -> CheckedText:
+    """Return the text with a report of its copied spans as ``copied``."""
+    checked = CheckedText(text)
+    checked.copied = find_copies(text, index)
+    return checked
 
 
 def find_copies(text: str, training: Iterable[str] | SuffixIndex, minimum: int = 20) -> CopyReport:

@@ -168,6 +168,9 @@ architectures: Registry[Any] = Registry("architecture", "revgen.architectures", 
 cells: Registry[Any] = Registry("cell", "revgen.cells", ("param_shapes", "project", "step"), ("forward", "parameters"))
 tokenizers: Registry[Any] = Registry("tokenizer level", "revgen.tokenizers", ("train", "encode", "decode"), joiner="")
 
+cell_architecture: type[Any] | None = None
+"""The architecture of every cell that has none of its own; ``register_cell_architecture`` sets it."""
+
 register_model = architectures.register
 register_tokenizer = tokenizers.register
 
@@ -183,3 +186,62 @@ def register_cell(name: str, *, replace: bool = False) -> Callable[[T], T]:
         return enter(value)
 
     return enter_cell
+
+
+def register_cell_architecture(model_class: T) -> T:
+    """Decorate the class of the models that are named after a cell."""
+    global cell_architecture
+    cell_architecture = model_class  # type: ignore[assignment]
+    return model_class
+
+
+def is_architecture(name: str) -> bool:
+    """Return whether a name is that of an architecture or a cell.
+
+    Plug-in packages are imported only for a name that is not built in: each may import whatever it likes.
+    """
+    if not (architectures.is_registered(name) or cells.is_registered(name)):
+        load_plugins()
+    return architectures.is_registered(name) or cells.is_registered(name)
+
+
+def architecture_names() -> list[str]:
+    """Return the sorted names of all architectures and cells."""
+    return sorted({*architectures.names(), *cells.names()})
+
+
+def architecture_class(name: str) -> type[Any]:
+    """Return the model class of an architecture, or of a cell. Raises UnknownNameError with the nearest names."""
+    if not is_architecture(name):
+        raise UnknownNameError(unknown_name_message("architecture", name, architecture_names()))
+    if architectures.is_registered(name):
+        model_class: type[Any] = architectures.get(name)
+        return model_class
+    assert cell_architecture is not None  # ``is_registered`` has imported all built-in architectures
+    return cell_architecture
+
+
+def levels_of(architecture: str) -> Registry[Any] | tuple[str, ...]:
+    """Return the tokenizer levels that an architecture works with, a collection of names."""
+    levels: tuple[str, ...] | None = architecture_class(architecture).levels
+    return tokenizers if levels is None else levels
+
+
+def model_names() -> list[str]:
+    """Return the names of all models, ``<architecture>-<level>``."""
+    return [f"{architecture}-{level}" for architecture in architecture_names() for level in levels_of(architecture)]
+
+
+def is_model(name: str) -> bool:
+    """Return whether a name is ``<architecture>-<level>`` of a registered architecture."""
+    architecture, _, level = name.rpartition("-")
+    return is_architecture(architecture) and level in levels_of(architecture)
+
+
+def missing_level_message(name: str) -> str | None:
+    """Return the message for an architecture's name that lacks the level of its tokenizer, None for another name."""
+    if not (is_architecture(name) and (levels := list(levels_of(name)))):
+        return None
+    *others, last = (f"{name}-{level}" for level in levels)
+    options = f"{', '.join(others)} or {last}" if others else last
+    return f"there is no model {name!r}: it lacks the level of its tokenizer; give {options}"

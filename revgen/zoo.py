@@ -5,10 +5,8 @@ A name is ``<architecture>-<level>``: any registered architecture, or cell, with
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import inspect
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,23 +15,32 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 from revgen import hub
 from revgen.arguments import check_fields, checked
 from revgen.cells import Cell
-from revgen.errors import CheckpointError, MissingExtraError, OptionError, UnknownNameError
-from revgen.language_model import CONFIG, LanguageModel, read_config
-from revgen.registry import Registry, architectures, cells, filter_names, load_plugins, tokenizers, unknown_name_message
+from revgen.errors import MissingExtraError, OptionError, UnknownNameError
+from revgen.language_model import LanguageModel
+from revgen.registry import (
+    architecture_class,
+    architectures,
+    cells,
+    filter_names,
+    is_model,
+    missing_level_message,
+    model_names,
+    tokenizers,
+    unknown_name_message,
+)
+from revgen.storage import configuration, read_config
 from revgen.tables import to_frame, to_text
 from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
     from revgen.interop.transformers import RevgenForCausalLM
 
-PRETRAINED = Path(__file__).parent / "pretrained"
-
 
 @checked
 def list_models(pattern: str | Iterable[str] = "*", *, pretrained: bool = False) -> list[str]:
     """The names that match a wildcard pattern (``"lstm-*"``), or any of several; ``pretrained=True``: those
     with weights."""
-    return filter_names([name for name in _names() if not pretrained or name in _pretrained()], pattern)
+    return filter_names([name for name in model_names() if not pretrained or name in hub.pretrained_names()], pattern)
 
 
 class ModelOptions(TypedDict, total=False):
@@ -77,8 +84,8 @@ def create(
     ``options`` are those of the architecture's configuration (``hidden_size``, ``num_layers``, ``dropout``, …)
     and of its cell. Raises UnknownNameError for a name, OptionError for an option that there is not.
     """
-    if not _is_model(name):
-        raise UnknownNameError(_without_level(name) or unknown_name_message("model", name, _names()))
+    if not is_model(name):
+        raise UnknownNameError(missing_level_message(name) or unknown_name_message("model", name, model_names()))
     architecture, _, level = name.rpartition("-")
     model_class = architecture_class(architecture)
     known = [field.name for field in dataclasses.fields(model_class.Config)]
@@ -119,55 +126,9 @@ def load(
     Raises UnknownNameError for a name without weights, CheckpointError for a damaged directory, HubError for a
     repository that cannot be had.
     """
-    directory = find(name, revision=revision, token=token, local_files_only=local_files_only)
-    return LanguageModel.from_directory(directory).to(device)
-
-
-def find(name: str | Path, **where: Any) -> Path:
-    """The directory of a model with weights."""
-    if where["revision"] is None:
-        if isinstance(name, str) and name in _pretrained():
-            return PRETRAINED / name
-        if os.path.isdir(name):  # noqa: PTH112  unlike Path, it takes a name of any length
-            return Path(name)
-        if (model := _directory_of(name)) is not None:
-            raise CheckpointError(f"{name} is no model directory: give the directory {model}")
-        if os.path.isfile(name):  # noqa: PTH113
-            raise CheckpointError(f"{name} is a file, and no model directory")
-    if isinstance(name, str) and hub.is_repository(name):
-        return hub.pull(name, **where)
-    if isinstance(name, Path) or "/" in name:
-        raise CheckpointError(f"{name}: there is no such directory")
-    if not _is_model(name):
-        told = _without_level(name)
-        raise UnknownNameError(
-            told or unknown_name_message("pretrained model or directory", name, sorted(_pretrained()))
-        )
-    with contextlib.suppress(hub.AbsentError):
-        return hub.pull_pretrained(name, **where)
-    known = f"pretrained are {', '.join(sorted(_pretrained())) or 'none'}"
-    raise UnknownNameError(
-        f"{name} has no pretrained weights: train it with revgen.create({name!r}).fit(…); {known}",
-        command=f"{name} has no pretrained weights: train it with revgen fit {name}; {known}",
+    return LanguageModel.from_pretrained(
+        name, device=device, revision=revision, token=token, local_files_only=local_files_only
     )
-
-
-def _directory_of(name: str | Path) -> Path | None:
-    """Return the model directory that a path is directly in, as one of its files is; None for another path."""
-    parent = Path(name).parent
-    try:
-        return parent if parent != Path() and (parent / CONFIG).is_file() else None
-    except OSError:  # too long for a name
-        return None
-
-
-def _without_level(name: str) -> str | None:
-    """The message for an architecture's name that lacks the level of the tokenizer."""
-    if not (_is_architecture(name) and (levels := list(_levels(name)))):
-        return None
-    *others, last = (f"{name}-{level}" for level in levels)
-    offered = f"{', '.join(others)} or {last}" if others else last
-    return f"there is no model {name!r}: it lacks the level of its tokenizer; give {offered}"
 
 
 @checked
@@ -190,7 +151,7 @@ def to_transformers(model: LanguageModel, *, label: str | None = None) -> Revgen
         raise MissingExtraError(
             f"to_transformers needs the package transformers ({error}): pip install 'revgen[transformers]'"
         ) from None
-    config = RevgenConfig(name_or_path=model.name, vocab_size=len(model.tokenizer), **model.configuration())
+    config = RevgenConfig(name_or_path=model.name, vocab_size=len(model.tokenizer), **configuration(model))
     lm = RevgenForCausalLM(config, model, label)
     lm.to(model.device).eval()
     return lm
@@ -249,61 +210,20 @@ def models(pattern: str | Iterable[str] = "*", *, pretrained: bool = False) -> M
     return ModelTable(map(_info, list_models(pattern, pretrained=pretrained)))
 
 
-def architecture_class(name: str) -> type[LanguageModel]:
-    """The class behind an architecture's name; a cell is an architecture by its registration."""
-    if not _is_architecture(name):
-        raise UnknownNameError(unknown_name_message("architecture", name, _architectures()))
-    if architectures.is_registered(name):
-        found: type[LanguageModel] = architectures.get(name)
-        return found
-    from revgen.architectures.recurrent import RecurrentModel
-
-    return RecurrentModel
-
-
-def _is_architecture(name: str) -> bool:
-    """Plug-in packages are looked at for a name that is not built in only: each may import what it likes."""
-    if not (architectures.is_registered(name) or cells.is_registered(name)):
-        load_plugins()
-    return architectures.is_registered(name) or cells.is_registered(name)
-
-
-def _is_model(name: str) -> bool:
-    architecture, _, level = name.rpartition("-")
-    return _is_architecture(architecture) and level in _levels(architecture)
-
-
 def _cell_options(architecture: str, given: Iterable[str]) -> list[str]:
     """What a cell takes beside the options of its network; what is no ``Cell`` says so itself when it is made."""
     kind = cells.get(architecture) if cells.is_registered(architecture) else None
     return list(kind.options() if isinstance(kind, type) and issubclass(kind, Cell) else given)
 
 
-def _architectures() -> list[str]:
-    return sorted({*architectures.names(), *cells.names()})
-
-
-def _levels(architecture: str) -> Registry[Any] | tuple[str, ...]:
-    levels = architecture_class(architecture).levels
-    return tokenizers if levels is None else levels
-
-
-def _names() -> list[str]:
-    return [f"{architecture}-{level}" for architecture in _architectures() for level in _levels(architecture)]
-
-
-def _pretrained() -> set[str]:
-    return {path.parent.name for path in PRETRAINED.glob("*/config.json")}
-
-
 def _info(name: str) -> ModelInfo:
     architecture = name.rpartition("-")[0]
     source = architectures.get(architecture) if architectures.is_registered(architecture) else cells.get(architecture)
     lines = (inspect.getdoc(source) or "").splitlines()
-    info = ModelInfo(name, lines[0] if lines else "", name in _pretrained())
+    info = ModelInfo(name, lines[0] if lines else "", name in hub.pretrained_names())
     if not info.pretrained:
         return info
-    directory = PRETRAINED / name
+    directory = hub.PRETRAINED / name
     content = read_config(directory)
     metadata = content["metadata"]
     return dataclasses.replace(

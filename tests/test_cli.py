@@ -119,7 +119,7 @@ def test_list_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_list_shows_those_with_weights(
     capsys: pytest.CaptureFixture[str], small_model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("revgen.zoo.PRETRAINED", tmp_path)
+    monkeypatch.setattr("revgen.hub.PRETRAINED", tmp_path)
     small_model.save(tmp_path / "lstm-char")
 
     rows = json.loads(output(capsys, "list", "--pretrained", "--json"))
@@ -443,7 +443,7 @@ def test_bad_lines_are_an_error_or_passed_over(directory: str, texts: str, capsy
         ("generate MODEL --device nowhere", "device 'nowhere' cannot be used"),
         ("generate lstn-chat", "no pretrained model or directory 'lstn-chat'"),
         ("generate no/where", "no/where: there is no such directory"),
-        ("generate .", "no model directory"),
+        ("generate .", "not a model directory"),
         ("info elman-word", "elman-word has no pretrained weights: train it with revgen fit elman-word"),
         ("evaluate MODEL", "the following arguments are required: texts"),
         ("evaluate MODEL nowhere.txt", "nowhere.txt: there is no such file"),

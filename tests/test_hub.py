@@ -26,8 +26,8 @@ import revgen
 from revgen import hub as revgen_hub
 from revgen.card import card
 from revgen.cli import main
+from revgen.hub import PRETRAINED
 from revgen.language_model import LanguageModel
-from revgen.zoo import PRETRAINED
 
 ROOT = Path(revgen.__file__).parents[1]
 
@@ -83,11 +83,11 @@ def test_the_hub_is_not_asked_about_a_file_of_a_model_on_this_machine(
     monkeypatch.chdir(tmp_path)
     small_model.save("m")
     for name in ("m/model.safetensors", "m/config.json", "m/nothing", Path("m/model.safetensors")):
-        with pytest.raises(revgen.CheckpointError, match=r"is no model directory: give the directory m$"):
+        with pytest.raises(revgen.CheckpointError, match=r"is not a model directory: give the directory m$"):
             revgen.load(name)
     Path("n").mkdir()
     Path("n/notes.txt").write_text("")
-    with pytest.raises(revgen.CheckpointError, match=r"n/notes.txt is a file, and no model directory"):
+    with pytest.raises(revgen.CheckpointError, match=r"n/notes.txt is a file, not a model directory"):
         revgen.load("n/notes.txt")
     assert hub.requests == []
 
@@ -743,7 +743,7 @@ def test_a_cell_that_is_not_here_is_named_with_the_package_that_the_repository_n
         revgen.load("me/model")
 
     assert "needs 'leaky', which is not registered here" in str(caught.value)
-    assert "the package 'revgen-leaky' offers it: install it if you trust it" in str(caught.value)
+    assert "the package 'revgen-leaky' provides it: install it if you trust it" in str(caught.value)
 
 
 # The command line
@@ -794,7 +794,7 @@ def test_several_directories_on_the_command_line(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("push nowhere me/model", "nowhere is no model directory"),
+        ("push nowhere me/model", "nowhere is not a model directory"),
         ("push one", "push takes a directory and a repository"),
         ("pull me/model", "me/model: there is no such directory, and on the Hub no such repository"),
         ("pull me/model --revision v1", "me/model: there is no such directory"),

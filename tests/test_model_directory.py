@@ -22,6 +22,7 @@ import revgen
 from revgen.errors import CheckpointError
 from revgen.language_model import LanguageModel
 from revgen.registry import cells
+from revgen.storage import FORMAT_VERSION
 
 FILES = ("config.json", "vocabulary.json", "model.safetensors")
 
@@ -353,7 +354,7 @@ def test_the_configuration_of_another_model_is_refused(
 
 
 def test_an_empty_directory_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(revgen.CheckpointError, match="no model directory"):
+    with pytest.raises(revgen.CheckpointError, match="not a model directory"):
         revgen.load(tmp_path)
 
 
@@ -437,12 +438,28 @@ def test_a_configuration_that_its_weights_do_not_have_is_refused_without_buildin
         revgen.load(saved)
 
 
-@pytest.mark.parametrize("version", [2, 10**9, 0, "1", None, [1]])
-def test_another_format_version_is_refused_with_what_to_do(version: object, saved: Path) -> None:
+@pytest.mark.parametrize("version", [0, "1", None, [1], True])
+def test_a_value_that_is_no_format_version_is_refused(version: object, saved: Path) -> None:
+    change_config(saved, lambda content: content.update(format_version=version))
+
+    with pytest.raises(revgen.CheckpointError, match=r"config\.json has the format version .* reads 1 to \d+$"):
+        revgen.load(saved)
+
+
+@pytest.mark.parametrize("version", [FORMAT_VERSION + 1, 10**9])
+def test_a_newer_format_version_is_refused_with_the_remedy(version: int, saved: Path) -> None:
     change_config(saved, lambda content: content.update(format_version=version))
 
     with pytest.raises(revgen.CheckpointError, match=r"config\.json has the format version .*upgrade revgen"):
         revgen.load(saved)
+
+
+def test_an_older_format_version_is_read(
+    saved: Path, small_model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("revgen.storage.FORMAT_VERSION", FORMAT_VERSION + 1)
+
+    assert same(revgen.load(saved), small_model)
 
 
 def test_keys_that_a_later_version_may_add_are_no_harm(saved: Path, small_model: LanguageModel) -> None:

@@ -172,5 +172,5 @@ def test_a_neural_model_remembers_what_it_was_fitted_on(reviews: list[str]) -> N
 
 
 def test_a_stream_is_not_checked(copier: LanguageModel) -> None:
-    with pytest.raises(OptionError, match="check_novelty must be False: a stream is no whole text"):
+    with pytest.raises(OptionError, match="check_novelty must be False: a stream is not a whole text"):
         copier.stream("a", check_novelty=True)

@@ -40,5 +40,5 @@ def test_a_model_without_its_cell_says_what_it_needs(tmp_path: Path) -> None:
         [sys.executable, "-m", "revgen", "generate", tmp_path / "model"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert "the package 'revgen-leaky' offers it: install it if you trust it" in done.stderr
+    assert "the package 'revgen-leaky' provides it: install it if you trust it" in done.stderr
     assert "leaky" in done.stderr and "register_cell" in done.stderr and "Traceback" not in done.stderr

@@ -49,7 +49,7 @@ def halving() -> Iterator[str]:
 @pytest.fixture
 def pretrained(small_model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of pretrained models, with one in it."""
-    monkeypatch.setattr("revgen.zoo.PRETRAINED", tmp_path / "pretrained")
+    monkeypatch.setattr("revgen.hub.PRETRAINED", tmp_path / "pretrained")
     model = revgen.load(small_model.save(tmp_path / "pretrained" / "lstm-char"))
     model.metadata |= {"licence": "MIT", "evaluation": {"nats_per_char": 1.5}}
     model.save(tmp_path / "pretrained" / "lstm-char")

@@ -19,9 +19,9 @@ from revgen.cells import Cell
 from revgen.generation.sampler import Sampling
 from revgen.generation.settings import GenerationConfig, GenerationOptions
 from revgen.options import shown
-from revgen.registry import architectures, cells
+from revgen.registry import architecture_class, architectures, cells
 from revgen.training.options import FitOptions
-from revgen.zoo import ModelOptions, architecture_class
+from revgen.zoo import ModelOptions
 
 ROOT = Path(revgen.__file__).parents[1]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.architectures.neural import MIN_TORCH_TOKENS, NeuralModel
-from revgen.language_model import Weights, derived, iter_blocks
+from revgen.model import Weights, derived, iter_blocks
 from revgen.networks.functional import Backend, FunctionalNetwork, unflatten
 from revgen.ops import Array, tree_map
 

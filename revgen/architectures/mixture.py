@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from revgen.arguments import checked
 from revgen.errors import OptionError, VocabularyError
-from revgen.language_model import LanguageModel, Weights
+from revgen.language_model import LanguageModel
+from revgen.model import Weights
 from revgen.ops import log_softmax
 from revgen.options import ReadOptions, as_float, check, shown
-from revgen.registry import register_model
+from revgen.registry import architecture_class, register_model
 
 if TYPE_CHECKING:
     from revgen.history import History
@@ -61,10 +62,10 @@ class Mixture(LanguageModel):
         self.models = list(models) or [self._empty(part) for part in self.config.models]
 
     def _empty(self, part: Mapping[str, Any]) -> LanguageModel:
-        from revgen.zoo import architecture_class
-
         model_class = architecture_class(part["architecture"])
-        return model_class(part["architecture"], self.level, model_class.Config(**part["config"]), self.tokenizer)
+        config = model_class.Config(**part["config"])
+        model: LanguageModel = model_class(part["architecture"], self.level, config, self.tokenizer)
+        return model
 
     @property
     def explained_by(self) -> tuple[type, ...]:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from revgen.arguments import checked
 from revgen.card import history_figures
 from revgen.errors import OptionError
-from revgen.language_model import LanguageModel, Weights, derived
+from revgen.language_model import LanguageModel
+from revgen.model import Weights, derived, score_sequences
 from revgen.options import ReadOptions
 from revgen.tokenizers import Tokenizer
 
@@ -79,10 +80,9 @@ class NeuralModel(LanguageModel):
         """Much text is worth the import of PyTorch, whose kernels read it several times as fast as NumPy."""
         if sum(map(len, sequences)) < MIN_TORCH_TOKENS:
             return super().logprobs(sequences)
-        from revgen.evaluation.likelihood import logprobs
         from revgen.networks.network import network_forward
 
-        return logprobs(network_forward(self.network), lambda batch: None, sequences)
+        return score_sequences(network_forward(self.network), lambda batch: None, sequences)
 
     def labels_for(self, texts: Corpus) -> tuple[str | int, ...]:
         """The labels to learn these texts with: the model's, and those that are new; none where it takes none."""

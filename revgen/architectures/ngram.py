@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from revgen.arguments import checked
 from revgen.errors import OptionError
-from revgen.language_model import LanguageModel, Weights, derived
+from revgen.language_model import LanguageModel
+from revgen.model import Weights, derived
 from revgen.ngrams import Counts, Estimate, Floats, Trie, count, text_loss, to_weights
 from revgen.options import ReadOptions, as_float, check, is_int
 from revgen.registry import register_model
@@ -111,7 +112,7 @@ class NGramModel(LanguageModel):
         kept, probabilities, backoffs = self.estimate(orders)
         self._tokenizer, self.weights = tokenizer, to_weights(kept, probabilities, backoffs)
         seconds = time.perf_counter() - began
-        self._index = self._index_file = None
+        self._index = self._read_index = None
         if index_texts:
             self.index_texts(corpus)
 

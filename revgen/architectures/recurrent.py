@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from revgen.architectures.functional_model import FunctionalModel
 from revgen.networks.stack import RecurrentConfig, Stack
+from revgen.registry import register_cell_architecture
 
 if TYPE_CHECKING:
     from revgen.networks.network import FunctionalModule
 
 
+@register_cell_architecture
 class RecurrentModel(FunctionalModel):
     """A stack of ``num_layers`` of the cell that the architecture is named after."""
 

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.architectures.recurrent import RecurrentModel
-from revgen.language_model import check_attention_size
+from revgen.evaluation.attention import check_attention_size
 from revgen.networks.functional import PLAIN, Backend
 from revgen.networks.stack import Stack
 from revgen.ops import Array, concatenate, embedding, logsumexp, softmax, tril, where

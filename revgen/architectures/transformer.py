@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from revgen import ops
 from revgen.architectures.functional_model import FunctionalModel
-from revgen.language_model import check_attention_size
+from revgen.evaluation.attention import check_attention_size
 from revgen.networks.functional import PLAIN, Backend, FunctionalNetwork
 from revgen.ops import Array, tree_map
 from revgen.options import check, check_fractions, check_sizes

@@ -11,9 +11,14 @@ from numpy.typing import NDArray
 
 from revgen.arguments import checked
 from revgen.errors import MissingExtraError, OptionError
+from revgen.model import Model
+from revgen.options import check
 
 NAMED = 60
 """Tokens up to which a picture names each."""
+
+MAX_ATTENTION_WEIGHTS = 1 << 28
+"""Attention weights of one text, in all layers and heads: 1 GiB."""
 
 
 @dataclass(frozen=True)
@@ -55,3 +60,20 @@ class Attention:
         except (OSError, ValueError) as error:
             raise OptionError(f"{path}: the picture cannot be written: {error}") from None
         return path
+
+
+def attention(model: Model, text: str, label: str | float | bool | None = None) -> Attention:
+    """Return the attention weights of a model on a text. Raises OptionError for a model without attention."""
+    check("text", text, isinstance(text, str), "a string")
+    ids = np.array([model.tokenizer.bos_id, *model.tokenizer.encode(text)])
+    weights = model.attention_weights(ids + model.label_offset(label))
+    return Attention(tuple(model.tokenizer.vocabulary[i] for i in ids), weights)
+
+
+def check_attention_size(time: int, maps: int) -> None:
+    """Raise OptionError if ``maps`` matrices of (time, time) attention weights would take too much memory."""
+    limit = int((MAX_ATTENTION_WEIGHTS / maps) ** 0.5)
+    if time > limit:
+        raise OptionError(
+            f"text has {time:,} tokens: the attention weights of more than {limit:,} take too much memory"
+        )

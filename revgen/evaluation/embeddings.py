@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from revgen.options import check
 
 if TYPE_CHECKING:
-    from revgen.language_model import LanguageModel
+    from revgen.model import Model
 
 ROWS, STEP = 32, 256
 """Texts side by side, and tokens of each at once."""
@@ -23,7 +23,7 @@ ROWS, STEP = 32, 256
 POOLS = ("mean", "last")
 
 
-def embed(model: LanguageModel, texts: Sequence[str], pool: str = "mean") -> NDArray[np.float32]:
+def embed(model: Model, texts: Sequence[str], pool: str = "mean") -> NDArray[np.float32]:
     """See ``LanguageModel.embed``."""
     several = isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts)
     check("texts", texts, several, "a list of strings")
@@ -55,7 +55,7 @@ def embed(model: LanguageModel, texts: Sequence[str], pool: str = "mean") -> NDA
     return np.stack([vectors[i] for i in range(len(texts))])
 
 
-def similarity(model: LanguageModel, text: str, texts: Sequence[str], pool: str = "mean") -> NDArray[np.float32]:
+def similarity(model: Model, text: str, texts: Sequence[str], pool: str = "mean") -> NDArray[np.float32]:
     """See ``LanguageModel.similarity``."""
     check("text", text, isinstance(text, str), "a string")
     several = isinstance(texts, list | tuple)

@@ -19,19 +19,15 @@ from numpy.typing import NDArray
 from revgen.corpus import Corpus
 from revgen.corpus.tokens import tokenize
 from revgen.errors import CorpusError
-from revgen.ops import log_softmax
 from revgen.options import check
 from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
-    from revgen.language_model import LanguageModel
+    from revgen.model import Model
 
-Forward = Callable[[NDArray[Any], Any], tuple[NDArray[Any], Any]]
 LogProbs = Callable[[list[NDArray[Any]]], Iterator[tuple[int, NDArray[Any]]]]
 
 WINDOW, WARM_UP = 4096, 512
-ROWS, VALUES, STEPS = 32, 1 << 18, 16
-"""Sequences side by side, and how much of them at once: more would not fit into the processor's caches."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +75,7 @@ class Score:
         return float(self.logprobs.sum())
 
 
-def score(model: LanguageModel, text: str, label: str | float | bool | None = None) -> Score:
+def score(model: Model, text: str, label: str | float | bool | None = None) -> Score:
     """See ``LanguageModel.score``."""
     check("text", text, isinstance(text, str), "a string")
     tokenizer = model.tokenizer
@@ -91,7 +87,7 @@ def score(model: LanguageModel, text: str, label: str | float | bool | None = No
     )
 
 
-def evaluate(model: LanguageModel, corpus: Corpus, labels: Sequence[str | int] = ()) -> Evaluation:
+def evaluate(model: Model, corpus: Corpus, labels: Sequence[str | int] = ()) -> Evaluation:
     """See ``LanguageModel.evaluate``."""
     tokens = tokenize(corpus, model.tokenizer, labels)
     return measure(model.logprobs, model.tokenizer, tokens.documents())
@@ -124,31 +120,6 @@ def measure(given: LogProbs, tokenizer: Tokenizer, documents: Iterable[NDArray[A
     return Evaluation(
         nats / characters, exp(nats / tokens) if nats < 700 * tokens else inf, tokens, characters, count, unknown
     )
-
-
-def logprobs(
-    forward: Forward, initial_state: Callable[[int], Any], sequences: list[NDArray[Any]]
-) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Yield (index, the log-probability of each token behind the first) for each sequence of ids."""
-    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
-    for first in range(0, len(order), ROWS):
-        batch = order[first : first + ROWS]
-        longest = len(sequences[batch[-1]])
-        ids = np.full((longest, len(batch)), Tokenizer.eos_id, np.int64)  # (time, batch), padded
-        for row, i in enumerate(batch):
-            ids[: len(sequences[i]), row] = sequences[i]
-        inputs, targets = ids[:-1], ids[1:]
-        given = np.empty(targets.shape, np.float32)
-        state = initial_state(len(batch))
-        begin, step = 0, 1
-        while begin < len(inputs):
-            logits, state = forward(inputs[begin : begin + step], state)
-            some = targets[begin : begin + step] % logits.shape[-1]  # without labels
-            given[begin : begin + step] = np.take_along_axis(log_softmax(logits), some[..., None], -1)[..., 0]
-            begin += step
-            step = max(STEPS, VALUES // (len(batch) * logits.shape[-1]))
-        for row, i in enumerate(batch):
-            yield i, given[: len(sequences[i]) - 1, row]
 
 
 def _groups(documents: Iterable[NDArray[Any]], tokens: int = 1 << 20) -> Iterator[list[NDArray[Any]]]:

@@ -15,7 +15,7 @@ from revgen.options import at_least, check
 from revgen.tables import to_frame, to_text
 
 if TYPE_CHECKING:
-    from revgen.language_model import LanguageModel
+    from revgen.model import Model
 
 STEP = 1 << 18
 """Values of logits at once."""
@@ -110,7 +110,7 @@ class Explanation:
         return self.to_html()
 
 
-def explain(model: LanguageModel, text: str, top: int = 5, label: str | float | bool | None = None) -> Explanation:
+def explain(model: Model, text: str, top: int = 5, label: str | float | bool | None = None) -> Explanation:
     """See ``LanguageModel.explain``."""
     check("text", text, isinstance(text, str), "a string")
     at_least("top", top, 0)

@@ -20,7 +20,7 @@ from revgen.ops import log_softmax, tree_map
 from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
-    from revgen.language_model import LanguageModel
+    from revgen.model import Model
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,7 @@ class Hypothesis:
         return len(self.ids) - self.given
 
 
-def search(
-    model: LanguageModel, prompt: list[int], shift: int, rules: Constraints, begin: TextState, n: int
-) -> list[str]:
+def search(model: Model, prompt: list[int], shift: int, rules: Constraints, begin: TextState, n: int) -> list[str]:
     """The ``n`` best different continuations of a prompt, the best first; fewer where the search finds no more."""
     settings, tokenizer = rules.settings, model.tokenizer
     beams = settings.num_beams or 1

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from revgen.architectures.neural import NeuralModel
-    from revgen.language_model import LanguageModel
+    from revgen.model import Model
     from revgen.networks.network import Network
 
 BLOCK = 32
@@ -28,7 +28,7 @@ Write: TypeAlias = Callable[[NDArray[Any], Any, Floats, NDArray[np.intp]], tuple
 the next BLOCK tokens of each text, or fewer where it has no more, and the state."""
 
 
-def block_writer(model: LanguageModel, rules: Constraints, shift: int, rows: int) -> Write | None:
+def block_writer(model: Model, rules: Constraints, shift: int, rows: int) -> Write | None:
     """What writes the next tokens of so many texts where the text before does not decide which: of one text on a CPU,
     and of any number on a GPU. None elsewhere."""
     if model.device != "cpu" and rules.is_context_free:
@@ -39,7 +39,7 @@ def block_writer(model: LanguageModel, rules: Constraints, shift: int, rows: int
     return _one_text(model, rules, shift) if rows == 1 and rules.is_unconstrained else None
 
 
-def _one_text(model: LanguageModel, rules: Constraints, shift: int) -> Write:
+def _one_text(model: Model, rules: Constraints, shift: int) -> Write:
     """By NumPy, or by machine code."""
     most = rules.settings.max_tokens
 
@@ -54,10 +54,9 @@ def _one_text(model: LanguageModel, rules: Constraints, shift: int) -> Write:
 
 
 def write_block(
-    model: LanguageModel, token: int, state: Any, uniforms: Floats, rules: Constraints, shift: int
+    model: Model, token: int, state: Any, uniforms: Floats, rules: Constraints, shift: int
 ) -> tuple[list[int], Any]:
     """What ``networks.compiled.Compiled.write`` does, for any model."""
-    model._tokens_generated += len(uniforms)
     tokens: list[int] = []
     temperature: Any = rules.sampling.temperature
     divisor = np.float32(bounded_temperature(temperature))

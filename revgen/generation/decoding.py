@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,16 +12,50 @@ from numpy.typing import NDArray
 from revgen.generation.blocks import BLOCK, Write, block_writer
 from revgen.generation.sampler import Floats, sample
 from revgen.generation.settings import Constraints, GenerationConfig, TextState
+from revgen.novelty import check_text
 from revgen.ops import tree_map
 from revgen.options import at_least, check
 from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
-    from revgen.language_model import LanguageModel
+    from revgen.model import Model
+
+
+MAX_TEXTS = 1 << 20
+"""Texts that one call of ``generate`` may return."""
+
+
+def generate(
+    model: Model, prompt: str | list[str] | tuple[str, ...], n: int | None, options: Mapping[str, Any]
+) -> str | list[str] | list[list[str]]:
+    """Generate texts; ``LanguageModel.generate`` describes the parameters."""
+    prompts = list(prompt) if isinstance(prompt, list | tuple) else [prompt]
+    config = GenerationConfig.from_kwargs(options)
+    count = 1 if n is None else n
+    limit = f"at most {MAX_TEXTS:,} for all prompts together: write more with write_samples"
+    check("n", n, count * len(prompts) <= MAX_TEXTS, limit)
+    texts: dict[int, list[str]] = {}
+    if config.num_beams is None:
+        texts = {row: [prompts[row // count]] for row in range(len(prompts) * count)}
+    for row, piece in decode(model, prompts, config, count, whole=True):
+        texts.setdefault(row, [prompts[row // count]]).append(piece)
+    rows_of_prompts = [range(i * count, (i + 1) * count) for i in range(len(prompts))]
+    results = [["".join(texts[row]) for row in rows if row in texts] for rows in rows_of_prompts]
+    if config.check_novelty:
+        results = [[check_text(text, model.index) for text in row] for row in results]
+    unwrapped = [result[0] for result in results] if n is None else results
+    return unwrapped if isinstance(prompt, list | tuple) else unwrapped[0]
+
+
+def stream(model: Model, prompt: str, options: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the continuation of a prompt in pieces, as it is sampled."""
+    config = GenerationConfig.from_kwargs(options)
+    check("check_novelty", config.check_novelty, not config.check_novelty, "False: a stream is not a whole text")
+    return (piece for _, piece in decode(model, [prompt], config) if piece)
 
 
 def decode(
-    model: LanguageModel, prompts: Sequence[str], settings: GenerationConfig, n: int = 1, *, whole: bool = False
+    model: Model, prompts: Sequence[str], settings: GenerationConfig, n: int = 1, *, whole: bool = False
 ) -> Iterator[tuple[int, str]]:
     """Write ``n`` continuations of each prompt at once; yields (row, piece of its text) as they come, one for each
     token or, with ``whole``, larger ones.
@@ -50,7 +84,7 @@ def decode(
 
 
 def _decode(
-    model: LanguageModel,
+    model: Model,
     prompts: list[list[int]],
     shift: int,
     rules: Constraints,
@@ -172,7 +206,7 @@ def _decode(
         read += 1
 
 
-def read_prompt(model: LanguageModel, tokens: NDArray[Any]) -> tuple[Floats, Any]:
+def read_prompt(model: Model, tokens: NDArray[Any]) -> tuple[Floats, Any]:
     """Read documents from their start, tokens (time, prompts) -> the next one's logits (prompts, vocab), the state."""
     return model.next_logits(tokens, model.initial_state(tokens.shape[1]))
 

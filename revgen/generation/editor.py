@@ -20,7 +20,7 @@ from revgen.generation.sampler import Floats, Sampling, sample
 from revgen.options import as_float, check, is_int
 
 if TYPE_CHECKING:
-    from revgen.language_model import LanguageModel
+    from revgen.model import Model
 
 SUGGESTIONS = 9
 KEPT = 64
@@ -38,7 +38,7 @@ HELP = (
 class Reader:
     """A model at the end of a text that changes: it reads what is new only."""
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(self, model: Model) -> None:
         self.model = model
         self.token_texts = token_texts(model.tokenizer)
         self.states: deque[tuple[list[int], Floats, Any]] = deque(maxlen=KEPT)
@@ -96,7 +96,7 @@ class Reader:
 
 
 def write(
-    model: LanguageModel,
+    model: Model,
     path: Path,
     text: str = "",
     *,
@@ -182,7 +182,7 @@ def write(
 class EditorState:
     """What stands around the text: suggestions, temperature, the file, and a note of what was done."""
 
-    def __init__(self, model: LanguageModel, path: Path, temperature: float, seed: int | None) -> None:
+    def __init__(self, model: Model, path: Path, temperature: float, seed: int | None) -> None:
         self.reader = Reader(model)
         self.name = model.name
         self.path = path

@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 from revgen.errors import OptionError
 from revgen.files import to_json
-from revgen.generation.decoding import decode
+from revgen.generation.decoding import decode, generate
 from revgen.generation.settings import GenerationConfig
 from revgen.options import at_least, check, is_int, plain
 
 if TYPE_CHECKING:
-    from revgen.language_model import LanguageModel
+    from revgen.model import Model
 
 PAIRED = ("logit_bias", "forced_tokens")
 """Options whose keys may be numbers, which JSON does not know: they are written as lists of pairs."""
 
 
 def write_samples(
-    model: LanguageModel,
+    model: Model,
     path: Path,
     prompt: str,
     n: int,
@@ -83,7 +83,7 @@ def write_samples(
     return done
 
 
-def remake(model: LanguageModel, receipt: Mapping[str, Any]) -> str:
+def remake(model: Model, receipt: Mapping[str, Any]) -> str:
     """See ``LanguageModel.remake``."""
     receipt = plain(receipt)
     kinds = {"revision": str, "prompt": str, "seed": int, "n": int, "row": int, "options": Mapping}
@@ -116,11 +116,11 @@ def receipt_of(path: Path, line: int) -> dict[str, Any]:
     return receipt
 
 
-def _batch(model: LanguageModel, receipt: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _batch(model: Model, receipt: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What the lines of one batch hold beside their receipts."""
     pairs = {name: dict(value) for name, value in receipt["options"].items() if name in PAIRED and value is not None}
     options: Any = {**receipt["options"], **pairs, "seed": receipt["seed"]}
-    texts = model.generate(receipt["prompt"], n=receipt["n"], **options)
+    texts: Any = generate(model, receipt["prompt"], receipt["n"], options)
     return [{"text": text} | ({"copied": text.copied.to_dict()} if hasattr(text, "copied") else {}) for text in texts]
 
 

@@ -20,7 +20,7 @@ from revgen.options import as_float, at_least, check, is_int, make_plain
 from revgen.registry import unknown_name_message
 
 if TYPE_CHECKING:
-    from revgen.language_model import LanguageModel
+    from revgen.model import Model
 
 
 MOST_TOKENS, MOST_BEAMS, SEEDS = 1 << 40, 1 << 12, 1 << 128
@@ -168,7 +168,7 @@ class TextState:
 class Constraints:
     """Settings for one model: from logits to those of what may follow. Raises OptionError where they do not fit it."""
 
-    def __init__(self, model: LanguageModel, settings: GenerationConfig) -> None:
+    def __init__(self, model: Model, settings: GenerationConfig) -> None:
         tokenizer = model.tokenizer
         if settings.check_novelty:
             model.index  # noqa: B018  says where there is none
@@ -284,7 +284,7 @@ class Constraints:
         return TextState("", guided, number), guide.is_done(guided)
 
 
-def _guide(model: LanguageModel, settings: GenerationConfig, biases: Floats) -> Guide | None:
+def _guide(model: Model, settings: GenerationConfig, biases: Floats) -> Guide | None:
     banned = np.flatnonzero(np.isneginf(biases)).tolist()
     if settings.regex is not None:
         return PatternGuide(model.tokenizer, settings.regex, settings.max_tokens, banned)

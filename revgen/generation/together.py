@@ -18,7 +18,7 @@ from revgen.generation.settings import DEFAULTS, Constraints, GenerationConfig, 
 from revgen.options import at_least, check
 
 if TYPE_CHECKING:
-    from revgen.language_model import LanguageModel
+    from revgen.model import Model
 
 SHARED = ("max_tokens", "stop", "seed", "sampling")
 """Settings that mean something to all models together."""
@@ -26,19 +26,19 @@ SHARED = ("max_tokens", "stop", "seed", "sampling")
 
 @overload
 def synthesize(
-    models: Sequence[LanguageModel], prompt: str = "", *, n: None = None, **options: Unpack[GenerationOptions]
+    models: Sequence[Model], prompt: str = "", *, n: None = None, **options: Unpack[GenerationOptions]
 ) -> str: ...
 
 
 @overload
 def synthesize(
-    models: Sequence[LanguageModel], prompt: str = "", *, n: int, **options: Unpack[GenerationOptions]
+    models: Sequence[Model], prompt: str = "", *, n: int, **options: Unpack[GenerationOptions]
 ) -> list[str]: ...
 
 
 @checked(defaults=DEFAULTS)
 def synthesize(
-    models: Sequence[LanguageModel], prompt: str = "", *, n: int | None = None, **options: Unpack[GenerationOptions]
+    models: Sequence[Model], prompt: str = "", *, n: int | None = None, **options: Unpack[GenerationOptions]
 ) -> str | list[str]:
     """Write the prompt and a continuation by several models in turn, word by word; with ``n`` a list of ``n``.
 
@@ -85,7 +85,7 @@ def _text(voices: Sequence[Participant], prompt: str, settings: GenerationConfig
 class Participant:
     """A model in its part, with what it has read of the text."""
 
-    def __init__(self, model: LanguageModel, settings: GenerationConfig, random: np.random.Generator) -> None:
+    def __init__(self, model: Model, settings: GenerationConfig, random: np.random.Generator) -> None:
         self.model, self.settings, self.random = model, settings, random
         self.rules = Constraints(model, settings)
         tokenizer = model.tokenizer

@@ -34,11 +34,13 @@ from revgen import schema
 from revgen.architectures.neural import NeuralModel
 from revgen.errors import OptionError
 from revgen.files import is_first_process, write_atomically
+from revgen.hub import find_directory
 from revgen.interop.transformers_config import RevgenConfig
-from revgen.language_model import CONFIG, WEIGHTS, LanguageModel, Weights, read_config, read_tokenizer
+from revgen.model import Model, Weights
 from revgen.networks.network import FunctionalModule
 from revgen.ops import tree_map
-from revgen.registry import tokenizers
+from revgen.registry import architecture_class, tokenizers
+from revgen.storage import CONFIG, WEIGHTS, load_directory, read_config, read_tokenizer, write_directory
 from revgen.tokenizers import Tokenizer
 from revgen.tokenizers.tokenizer import SPECIALS
 
@@ -341,7 +343,7 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
             if self.tokenizer is None:
                 files[CONFIG] = json.dumps(config, indent=2).encode()
             else:
-                self.to_revgen().write(directory, files.pop(WEIGHTS), config["dtype"], config)
+                write_directory(self.to_revgen(), directory, files.pop(WEIGHTS), config["dtype"], config)
         directory.mkdir(parents=True, exist_ok=True)
         for file, content in files.items():
             write_atomically(directory / file, content)
@@ -362,7 +364,7 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
         directory = found(pretrained_model_name_or_path, options)
         model = None
         if "format_version" in schema.read(directory / CONFIG):
-            model = LanguageModel.from_directory(directory)
+            model = load_directory(directory)
             check_network(model)
         loaded = super().from_pretrained(str(directory), model, label, **options)
         lm = loaded[0] if options.get("output_loading_info") else loaded
@@ -371,7 +373,7 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
         return loaded
 
 
-def check_network(model: LanguageModel) -> NeuralModel:
+def check_network(model: Model) -> NeuralModel:
     """Return the model. Raises OptionError if it is no network."""
     if not isinstance(model, NeuralModel):
         raise OptionError(f"{model.name} is no network, which a model of transformers has to be")
@@ -380,11 +382,9 @@ def check_network(model: LanguageModel) -> NeuralModel:
 
 def found(name: str | Path, options: Mapping[str, Any]) -> Path:
     """Return the directory of a model: ``name`` and the ``options`` of ``from_pretrained`` say where it is."""
-    from revgen.zoo import find
-
     if not os.path.isdir(name):  # noqa: PTH112  unlike Path, it takes a name of any length
         where = {key: options.get(key) for key in ("revision", "token")}
-        return find(name, **where, local_files_only=bool(options.get("local_files_only")))
+        return find_directory(name, **where, local_files_only=bool(options.get("local_files_only")))
     return Path(name, options.get("subfolder", ""))
 
 
@@ -396,8 +396,6 @@ def default_generation(config: RevgenConfig) -> GenerationConfig:
 
 def untrained(config: RevgenConfig) -> NeuralModel:
     """Return a model of revgen of this configuration, without a tokenizer: of that, a network needs the size alone."""
-    from revgen.zoo import architecture_class
-
     kind, options = architecture_class(config.architecture), config.config or {}
     schema.check_options(kind.Config, options)
     numbers = cast(Tokenizer, range(config.vocab_size or 0))

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from revgen.language_model import Weights
+from revgen.model import Weights
 from revgen.networks.functional import Backend, FunctionalNetwork, unflatten
 
 if TYPE_CHECKING:
-    from revgen.evaluation.likelihood import Forward
+    from revgen.model import Forward
     from revgen.networks.recorded import CudaGraphCache
 
 Penalty: TypeAlias = Tensor | float

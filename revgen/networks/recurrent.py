@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from revgen.cells.cell import Cell, Parameters
-from revgen.language_model import Weights
+from revgen.model import Weights
 from revgen.networks.module_cell import ModuleCell
 from revgen.networks.network import FunctionalModule, bf16_matmul_is_fast, dropout_mask
 from revgen.networks.stack import Stack

@@ -27,8 +27,9 @@ from revgen.corpus.batches import Batches
 from revgen.corpus.summary import summarize
 from revgen.corpus.tokens import Tokens, tokenize_train_valid
 from revgen.errors import OptionError, RevgenError, TrainingError
-from revgen.evaluation.likelihood import Evaluation, logprobs, measure
+from revgen.evaluation.likelihood import Evaluation, measure
 from revgen.history import EpochMetrics, History
+from revgen.model import score_sequences
 from revgen.networks.network import network_forward
 from revgen.networks.recorded import CudaGraphCache
 from revgen.ops import tree_map
@@ -376,7 +377,7 @@ class Trainer:
     def _validate(self) -> Evaluation | None:
         if self.valid is None:
             return None
-        given = partial(logprobs, network_forward(self.network.eval()), lambda batch: None)
+        given = partial(score_sequences, network_forward(self.network.eval()), lambda batch: None)
         return measure(given, self.model.tokenizer, self.valid.documents())
 
     def _fraction_done(self, epochs: float) -> float:

@@ -75,7 +75,7 @@ def test_counts_have_no_vectors(reviews: list[str]) -> None:
     model = revgen.create("kneser-ney-char", order=3)
     model.fit(reviews[:5], progress=False)
 
-    with pytest.raises(OptionError, match="kneser-ney-char has no vectors of texts, as it is no network"):
+    with pytest.raises(OptionError, match="kneser-ney-char is not a network, so it has no vectors of texts"):
         model.embed(["a"])
 
 

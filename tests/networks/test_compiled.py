@@ -207,30 +207,6 @@ def test_a_label_is_read_with_every_token(reviews: list[str]) -> None:
     assert [model.generate("the ", label=label, max_tokens=60, seed=1) for label in "ab"] == before
 
 
-@pytest.mark.slow  # a compiler runs
-def test_machine_code_takes_over_where_much_is_written(reviews: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("numba")
-    model: Any = model_of("gru", reviews)
-    model.weights["bias"][model.tokenizer.eos_id] = -1e9
-    before = model.generate("a", seed=1, max_tokens=300)
-    assert model.written >= 299
-
-    monkeypatch.setattr("revgen.language_model.PATIENCE", model.written + 100)
-
-    assert model.generate("a", seed=1, max_tokens=300) == before
-    assert model.compiled is not None and not model.compiles
-
-
-def test_without_numba_nothing_takes_over(reviews: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "numba", None)
-    monkeypatch.delitem(sys.modules, "revgen.networks.kernels", raising=False)
-    monkeypatch.setattr("revgen.language_model.PATIENCE", 50)
-    model = model_of("gru", reviews)
-
-    assert len(model.generate("a", seed=1, max_tokens=200)) > 1
-    assert model.compiled is None
-
-
 @pytest.mark.parametrize("name", ["slstm-char", "graves-lstm-char", "mlp-char"])
 def test_what_has_no_compiled_step_says_so(name: str, reviews: list[str]) -> None:
     model = revgen.create(name, hidden_size=16)

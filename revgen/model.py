@@ -1,0 +1,424 @@
+"""``Model``: the mathematics of a language model, without its interface for users.
+
+A model is a tokenizer, a configuration and weights. It reads token ids and returns logits and a state. Sampling,
+evaluation, training, storage and the Hub depend on this class; ``LanguageModel`` adds the methods that users call.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from revgen.arguments import checked
+from revgen.corpus import Corpus
+from revgen.corpus.cache import train_or_load
+from revgen.corpus.progress import with_progress
+from revgen.corpus.tokens import shift
+from revgen.errors import NotFittedError, OptionError, VocabularyError
+from revgen.novelty import SuffixIndex
+from revgen.ops import log_softmax
+from revgen.options import as_float, make_plain, plain, shown
+from revgen.registry import package_of, tokenizers
+from revgen.schema import join_names
+from revgen.tokenizers import Tokenizer
+from revgen.tokenizers.spelled import MIN_SPELLED_FRACTION
+
+READ_BLOCK_SIZE = 4096
+"""Tokens that a model reads at once when only the logits after the last token are needed."""
+SCORE_BATCH_SIZE, SCORE_MIN_STEPS, SCORE_VALUES = 32, 16, 1 << 18
+"""Sequences that are scored together, the fewest tokens of each at a time, and the number of logits that fit into the
+processor's caches."""
+
+Weights = dict[str, NDArray[Any]]
+Forward = Callable[[NDArray[Any], Any], tuple[NDArray[Any], Any]]
+"""Token ids (time, batch) and a state -> logits (time, batch, vocab) and the next state."""
+T_co = TypeVar("T_co", covariant=True)
+
+
+class CompiledStep(Protocol):
+    """Compiled code that generates one text at a time."""
+
+    def step(self, token: int, state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
+        """Return the logits after one more token, (1, 1, vocab), and the next state."""
+
+    def write(self, token: int, state: Any, uniforms: Any, rules: Any, shift: int) -> tuple[list[int], Any]:
+        """Sample one token for each number in ``uniforms``; return the tokens and the next state."""
+
+
+class derived(Generic[T_co]):  # noqa: N801  it is used like ``property``
+    """A property that is computed once from the current weights and configuration.
+
+    All threads get the same value. ``Model._clear_caches`` drops it. A value that was computed from weights that have
+    been replaced in the meantime is not kept.
+    """
+
+    def __init__(self, make: Callable[[Any], T_co]) -> None:
+        self.make = make
+        self.name = make.__name__
+        self.__doc__ = make.__doc__
+
+    def __get__(self, model: Any, owner: type | None = None) -> T_co:
+        if model is None:
+            return cast(T_co, self)  # accessed on the class, as documentation tools do
+        values: dict[str, Any] = model._derived  # ``_clear_caches`` replaces this dictionary
+        if self.name not in values:
+            values.setdefault(self.name, self.make(model))
+        value: T_co = values[self.name]
+        return value
+
+
+class Model(ABC):
+    """A tokenizer, a configuration, and weights as NumPy arrays by name.
+
+    A subclass gives ``Config`` (a frozen dataclass of plain values), ``weight_shapes``, ``forward`` and
+    ``initial_state``.
+    """
+
+    Config: ClassVar[type[Any]]
+    levels: ClassVar[tuple[str, ...] | None] = None
+    """The tokenizer levels that the architecture works with; None for all."""
+    takes_labels: ClassVar[bool] = False
+    """Whether the architecture can be conditioned on labels. If so, ``Config`` has a field ``labels``, which ``fit``
+    sets, and ``forward`` accepts ids that carry a label (``corpus.tokens.shift``)."""
+
+    _compile_requested = False
+
+    def __init__(
+        self,
+        architecture: str,
+        level: str,
+        config: Any,
+        tokenizer: Tokenizer | None = None,
+        tokenizer_options: dict[str, Any] | None = None,
+    ) -> None:
+        self.architecture = architecture
+        self.level = level
+        self.config = config
+        self.tokenizer_options = plain(tokenizer_options or {})
+        self.metadata: dict[str, Any] = {}
+        """Facts about the model that are saved with it: licence, corpus, training, evaluation."""
+        self.device = "cpu"
+        self._tokenizer = tokenizer
+        self._weights: Weights | None = None
+        self._derived: dict[str, Any] = {}
+        self._index: SuffixIndex | None = None
+        self._read_index: Callable[[], SuffixIndex] | None = None  # reads the index from its file on first use
+        self._warned = False
+
+    # What a subclass defines
+
+    @abstractmethod
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each weight by name, for this configuration and tokenizer."""
+
+    @abstractmethod
+    def initial_state(self, batch: int) -> Any:
+        """Return the state at the start of ``batch`` documents. Only the model looks into a state."""
+
+    @abstractmethod
+    def forward(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
+        """Compute logits (time, batch, vocab) and the next state from token ids (time, batch) and a state."""
+
+    def next_logits(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
+        """Read token ids (time, batch) and return the logits after the last one, (batch, vocab), and the next state.
+
+        Unlike ``forward``, this needs an amount of memory that does not depend on the length of the text.
+        """
+        for part in iter_blocks(tokens):
+            logits, state = self.forward(part, state)
+        return logits[-1], state
+
+    def validate_config(self) -> None:  # noqa: B027  most configurations validate themselves
+        """Raise OptionError if no model can be built from the configuration. ``create`` calls this."""
+
+    def validate_weights(self, arrays: Weights) -> str | None:
+        """Return a sentence that says why these arrays cannot be the weights of this model, or None if they can."""
+        shapes = self.weight_shapes()
+        missing, extra = sorted(shapes.keys() - arrays.keys()), sorted(arrays.keys() - shapes.keys())
+        if missing or extra:
+            return f"not the weights of its configuration: missing {join_names(missing)}, unknown {join_names(extra)}"
+        for name, shape in shapes.items():
+            if arrays[name].shape != shape:
+                return f"the weight {name} has the shape {arrays[name].shape}, not {shape}"
+            if arrays[name].dtype.kind != "f" or not np.isfinite(arrays[name]).all():
+                return f"the weight {name} holds values that are not finite numbers"
+        return None
+
+    def logprobs(self, sequences: list[NDArray[Any]]) -> Iterator[tuple[int, NDArray[np.floating[Any]]]]:
+        """Yield ``(index, logprobs)`` for each sequence of ids; ``logprobs`` has one entry per token after the first.
+
+        The order of the sequences is not kept.
+        """
+        return score_sequences(self.forward, self.initial_state, sequences)
+
+    def features(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
+        """Compute the vectors that the logits are computed from, (time, batch, features), and the next state.
+
+        Raises OptionError for a model that is not a network.
+        """
+        raise OptionError(f"{self.name} is not a network, so it has no vectors of texts")
+
+    def attention_weights(self, ids: NDArray[Any]) -> NDArray[np.floating[Any]]:
+        """Return the attention weights of a document's ids (time,), (layers, heads, time, time).
+
+        Raises OptionError for a model without attention, and for a text that is too long.
+        """
+        raise OptionError(f"{self.name} has no attention to show")
+
+    def build_compiled(self) -> CompiledStep | None:
+        """Build compiled code with the current weights; return None if the architecture has none."""
+        return None
+
+    # Tokenizer and labels
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer. Raises NotFittedError before there is one."""
+        if self._tokenizer is None:
+            raise NotFittedError(f"{self.name} has no tokenizer yet: fit it, or create it with tokenizer=…")
+        return self._tokenizer
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether there is a tokenizer."""
+        return self._tokenizer is not None
+
+    def tokenizer_for(self, texts: Corpus, extend: bool = False, progress: bool = False) -> Tokenizer:
+        """Return the tokenizer to train with: the model's own, extended if ``extend``, or one trained on the texts.
+
+        ``progress`` shows on a terminal how much of a large corpus has been read. Raises VocabularyError if the
+        tokenizer of a fitted model cannot write a character of the texts.
+        """
+        if not self.has_tokenizer:
+            return train_or_load(tokenizers.get(self.level), texts, self.tokenizer_options, progress)
+        if not extend and (self.tokenizer.is_lossless or not self.is_fitted):
+            return self.tokenizer
+        pieces = with_progress(texts.pieces(), texts, "vocabulary", progress)
+        if extend:
+            return self.tokenizer.extend(pieces)
+        if unknown := self.tokenizer.unknown_characters(pieces):
+            raise VocabularyError(
+                f"{self.name} does not know {len(unknown)} characters of this text: {' '.join(unknown[:20])!r}. "
+                "Pass extend_vocabulary=True to learn them, or take them out of the text"
+            )
+        return self.tokenizer
+
+    def encode_prompt(self, prompt: str) -> list[int]:
+        """Return the ids of the document's start and of a prompt. Warns once about unknown characters."""
+        ids = self.tokenizer.encode(prompt).tolist()
+        if self.tokenizer.unk_id in ids and not self._warned:
+            self._warned = True
+            unknown = sorted({c for c in {*prompt} if self.tokenizer.unk_id in self.tokenizer.encode(c)})
+            warnings.warn(
+                f"{self.name} does not know {', '.join(map(repr, unknown))}: read as {self.tokenizer.vocabulary[2]}",
+                stacklevel=6,
+            )
+        return [self.tokenizer.bos_id, *ids]
+
+    @property
+    def writes_digits(self) -> bool:
+        """Whether ``generate`` may spell characters outside the vocabulary.
+
+        It may if more than 5 % of the training text was spelled. A model that has rarely seen the digits of a spelled
+        character does not know what follows one.
+        """
+        return bool(as_float(self.metadata.get("spelled", 0)) > MIN_SPELLED_FRACTION)
+
+    @property
+    def suppressed_tokens(self) -> list[int]:
+        """The ids of the tokens that are never sampled, unless a regular expression or choices need a digit."""
+        tokenizer = self.tokenizer
+        return [tokenizer.bos_id, tokenizer.unk_id, *([] if self.writes_digits else tokenizer.digits)]
+
+    @property
+    def labels(self) -> tuple[str | int, ...]:
+        """The labels that the model was fitted with."""
+        return tuple(getattr(self.config, "labels", ()))
+
+    def check_labels(self) -> None:
+        """Raise OptionError if the architecture cannot be conditioned on labels."""
+        if not self.takes_labels:
+            raise OptionError(f"{self.name} cannot be conditioned on labels")
+
+    def label_offset(self, label: str | float | bool | None) -> int:
+        """Return what a label adds to the ids of its text (``corpus.tokens.shift``). Raises OptionError if unknown."""
+        if label is not None:
+            self.check_labels()
+        return shift(label, self.labels, len(self.tokenizer))
+
+    # Configuration and weights
+
+    @property
+    def config(self) -> Any:
+        """The configuration; its numbers are Python's own."""
+        return self._config
+
+    @config.setter
+    def config(self, config: Any) -> None:
+        if dataclasses.is_dataclass(config):
+            make_plain(config)
+        self._config = config
+
+    @property
+    def name(self) -> str:
+        """``<architecture>-<level>``."""
+        return f"{self.architecture}-{self.level}"
+
+    @property
+    def weights(self) -> Weights:
+        """The weights by name. Raises NotFittedError before there are any."""
+        if self._weights is None:
+            raise NotFittedError(f"{self.name} has no weights yet: fit it, or load one that was saved")
+        return self._weights
+
+    @weights.setter
+    def weights(self, weights: Weights) -> None:
+        self._weights = weights
+        self._clear_caches()
+
+    def _clear_caches(self) -> None:
+        """Drop everything that was computed from weights, or for a device, that are no longer the current ones."""
+        self._derived = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes for copies and pickles, without the values that are computed on demand."""
+        return self.__dict__ | {"_derived": {}}
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether there are weights."""
+        return self._weights is not None
+
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 of architecture, configuration, tokenizer and weights. Equal models generate equal texts."""
+        parts = [self.architecture, self.level, dataclasses.asdict(self.config), self.tokenizer.fingerprint]
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
+        for name, array in sorted(self.weights.items()):
+            digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    @property
+    def num_parameters(self) -> int:
+        """The number of values in the weights."""
+        return sum(array.size for array in self.weights.values())
+
+    @property
+    def explained_by(self) -> tuple[type, ...]:
+        """The classes whose docstrings explain the computation, from the outermost to the innermost."""
+        return (type(self),)
+
+    @property
+    def package(self) -> str | None:
+        """The plug-in package that brought the architecture, a cell or the tokenizer; None if they are built in."""
+        classes = (type(self), *self.explained_by, type(self.tokenizer))
+        return next(filter(None, map(package_of, classes)), None)
+
+    def __repr__(self) -> str:
+        size = f"{self.num_parameters:,} parameters, {len(self.tokenizer):,} tokens" if self.is_fitted else "not fitted"
+        return f"<revgen model {self.name}: {size}>"
+
+    def info(self) -> dict[str, Any]:
+        """Return name, sizes, configuration and metadata as plain values."""
+        return {
+            "name": self.name,
+            "parameters": self.num_parameters,
+            "tokens": len(self.tokenizer),
+            "config": dataclasses.asdict(self.config),
+            "metadata": plain(self.metadata),
+        }
+
+    # Where and how it computes
+
+    @checked
+    def to(self, device: str) -> Self:
+        """Compute on this device from now on: "cpu", "cuda", "cuda:1" or "mps". Raises OptionError if it is missing."""
+        if device != "cpu":
+            raise OptionError(f"{self.name} computes on the CPU only: device must be 'cpu', not {shown(device)}")
+        return self
+
+    def compile(self) -> Self:
+        """Generate single texts with compiled code from now on, on the CPU. The numbers are the same to float32.
+
+        Works for recurrent stacks of ``elman``, ``rnn``, ``gru``, ``lstm`` and ``mingru``, for ``textgenrnn``,
+        ``transformer`` and the models that count n-grams. The first text takes a few seconds longer; the compiled code
+        is cached on disk. Raises MissingExtraError without Numba, and OptionError for other models.
+        """
+        if self._compiled_step is None:
+            raise OptionError(f"{self.name} has no compiled step")
+        self._compile_requested = True
+        return self
+
+    @derived
+    def _compiled_step(self) -> CompiledStep | None:
+        return self.build_compiled()
+
+    @property
+    def compiled(self) -> CompiledStep | None:
+        """The compiled code, if ``compile`` was called."""
+        return self._compiled_step if self._compile_requested else None
+
+    # The index of the training text
+
+    @property
+    def has_index(self) -> bool:
+        """Whether there is an index of the training text."""
+        return self._read_index is not None or self._index is not None  # in the order in which ``index`` sets them
+
+    @property
+    def index(self) -> SuffixIndex:
+        """The index of the training text. Raises NotFittedError if the text was not kept."""
+        read_index = self._read_index
+        if self._index is None:
+            if read_index is None:
+                raise NotFittedError(
+                    f"{self.name} has no index of its training text: fit it with index_texts=True, or call "
+                    "index_texts(texts) with the texts that it was fitted on",
+                    command=f"{self.name} has no index of its training text: fit it with index_texts=True",
+                )
+            self._index = read_index()
+            self._read_index = None
+        return self._index
+
+
+def iter_blocks(tokens: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Yield token ids (time, batch) in consecutive parts of about ``READ_BLOCK_SIZE`` tokens."""
+    step = max(1, READ_BLOCK_SIZE // tokens.shape[1])
+    for begin in range(0, len(tokens), step):
+        yield tokens[begin : begin + step]
+
+
+def score_sequences(
+    forward: Forward, initial_state: Callable[[int], Any], sequences: list[NDArray[Any]]
+) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Yield ``(index, logprobs)`` for each sequence of ids; ``logprobs`` has one entry per token after the first.
+
+    Sequences of similar length are scored together, in batches.
+    """
+    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+    for first in range(0, len(order), SCORE_BATCH_SIZE):
+        batch = order[first : first + SCORE_BATCH_SIZE]
+        longest = len(sequences[batch[-1]])
+        ids = np.full((longest, len(batch)), Tokenizer.eos_id, np.int64)  # (time, batch), padded
+        for row, i in enumerate(batch):
+            ids[: len(sequences[i]), row] = sequences[i]
+        inputs, targets = ids[:-1], ids[1:]
+        logprobs = np.empty(targets.shape, np.float32)
+        state = initial_state(len(batch))
+        begin, step = 0, 1
+        while begin < len(inputs):
+            logits, state = forward(inputs[begin : begin + step], state)
+            wanted = targets[begin : begin + step] % logits.shape[-1]  # without labels
+            logprobs[begin : begin + step] = np.take_along_axis(log_softmax(logits), wanted[..., None], -1)[..., 0]
+            begin += step
+            step = max(SCORE_MIN_STEPS, SCORE_VALUES // (len(batch) * logits.shape[-1]))
+        for row, i in enumerate(batch):
+            yield i, logprobs[: len(sequences[i]) - 1, row]

@@ -1,0 +1,297 @@
+"""The model directory: ``config.json``, the tokenizer, the weights as safetensors, and a model card.
+
+Files are written under temporary names and renamed at the end, ``config.json`` last. A process that is killed at any
+moment leaves the previous model or the new one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from revgen import schema
+from revgen.card import card
+from revgen.errors import CheckpointError, OptionError, UnknownNameError
+from revgen.files import HeldFile, is_first_process, to_json, write_atomically
+from revgen.model import Model, Weights
+from revgen.novelty import SuffixIndex
+from revgen.options import is_int
+from revgen.registry import architecture_class, tokenizers
+from revgen.tokenizers import Tokenizer
+from revgen.version import __version__
+
+FORMAT_VERSION = 1
+CONFIG, WEIGHTS, INDEX, CARD = "config.json", "model.safetensors", "index.safetensors", "README.md"
+PENDING_SUFFIX = ".new"
+
+DTYPES = {"BF16": "<u2", "BOOL": "?"} | {
+    f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "FIU" for size in (1, 2, 4, 8) if kind + str(size) != "F1"
+}
+"""The NumPy type for each type of safetensors. NumPy has no bfloat16, so its bits are read as integers."""
+
+
+# Writing
+
+
+def save(model: Model, directory: Path, dtype: str = "float32") -> Path:
+    """Write the model directory, with a card if it has none, and return its path.
+
+    ``dtype`` is "float32" or "float16". Of several processes under ``torchrun``, only the first writes. Raises
+    CheckpointError if a weight is not finite in this type, or a file cannot be written.
+    """
+    from safetensors.numpy import save as to_safetensors
+
+    if dtype not in ("float32", "float16"):
+        raise OptionError(f'dtype must be "float32" or "float16", not {dtype!r}')
+    if not is_first_process():
+        return directory
+    with np.errstate(over="ignore"):
+        arrays = {
+            name: np.ascontiguousarray(array, dtype if array.dtype.kind == "f" else None)
+            for name, array in model.weights.items()
+        }
+    if infinite := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
+        raise CheckpointError(
+            f"{directory}: the weight {infinite[0]} holds values that are not finite numbers as {dtype}; not saved"
+        )
+    write_directory(model, directory, to_safetensors(arrays, {"format": "pt"}), dtype)
+    return directory
+
+
+def write_directory(
+    model: Model, directory: Path, weights: bytes, dtype: str, extra: Mapping[str, Any] | None = None
+) -> None:
+    """Write the model directory with ``weights``, the bytes of the safetensors file, whose values are ``dtype``.
+
+    ``extra`` holds further entries of config.json. Raises CheckpointError if a file cannot be written, or if the files
+    could not be loaded again; then nothing is written.
+    """
+    tokenizer = model.tokenizer.to_bytes()
+    tokenizer_file = model.tokenizer.file
+    index = model.index.to_bytes() if model.has_index else None
+    config = configuration(model) | {
+        "tokenizer": _entry(tokenizer_file, tokenizer) | {"tokens": len(model.tokenizer)},
+        "weights": _entry(WEIGHTS, weights) | {"parameters": model.num_parameters, "dtype": dtype},
+        "metadata": model.metadata,
+        **({} if index is None else {"index": _entry(INDEX, index)}),
+    }
+    try:
+        config_bytes = to_json({**(extra or {}), **config}, indent=2).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise OptionError(f"metadata holds a value that config.json cannot hold: {error}") from None
+    model_card = card(model).encode()
+    _check_readable(model, directory, config_bytes, tokenizer, weights)
+    files = {WEIGHTS: weights, tokenizer_file: tokenizer, **({} if index is None else {INDEX: index})}
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        finish_interrupted_save(directory)
+        previous_tokenizer_file = _tokenizer_file(directory)
+        for name, content in files.items():
+            write_atomically(directory / f"{name}{PENDING_SUFFIX}", content)
+        # From the moment that this file exists, the new model is the valid one.
+        write_atomically(directory / f"{CONFIG}{PENDING_SUFFIX}", config_bytes)
+        finish_interrupted_save(directory)
+        # Files of the previous model that the new one does not replace.
+        if index is None:
+            (directory / INDEX).unlink(missing_ok=True)
+        if previous_tokenizer_file not in (None, tokenizer_file, CONFIG, WEIGHTS, INDEX, CARD):
+            (directory / str(previous_tokenizer_file)).unlink(missing_ok=True)
+        if not (directory / CARD).exists():
+            write_atomically(directory / CARD, model_card)
+    except OSError as error:
+        raise CheckpointError(f"{directory}: could not save the model: {error.strerror or error}") from error
+
+
+def configuration(model: Model) -> dict[str, Any]:
+    """Return the entries of config.json that describe the model itself, as plain values."""
+    content = {
+        "format_version": FORMAT_VERSION,
+        "revgen_version": __version__,
+        "model_type": "revgen",  # the Auto classes of transformers look at it
+        "suppress_tokens": model.suppressed_tokens,  # the generation of transformers never samples them
+        "architecture": model.architecture,
+        "level": model.level,
+        "package": model.package,
+        "config": dataclasses.asdict(model.config),
+    }
+    plain_values: dict[str, Any] = json.loads(json.dumps(content, default=np.generic.item))
+    return plain_values
+
+
+def _check_readable(model: Model, directory: Path, config: bytes, tokenizer: bytes, weights: bytes) -> None:
+    """Raise CheckpointError if these files could not be loaded again."""
+    content = schema.parse(config, directory / CONFIG)
+    schema.check(content, directory / CONFIG)
+    read_back = type(model.tokenizer).from_bytes(tokenizer)
+    if read_back.fingerprint != model.tokenizer.fingerprint:
+        raise CheckpointError(f"{directory}: the tokenizer's file would give another tokenizer; not saved")
+    _assemble(type(model), content, read_back, _parse_arrays(directory / WEIGHTS, weights), directory)
+
+
+def _entry(file: str, data: bytes) -> dict[str, Any]:
+    return {"file": file, "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def finish_interrupted_save(directory: Path) -> None:
+    """Rename the files of a save that was interrupted after its last file was written; ``config.json`` comes last."""
+    pending = directory / f"{CONFIG}{PENDING_SUFFIX}"
+    if not pending.exists():
+        return
+    content = schema.read(pending)
+    schema.check(content, pending)
+    try:
+        entries = [content["weights"], content["tokenizer"], *([content["index"]] if "index" in content else [])]
+        for name in (*(entry["file"] for entry in entries), CONFIG):
+            file = directory / name
+            if (temporary := Path(f"{file}{PENDING_SUFFIX}")).exists():
+                temporary.replace(file)
+    except OSError as error:
+        raise CheckpointError(f"{pending}: could not finish an interrupted save: {error.strerror or error}") from None
+
+
+def _tokenizer_file(directory: Path) -> str | None:
+    """Return the file name of the tokenizer of the model in a directory, None if there is no model."""
+    try:
+        return str(read_config(directory)["tokenizer"]["file"])
+    except CheckpointError:
+        return None
+
+
+# Reading
+
+
+def load_directory(directory: Path) -> Model:
+    """Return the model in a directory.
+
+    Raises CheckpointError that names the file if one is damaged, and UnknownNameError if a part is not registered.
+    """
+    content = read_config(directory)
+    architecture = content["architecture"]
+    try:
+        model_class = architecture_class(architecture)
+    except UnknownNameError as error:
+        raise UnknownNameError(
+            f"{directory / CONFIG} needs {architecture!r}, which is not registered here ({error}). "
+            f"{_installation_hint(content)}, or put @revgen.register_cell({architecture!r}) on its class, and load "
+            "again"
+        ) from None
+    tokenizer = read_tokenizer(directory, content)
+    path = directory / content["weights"]["file"]
+    arrays = _parse_arrays(path, _read(path, content["weights"]["sha256"]))
+    model = _assemble(model_class, content, tokenizer, arrays, directory)
+    metadata = content.get("metadata", {})
+    model.metadata = metadata if isinstance(metadata, dict) else {}
+    model.weights = {name: a.astype(np.float32) if a.dtype.kind == "f" else a for name, a in arrays.items()}
+    index = content.get("index")
+    if index is not None and (directory / index["file"]).exists():  # the text may have been removed before sharing
+        model._read_index = partial(_read_index, HeldFile(directory / index["file"]), index["sha256"])
+    return model
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """Return the content of a model directory's config.json, after an interrupted save has been finished.
+
+    Raises CheckpointError unless the file has everything that a model is made from, of the types and sizes that
+    ``schema`` allows.
+    """
+    finish_interrupted_save(directory)
+    path = directory / CONFIG
+    if not path.is_file():
+        raise CheckpointError(f"{directory} is not a model directory: it has no {CONFIG}")
+    content = schema.read(path)
+    if "format_version" not in content:
+        raise CheckpointError(f"{path} is damaged, or not of a revgen model: it has no format_version")
+    version = content["format_version"]
+    if not (is_int(version, 1) and version <= FORMAT_VERSION):
+        remedy = ": upgrade revgen to read a newer one" if is_int(version, FORMAT_VERSION + 1) else ""
+        raise CheckpointError(
+            f"{path} has the format version {schema.truncate(version)}; this revgen {__version__} reads 1 to "
+            f"{FORMAT_VERSION}{remedy}"
+        )
+    schema.check(content, path)
+    return content
+
+
+def read_tokenizer(directory: Path, content: Mapping[str, Any]) -> Tokenizer:
+    """Return the tokenizer of a model directory, whose config.json has this content.
+
+    Raises UnknownNameError if its level is not registered, CheckpointError if its file is damaged.
+    """
+    entry = content["tokenizer"]
+    try:
+        tokenizer_class = tokenizers.get(content["level"])
+    except UnknownNameError as error:
+        raise UnknownNameError(
+            f"{directory / CONFIG} needs a tokenizer that is not registered here: {error}. "
+            f"{_installation_hint(content)}, and load again"
+        ) from None
+    tokenizer: Tokenizer = tokenizer_class.from_bytes(_read(directory / entry["file"], entry["sha256"]))
+    return tokenizer
+
+
+def _read_index(file: HeldFile, sha256: object) -> SuffixIndex:
+    try:
+        return SuffixIndex.from_bytes(_read(file, sha256))
+    except ValueError as error:
+        raise CheckpointError(f"{file} is damaged: {error}") from None
+
+
+def _assemble(
+    model_class: type[Model], content: Mapping[str, Any], tokenizer: Tokenizer, arrays: Weights, directory: Path
+) -> Model:
+    """Return the model of a config.json, without its weights, if ``arrays`` fit it. Raises CheckpointError."""
+    architecture, options = content["architecture"], content["config"]
+    try:
+        schema.check_options(model_class.Config, options)
+        model = model_class(architecture, content["level"], model_class.Config(**options), tokenizer)
+        model.weight_shapes()
+    except Exception as error:  # an architecture or a cell may raise anything for values that it never wrote
+        reason = str(error)[:500]
+        raise CheckpointError(
+            f"{directory / CONFIG} has a configuration that {architecture} does not accept: {reason}"
+        ) from error
+    if problem := model.validate_weights(arrays):
+        raise CheckpointError(f"{directory / content['weights']['file']}: {problem}")
+    return model
+
+
+def _installation_hint(content: Mapping[str, Any]) -> str:
+    """Return what to do about a part that is not registered. A package that config.json names may be malicious."""
+    package = content.get("package")
+    if isinstance(package, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}", package):
+        return f"It says that the package {package!r} provides it: install it if you trust it (pip install {package})"
+    return "Import the package that provides it"
+
+
+def _read(path: Path | HeldFile, sha256: object) -> bytes:
+    """Return the bytes of a file of a model directory. Raises CheckpointError if its hash is another one."""
+    try:
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise CheckpointError(f"{str(path)!r} cannot be read: {error}") from None
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise CheckpointError(f"{path} is damaged, or belongs to another model: its hash is not the one in {CONFIG}")
+    return data
+
+
+def _parse_arrays(path: Path, data: bytes) -> Weights:
+    """Return the arrays in the bytes of a safetensors file; bfloat16, which NumPy lacks, becomes float32."""
+    from safetensors import SafetensorError, deserialize
+
+    try:
+        arrays: dict[str, NDArray[Any]] = {}
+        for name, tensor in deserialize(data):  # type: ignore[no-untyped-call]
+            array = np.frombuffer(tensor["data"], DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
+            arrays[name] = (array.astype("<u4") << 16).view("<f4") if tensor["dtype"] == "BF16" else array
+        return arrays
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
