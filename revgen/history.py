@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from revgen.plots import COLORS, new_figure, style_axes
 from revgen.tables import to_frame, to_text
 
 
@@ -81,7 +83,22 @@ class History:
         return to_frame(self.to_dicts())
 
     def plot(self) -> Any:
-        """Loss against epochs, on training and on validation text, as a matplotlib figure (the extra ``plots``)."""
-        from revgen.comparison.charts import history_figure
+        """Plot training and validation loss for each epoch and return a matplotlib figure.
 
-        return history_figure(self)
+        Raises MissingExtraError without the extra ``plots``.
+        """
+        figure = new_figure()
+        axes = figure.add_subplot()
+        points = {"marker": "o", "markersize": 4}
+        axes.plot([e.epoch for e in self], [e.train_loss for e in self], color=COLORS[0], label="training", **points)
+        validated = [(epoch.epoch, math.log(epoch.perplexity)) for epoch in self if epoch.perplexity]
+        if validated:
+            axes.plot(*zip(*validated, strict=True), color=COLORS[1], label="validation", **points)
+        if self.best is not None and self.best.perplexity:
+            best = self.best.epoch, math.log(self.best.perplexity)
+            axes.plot(*best, marker="o", markersize=11, fillstyle="none", color=COLORS[1])
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("nats per token")
+        axes.legend(frameon=False, fontsize=9)
+        style_axes(axes)
+        return figure

@@ -21,6 +21,7 @@ ROOMS = (
     "files",
     "tables",
     "svg_chart",
+    "plots",
     "registry",
     "arguments",
     "schema",

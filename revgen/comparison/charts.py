@@ -9,85 +9,41 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from revgen.errors import MissingExtraError
+from revgen.plots import COLORS, WIDTH, new_figure, style_axes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from revgen.comparison.compare import Comparison
-    from revgen.history import History
-    from revgen.training.lr_finder import LRFinderResult
 
-COLOURS = ("#4c82e6", "#e0683c", "#3a9d6d", "#a868d8", "#c99a1d", "#26a0b4", "#d95590", "#86909c", "#8a6d4b", "#6f9a2a")
 INK = "#010203"
 """Stands for the page's own colour of text, which a chart takes on when it is drawn as SVG."""
 FONTS = "system-ui, sans-serif"
 
 
-def history_figure(history: History) -> Any:
-    """Training and validation loss of every epoch, as a matplotlib figure."""
-    epochs = [epoch.epoch for epoch in history]
-    validated = [(epoch.epoch, math.log(epoch.perplexity)) for epoch in history if epoch.perplexity]
-
-    def draw(axes: Any) -> None:
-        axes.plot(epochs, [e.train_loss for e in history], marker="o", markersize=4, color=COLOURS[0], label="training")
-        if validated:
-            axes.plot(*zip(*validated, strict=True), marker="o", markersize=4, color=COLOURS[1], label="validation")
-        if history.best is not None and history.best.perplexity:
-            best = history.best.epoch, math.log(history.best.perplexity)
-            axes.plot(*best, marker="o", markersize=11, fillstyle="none", color=COLOURS[1])
-        axes.set_xlabel("epoch")
-        axes.set_ylabel("nats per token")
-        axes.legend(frameon=False, fontsize=9)
-
-    return _single(draw)
-
-
-def rates_figure(found: LRFinderResult) -> Any:
-    """The loss of a range test against the learning rate, as a matplotlib figure."""
-
-    def draw(axes: Any) -> None:
-        axes.plot(found.rates, found.losses, color=COLOURS[0])
-        axes.axvline(found.suggestion, color=COLOURS[1], linewidth=1, label=f"suggestion: {found.suggestion:.2g}")
-        axes.set_xscale("log")
-        axes.set_xlabel("learning rate")
-        axes.set_ylabel("nats per token, smoothed")
-        axes.legend(frameon=False, fontsize=9)
-
-    return _single(draw)
-
-
 def _single(draw: Callable[[Any], None], ink: str = "black") -> Any:
     """One chart as a figure."""
-    made = _figure_class()(figsize=(6.2, 4.0), layout="constrained")
+    made = new_figure()
     axes = made.add_subplot()
     draw(axes)
-    _dress(axes, ink)
+    style_axes(axes, ink)
     return made
-
-
-def _figure_class() -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtraError("charts need matplotlib: pip install 'revgen[plots]'") from None
-    return Figure
 
 
 def figure(comparison: Comparison, ink: str = "black") -> Any:
     """Both charts in one matplotlib figure, or the one for which there are figures."""
     draws = [draw for draw, there in ((_time, comparison.rows), (_orders, comparison.orders)) if there]
-    made = _figure_class()(figsize=(6.2 * len(draws), 4.2), layout="constrained")
+    made = new_figure(WIDTH * len(draws), 4.2)
     for place, draw in enumerate(draws, 1):
         axes = made.add_subplot(1, len(draws), place)
         draw(axes, comparison, ink)
-        _dress(axes, ink)
+        style_axes(axes, ink)
     return made
 
 
 def charts(comparison: Comparison) -> dict[str, str]:
     """Each chart as SVG text by its title; text in it has the colour of what stands around it."""
-    _figure_class()  # says so where matplotlib is missing
+    new_figure()  # raises MissingExtraError without matplotlib
     from matplotlib import rc_context
 
     found = {}
@@ -109,7 +65,7 @@ def charts(comparison: Comparison) -> dict[str, str]:
 def _time(axes: Any, comparison: Comparison, ink: str) -> None:
     rows = [(row, [p for p in row.history if math.isfinite(p[1])]) for row in comparison]
     rows = [(row, points) for row, points in rows if points]
-    for (row, points), colour in zip(rows, COLOURS * len(rows), strict=False):
+    for (row, points), colour in zip(rows, COLORS * len(rows), strict=False):
         seconds, nats = zip(*points, strict=True)
         marker = "o" if len(points) > 1 else "D"
         axes.plot(seconds, nats, marker=marker, markersize=4 if len(points) > 1 else 6, color=colour, label=row.model)
@@ -124,11 +80,11 @@ def _time(axes: Any, comparison: Comparison, ink: str) -> None:
 def _orders(axes: Any, comparison: Comparison, ink: str) -> None:
     orders = [point.order for point in comparison.orders]
     held_out = [point.valid_nats_per_char for point in comparison.orders]
-    axes.plot(orders, held_out, marker="o", markersize=4, color=COLOURS[1], label="held-out text")
+    axes.plot(orders, held_out, marker="o", markersize=4, color=COLORS[1], label="held-out text")
     train = [point.train_nats_per_char for point in comparison.orders]
-    axes.plot(orders, train, marker="o", markersize=4, color=COLOURS[0], label="training text")
+    axes.plot(orders, train, marker="o", markersize=4, color=COLORS[0], label="training text")
     best = min(range(len(orders)), key=held_out.__getitem__)
-    axes.plot([orders[best]], [held_out[best]], marker="o", markersize=11, fillstyle="none", color=COLOURS[1])
+    axes.plot([orders[best]], [held_out[best]], marker="o", markersize=11, fillstyle="none", color=COLORS[1])
     axes.annotate(
         f"{held_out[best]:.3f}", (orders[best], held_out[best]), (0, 12), textcoords="offset points", ha="center"
     ).set_color(ink)
@@ -137,19 +93,6 @@ def _orders(axes: Any, comparison: Comparison, ink: str) -> None:
     axes.set_ylabel("nats per character")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, labelcolor=ink, fontsize=9)
-
-
-def _dress(axes: Any, ink: str) -> None:
-    """Light lines, no box, text in one colour."""
-    axes.patch.set_alpha(0)
-    axes.spines[["top", "right"]].set_visible(False)
-    for spine in axes.spines.values():
-        spine.set_color(ink)
-        spine.set_alpha(0.35)
-    axes.grid(color=ink, alpha=0.12, linewidth=0.7)
-    axes.tick_params(which="both", color=ink, labelcolor=ink, labelsize=9)
-    axes.xaxis.label.set_color(ink)
-    axes.yaxis.label.set_color(ink)
 
 
 def _plain(svg: str) -> str:

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.arguments import checked
-from revgen.errors import MissingExtraError, OptionError
+from revgen.errors import OptionError
 from revgen.model import Model
 from revgen.options import check
+from revgen.plots import new_figure
 
 NAMED = 60
 """Tokens up to which a picture names each."""
@@ -32,13 +33,9 @@ class Attention:
 
     def figure(self) -> Any:
         """A matplotlib figure: a row of pictures for each layer, one for each head."""
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise MissingExtraError("a picture needs matplotlib: pip install 'revgen[plots]'") from None
         layers, heads, size, _ = self.weights.shape
         side = min(max(size * 0.16, 2.4), 8.0)
-        made = Figure(figsize=(side * heads + 0.6, side * layers + 0.6), layout="constrained")
+        made = new_figure(side * heads + 0.6, side * layers + 0.6)
         names = [" ".join(token.split()) or repr(token)[1:-1] for token in self.tokens]
         for layer in range(layers):
             for head in range(heads):

@@ -16,6 +16,7 @@ from revgen.corpus import Corpus
 from revgen.corpus.tokens import tokenize_train_valid
 from revgen.errors import OptionError
 from revgen.options import as_float, at_least, check
+from revgen.plots import COLORS, new_figure, style_axes
 from revgen.training.cpu import flush_denormals, keep_freed_memory
 from revgen.training.device import to_device
 from revgen.training.loop import Trainer, make_batches
@@ -46,10 +47,17 @@ class LRFinderResult:
         return self.rates[self.losses.index(min(self.losses))] / MARGIN
 
     def plot(self) -> Any:
-        """Loss against rate, as a matplotlib figure (the extra ``plots``)."""
-        from revgen.comparison.charts import rates_figure
-
-        return rates_figure(self)
+        """Plot the loss against the learning rate and return a matplotlib figure (requires the extra ``plots``)."""
+        figure = new_figure()
+        axes = figure.add_subplot()
+        axes.plot(self.rates, self.losses, color=COLORS[0])
+        axes.axvline(self.suggestion, color=COLORS[1], linewidth=1, label=f"suggestion: {self.suggestion:.2g}")
+        axes.set_xscale("log")
+        axes.set_xlabel("learning rate")
+        axes.set_ylabel("nats per token, smoothed")
+        axes.legend(frameon=False, fontsize=9)
+        style_axes(axes)
+        return figure
 
     def __str__(self) -> str:
         return (

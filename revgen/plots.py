@@ -1,0 +1,33 @@
+"""Figures drawn with matplotlib: how a new one is created, and how its axes look."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from revgen.errors import MissingExtraError
+
+COLORS = ("#4c82e6", "#e0683c", "#3a9d6d", "#a868d8", "#c99a1d", "#26a0b4", "#d95590", "#86909c", "#8a6d4b", "#6f9a2a")
+WIDTH, HEIGHT = 6.2, 4.0
+"""The size of a figure with one pair of axes, in inches."""
+
+
+def new_figure(width: float = WIDTH, height: float = HEIGHT) -> Any:
+    """Create an empty matplotlib figure of this size in inches. Raises MissingExtraError without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtraError("figures need matplotlib: pip install 'revgen[plots]'") from None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def style_axes(axes: Any, text_color: str = "black") -> None:
+    """Make grid and axis lines light, remove the box, and give all text one color."""
+    axes.patch.set_alpha(0)
+    axes.spines[["top", "right"]].set_visible(False)
+    for spine in axes.spines.values():
+        spine.set_color(text_color)
+        spine.set_alpha(0.35)
+    axes.grid(color=text_color, alpha=0.12, linewidth=0.7)
+    axes.tick_params(which="both", color=text_color, labelcolor=text_color, labelsize=9)
+    axes.xaxis.label.set_color(text_color)
+    axes.yaxis.label.set_color(text_color)
