@@ -31,6 +31,7 @@ from .generation.sampler import Sampling as Sampling
 from .generation.settings import GenerationConfig as GenerationConfig
 from .generation.together import synthesize as synthesize
 from .history import EpochMetrics as EpochMetrics, History as History
+from .interop.conversion import to_transformers as to_transformers
 from .language_model import LanguageModel as LanguageModel
 from .model import Model as Model
 from .registry import (
@@ -54,7 +55,6 @@ from .zoo import (
     list_models as list_models,
     load as load,
     models as models,
-    to_transformers as to_transformers,
 )
 
 __version__: str

@@ -1,6 +1,6 @@
-"""From names to models: what there is, a new one, one with weights.
+"""From names to models: ``list_models``, ``models``, ``create`` and ``load``.
 
-A name is ``<architecture>-<level>``: any registered architecture, or cell, with any tokenizer level.
+A name is ``<architecture>-<level>``: any registered architecture or cell, with any of its tokenizer levels.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
+from typing import Any, TypedDict, Unpack, cast
 
 from revgen import hub
 from revgen.arguments import check_fields, checked
 from revgen.cells import Cell
-from revgen.errors import MissingExtraError, OptionError, UnknownNameError
+from revgen.errors import OptionError, UnknownNameError
 from revgen.language_model import LanguageModel
 from revgen.registry import (
     architecture_class,
@@ -28,25 +28,24 @@ from revgen.registry import (
     tokenizers,
     unknown_name_message,
 )
-from revgen.storage import configuration, read_config
+from revgen.storage import read_config
 from revgen.tables import to_frame, to_text
 from revgen.tokenizers import Tokenizer
-
-if TYPE_CHECKING:
-    from revgen.interop.transformers import RevgenForCausalLM
 
 
 @checked
 def list_models(pattern: str | Iterable[str] = "*", *, pretrained: bool = False) -> list[str]:
-    """The names that match a wildcard pattern (``"lstm-*"``), or any of several; ``pretrained=True``: those
-    with weights."""
+    """Return the names that match a wildcard pattern (``"lstm-*"``), or any of several patterns.
+
+    With ``pretrained=True``, only the names of models with weights.
+    """
     return filter_names([name for name in model_names() if not pretrained or name in hub.pretrained_names()], pattern)
 
 
 class ModelOptions(TypedDict, total=False):
     """The options of all built-in architectures and cells, for type checkers and Tab completion.
 
-    Those of a cell of your own are ``cell_options={"name": value}`` for a type checker.
+    To satisfy a type checker, pass the options of your own cell as ``cell_options={"name": value}``.
     """
 
     hidden_size: int | None
@@ -78,32 +77,27 @@ class ModelOptions(TypedDict, total=False):
 def create(
     name: str, /, *, tokenizer: Tokenizer | Mapping[str, Any] | None = None, **options: Unpack[ModelOptions]
 ) -> LanguageModel:
-    """Make a new model, to be fitted.
+    """Create a new model; ``fit`` trains it.
 
-    ``tokenizer`` is a trained one, or the options of the one that ``fit`` will train (``{"vocab_size": 5000}``).
-    ``options`` are those of the architecture's configuration (``hidden_size``, ``num_layers``, ``dropout``, …)
-    and of its cell. Raises UnknownNameError for a name, OptionError for an option that there is not.
+    ``tokenizer`` is a trained tokenizer, or the options of the one that ``fit`` will train (``{"vocab_size": 5000}``).
+    ``options`` are the fields of the architecture's configuration (``hidden_size``, ``num_layers``, ``dropout``, …) and
+    the options of its cell. Raises UnknownNameError for an unknown name, and OptionError for an unknown option or a
+    value outside its range.
     """
     if not is_model(name):
         raise UnknownNameError(missing_level_message(name) or unknown_name_message("model", name, model_names()))
     architecture, _, level = name.rpartition("-")
     model_class = architecture_class(architecture)
-    known = [field.name for field in dataclasses.fields(model_class.Config)]
-    given = cast("dict[str, Any]", options)
-    config = model_class.Config(**{key: value for key, value in given.items() if key in known})
-    check_fields(config)
-    if others := {key: value for key, value in given.items() if key not in known}:
-        offered = known + _cell_options(architecture, others) if "cell_options" in known else known
-        if strange := [key for key in others if key not in offered]:
-            raise OptionError(unknown_name_message(f"option of {architecture}", strange[0], offered))
-        config = dataclasses.replace(config, cell_options={**config.cell_options, **others})
-    trained, settings = (tokenizer, {}) if isinstance(tokenizer, Tokenizer) else (None, dict(tokenizer or {}))
+    config = _make_config(model_class, architecture, cast("dict[str, Any]", options))
+    trained, tokenizer_options = (tokenizer, {}) if isinstance(tokenizer, Tokenizer) else (None, dict(tokenizer or {}))
     if trained is not None and trained.level != level:
-        raise OptionError(f"tokenizer is of the level {trained.level!r}, and {name} needs one of {level!r}")
-    offered = list(inspect.signature(tokenizers.get(level).train).parameters)[1:]
-    if strange := [key for key in settings if key not in offered]:
-        raise OptionError(unknown_name_message(f"option of the {level} tokenizer", strange[0], offered))
-    model: LanguageModel = model_class(architecture, level, config, trained, settings)
+        raise OptionError(f"tokenizer is of the level {trained.level!r}, but {name} needs one of {level!r}")
+    _check_names(
+        f"option of the {level} tokenizer",
+        tokenizer_options,
+        list(inspect.signature(tokenizers.get(level).train).parameters)[1:],
+    )
+    model: LanguageModel = model_class(architecture, level, config, trained, tokenizer_options)
     model.validate_config()
     return model
 
@@ -117,49 +111,24 @@ def load(
     token: str | None = None,
     local_files_only: bool = False,
 ) -> LanguageModel:
-    """A model with weights: the name of a pretrained one, a directory that ``save`` wrote, or a repository on the Hub.
+    """Load a model with weights: a pretrained model, a directory that ``save`` wrote, or a repository of the Hub.
 
-    A name like ``"lstm-char"`` is looked for in the package, then in the cache of the Hub, then in the organization on
-    the Hub that the environment variable ``REVGEN_HUB_ORG`` names; ``"me/name"`` is a directory, or else a repository.
-    ``revision`` (a branch, a tag or a commit), ``token`` and ``local_files_only`` are those of ``revgen.hub.pull``.
+    A name like ``"lstm-char"`` is searched for in the package, then in the cache of the Hub, then in the organization
+    on the Hub that the environment variable ``REVGEN_HUB_ORG`` names. ``"me/name"`` is a directory if there is one,
+    otherwise a repository. ``revision`` (a branch, a tag or a commit), ``token`` and ``local_files_only`` are those of
+    ``revgen.hub.pull``.
 
-    Raises UnknownNameError for a name without weights, CheckpointError for a damaged directory, HubError for a
-    repository that cannot be had.
+    Raises UnknownNameError for a name without weights, CheckpointError for a damaged directory, and HubError for a
+    repository that cannot be downloaded.
     """
     return LanguageModel.from_pretrained(
         name, device=device, revision=revision, token=token, local_files_only=local_files_only
     )
 
 
-@checked
-def to_transformers(model: LanguageModel, *, label: str | None = None) -> RevgenForCausalLM:
-    """A network as a model of the library ``transformers``, a ``PreTrainedModel`` that can ``generate``, with its
-    ``tokenizer``.
-
-    It has a copy of the weights, and is on the model's device. All it reads and writes is of this ``label``, for a
-    model that was fitted with labels. Raises OptionError for a model that is no network, MissingExtraError without the
-    package.
-    """
-    from revgen.architectures.neural import NeuralModel
-
-    if not isinstance(model, NeuralModel):
-        raise OptionError(f"{model.name} is no network, which a model of transformers has to be")
-    try:
-        from revgen.interop.transformers import RevgenForCausalLM
-        from revgen.interop.transformers_config import RevgenConfig
-    except ImportError as error:
-        raise MissingExtraError(
-            f"to_transformers needs the package transformers ({error}): pip install 'revgen[transformers]'"
-        ) from None
-    config = RevgenConfig(name_or_path=model.name, vocab_size=len(model.tokenizer), **configuration(model))
-    lm = RevgenForCausalLM(config, model, label)
-    lm.to(model.device).eval()
-    return lm
-
-
 @dataclass(frozen=True)
 class ModelInfo:
-    """One row of the table of models; what is not known before training is None."""
+    """One row of the table of models. What is unknown before training is None."""
 
     name: str
     description: str
@@ -174,21 +143,21 @@ class ModelInfo:
 
 
 class ModelTable:
-    """Rows of ``ModelInfo``: prints as a table, filters, becomes a data frame."""
+    """A table of models. It prints as text, can be filtered, and becomes a pandas data frame."""
 
     def __init__(self, rows: Iterable[ModelInfo]) -> None:
         self.rows = list(rows)
 
-    def filter(self, wanted: Callable[[ModelInfo], bool]) -> ModelTable:
-        """The rows for which ``wanted`` is true: ``models().filter(lambda m: m.pretrained)``."""
-        return ModelTable(row for row in self.rows if wanted(row))
+    def filter(self, predicate: Callable[[ModelInfo], bool]) -> ModelTable:
+        """Return the rows for which a function is true: ``models().filter(lambda m: m.pretrained)``."""
+        return ModelTable(row for row in self.rows if predicate(row))
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """One dictionary a row."""
+        """Return one dictionary per row."""
         return [dataclasses.asdict(row) for row in self.rows]
 
     def to_frame(self) -> Any:
-        """A pandas data frame."""
+        """Return a pandas data frame."""
         return to_frame(self.to_dicts())
 
     def __iter__(self) -> Iterator[ModelInfo]:
@@ -206,14 +175,33 @@ class ModelTable:
 
 @checked
 def models(pattern: str | Iterable[str] = "*", *, pretrained: bool = False) -> ModelTable:
-    """The same list as ``list_models``, as a table of what is known of each model."""
+    """Return what ``list_models`` lists as a table, with a description, and size and score of pretrained models."""
     return ModelTable(map(_info, list_models(pattern, pretrained=pretrained)))
 
 
-def _cell_options(architecture: str, given: Iterable[str]) -> list[str]:
-    """What a cell takes beside the options of its network; what is no ``Cell`` says so itself when it is made."""
-    kind = cells.get(architecture) if cells.is_registered(architecture) else None
-    return list(kind.options() if isinstance(kind, type) and issubclass(kind, Cell) else given)
+def _make_config(model_class: type[LanguageModel], architecture: str, options: dict[str, Any]) -> Any:
+    """Return the configuration with these options; options that it does not have are for the cell."""
+    fields = [field.name for field in dataclasses.fields(model_class.Config)]
+    config = model_class.Config(**{name: value for name, value in options.items() if name in fields})
+    check_fields(config)
+    cell_options = {name: value for name, value in options.items() if name not in fields}
+    if not cell_options:
+        return config
+    known = fields + _cell_options(architecture, cell_options) if "cell_options" in fields else fields
+    _check_names(f"option of {architecture}", cell_options, known)
+    return dataclasses.replace(config, cell_options={**config.cell_options, **cell_options})
+
+
+def _cell_options(architecture: str, options: Iterable[str]) -> list[str]:
+    """Return the names of a cell's options. A ``torch.nn.Module`` checks its options itself when it is created."""
+    cell = cells.get(architecture) if cells.is_registered(architecture) else None
+    return list(cell.options() if isinstance(cell, type) and issubclass(cell, Cell) else options)
+
+
+def _check_names(kind: str, names: Iterable[str], known: list[str]) -> None:
+    """Raise OptionError for the first unknown name, with the nearest known ones."""
+    if unknown := [name for name in names if name not in known]:
+        raise OptionError(unknown_name_message(kind, unknown[0], known))
 
 
 def _info(name: str) -> ModelInfo:

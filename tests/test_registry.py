@@ -132,6 +132,7 @@ def test_a_pretrained_model_loads_by_its_name(pretrained: Path) -> None:
     assert model.generate("the ", seed=1, max_tokens=5).startswith("the ")
 
 
+@pytest.mark.usefixtures("hub")
 def test_a_name_without_weights_says_how_to_train_it_and_what_is_pretrained(pretrained: Path) -> None:
     with pytest.raises(revgen.UnknownNameError, match=r"no pretrained weights.*create\('gru-char'\).*are lstm-char"):
         revgen.load("gru-char")
@@ -222,6 +223,7 @@ def test_a_path_that_is_not_there_is_named(path: str | Path) -> None:
         revgen.load(path)
 
 
+@pytest.mark.usefixtures("hub")
 def test_a_name_that_is_neither_directory_nor_repository_is_named() -> None:
     with pytest.raises(
         revgen.HubError, match="no/where: there is no such directory, and on the Hub no such repository"
@@ -297,7 +299,7 @@ def test_an_option_of_a_cell_is_given_like_those_of_its_network() -> None:
 
 
 def test_a_tokenizer_of_another_level_is_refused(small_model: LanguageModel) -> None:
-    with pytest.raises(revgen.OptionError, match="level 'char', and gru-word needs one of 'word'"):
+    with pytest.raises(revgen.OptionError, match="level 'char', but gru-word needs one of 'word'"):
         revgen.create("gru-word", tokenizer=small_model.tokenizer)
 
 

@@ -19,18 +19,21 @@ if TYPE_CHECKING:
 
 
 class FunctionalModel(NeuralModel):
-    """A model that is an ``Equation``; a subclass names its ``kind`` and its ``Config``, which has a ``dropout``."""
+    """A model whose network is a ``FunctionalNetwork``.
+
+    A subclass names its ``kind`` and its ``Config``, a frozen dataclass with a field ``dropout``.
+    """
 
     kind: ClassVar[type[FunctionalNetwork]]
     network: derived[FunctionalModule]
 
     def make_definition(self, vocab: int) -> FunctionalNetwork:
-        """The equation for this configuration and a vocabulary of that size."""
+        """Return the network's definition for this configuration and a vocabulary of ``vocab`` tokens."""
         return self.kind(self.config, vocab)
 
     @property
     def definition(self) -> FunctionalNetwork:
-        """The equation for this configuration and tokenizer."""
+        """The network's definition for this configuration and tokenizer."""
         return self.make_definition(len(self.tokenizer))
 
     @property
@@ -43,10 +46,10 @@ class FunctionalModel(NeuralModel):
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         return self.definition.param_shapes()
 
-    def init_params(self, random: np.random.Generator) -> Weights:
-        equation = self.definition
-        shapes = equation.param_shapes()
-        return {n: np.asarray(equation.init_weight(n, shape, random), np.float32) for n, shape in shapes.items()}
+    def init_params(self, rng: np.random.Generator) -> Weights:
+        definition = self.definition
+        shapes = definition.param_shapes()
+        return {n: np.asarray(definition.init_weight(n, shape, rng), np.float32) for n, shape in shapes.items()}
 
     def make_network(self) -> FunctionalModule:
         from revgen.networks.network import FunctionalModule
@@ -54,32 +57,31 @@ class FunctionalModel(NeuralModel):
         return FunctionalModule(self.definition, self.weights)
 
     @derived
-    def equation(self) -> tuple[FunctionalNetwork, SimpleNamespace] | None:
-        """The equation with the weights to put into it, on NumPy; None on another device than the CPU, and where it is
-        written for PyTorch alone."""
-        equation, p = self.definition, unflatten(self.weights)
-        if self.device != "cpu" or not equation.supports_numpy:
+    def numpy_network(self) -> tuple[FunctionalNetwork, SimpleNamespace] | None:
+        """The definition and its weights on NumPy; None on another device, and for a network that needs PyTorch."""
+        definition, p = self.definition, unflatten(self.weights)
+        if self.device != "cpu" or not definition.supports_numpy:
             return None
-        equation.precompute(p)
-        return equation, p
+        definition.precompute(p)
+        return definition, p
 
     def initial_state(self, batch: int) -> Any:
-        if self.equation is None:
+        if self.numpy_network is None:
             return None
-        return self.equation[0].initial_state(batch, lambda shape: np.zeros(shape, np.float32))
+        return self.numpy_network[0].initial_state(batch, lambda shape: np.zeros(shape, np.float32))
 
     def forward(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
-        if self.equation is None:
+        if self.numpy_network is None:
             return super().forward(tokens, state)
         if tokens.shape == (1, 1) and self.compiled is not None:
             return self.compiled.step(int(tokens[0, 0]), state)
-        equation, p = self.equation
-        return equation.forward(p, tokens, state)
+        definition, p = self.numpy_network
+        return definition.forward(p, tokens, state)
 
     def next_logits(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
         if len(tokens) == 1 or type(self).forward is not FunctionalModel.forward:  # a subclass may change the logits
             return super().next_logits(tokens, state)
-        if self.equation is None:
+        if self.numpy_network is None:
             from revgen.networks.reading import read
 
             return read(self.network, tokens, state)
@@ -88,28 +90,28 @@ class FunctionalModel(NeuralModel):
 
             logits, state = read(self.network, tokens, tree_map(to_tensor, state))
             return logits, tree_map(np.ascontiguousarray, state)
-        equation, p = self.equation
+        definition, p = self.numpy_network
         for part in iter_blocks(tokens):
-            features, state = equation.features(p, part, state)
-        last: NDArray[np.floating[Any]] = equation.logits(p, features[-1:])[-1]
+            features, state = definition.features(p, part, state)
+        last: NDArray[np.floating[Any]] = definition.logits(p, features[-1:])[-1]
         return last, state
 
     def build_compiled(self) -> Compiled | None:
-        return None if self.equation is None else self.equation[0].build_compiled(self.equation[1])
+        return None if self.numpy_network is None else self.numpy_network[0].build_compiled(self.numpy_network[1])
 
     def features(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
-        if self.equation is not None:
-            equation, p = self.equation
-            return equation.features(p, tokens, state)
+        if self.numpy_network is not None:
+            definition, p = self.numpy_network
+            return definition.features(p, tokens, state)
         from revgen.networks.network import on_arrays
 
         return on_arrays(self.network.features, self.network.device)(tokens, state)
 
-    def read_with(self, backend: Backend, tokens: NDArray[Any]) -> None:
-        """Read documents from their start, (time, batch), by a backend that gathers what it sees."""
-        if self.equation is not None:
-            equation, p = self.equation
-            equation.features(p, tokens, self.initial_state(tokens.shape[1]), backend)
+    def run_with_backend(self, backend: Backend, tokens: NDArray[Any]) -> None:
+        """Read documents (time, batch) from their start, with a backend that records what it computes."""
+        if self.numpy_network is not None:
+            definition, p = self.numpy_network
+            definition.features(p, tokens, self.initial_state(tokens.shape[1]), backend)
             return
         from revgen.networks.network import on_arrays
 
@@ -119,7 +121,7 @@ class FunctionalModel(NeuralModel):
 
 
 def to_tensor(array: NDArray[Any]) -> Array:
-    """Return an array as a tensor."""
+    """Convert an array to a tensor."""
     import torch
 
     return torch.as_tensor(array)

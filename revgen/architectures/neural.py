@@ -1,4 +1,7 @@
-"""What neural models share: weights that a PyTorch network trains."""
+"""``NeuralModel``: a model whose weights are trained by gradient descent, with PyTorch.
+
+``fit`` is long because its docstring describes every option.
+"""
 
 from __future__ import annotations
 
@@ -30,29 +33,29 @@ if TYPE_CHECKING:
 
 
 MIN_TORCH_TOKENS = 20_000
-"""Tokens of text to score."""
+"""From this many tokens on, reading text is worth the import of PyTorch."""
 
 
 class NeuralModel(LanguageModel):
-    """A model whose weights are learnt by gradient descent; a subclass gives ``initialize`` and ``make_network``."""
+    """A model that a PyTorch network trains. A subclass gives ``init_params`` and ``make_network``."""
 
     learning_rate: ClassVar[float] = 1e-2
-    """The peak of the schedule that ``fit`` trains new weights by, where it is given none."""
+    """The default peak of the learning-rate schedule for new weights."""
 
     weight_averaging: ClassVar[float] = 0.0
-    """The part of a run, at its end, over which weights are averaged where ``fit`` is not told."""
+    """The default fraction of a run, at its end, over which the weights are averaged."""
 
     @abstractmethod
-    def init_params(self, random: np.random.Generator) -> Weights:
-        """The weights before training, for this configuration and tokenizer."""
+    def init_params(self, rng: np.random.Generator) -> Weights:
+        """Return the weights before training, for this configuration and tokenizer."""
 
     @abstractmethod
     def make_network(self) -> Network:
-        """The PyTorch network with the present weights, on the CPU."""
+        """Return the PyTorch network with the current weights, on the CPU."""
 
     @derived
     def network(self) -> Network:
-        """The network on the model's device, in evaluation mode."""
+        """The PyTorch network on the model's device, in evaluation mode."""
         return self.make_network().to(self.device).eval()
 
     @checked
@@ -77,7 +80,7 @@ class NeuralModel(LanguageModel):
         return network_forward(self.network)(tokens, state)
 
     def logprobs(self, sequences: list[NDArray[Any]]) -> Iterator[tuple[int, NDArray[np.floating[Any]]]]:
-        """Much text is worth the import of PyTorch, whose kernels read it several times as fast as NumPy."""
+        """Score with PyTorch if there is much text: its kernels are several times as fast as NumPy."""
         if sum(map(len, sequences)) < MIN_TORCH_TOKENS:
             return super().logprobs(sequences)
         from revgen.networks.network import network_forward
@@ -85,15 +88,15 @@ class NeuralModel(LanguageModel):
         return score_sequences(network_forward(self.network), lambda batch: None, sequences)
 
     def labels_for(self, texts: Corpus) -> tuple[str | int, ...]:
-        """The labels to learn these texts with: the model's, and those that are new; none where it takes none."""
+        """Return the model's labels and the new ones of the texts; no labels if the architecture takes none."""
         return tuple(dict.fromkeys([*self.labels, *texts.label_names()])) if self.takes_labels else ()
 
     def prepare(
         self, tokenizer: Tokenizer, seed: int, labels: Sequence[str | int] = (), sizes: Mapping[str, Any] | None = None
     ) -> None:
-        """Be ready to train with this tokenizer and these labels: with first weights, or with those that are there.
+        """Prepare to train with this tokenizer and these labels: initialize the weights, or extend fitted ones.
 
-        ``sizes`` are for what the configuration leaves open.
+        ``sizes`` gives values for the options of the configuration that are None.
         """
         self._tokenizer = tokenizer
         chosen = {name: size for name, size in (sizes or {}).items() if getattr(self.config, name, size) is None}
@@ -104,14 +107,14 @@ class NeuralModel(LanguageModel):
             self.weights = self.init_params(np.random.default_rng(seed))
 
     def extend(self) -> None:
-        """Make rows for tokens and labels that were added; they begin as the mean of the others."""
+        """Add rows to the weights for new tokens and labels. Each starts as the mean of the existing rows."""
         old = self.weights
         weights: Weights = {}
         for name, shape in self.weight_shapes().items():
             array = old[name]
-            more = shape[0] - len(array)
-            rows = np.repeat(array.mean(0, keepdims=True), more, 0)
-            weights[name] = np.concatenate([array, rows]) if more else array
+            added = shape[0] - len(array)
+            rows = np.repeat(array.mean(0, keepdims=True), added, 0)
+            weights[name] = np.concatenate([array, rows]) if added else array
         self.weights = weights
 
     @checked
@@ -141,46 +144,46 @@ class NeuralModel(LanguageModel):
         index_texts: bool = False,
         **reading: Unpack[ReadOptions],
     ) -> History:
-        """Train on texts: from scratch, or from the weights that the model has (fine-tuning).
+        """Train on texts: from scratch, or from the model's own weights (fine-tuning).
 
         Args:
-            texts: a path, a directory, strings: what ``revgen.read`` takes.
-            valid: text to validate on after each epoch, in the same forms, or the share of ``texts`` to hold
-                out for it (whole documents). With it the best epoch's weights are kept, otherwise the last's.
-            labels: for architectures that can be conditioned on one, the label of each text, as ``revgen.read`` takes
-                them: one for each text or file, or the name of the field that holds them. Whole numbers stay numbers.
-            epochs: passes over the text; where neither this nor ``max_seconds`` is given, as many as ``preset`` takes
-                for the size of the corpus.
-            max_seconds: a budget that the schedule of the learning rate is fitted to, validation included.
-            batch_size: rows of text read side by side; chosen from the size of the corpus where not given.
-            sequence_length: tokens that gradients reach back over, about: drawn anew for each step.
-            learning_rate: the peak of a one-cycle schedule, for AdamW; where not given, the architecture's own (of
-                recurrent networks 1e-2), and a fifth of it for fitted weights.
-            weight_decay: of the matrices, decoupled.
-            averaging: the part of the run, at its end, over whose steps the weights are averaged; the average
-                is validated and kept. The architecture's choice where not given, for most 0: none.
-            patience: stop after so many epochs without a better one; None: never.
-            seed: of the first weights, the order of the text and dropout: the same seed gives the same
-                weights on one CPU.
-            extend_vocabulary: give characters (and words) that a fitted model does not know tokens of their
-                own; without it, such characters are a VocabularyError.
-            accumulate: in how many parts, one after the other, each batch is computed: for less memory; the steps are
-                the same.
-            preset: "quick", "balanced" or "best": how much text is read in all, where neither ``epochs`` nor
-                ``max_seconds`` says so, and the width and dropout of a new network that has been left open.
-            checkpoint: a directory to keep the state of training in, after each epoch and each minute; for another
-                rhythm, ``revgen.CheckpointConfig``.
-            resume: go on from the last state in ``checkpoint``, if there is one, to the same end.
-            callbacks: ``revgen.Callback`` objects, or functions called with the model and the ``Epoch`` after each
-                epoch.
-            progress: show a bar, the figures and a sample after each epoch.
-            sample: the prompt of these samples.
-            index: remember ``texts``, a held-out share among them, to tell what the model copies: see ``index_texts``.
+            texts: a path, a directory or strings; anything that ``revgen.read`` accepts.
+            valid: text to validate on after each epoch, or the fraction of the documents of ``texts`` to hold out for
+                it. With validation, the weights of the best epoch are kept, otherwise those of the last.
+            labels: for architectures that can be conditioned on a label, the label of each text: a list with one label
+                per text or file, or the name of the field that holds them. Integers stay integers.
+            epochs: passes over the text. If neither this nor ``max_seconds`` is given, ``preset`` and the size of the
+                corpus decide.
+            max_seconds: a time budget, validation included. The learning-rate schedule ends with it.
+            batch_size: rows of text read in parallel. Chosen by the size of the corpus if not given.
+            sequence_length: the average number of tokens that gradients reach back; the exact number is random.
+            learning_rate: the peak of a one-cycle schedule for AdamW. If not given, the architecture's default
+                (1e-2 for recurrent networks), and a fifth of it for fine-tuning.
+            weight_decay: decoupled weight decay of the matrices.
+            weight_averaging: the fraction of the run, at its end, over which the weights are averaged. The average is
+                validated and kept. If not given, the architecture's default, which is 0 for most.
+            patience: stop after this many epochs without improvement; None to never stop early.
+            seed: the seed of the initial weights, the order of the text and dropout. The same seed gives the same
+                weights on the same CPU.
+            extend_vocabulary: add tokens for characters and words that a fitted model does not know. Without it,
+                unknown characters raise VocabularyError.
+            gradient_accumulation_steps: compute each batch in this many parts to save memory. The steps are the same.
+            preset: "quick", "balanced" or "best": how much text to read in total if neither ``epochs`` nor
+                ``max_seconds`` is given, and the width and dropout of a new network if its configuration leaves them
+                open.
+            checkpoint: a directory for the state of training, written after each epoch and each minute. Give a
+                ``revgen.CheckpointConfig`` for other intervals.
+            resume: continue from the latest state in ``checkpoint``, if there is one.
+            callbacks: ``revgen.Callback`` objects, or functions that are called with the model and the
+                ``EpochMetrics`` after each epoch.
+            progress: show a progress bar, and the metrics and a sample after each epoch.
+            sample_prompt: the prompt of these samples.
+            index_texts: keep an index of ``texts`` with the model, held-out documents included, to detect copied text.
             reading: how ``texts`` and ``valid`` are read; ``revgen.read`` describes these options.
 
-        Ctrl-C ends training and keeps the best weights. A loss that diverges takes training back to the last
-        good weights with half the learning rate; after three times it is a TrainingError, and the model keeps
-        the last good weights. Raises CorpusError for text that cannot be read, is empty or too short.
+        Ctrl-C ends training and keeps the best weights. If the loss diverges, training continues from the last good
+        weights with half the learning rate; after three times it raises TrainingError, and the model keeps the last
+        good weights. Raises CorpusError for text that cannot be read, is empty or is too short.
         """
         from revgen.corpus import read
         from revgen.training.loop import fit
@@ -201,8 +204,8 @@ class NeuralModel(LanguageModel):
         if labels is not None:
             self.check_labels()
         if not (valid is None or isinstance(valid, int | float)):
-            named = labels if isinstance(labels, str) else None  # a list is of the texts alone
-            valid = read(valid, labels=named, **reading)
+            field = labels if isinstance(labels, str) else None  # a list labels ``texts`` only
+            valid = read(valid, labels=field, **reading)
         published = self.is_fitted and "load_as" in self.metadata
         corpus = read(texts, labels=labels, **reading)
         history = fit(
@@ -226,7 +229,7 @@ class NeuralModel(LanguageModel):
         return history
 
     def unpublish(self) -> None:
-        """Forget what the card tells of other weights than the present ones."""
+        """Remove the metadata that describe a published version of the weights."""
         self.metadata = {k: v for k, v in self.metadata.items() if k not in ("load_as", "description", "samples")}
 
     @checked
@@ -243,9 +246,9 @@ class NeuralModel(LanguageModel):
         seed: int = 0,
         **reading: Unpack[ReadOptions],
     ) -> LRFinderResult:
-        """Try learning rates from ``low`` to ``high`` in ``steps`` steps of one short run (Smith 2017).
+        """Find a learning rate: train ``steps`` steps with rates from ``low`` to ``high`` (Smith 2017).
 
-        The model stays as it is. The result has a ``suggestion`` for ``fit(learning_rate=…)``, and a ``plot``. The
+        The model does not change. The result has a ``suggestion`` for ``fit(learning_rate=…)``, and a ``plot``. The
         other parameters are those of ``fit``.
         """
         from revgen.corpus import read

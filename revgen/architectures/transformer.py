@@ -217,7 +217,7 @@ class TransformerModel(FunctionalModel):
         layers, heads = self.config.num_layers, self.config.num_heads
         check_attention_size(len(ids), layers * heads)
         watch = AttentionWatch()
-        self.read_with(watch, ids[:, None])
+        self.run_with_backend(watch, ids[:, None])
         found = np.zeros((layers, heads, len(ids), len(ids)), np.float32)
         for i, weights in enumerate(watch.weights):  # part by part of a long text, all layers of each
             begin = i // layers * self.config.context

@@ -221,7 +221,7 @@ def test_a_label_conditions_it(reviews: list[str]) -> None:
 def test_what_cannot_be_is_said(lstm: Any, reviews: list[str]) -> None:
     counting = revgen.create("kneser-ney-char")
     counting.fit(reviews[:3], progress=False)
-    with pytest.raises(revgen.OptionError, match="kneser-ney-char is no network"):
+    with pytest.raises(revgen.OptionError, match="kneser-ney-char is not a network"):
         revgen.to_transformers(counting)
     with pytest.raises(revgen.NotFittedError, match="gru-char"):
         revgen.to_transformers(revgen.create("gru-char"))
