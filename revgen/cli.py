@@ -587,14 +587,16 @@ def _novelty(options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from revgen.comparison.compare import MODELS, compare
+    from revgen.comparison.compare import DEFAULT_MODELS, compare
 
     names = ("epochs", "max_seconds", "prompt", "max_tokens", "temperature", "max_order", "seed")
     settings: dict[str, Any] = {name: getattr(options, name) for name in names}
     if options.out:
         _make_directory(options.out)
     valid = _number(options.valid)
-    comparison = compare(_texts(options), options.models or MODELS, valid=valid, **settings, **_reading(options))
+    comparison = compare(
+        _texts(options), options.models or DEFAULT_MODELS, valid=valid, **settings, **_reading(options)
+    )
     print(comparison.to_json() if options.json else comparison)
     if options.out:
         directory = comparison.save(options.out)

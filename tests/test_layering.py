@@ -17,6 +17,7 @@ PACKAGE = Path(revgen.__file__).parent
 ROOMS = (
     "version",
     "errors",
+    "formatting",
     "options",
     "files",
     "tables",

@@ -1,103 +1,97 @@
-"""The charts, by matplotlib: of a comparison, loss against training time and against the order of n-grams; of a run,
-loss against epochs and against the learning rate."""
+"""The charts of a comparison, drawn with matplotlib: loss against training time, and loss against n-gram order."""
 
 from __future__ import annotations
 
 import io
 import math
 import re
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
-from revgen.plots import COLORS, WIDTH, new_figure, style_axes
+from revgen.comparison.results import Results
+from revgen.plots import COLORS, HEIGHT, WIDTH, new_figure, style_axes
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from revgen.comparison.compare import Comparison
-
-INK = "#010203"
-"""Stands for the page's own colour of text, which a chart takes on when it is drawn as SVG."""
+PLACEHOLDER_COLOR = "#010203"
+"""The text color of a chart until it is saved as SVG, which takes the text color of the page around it."""
 FONTS = "system-ui, sans-serif"
 
 
-def _single(draw: Callable[[Any], None], ink: str = "black") -> Any:
-    """One chart as a figure."""
-    made = new_figure()
-    axes = made.add_subplot()
-    draw(axes)
-    style_axes(axes, ink)
-    return made
+def plot(results: Results) -> Any:
+    """Return one matplotlib figure with both charts, or with the one that there is data for."""
+    draw_functions = []
+    if results.rows:
+        draw_functions.append(_draw_loss_over_time)
+    if results.orders:
+        draw_functions.append(_draw_loss_over_order)
+    return _figure(results, draw_functions, "black")
 
 
-def figure(comparison: Comparison, ink: str = "black") -> Any:
-    """Both charts in one matplotlib figure, or the one for which there are figures."""
-    draws = [draw for draw, there in ((_time, comparison.rows), (_orders, comparison.orders)) if there]
-    made = new_figure(WIDTH * len(draws), 4.2)
-    for place, draw in enumerate(draws, 1):
-        axes = made.add_subplot(1, len(draws), place)
-        draw(axes, comparison, ink)
-        style_axes(axes, ink)
-    return made
+def svg_charts(results: Results) -> dict[str, str]:
+    """Return the SVG of each chart by its title. Raises MissingExtraError without matplotlib."""
+    new_figure()  # raises the error even if there is no data for a chart
+    charts = {}
+    if any(row.history for row in results):
+        title = "Loss against training time"
+        charts[title] = _to_svg(results, _draw_loss_over_time, title)
+    if results.orders:
+        title = "Loss against n-gram order"
+        charts[title] = _to_svg(results, _draw_loss_over_order, title)
+    return charts
 
 
-def charts(comparison: Comparison) -> dict[str, str]:
-    """Each chart as SVG text by its title; text in it has the colour of what stands around it."""
-    new_figure()  # raises MissingExtraError without matplotlib
-    from matplotlib import rc_context
-
-    found = {}
-    for title, draw, there in (
-        ("Loss against training time", _time, any(row.history for row in comparison)),
-        ("Loss against n-gram order", _orders, bool(comparison.orders)),
-    ):
-        if not there:
-            continue
-        with rc_context({"svg.fonttype": "none", "svg.hashsalt": title, "font.family": "sans-serif"}):
-            made = _single(partial(draw, comparison=comparison, ink=INK), INK)
-            made.patch.set_alpha(0)
-            file = io.StringIO()
-            made.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-        found[title] = _plain(file.getvalue())
-    return found
+def _figure(results: Results, draw_functions: list[Callable[..., None]], text_color: str) -> Any:
+    figure = new_figure(WIDTH * len(draw_functions), HEIGHT)
+    for i, draw in enumerate(draw_functions, 1):
+        axes = figure.add_subplot(1, len(draw_functions), i)
+        draw(axes, results, text_color)
+        style_axes(axes, text_color)
+    return figure
 
 
-def _time(axes: Any, comparison: Comparison, ink: str) -> None:
-    rows = [(row, [p for p in row.history if math.isfinite(p[1])]) for row in comparison]
-    rows = [(row, points) for row, points in rows if points]
-    for (row, points), colour in zip(rows, COLORS * len(rows), strict=False):
+def _draw_loss_over_time(axes: Any, results: Results, text_color: str) -> None:
+    curves = [(row.model, [(x, y) for x, y in row.history if math.isfinite(y)]) for row in results]
+    curves = [(name, points) for name, points in curves if points]
+    for i, (name, points) in enumerate(curves):
         seconds, nats = zip(*points, strict=True)
-        marker = "o" if len(points) > 1 else "D"
-        axes.plot(seconds, nats, marker=marker, markersize=4 if len(points) > 1 else 6, color=colour, label=row.model)
-    if rows:
+        marker, size = ("o", 4) if len(points) > 1 else ("D", 6)
+        axes.plot(seconds, nats, marker=marker, markersize=size, color=COLORS[i % len(COLORS)], label=name)
+    if curves:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
-        axes.legend(frameon=False, labelcolor=ink, fontsize=9)
+        axes.legend(frameon=False, labelcolor=text_color, fontsize=9)
     axes.set_xlabel("seconds of training")
     axes.set_ylabel("nats per character, held-out text")
 
 
-def _orders(axes: Any, comparison: Comparison, ink: str) -> None:
-    orders = [point.order for point in comparison.orders]
-    held_out = [point.valid_nats_per_char for point in comparison.orders]
+def _draw_loss_over_order(axes: Any, results: Results, text_color: str) -> None:
+    orders = [point.order for point in results.orders]
+    held_out = [point.valid_nats_per_char for point in results.orders]
     axes.plot(orders, held_out, marker="o", markersize=4, color=COLORS[1], label="held-out text")
-    train = [point.train_nats_per_char for point in comparison.orders]
+    train = [point.train_nats_per_char for point in results.orders]
     axes.plot(orders, train, marker="o", markersize=4, color=COLORS[0], label="training text")
     best = min(range(len(orders)), key=held_out.__getitem__)
     axes.plot([orders[best]], [held_out[best]], marker="o", markersize=11, fillstyle="none", color=COLORS[1])
-    axes.annotate(
-        f"{held_out[best]:.3f}", (orders[best], held_out[best]), (0, 12), textcoords="offset points", ha="center"
-    ).set_color(ink)
+    label = f"{held_out[best]:.3f}"
+    label_options = {"textcoords": "offset points", "ha": "center", "color": text_color}
+    axes.annotate(label, (orders[best], held_out[best]), (0, 12), **label_options)
     axes.set_xticks(orders)
     axes.set_xlabel("order of Kneser-Ney n-grams, in characters")
     axes.set_ylabel("nats per character")
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, labelcolor=ink, fontsize=9)
+    axes.legend(frameon=False, labelcolor=text_color, fontsize=9)
 
 
-def _plain(svg: str) -> str:
-    """The ``<svg>`` element alone, in the colours and fonts of the page."""
-    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+def _to_svg(results: Results, draw: Callable[..., None], title: str) -> str:
+    """Return one chart as an ``<svg>`` element with the text color and the fonts of the page around it."""
+    from matplotlib import rc_context
+
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": title, "font.family": "sans-serif"}):
+        figure = _figure(results, [draw], PLACEHOLDER_COLOR)
+        figure.patch.set_alpha(0)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :].replace(PLACEHOLDER_COLOR, "currentColor")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' id="[a-z]\w*_\d+"', "", svg)  # names of groups, the same in every chart
+    svg = re.sub(r' id="[a-z]\w*_\d+"', "", svg)  # the ids of groups are the same in every chart
     return svg.replace("<svg ", '<svg class="chart" role="img" ', 1).replace("sans-serif", FONTS)

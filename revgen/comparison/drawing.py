@@ -1,8 +1,9 @@
-"""Drawing: a graph laid out in rows, as SVG.
+"""Draws a graph as SVG, in rows from top to bottom.
 
-Every node stands below what it depends on. The order within a row comes from the neighbours' mean places, swept down
-and up; the places are then the nearest to those means at which nothing overlaps.
-(Sugiyama, Tagawa & Toda 1981; the last step is isotonic regression.)
+Each node is in a row below the nodes that it depends on. Sweeps down and up move each node towards the mean position of
+its neighbors (Sugiyama, Tagawa & Toda 1981, *Methods for visual understanding of hierarchical system structures*). The
+first sweeps also choose the order within a row. Isotonic regression then gives the closest positions at which no boxes
+overlap.
 """
 
 from __future__ import annotations
@@ -10,15 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from revgen.comparison.graph import Graph, Node
+from revgen.comparison.graph import Graph, Node
 
-ROW, GAP, HEIGHT, NOTED, MARGIN = 58, 22, 28, 40, 12
-SORTING = 16
-"""Sweeps that choose the order within a row; the others move without changing it."""
-
+ROW_HEIGHT, BOX_GAP, BOX_HEIGHT, NOTED_BOX_HEIGHT, MARGIN = 58, 22, 28, 40, 12  # pixels
+NUM_ORDERING_SWEEPS, NUM_SWEEPS = 16, 29
+BEND_WIDTH = 4.0
 STYLE = """
 .graph{--ink:#1d2530;--quiet:#68727f;--line:#9aa4b1;--box:#fff;--weights:#e4ecfd;--weights-line:#7d9ee8;
 --cell:#e2f3ea;--cell-line:#5fae86;--end:#f1f2f4;font:13px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
@@ -32,94 +30,120 @@ STYLE = """
 .graph path{fill:none;stroke:var(--line);stroke-width:1.3}.graph .arrow{fill:var(--line);stroke:none}
 """
 
+Point = tuple[float, float]
+
 
 def draw(graph: Graph) -> str:
-    """The graph as SVG."""
-    paths, places = layout(graph)
-    boxes = [(x - width_of(node) / 2, x + width_of(node) / 2) for node, (x, _) in zip(graph.nodes, places, strict=True)]
+    """Return the graph as an SVG document that adapts to light and dark pages."""
+    paths, centers = layout(graph)
     bends = [x for points in paths for x, _ in points]
-    left = min(bends + [left for left, _ in boxes]) - MARGIN
-    width = max(bends + [right for _, right in boxes]) + MARGIN - left
-    loops = any(node.kind == "cell" for node in graph.nodes)
-    width += 24 if loops else 0
-    height = max(y for _, y in places) + NOTED / 2 + MARGIN
-    parts = [_frame(graph, places)] if graph.repeated else []
+    left = min(bends + [x - box_width(node) / 2 for node, (x, _) in zip(graph.nodes, centers, strict=True)]) - MARGIN
+    right = max(bends + [x + box_width(node) / 2 for node, (x, _) in zip(graph.nodes, centers, strict=True)])
+    width = right + MARGIN - left
+    if any(node.kind == "cell" for node in graph.nodes):
+        width += 24  # for the loops
+    height = max(y for _, y in centers) + NOTED_BOX_HEIGHT / 2 + MARGIN
+    parts = [_repetition_frame(graph, centers)] if graph.repeated else []
     parts += [_edge(points) for points in paths]
-    for node, (x, y) in zip(graph.nodes, places, strict=True):
-        w, h = width_of(node), height_of(node)
-        box = f'<rect x="{x - w / 2:.1f}" y="{y - h / 2:.1f}" width="{w:.1f}" height="{h}" rx="{_radius(node)}"/>'
-        label = f'<text x="{x:.1f}" y="{y + (4.5 if not node.note else -2):.1f}">{escape(node.label)}</text>'
-        note = f'<text class="note" x="{x:.1f}" y="{y + 13:.1f}">{escape(node.note)}</text>' if node.note else ""
-        loop = _loop(x + w / 2, y) if node.kind == "cell" else ""
-        parts.append(f'<g class="{node.kind}">{loop}{box}{label}{note}</g>')
-    box = f"{left:.1f} 0 {width:.1f} {height:.1f}"
+    parts += [_box(node, x, y) for node, (x, y) in zip(graph.nodes, centers, strict=True)]
+    view_box = f"{left:.1f} 0 {width:.1f} {height:.1f}"
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="graph" viewBox="{box}" width="{width:.0f}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="graph" viewBox="{view_box}" width="{width:.0f}" '
         f'height="{height:.0f}" role="img"><style>{STYLE}</style>{"".join(parts)}</svg>'
     )
 
 
-Point = tuple[float, float]
+# Layout
 
 
 def layout(graph: Graph) -> tuple[list[list[Point]], list[Point]]:
-    """Each edge's points from top to bottom, and each node's middle."""
+    """Return the points of each edge from top to bottom, and the center of each node's box.
+
+    An edge over several rows has a bend in each row between; a bend is laid out like a narrow box.
+    """
     nodes = graph.nodes
-    depth = _depths(nodes)
-    rows: list[list[int]] = [[] for _ in range(max(depth) + 1)]
-    widths = [width_of(node) for node in nodes]
-    above: list[list[int]] = [[] for _ in nodes]  # neighbours, those of the bends of long edges among them
-    chains: list[list[int]] = []
+    row_of = _assign_rows(nodes)
+    rows: list[list[int]] = [[] for _ in range(max(row_of) + 1)]
+    widths = [box_width(node) for node in nodes]
+    above: list[list[int]] = [[] for _ in nodes]  # the neighbors in the row above, nodes and bends
+    chains: list[list[int]] = []  # for each edge: its node, its bends, its other node
     for i, node in enumerate(nodes):
-        rows[depth[i]].append(i)
+        rows[row_of[i]].append(i)
         for source in dict.fromkeys(node.sources):
             chain = [source]
-            for row in range(depth[source] + 1, depth[i]):
-                widths.append(4.0)
+            for row in range(row_of[source] + 1, row_of[i]):
+                widths.append(BEND_WIDTH)
                 above.append([chain[-1]])
                 chain.append(len(widths) - 1)
                 rows[row].append(chain[-1])
             above[i].append(chain[-1])
             chains.append([*chain, i])
-    below: list[list[int]] = [[] for _ in widths]
-    for i, neighbours in enumerate(above):
-        for j in neighbours:
-            below[j].append(i)
-    x = [0.0] * len(widths)
-    for row_ in rows:
-        for i, place in zip(row_, spread([0.0] * len(row_), [widths[i] for i in row_]), strict=True):
-            x[i] = place
-    for sweep in range(SORTING + 13):
-        for row_ in rows if sweep % 2 == 0 else rows[::-1]:
-            near = above if sweep % 2 == 0 else below
-            wished = {i: _mean_place(i, near[i], x, len(nodes)) for i in row_}
-            if sweep < SORTING:
-                row_.sort(key=wished.__getitem__)
-            placed = spread([wished[i] for i in row_], [widths[i] for i in row_])
-            for i, place in zip(row_, placed, strict=True):
-                x[i] = place
+    x = _place(rows, above, widths, len(nodes))
     y = [0.0] * len(widths)
-    for number, row_ in enumerate(rows):
-        for i in row_:
-            y[i] = MARGIN + NOTED / 2 + ROW * number
+    for row, members in enumerate(rows):
+        for i in members:
+            y[i] = MARGIN + NOTED_BOX_HEIGHT / 2 + ROW_HEIGHT * row
     paths = []
     for chain in chains:
         points = [(x[i], y[i]) for i in chain]
-        end = height_of(nodes[chain[-1]]) / 2
-        points[0] = (points[0][0], points[0][1] + height_of(nodes[chain[0]]) / 2)
-        points[-1] = (points[-1][0], points[-1][1] - end - 4)
+        points[0] = (points[0][0], points[0][1] + box_height(nodes[chain[0]]) / 2)
+        points[-1] = (points[-1][0], points[-1][1] - box_height(nodes[chain[-1]]) / 2 - 4)
         paths.append(points)
     return paths, [(x[i], y[i]) for i in range(len(nodes))]
 
 
-def spread(wished: Sequence[float], widths: Sequence[float]) -> list[float]:
-    """The places nearest to the wished ones, by least squares, at which things of these widths do not overlap."""
+def _assign_rows(nodes: Sequence[Node]) -> list[int]:
+    """Return the row of each node: below its sources, and for an input directly above the first node that uses it."""
+    rows = [0] * len(nodes)
+    for i, node in enumerate(nodes):
+        rows[i] = max((rows[j] + 1 for j in node.sources), default=0)
+    for i, node in enumerate(nodes):
+        if node.kind == "input":
+            rows[i] = max(min((rows[j] for j, user in enumerate(nodes) if i in user.sources), default=1) - 1, 0)
+    return rows
+
+
+def _place(rows: list[list[int]], above: list[list[int]], widths: list[float], num_nodes: int) -> list[float]:
+    """Return the horizontal position of each node and bend; sorts the rows."""
+    below: list[list[int]] = [[] for _ in widths]
+    for i, neighbors in enumerate(above):
+        for j in neighbors:
+            below[j].append(i)
+    x = [0.0] * len(widths)
+    for row in rows:
+        for i, position in zip(row, spread([0.0] * len(row), [widths[i] for i in row]), strict=True):
+            x[i] = position
+    for sweep in range(NUM_SWEEPS):
+        goes_down = sweep % 2 == 0
+        for row in rows if goes_down else rows[::-1]:
+            neighbors_of = above if goes_down else below
+            wanted = {i: _mean_position(i, neighbors_of[i], x, num_nodes) for i in row}
+            if sweep < NUM_ORDERING_SWEEPS:
+                row.sort(key=wanted.__getitem__)
+            positions = spread([wanted[i] for i in row], [widths[i] for i in row])
+            for i, position in zip(row, positions, strict=True):
+                x[i] = position
+    return x
+
+
+def _mean_position(i: int, neighbors: Sequence[int], x: Sequence[float], num_nodes: int) -> float:
+    """Return the weighted mean position of the neighbors. Bends weigh more, so that long edges become straight."""
+    if not neighbors:
+        return x[i]
+    weights = [
+        (8 if i >= num_nodes and j >= num_nodes else 2 if i >= num_nodes or j >= num_nodes else 1) for j in neighbors
+    ]
+    return sum(weight * x[j] for weight, j in zip(weights, neighbors, strict=True)) / sum(weights)
+
+
+def spread(wanted: Sequence[float], widths: Sequence[float]) -> list[float]:
+    """Return the least-squares closest positions to the wanted ones at which boxes of these widths do not overlap."""
     offsets = [0.0]
-    for one, other in pairwise(widths):
-        offsets.append(offsets[-1] + (one + other) / 2 + GAP)
-    pools: list[tuple[float, int]] = []  # (sum, count) of neighbours that touch
-    for place, offset in zip(wished, offsets, strict=False):
-        pools.append((place - offset, 1))
+    for width, next_width in pairwise(widths):
+        offsets.append(offsets[-1] + (width + next_width) / 2 + BOX_GAP)
+    pools: list[tuple[float, int]] = []  # (sum, count) of neighbors that touch
+    for position, offset in zip(wanted, offsets, strict=False):
+        pools.append((position - offset, 1))
         while len(pools) > 1 and pools[-2][0] / pools[-2][1] >= pools[-1][0] / pools[-1][1]:
             last = pools.pop()
             pools[-1] = (pools[-1][0] + last[0], pools[-1][1] + last[1])
@@ -127,37 +151,29 @@ def spread(wished: Sequence[float], widths: Sequence[float]) -> list[float]:
     return [mean + offset for mean, offset in zip(means, offsets, strict=False)]
 
 
-def _depths(nodes: Sequence[Node]) -> list[int]:
-    """The row of each node: below its sources; an input as low as what uses it allows."""
-    depth = [0] * len(nodes)
-    for i, node in enumerate(nodes):
-        depth[i] = max((depth[j] + 1 for j in node.sources), default=0)
-    for i, node in enumerate(nodes):
-        if node.kind == "input":
-            depth[i] = max(min((depth[j] for j, n in enumerate(nodes) if i in n.sources), default=1) - 1, 0)
-    return depth
-
-
-def _mean_place(i: int, neighbours: Sequence[int], x: Sequence[float], nodes: int) -> float:
-    """The mean of the neighbours' places; long edges, bent at what is no node, pull hardest to become straight."""
-    if not neighbours:
-        return x[i]
-    pulls = [(8 if i >= nodes and j >= nodes else 2 if i >= nodes or j >= nodes else 1) for j in neighbours]
-    return sum(pull * x[j] for pull, j in zip(pulls, neighbours, strict=True)) / sum(pulls)
-
-
-def width_of(node: Node) -> float:
-    """The width of a node's box in pixels, about what its text needs."""
+def box_width(node: Node) -> float:
+    """Return the width of a node's box in pixels, estimated from its text."""
     return max(7.9 * len(node.label), 6.4 * len(node.note), 14) + 20
 
 
-def height_of(node: Node) -> int:
-    """The height of a node's box in pixels."""
-    return NOTED if node.note else HEIGHT
+def box_height(node: Node) -> int:
+    """Return the height of a node's box in pixels."""
+    return NOTED_BOX_HEIGHT if node.note else BOX_HEIGHT
 
 
-def _radius(node: Node) -> int:
-    return height_of(node) // 2 if node.kind in ("input", "output") else 7
+# SVG elements
+
+
+def _box(node: Node, x: float, y: float) -> str:
+    width, height = box_width(node), box_height(node)
+    radius = height // 2 if node.kind in ("input", "output") else 7
+    loop = _loop(x + width / 2, y) if node.kind == "cell" else ""
+    rect = (
+        f'<rect x="{x - width / 2:.1f}" y="{y - height / 2:.1f}" width="{width:.1f}" height="{height}" rx="{radius}"/>'
+    )
+    label = f'<text x="{x:.1f}" y="{y + (4.5 if not node.note else -2):.1f}">{escape(node.label)}</text>'
+    note = f'<text class="note" x="{x:.1f}" y="{y + 13:.1f}">{escape(node.note)}</text>' if node.note else ""
+    return f'<g class="{node.kind}">{loop}{rect}{label}{note}</g>'
 
 
 def _edge(points: Sequence[Point]) -> str:
@@ -170,13 +186,14 @@ def _edge(points: Sequence[Point]) -> str:
     return f'<path d="{"".join(curves)}"/>{arrow}'
 
 
-def _frame(graph: Graph, places: Sequence[Point]) -> str:
-    """What surrounds the nodes that are repeated, with how often."""
+def _repetition_frame(graph: Graph, centers: Sequence[Point]) -> str:
+    """Draw a dashed frame around the repeated nodes, with the number of repetitions."""
     assert graph.repeated is not None
     first, end, times = graph.repeated
-    some = list(zip(graph.nodes[first:end], places[first:end], strict=True))
-    left, right = min(x - width_of(n) / 2 for n, (x, _) in some), max(x + width_of(n) / 2 for n, (x, _) in some)
-    top, bottom = (pick(y for _, (_, y) in some) for pick in (min, max))
+    repeated = list(zip(graph.nodes[first:end], centers[first:end], strict=True))
+    left = min(x - box_width(node) / 2 for node, (x, _) in repeated)
+    right = max(x + box_width(node) / 2 for node, (x, _) in repeated)
+    top, bottom = min(y for _, (_, y) in repeated), max(y for _, (_, y) in repeated)
     return (
         f'<g class="repeated"><rect x="{left - 9:.1f}" y="{top - 27:.1f}" width="{right - left + 18:.1f}" '
         f'height="{bottom - top + 54:.1f}" rx="10"/>'
@@ -185,7 +202,7 @@ def _frame(graph: Graph, places: Sequence[Point]) -> str:
 
 
 def _loop(x: float, y: float) -> str:
-    """The state that goes back into a cell."""
+    """Draw the arrow of a state that returns to its cell."""
     return (
         f'<path d="M{x:.1f} {y + 8:.1f}c26 6 26 -22 5 -16"/><path class="arrow" d="M{x:.1f} {y - 7:.1f}l7 -4.5l1 8z"/>'
     )

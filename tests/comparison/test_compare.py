@@ -17,11 +17,12 @@ from hypothesis import given, strategies as st
 import revgen
 from revgen.cli import main
 from revgen.comparison.compare import Comparison, compare, parse_spec, split
-from revgen.comparison.drawing import spread
-from revgen.comparison.graph import Graph, graphs
-from revgen.comparison.report import COLUMNS, duration, marked
-from revgen.comparison.trace import trace_cell
+from revgen.comparison.drawing import draw, spread
+from revgen.comparison.graph import Graph
+from revgen.comparison.report import COLUMNS, mark_spans
+from revgen.comparison.trace import graphs, trace_cell
 from revgen.errors import CorpusError, MissingExtraError, OptionError, TrainingError, UnknownNameError
+from revgen.formatting import format_duration
 from revgen.language_model import LanguageModel
 from revgen.networks.stack import make_cell
 from revgen.novelty import SuffixIndex, find_copies
@@ -228,7 +229,7 @@ def test_the_command_writes_the_report(
     ("seconds", "text"), [(0.25, "0.25 s"), (12.34, "12.3 s"), (61, "61.0 s"), (125, "2 min 05 s")]
 )
 def test_durations_are_read_at_a_glance(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 # Copied spans
@@ -265,21 +266,21 @@ def test_a_copied_review_is_found_and_no_span_reaches_over_two_documents(reviews
 
 def test_what_is_copied_is_marked_once_and_nothing_in_a_sample_becomes_a_tag() -> None:
     found = find_copies("<b> abcdef ghi", ["abcdef", "cdef ghi"], minimum=5)
-    assert marked("<b> abcdef ghi", found.spans) == "&lt;b&gt; <mark>abcdef ghi</mark>"
+    assert mark_spans("<b> abcdef ghi", found.spans) == "&lt;b&gt; <mark>abcdef ghi</mark>"
 
 
 # Pictures
 
 
 def names_in(graph: Graph) -> str:
-    root = ElementTree.fromstring(graph.to_svg())
+    root = ElementTree.fromstring(draw(graph))
     return " ".join(element.text or "" for element in root.iter("{http://www.w3.org/2000/svg}text"))
 
 
 @pytest.mark.parametrize("name", cells.names())
 def test_the_picture_of_a_cell_names_its_parameters(name: str) -> None:
     cell = make_cell(name, 6, 8, {})
-    shown = names_in(trace_cell(cell).tidied())
+    shown = names_in(trace_cell(cell).simplify())
     for parameter in cell.param_shapes():
         assert parameter in shown
     assert "x" in shown.split()
@@ -321,7 +322,7 @@ def own_cell() -> Iterator[str]:
 
 
 def test_a_cell_of_ones_own_has_its_picture(own_cell: str) -> None:
-    labels = [node.label for node in trace_cell(make_cell(own_cell, 4, 4, {})).tidied().nodes]
+    labels = [node.label for node in trace_cell(make_cell(own_cell, 4, 4, {})).simplify().nodes]
     assert {"x", "memory", "memory′", "y", "@ W", "÷ 2", "relu", "(1 − a) ×", "a ×", "× 2"} == {*labels} - {"+"}
 
 

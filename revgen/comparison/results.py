@@ -1,0 +1,97 @@
+"""The results of a comparison: one row for each model, and the loss of n-gram models of each order."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from revgen.comparison.graph import Graph
+from revgen.files import to_json
+from revgen.novelty import Span
+from revgen.tables import to_frame, to_text
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """The measurements of one model. If training failed, ``error`` has the message and the rest is None or empty."""
+
+    model: str
+    parameters: int | None = None
+    seconds: float | None = None
+    """Training time, including validation between epochs."""
+    epochs: int | None = None
+    seconds_per_epoch: float | None = None
+    nats_per_char: float | None = None
+    """Loss on the held-out text; infinite if the model gives some of it probability zero."""
+    bits_per_char: float | None = None
+    perplexity: float | None = None
+    """Perplexity per token on the held-out text."""
+    chars_per_second: float | None = None
+    """Generation speed, one text at a time."""
+    longest_copy: int | None = None
+    """Length in characters of the longest span of the sample that is copied from the training text."""
+    copied_fraction: float | None = None
+    """Fraction of the sample in copied spans of at least 20 characters."""
+    sample: str | None = None
+    error: str | None = None
+    history: tuple[tuple[float, float], ...] = ()
+    """For each epoch: seconds since the start of training, and nats per character on the held-out text."""
+    copies: tuple[Span, ...] = field(default=(), repr=False)
+    graphs: dict[str, Graph] = field(default_factory=dict, repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields except the graphs."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "graphs"}
+
+
+@dataclass(frozen=True)
+class OrderPoint:
+    """The loss of an n-gram model of one order, on the training text and on the held-out text."""
+
+    order: int
+    train_nats_per_char: float
+    valid_nats_per_char: float
+
+
+@dataclass
+class Results:
+    """The results of all models. They print as a table and iterate over ``ModelResult``."""
+
+    rows: list[ModelResult]
+    orders: list[OrderPoint]
+    """Kneser-Ney n-grams of each order: the training loss falls with the order, the held-out loss stops falling."""
+    settings: dict[str, Any]
+
+    def __iter__(self) -> Iterator[ModelResult]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> ModelResult:
+        return self.rows[i]
+
+    def __str__(self) -> str:
+        hidden = {"sample", "history", "copies", "graphs"}
+        if all(row.error is None for row in self.rows):
+            hidden.add("error")
+        return to_text(self.to_dicts(), [f.name for f in dataclasses.fields(ModelResult) if f.name not in hidden])
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Return one dictionary for each model."""
+        return [row.to_dict() for row in self.rows]
+
+    def to_frame(self) -> Any:
+        """Return a pandas data frame with one row for each model. Raises MissingExtraError without pandas."""
+        return to_frame(self.to_dicts())
+
+    def to_json(self) -> str:
+        """Return everything except the graphs as JSON. Infinite and missing numbers are null."""
+        content = {
+            "settings": self.settings,
+            "models": self.to_dicts(),
+            "orders": [dataclasses.asdict(point) for point in self.orders],
+        }
+        return to_json(content, indent=2, ensure_ascii=False)

@@ -1,0 +1,50 @@
+"""How numbers are written for people: counts, durations, percentages, and measurements of a given precision."""
+
+from __future__ import annotations
+
+
+def format_count(value: float) -> str:
+    """Return a number without decimals and with separators: ``12,345``."""
+    return f"{value:,.0f}"
+
+
+def format_measurement(value: float) -> str:
+    """Return a number with about three digits: ``1.23``, ``12.3``, ``1,234``."""
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else format_count(value)
+
+
+def format_duration(seconds: float) -> str:
+    """Return seconds as ``12.3 s``, or as ``2 min 05 s`` from 100 seconds on."""
+    if seconds < 100:
+        return f"{format_measurement(seconds)} s"
+    return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
+
+
+def format_percent(fraction: float) -> str:
+    """Return a fraction as a whole percentage: ``12%``."""
+    return f"{fraction:.0%}"
+
+
+def format_cell(value: object) -> str:
+    """Return a value for a table with aligned numbers: floats have a fixed number of decimals, None is empty."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.2g}" if abs(value) < 0.01 else f"{value:.4f}" if abs(value) < 100 else format_count(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def format_value(value: object) -> str:
+    """Return a value for running text: five significant digits, "yes" or "no" for booleans, lists with semicolons."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.5g}" if abs(value) < 1000 else format_count(value)
+    if isinstance(value, list):
+        return "; ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def pluralize(number: int, noun: str) -> str:
+    """Return a count and its noun: ``1 file``, ``1,234 files``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
