@@ -49,8 +49,21 @@ class CompiledStep(Protocol):
     def step(self, token: int, state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
         """Return the logits after one more token, (1, 1, vocab), and the next state."""
 
-    def write(self, token: int, state: Any, uniforms: Any, rules: Any, shift: int) -> tuple[list[int], Any]:
-        """Sample one token for each number in ``uniforms``; return the tokens and the next state."""
+    def sample_tokens(
+        self,
+        token: int,
+        state: Any,
+        uniforms: NDArray[Any],
+        temperature: float,
+        biases: NDArray[Any],
+        end: int,
+        label_offset: int,
+    ) -> tuple[list[int], Any]:
+        """Read ``token``, then sample one token for each number in ``uniforms``, or fewer if ``end`` is sampled.
+
+        ``uniforms`` are in [0, 1). ``biases`` (vocab,) are added to the logits, and ``label_offset`` to each token
+        before it is read. A ``temperature`` of 0 takes the most likely token. Returns the tokens and the next state.
+        """
 
 
 class derived(Generic[T_co]):  # noqa: N801  it is used like ``property``

@@ -18,7 +18,11 @@ Array: TypeAlias = Any
 """A NumPy array or a PyTorch tensor."""
 
 EPSILON = 1e-5
-PARTS = 1 << 24  # of a turn
+MAX_LOGIT = 1e30
+"""Logits, biases and penalties are limited to this size, so that their sums stay finite in float32."""
+
+TURN = 1 << 24
+"""Angles are integers in this fraction of a full turn."""
 
 HALF, ONE = np.array(0.5, np.float32), np.array(1, np.float32)
 """As arrays: NumPy takes longer to look at a number of Python than to multiply a hundred by it."""
@@ -255,11 +259,11 @@ def rotary_angles(positions: Array, size: int) -> tuple[Array, Array]:
         if isinstance(positions, np.ndarray)
         else _rotary_frequencies_on(positions.device, size)
     )
-    parts = positions[..., None] * turns % PARTS
+    parts = positions[..., None] * turns % TURN
     if isinstance(parts, np.ndarray):
-        angles = parts.astype(np.float32) * np.float32(2 * np.pi / PARTS)
+        angles = parts.astype(np.float32) * np.float32(2 * np.pi / TURN)
         return np.cos(angles), np.sin(angles)
-    angles = parts.float() * (2 * np.pi / PARTS)
+    angles = parts.float() * (2 * np.pi / TURN)
     return angles.cos(), angles.sin()
 
 
@@ -267,7 +271,7 @@ def rotary_frequencies(size: int) -> NDArray[np.int64]:
     """How far ``rotation`` turns each pair of channels from one position to the next, (size / 2,), in parts of a
     turn."""
     pairs = size // 2
-    return np.round(PARTS / (2 * np.pi) * 10_000.0 ** (-np.arange(pairs) / pairs)).astype(np.int64)
+    return np.round(TURN / (2 * np.pi) * 10_000.0 ** (-np.arange(pairs) / pairs)).astype(np.int64)
 
 
 @cache

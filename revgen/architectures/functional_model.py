@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.architectures.neural import MIN_TORCH_TOKENS, NeuralModel
-from revgen.model import Weights, derived, iter_blocks
+from revgen.model import CompiledStep, Weights, derived, iter_blocks
 from revgen.networks.functional import Backend, FunctionalNetwork, unflatten
 from revgen.ops import Array, tree_map
 
 if TYPE_CHECKING:
-    from revgen.networks.compiled import Compiled
     from revgen.networks.network import FunctionalModule
 
 
@@ -96,7 +95,7 @@ class FunctionalModel(NeuralModel):
         last: NDArray[np.floating[Any]] = definition.logits(p, features[-1:])[-1]
         return last, state
 
-    def build_compiled(self) -> Compiled | None:
+    def build_compiled(self) -> CompiledStep | None:
         return None if self.numpy_network is None else self.numpy_network[0].build_compiled(self.numpy_network[1])
 
     def features(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:

@@ -56,7 +56,7 @@ class GravesStack(Stack):
         outputs: list[Array] = []
         states = []
         for i in range(len(self.cells)):
-            y, layer_state = self.run(p, i, concatenate([x, *outputs[-1:]]), state[i], tokens, backend)
+            y, layer_state = self.run_layer(p, i, concatenate([x, *outputs[-1:]]), state[i], tokens, backend)
             outputs.append(backend.dropout(y, i + 1))  # (time, batch, hidden)
             states.append(layer_state)
         return concatenate(outputs), tuple(states)

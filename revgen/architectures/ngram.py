@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from revgen.history import History
-    from revgen.networks.compiled import Compiled
+    from revgen.networks.compiled import CompiledNetwork
 
 MAX_ORDER = 20
 LARGEST_LOG = {"logp": 1e-2, "backoff": 50.0}
@@ -141,11 +141,12 @@ class NGramModel(LanguageModel):
         """The n-grams as they are read."""
         return Trie(self.weights)
 
-    def build_compiled(self) -> Compiled:
-        from revgen.networks.compiled import Compiled, TrieNet
+    def build_compiled(self) -> CompiledNetwork:
+        from revgen.networks.compiled import CompiledNetwork
+        from revgen.networks.layouts import TrieNet
 
         trie = self.trie
-        return Compiled(
+        return CompiledNetwork(
             TrieNet(
                 order=trie.order,
                 begins=tuple(trie.begins),
@@ -153,8 +154,8 @@ class NGramModel(LanguageModel):
                 suffixes=tuple(trie.suffixes),
                 p=tuple(trie.p),
                 backoff=tuple(trie.backoff),
-                ends=self.ends_unseen,
-                end=self.tokenizer.eos_id,
+                ends_unseen=self.ends_unseen,
+                eos_id=self.tokenizer.eos_id,
             )
         )
 

@@ -36,7 +36,7 @@ from revgen.registry import register_model
 from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
-    from revgen.networks.compiled import Compiled
+    from revgen.networks.compiled import CompiledNetwork
 
 BLOCK = 128
 """Tokens that are averaged over at once: the shares of a block take its square."""
@@ -100,7 +100,7 @@ class AttentiveStack(Stack):
         x = embedding(p.embedding, tokens) + embedding(p.labels, labels)  # (time, batch, embedding)
         outputs, states = [backend.dropout(x, 0)], []
         for i in range(len(self.cells)):
-            y, layer_state = self.run(p, i, outputs[-1], layers[i], tokens, backend)  # (time, batch, hidden)
+            y, layer_state = self.run_layer(p, i, outputs[-1], layers[i], tokens, backend)  # (time, batch, hidden)
             outputs.append(backend.dropout(y, i + 1))
             states.append(layer_state)
         x = self.norm(p, len(self.cells), concatenate(outputs))  # (time, batch, features)
@@ -114,19 +114,20 @@ class AttentiveStack(Stack):
     def precompute(self, p: SimpleNamespace) -> None:
         """There is no table: what enters the first layer depends on the label too."""
 
-    def build_compiled(self, p: SimpleNamespace) -> Compiled:
-        from revgen.networks.compiled import AttentiveNet, Compiled, LSTMParams, ParamPacker
+    def build_compiled(self, p: SimpleNamespace) -> CompiledNetwork:
+        from revgen.networks.compiled import CompiledNetwork
+        from revgen.networks.layouts import AttentiveNet, LSTMParams, ParamPacker
 
-        layout = ParamPacker(p)
-        return Compiled(
+        packer = ParamPacker(p)
+        return CompiledNetwork(
             AttentiveNet(
-                embedding=layout.matrix(p.embedding),
-                labels=layout.matrix(p.labels),
-                layers=layout.layers(LSTMParams),
-                **layout.norms(),
-                attention=layout.vector(p.attention),
-                head=layout.matrix(p.head.T),
-                bias=layout.vector(p.bias),
+                embedding=packer.matrix(p.embedding),
+                labels=packer.matrix(p.labels),
+                layers=packer.layers(LSTMParams),
+                **packer.norms(),
+                attention=packer.vector(p.attention),
+                head=packer.matrix(p.head.T),
+                bias=packer.vector(p.bias),
             )
         )
 

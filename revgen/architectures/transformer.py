@@ -34,7 +34,7 @@ from revgen.registry import register_model
 from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
-    from revgen.networks.compiled import Compiled
+    from revgen.networks.compiled import CompiledNetwork
 
 
 @dataclass(frozen=True)
@@ -142,18 +142,19 @@ class Transformer(FunctionalNetwork):
         seen = (distance >= 0) & (distance < self.config.context)
         return seen & (distance <= positions[:, None, :, None])
 
-    def build_compiled(self, p: SimpleNamespace) -> Compiled:
-        from revgen.networks.compiled import Block, Compiled, ParamPacker, TransformerNet
+    def build_compiled(self, p: SimpleNamespace) -> CompiledNetwork:
+        from revgen.networks.compiled import CompiledNetwork
+        from revgen.networks.layouts import Block, ParamPacker, TransformerNet
 
-        layout, hidden, heads = ParamPacker(p), self.config.hidden_size, self.config.num_heads
+        packer, hidden, heads = ParamPacker(p), self.config.hidden_size, self.config.num_heads
         net = TransformerNet(
-            embedding=layout.matrix(p.embedding),
-            layers=layout.layers(Block),
-            **layout.norms(),
-            head=layout.matrix(p.embedding.T),
-            bias=layout.vector(p.bias),
+            embedding=packer.matrix(p.embedding),
+            layers=packer.layers(Block),
+            **packer.norms(),
+            head=packer.matrix(p.embedding.T),
+            bias=packer.vector(p.bias),
             context=self.config.context,
-            speeds=ops.rotary_frequencies(hidden // heads),
+            frequencies=ops.rotary_frequencies(hidden // heads),
         )
 
         def begin(state: Any, room: int) -> Any:
@@ -171,7 +172,7 @@ class Transformer(FunctionalNetwork):
             keys, values = keys.swapaxes(2, 3)[:, None, :, first:kept], values[:, None, :, first:kept]
             return read, list(zip(keys, values, strict=True))
 
-        return Compiled(net, begin, end)
+        return CompiledNetwork(net, begin, end)
 
 
 def positions_in_documents(tokens: Array, read: Array) -> Array:

@@ -40,46 +40,55 @@ def block_writer(model: Model, rules: Constraints, shift: int, rows: int) -> Wri
 
 
 def _one_text(model: Model, rules: Constraints, shift: int) -> Write:
-    """By NumPy, or by machine code."""
-    most = rules.settings.max_tokens
+    """Generate with NumPy, or with compiled code."""
+    most, temperature = rules.settings.max_tokens, rules.sampling.temperature
+    assert isinstance(temperature, float | int)  # ``is_unconstrained``
+    bounded = bounded_temperature(temperature) if temperature else 0.0
 
     def write(
         drawn: NDArray[Any], state: Any, uniforms: Floats, places: NDArray[np.intp]
     ) -> tuple[list[list[int]], Any]:
-        several = partial(write_block, model) if model.compiled is None else model.compiled.write
-        tokens, state = several(int(drawn[0]), state, uniforms[: most - places[0], 0], rules, shift)
+        sample_tokens = partial(sample_with_numpy, model) if model.compiled is None else model.compiled.sample_tokens
+        block = uniforms[: most - places[0], 0]
+        tokens, state = sample_tokens(int(drawn[0]), state, block, bounded, rules.biases, rules.end, shift)
         return [tokens], state
 
     return write
 
 
-def write_block(
-    model: Model, token: int, state: Any, uniforms: Floats, rules: Constraints, shift: int
+def sample_with_numpy(
+    model: Model,
+    token: int,
+    state: Any,
+    uniforms: Floats,
+    temperature: float,
+    biases: Floats,
+    end: int,
+    label_offset: int,
 ) -> tuple[list[int], Any]:
-    """What ``networks.compiled.Compiled.write`` does, for any model."""
+    """Sample one token for each of ``uniforms``, as ``model.CompiledStep.sample_tokens`` does, with any model."""
     tokens: list[int] = []
-    temperature: Any = rules.sampling.temperature
-    divisor = np.float32(bounded_temperature(temperature))
+    divisor = np.float32(temperature)
     for uniform in uniforms.tolist():
-        logits, state = model.forward(np.array([[token + shift]]), state)
-        x = logits[0, 0] + rules.biases
-        likeliest = int(x.argmax())
-        if not np.isfinite(x[likeliest]):  # argmax finds a NaN before all numbers
+        logits, state = model.forward(np.array([[token + label_offset]]), state)
+        x = logits[0, 0] + biases
+        best = int(x.argmax())
+        if not np.isfinite(x[best]):  # argmax finds a NaN before all numbers
             x = finite(x)
-            likeliest = int(x.argmax())
-        if x[likeliest] == -np.inf:
-            token = rules.end
+            best = int(x.argmax())
+        if x[best] == -np.inf:
+            token = end
         elif temperature == 0:
-            token = likeliest
+            token = best
         else:
-            x -= x[likeliest]
+            x -= x[best]
             x /= divisor
-            cumulated = np.exp(x, dtype=np.float64).cumsum()
-            token = int(cumulated.searchsorted(uniform * cumulated[-1], "right"))
+            cumulative = np.exp(x, dtype=np.float64).cumsum()
+            token = int(cumulative.searchsorted(uniform * cumulative[-1], "right"))
             if token == len(x):  # the product was rounded up
-                token = likeliest
+                token = best
         tokens.append(token)
-        if token == rules.end:
+        if token == end:
             break
     return tokens, state
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from revgen import ops
 from revgen.arguments import check_fields
 from revgen.errors import OptionError
-from revgen.ops import Array
+from revgen.ops import MAX_LOGIT, Array
 from revgen.options import as_float, check, is_int, make_plain
 from revgen.tokenizers import Tokenizer
 
@@ -27,9 +27,6 @@ COLDEST, HOTTEST = 1e-30, 1e30
 """The range of temperatures that logits are divided by: float32 still holds the quotients."""
 
 SMALLEST = float(np.finfo(np.float32).tiny)
-
-LARGEST_LOGIT = 1e30
-"""Penalties, biases and infinite logits are cut to this size, so that their sums stay numbers in float32."""
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -125,7 +122,7 @@ class Sampling:
         and are never drawn. Raises OptionError for a token that there is not."""
         biases = np.zeros(len(tokenizer), np.float32)
         for token, bias in (self.logit_bias or {}).items():
-            biases[token_id("logit_bias", token, tokenizer)] += min(max(bias, -LARGEST_LOGIT), LARGEST_LOGIT)
+            biases[token_id("logit_bias", token, tokenizer)] += min(max(bias, -MAX_LOGIT), MAX_LOGIT)
         banned = () if self.banned_tokens is None else self.banned_tokens
         biases[[token_id("banned_tokens", token, tokenizer) for token in banned]] = -np.inf
         biases[[tokenizer.bos_id, tokenizer.unk_id]] = -np.inf
@@ -150,7 +147,7 @@ class Sampling:
                 penalized = np.where(logits > 0, logits / penalty, logits * penalty)
                 logits = np.where(counts > 0, _bounded(penalized, logits), logits)
             if penalty := np.float64(self.frequency_penalty):
-                logits = logits - (penalty * counts).clip(-LARGEST_LOGIT, LARGEST_LOGIT).astype(logits.dtype)
+                logits = logits - (penalty * counts).clip(-MAX_LOGIT, MAX_LOGIT).astype(logits.dtype)
         return logits
 
     def filtered(self, logits: Floats, positions: NDArray[np.integer[Any]] | int = 0) -> Floats:
@@ -212,12 +209,12 @@ def bounded_temperature(temperature: float) -> float:
 
 def finite(logits: Array) -> Array:
     """Return logits (batch, vocab) as numbers and -inf: NaN counts as impossible, infinity as a very large number."""
-    return ops.where(logits == logits, logits, -np.inf).clip(max=LARGEST_LOGIT)
+    return ops.where(logits == logits, logits, -np.inf).clip(max=MAX_LOGIT)
 
 
 def _bounded(changed: NDArray[Any], logits: Floats) -> Floats:
     """Logits after a change in float64, of the type that they had; what is impossible stays so."""
-    kept: Floats = np.where(logits == -np.inf, logits, changed.clip(-LARGEST_LOGIT, LARGEST_LOGIT)).astype(logits.dtype)
+    kept: Floats = np.where(logits == -np.inf, logits, changed.clip(-MAX_LOGIT, MAX_LOGIT)).astype(logits.dtype)
     return kept
 
 

@@ -8,17 +8,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from revgen import ops
 from revgen.cells.cell import Cell, Parameters
+from revgen.model import CompiledStep
 from revgen.ops import Array
-
-if TYPE_CHECKING:
-    from revgen.networks.compiled import Compiled
 
 
 class Backend:
@@ -103,8 +101,8 @@ class FunctionalNetwork(ABC):
     def precompute(self, p: SimpleNamespace) -> None:  # noqa: B027  most have nothing to
         """Compute once, from the weights on NumPy, what generation would compute again and again."""
 
-    def build_compiled(self, p: SimpleNamespace) -> Compiled | None:
-        """What computes it for one row with the weights ``p``, on NumPy; None where there is nothing of the kind."""
+    def build_compiled(self, p: SimpleNamespace) -> CompiledStep | None:
+        """Build compiled code with the weights ``p``, NumPy arrays; return None if the network has none."""
         return None
 
 

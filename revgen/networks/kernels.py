@@ -1,7 +1,8 @@
-"""The machine code of ``networks.compiled``; importing it needs Numba.
+"""The compiled code of ``networks.compiled``; importing this module needs Numba.
 
-``read`` and ``recur`` have one body for each kind of network and of layer, which the type of the first argument chooses
-when a function that calls them is compiled. All of it stands in one file, by whose date Numba knows what is stale.
+``forward_token`` and ``step_layer`` have one implementation for each layout in ``networks.layouts``; Numba picks it by
+the type of the first argument. All arithmetic is in this file: Numba caches machine code on disk, and compiles it again
+only when the file with the ``cached`` function changes.
 """
 
 from __future__ import annotations
@@ -10,66 +11,32 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic, overload
+from numba import njit
+from numba.extending import overload
 
-from revgen.generation.sampler import LARGEST_LOGIT
-from revgen.networks.compiled import (
-    AttentiveNet,
-    ElmanParams,
-    GRUParams,
-    LSTMParams,
-    MinGRUParams,
-    ReluRNNParams,
-    StackNet,
-    TransformerNet,
-    TrieNet,
-)
-from revgen.ops import EPSILON, PARTS
+from revgen.networks import layouts
+from revgen.networks.jit import cached, to_float32
+from revgen.ops import EPSILON, MAX_LOGIT, TURN
 from revgen.tokenizers import Tokenizer
 
 FAST: Any = {"error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
-"""No check of divisors, products and sums in one instruction, and sums in any order; infinities are what they are."""
-START = Tokenizer.bos_id
-SMALL = np.float32(EPSILON)
-LARGEST = np.float32(LARGEST_LOGIT)
-ANGLE = np.float32(2 * np.pi / PARTS)
-
-
-def cached(function: Callable[..., Any]) -> Any:
-    """Compile a function and keep its machine code on disk; in this process alone where no directory can be written."""
-    try:
-        return njit(cache=True)(function)
-    except RuntimeError:  # neither beside this file nor in the cache of the user
-        return njit(function)
-
-
-def number(typing: Any, x: Any) -> Any:
-    """A number as float32: the bits of a float16 are given as uint16, which Numba has no type for."""
-
-    def widened(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
-
-    def same(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return arguments[0]
-
-    return types.float32(x), widened if x == types.uint16 else same
-
-
-real: Any = intrinsic(number)
+"""No checks for division by zero, fused multiply-add, and sums in any order; infinities and NaN are respected."""
+BOS = Tokenizer.bos_id
+VARIANCE_EPSILON = np.float32(EPSILON)
+LOGIT_LIMIT = np.float32(MAX_LOGIT)
+RADIANS = np.float32(2 * np.pi / TURN)
 
 
 @njit(inline="always", **FAST)
 def tanh(x: Any) -> Any:
-    """The hyperbolic tangent in arithmetic alone, so that the compiler computes many at once.
+    """The hyperbolic tangent from arithmetic only, so that the compiler can vectorize it.
 
-    That of a quarter of x by four terms of its continued fraction (Lambert 1768), then twice that of the double.
+    tanh(x / 4) from four terms of the continued fraction (Lambert 1768), then the double-angle formula twice.
     """
     x = np.float32(0.25) * min(max(x, np.float32(-10)), np.float32(10))
     y = x * x
-    above = x * (np.float32(135135) + y * (np.float32(17325) + y * (np.float32(378) + y)))
-    t = above / (np.float32(135135) + y * (np.float32(62370) + y * (np.float32(3150) + y * np.float32(28))))
+    numerator = x * (np.float32(135135) + y * (np.float32(17325) + y * (np.float32(378) + y)))
+    t = numerator / (np.float32(135135) + y * (np.float32(62370) + y * (np.float32(3150) + y * np.float32(28))))
     t = np.float32(2) * t / (np.float32(1) + t * t)
     return np.float32(2) * t / (np.float32(1) + t * t)
 
@@ -82,35 +49,36 @@ def sigmoid(x: Any) -> Any:
 
 @njit(**FAST)
 def add_product(x: Any, matrix: Any, out: Any) -> None:
-    """out += x @ matrix, for a vector; the rows of the matrix lie in the order that it is read."""
+    """out += x @ matrix, for a vector x. The matrix is read row by row, as it lies in memory."""
     rows, columns = matrix.shape
-    whole = rows - rows % 8
-    for k in range(0, whole, 8):
+    unrolled = rows - rows % 8
+    for k in range(0, unrolled, 8):
         a, b, c, d = x[k], x[k + 1], x[k + 2], x[k + 3]
         e, f, g, h = x[k + 4], x[k + 5], x[k + 6], x[k + 7]
         m, n, o, p = matrix[k], matrix[k + 1], matrix[k + 2], matrix[k + 3]
         q, r, s, t = matrix[k + 4], matrix[k + 5], matrix[k + 6], matrix[k + 7]
         for j in range(columns):
-            first = (a * real(m[j]) + b * real(n[j])) + (c * real(o[j]) + d * real(p[j]))
-            out[j] += first + ((e * real(q[j]) + f * real(r[j])) + (g * real(s[j]) + h * real(t[j])))
-    for k in range(whole, rows):
+            first = (a * to_float32(m[j]) + b * to_float32(n[j])) + (c * to_float32(o[j]) + d * to_float32(p[j]))
+            last = (e * to_float32(q[j]) + f * to_float32(r[j])) + (g * to_float32(s[j]) + h * to_float32(t[j]))
+            out[j] += first + last
+    for k in range(unrolled, rows):
         a, m = x[k], matrix[k]
         for j in range(columns):
-            out[j] += a * real(m[j])
+            out[j] += a * to_float32(m[j])
 
 
 @njit(**FAST)
-def row(matrix: Any, i: Any) -> Any:
-    """A copy of a row."""
+def read_row(matrix: Any, i: Any) -> Any:
+    """A copy of a row, in float32."""
     out = np.empty(matrix.shape[1], np.float32)
     for j in range(len(out)):
-        out[j] = real(matrix[i, j])
+        out[j] = to_float32(matrix[i, j])
     return out
 
 
 @njit(**FAST)
-def normalized(x: Any, scale: Any, shift: Any) -> Any:
-    """Mean 0 and variance 1, scaled and shifted; as it is without a scale."""
+def layer_norm(x: Any, scale: Any, shift: Any) -> Any:
+    """``ops.layer_norm`` of a vector; x itself if ``scale`` is empty."""
     if len(scale) == 0:
         return x
     mean = np.float32(0)
@@ -120,19 +88,18 @@ def normalized(x: Any, scale: Any, shift: Any) -> Any:
     variance = np.float32(0)
     for value in y:
         variance += value * value
-    factor = np.float32(1) / np.sqrt(variance / np.float32(len(x)) + SMALL)
+    factor = np.float32(1) / np.sqrt(variance / np.float32(len(x)) + VARIANCE_EPSILON)
     for j in range(len(y)):
         y[j] = y[j] * factor * scale[j] + shift[j]
     return y
 
 
 def step_layer(layer: Any, z: Any, state: Any) -> Any:
-    """One layer: what came from its input, z, which may be written over, and its state, which becomes the new one ->
-    its output, (hidden,)."""
+    """Return the output of one layer, (hidden,), from its projected input z. Overwrites z and the state."""
     raise NotImplementedError
 
 
-def tanh_layer(layer: Any, z: Any, state: Any) -> Any:
+def elman_layer(layer: Any, z: Any, state: Any) -> Any:
     h = state[0][0]
     add_product(h, layer.U, z)
     for j in range(len(h)):
@@ -140,7 +107,7 @@ def tanh_layer(layer: Any, z: Any, state: Any) -> Any:
     return h
 
 
-def relu_layer(layer: Any, z: Any, state: Any) -> Any:
+def relu_rnn_layer(layer: Any, z: Any, state: Any) -> Any:
     h = state[0][0]
     add_product(h, layer.U, z)
     for j in range(len(h)):
@@ -148,19 +115,19 @@ def relu_layer(layer: Any, z: Any, state: Any) -> Any:
     return h
 
 
-def gated_layer(layer: Any, z: Any, state: Any) -> Any:
+def gru_layer(layer: Any, z: Any, state: Any) -> Any:
     h = state[0][0]
     size = len(h)
     y = layer.c.copy()
     add_product(h, layer.U, y)
     for j in range(size):
         reset, update = sigmoid(z[j] + y[j]), sigmoid(z[size + j] + y[size + j])
-        new = tanh(z[2 * size + j] + reset * y[2 * size + j])
-        h[j] = new + update * (h[j] - new)
+        candidate = tanh(z[2 * size + j] + reset * y[2 * size + j])
+        h[j] = candidate + update * (h[j] - candidate)
     return h
 
 
-def memory_layer(layer: Any, z: Any, state: Any) -> Any:
+def lstm_layer(layer: Any, z: Any, state: Any) -> Any:
     h, c = state[0][0], state[1][0]
     size = len(h)
     add_product(h, layer.U, z)
@@ -171,12 +138,12 @@ def memory_layer(layer: Any, z: Any, state: Any) -> Any:
     return h
 
 
-def mean_layer(layer: Any, z: Any, state: Any) -> Any:
+def mingru_layer(layer: Any, z: Any, state: Any) -> Any:
     h = state[0][0]
     size = len(h)
     for j in range(size):
-        kept = sigmoid(z[j])
-        h[j] = z[size + j] + kept * (h[j] - z[size + j])
+        update = sigmoid(z[j])
+        h[j] = z[size + j] + update * (h[j] - z[size + j])
     wide = layer.c.copy()
     add_product(h, layer.V, wide)
     for j in range(len(wide)):
@@ -186,38 +153,38 @@ def mean_layer(layer: Any, z: Any, state: Any) -> Any:
     return y
 
 
-RECURRENCES: dict[type, Callable[..., Any]] = {
-    ElmanParams: tanh_layer,
-    ReluRNNParams: relu_layer,
-    GRUParams: gated_layer,
-    LSTMParams: memory_layer,
-    MinGRUParams: mean_layer,
+LAYERS: dict[type, Callable[..., Any]] = {
+    layouts.ElmanParams: elman_layer,
+    layouts.ReluRNNParams: relu_rnn_layer,
+    layouts.GRUParams: gru_layer,
+    layouts.LSTMParams: lstm_layer,
+    layouts.MinGRUParams: mingru_layer,
 }
 
 
 @overload(step_layer, jit_options=FAST)
 def step_layer_for(layer: Any, z: Any, state: Any) -> Any:
-    return RECURRENCES[layer.instance_class]
+    return LAYERS[layer.instance_class]
 
 
 def forward_token(net: Any, token: Any, state: Any) -> Any:
-    """A token through a whole network -> logits (vocab,). The state becomes the new one."""
+    """Return the logits after one more token, (vocab,). Overwrites the state."""
     raise NotImplementedError
 
 
 def forward_stack(net: Any, token: Any, state: Any) -> Any:
-    """See ``networks.stack``."""
-    x = row(net.embedding, token)
+    """``networks.stack``."""
+    x = read_row(net.embedding, token)
     for i in range(len(net.layers)):
         layer = net.layers[i]
         if i == 0 and len(net.table) > 0:
             z = net.table[token].copy()
         else:
             z = layer.b.copy()
-            add_product(normalized(x, net.scales[i], net.shifts[i]), layer.W, z)
+            add_product(layer_norm(x, net.scales[i], net.shifts[i]), layer.W, z)
         y = step_layer(layer, z, state[i])
         x = x + y if net.residual and len(x) == len(y) else y
-    x = normalized(x, net.scales[-1], net.shifts[-1])
+    x = layer_norm(x, net.scales[-1], net.shifts[-1])
     if len(net.projection) > 0:
         projected = np.zeros(net.projection.shape[1], np.float32)
         add_product(x, net.projection, projected)
@@ -228,33 +195,33 @@ def forward_stack(net: Any, token: Any, state: Any) -> Any:
 
 
 def forward_attentive(net: Any, token: Any, state: Any) -> Any:
-    """See ``models.textgenrnn``."""
-    layers, (average, weight) = state
+    """``architectures.textgenrnn``."""
+    layers, (average, log_total) = state
     vocab, features = len(net.bias), len(net.attention)
     label, token = token // vocab, token % vocab
-    x = row(net.embedding, token) + row(net.labels, label)
+    x = read_row(net.embedding, token) + read_row(net.labels, label)
     outputs = np.empty(features, np.float32)
     outputs[: len(x)] = x
     end = len(x)
     for i in range(len(net.layers)):
         layer = net.layers[i]
         z = layer.b.copy()
-        add_product(normalized(x, net.scales[i], net.shifts[i]), layer.W, z)
+        add_product(layer_norm(x, net.scales[i], net.shifts[i]), layer.W, z)
         x = step_layer(layer, z, layers[i])
         outputs[end : end + len(x)] = x
         end += len(x)
-    x = normalized(outputs, net.scales[-1], net.shifts[-1])
+    x = layer_norm(outputs, net.scales[-1], net.shifts[-1])
     score = np.float32(0)
     for j in range(features):
         score += x[j] * net.attention[j]
-    if token == START:
-        weight[0] = -np.inf
-    highest = max(weight[0], score)
-    total = np.exp(weight[0] - highest) + np.exp(score - highest)
-    share = np.float32(np.exp(score - highest) / total)
-    weight[0] = highest + np.log(total)
+    if token == BOS:
+        log_total[0] = -np.inf
+    highest = max(log_total[0], score)
+    total = np.exp(log_total[0] - highest) + np.exp(score - highest)
+    weight = np.float32(np.exp(score - highest) / total)
+    log_total[0] = highest + np.log(total)
     for j in range(features):
-        average[0, j] += share * (x[j] - average[0, j])
+        average[0, j] += weight * (x[j] - average[0, j])
     logits = net.bias.copy()
     add_product(average[0], net.head[:features], logits)
     add_product(x, net.head[features:], logits)
@@ -262,8 +229,8 @@ def forward_attentive(net: Any, token: Any, state: Any) -> Any:
 
 
 @njit(**FAST)
-def turned(x: Any, cosines: Any, sines: Any) -> None:
-    """Pairs of channels, one of each half, turned by an angle each."""
+def rotate(x: Any, cosines: Any, sines: Any) -> None:
+    """Rotate pairs of channels in place, one channel of each half, by one angle per pair."""
     half = len(x) // 2
     for j in range(half):
         a, b = x[j], x[half + j]
@@ -272,153 +239,160 @@ def turned(x: Any, cosines: Any, sines: Any) -> None:
 
 
 @njit(**FAST)
-def attended(query: Any, keys: Any, values: Any, first: Any, end: Any, out: Any) -> None:
-    """out = softmax(query keys / √size) values, for one head and its tokens from ``first`` to ``end``: keys (size,
-    tokens), values (tokens, size)."""
-    shares = np.zeros(keys.shape[1], np.float32)
-    add_product(query, keys, shares)
-    shares = shares[first:end]
-    highest = shares.max()
+def attend(query: Any, keys: Any, values: Any, first: Any, end: Any, out: Any) -> None:
+    """out = softmax(query keys / √size) values over the tokens ``first`` to ``end`` of one head.
+
+    Keys are (size, tokens), values (tokens, size).
+    """
+    weights = np.zeros(keys.shape[1], np.float32)
+    add_product(query, keys, weights)
+    weights = weights[first:end]
+    highest = weights.max()
     scale = np.float32(1) / np.sqrt(np.float32(len(query)))
     total = np.float32(0)
-    for i in range(len(shares)):
-        shares[i] = np.exp((shares[i] - highest) * scale)
-        total += shares[i]
-    shares /= total
+    for i in range(len(weights)):
+        weights[i] = np.exp((weights[i] - highest) * scale)
+        total += weights[i]
+    weights /= total
     out[:] = np.float32(0)
-    add_product(shares, values[first:end], out)
+    add_product(weights, values[first:end], out)
 
 
 def forward_transformer(net: Any, token: Any, state: Any) -> Any:
-    """See ``models.transformer``. The state is how many tokens of the document were read, how many are kept, and with
-    room behind those the keys, (layers, heads, size, room), and the values, (layers, heads, room, size)."""
-    places, kept, keys, values = state
-    place = 0 if token == START else places[0]
-    angles = (place * net.speeds % PARTS).astype(np.float32) * ANGLE
+    """``architectures.transformer``.
+
+    The state is the position in the document, the number of cached tokens, and the cache with free space at its end:
+    keys (layers, heads, size, capacity) and values (layers, heads, capacity, size).
+    """
+    positions, num_cached, keys, values = state
+    position = 0 if token == BOS else positions[0]
+    angles = (position * net.frequencies % TURN).astype(np.float32) * RADIANS
     cosines, sines = np.cos(angles), np.sin(angles)
-    last = kept[0]
-    first = last + 1 - min(net.context, place + 1, last + 1)
-    x = row(net.embedding, token)
+    last = num_cached[0]
+    first = last + 1 - min(net.context, position + 1, last + 1)
+    x = read_row(net.embedding, token)
     hidden = len(x)
     size = 2 * len(angles)
     x *= np.sqrt(np.float32(hidden))
-    taken = np.empty(hidden, np.float32)
+    attended = np.empty(hidden, np.float32)
     for i in range(len(net.layers)):
         layer = net.layers[i]
         z = np.zeros(3 * hidden, np.float32)
-        add_product(normalized(x, net.scales[2 * i], net.shifts[2 * i]), layer.attention, z)
+        add_product(layer_norm(x, net.scales[2 * i], net.shifts[2 * i]), layer.attention, z)
         for head in range(hidden // size):
             query = z[head * size : (head + 1) * size]
             key = z[hidden + head * size : hidden + (head + 1) * size]
-            turned(query, cosines, sines)
-            turned(key, cosines, sines)
+            rotate(query, cosines, sines)
+            rotate(key, cosines, sines)
             keys[i, head, :, last] = key
             values[i, head, last] = z[2 * hidden + head * size : 2 * hidden + (head + 1) * size]
-            out = taken[head * size : (head + 1) * size]
-            attended(query, keys[i, head], values[i, head], first, last + 1, out)
-        add_product(taken, layer.output, x)
+            out = attended[head * size : (head + 1) * size]
+            attend(query, keys[i, head], values[i, head], first, last + 1, out)
+        add_product(attended, layer.output, x)
         wide = layer.bias.copy()
-        add_product(normalized(x, net.scales[2 * i + 1], net.shifts[2 * i + 1]), layer.up, wide)
+        add_product(layer_norm(x, net.scales[2 * i + 1], net.shifts[2 * i + 1]), layer.up, wide)
         for j in range(len(wide)):
             v = wide[j]
             inner = np.float32((2 / np.pi) ** 0.5) * v * (np.float32(1) + np.float32(0.044715) * v * v)
             wide[j] = np.float32(0.5) * v * (np.float32(1) + tanh(inner))
         add_product(wide, layer.down, x)
-    places[0] = place + 1
-    kept[0] = last + 1
+    positions[0] = position + 1
+    num_cached[0] = last + 1
     logits = net.bias.copy()
-    add_product(normalized(x, net.scales[-1], net.shifts[-1]), net.head, logits)
+    add_product(layer_norm(x, net.scales[-1], net.shifts[-1]), net.head, logits)
     return logits
 
 
 def forward_trie(net: Any, token: Any, state: Any) -> Any:
-    """See ``ngrams.Trie``, whose context and the tokens read are the state, (1, 3)."""
-    depth, place = state[0, 0], state[0, 1]
+    """``ngrams.Trie``. The state (1, 3) is the order and index of the context, and the number of tokens read."""
+    depth, index = state[0, 0], state[0, 1]
     if depth == net.order - 1 and depth > 0:
-        place = net.suffixes[depth][place]
+        index = net.suffixes[depth][index]
         depth -= 1
     if net.order > 1:
-        found = False
-        while depth > 0 and not found:
-            begin, end = net.begins[depth + 1][place], net.begins[depth + 1][place + 1]
+        known = False
+        while depth > 0 and not known:
+            begin, end = net.begins[depth + 1][index], net.begins[depth + 1][index + 1]
             words = net.words[depth + 1]
-            at = begin + np.searchsorted(words[begin:end], token)
-            found = at < end and words[at] == token
-            place = at if found else net.suffixes[depth][place]
-            depth += 1 if found else -1
-        if not found:
-            depth, place = 1, token
-    state[0, 0], state[0, 1] = depth, place
+            child = begin + np.searchsorted(words[begin:end], token)
+            known = child < end and words[child] == token
+            index = child if known else net.suffixes[depth][index]
+            depth += 1 if known else -1
+        if not known:
+            depth, index = 1, token
+    state[0, 0], state[0, 1] = depth, index
     state[0, 2] += 1
     logits = np.full(len(net.p[1]), np.float32(-np.inf))
-    if net.ends and depth < min(state[0, 2], net.order - 1):
-        logits[net.end] = 0
+    if net.ends_unseen and depth < min(state[0, 2], net.order - 1):
+        logits[net.eos_id] = 0
         return logits
-    left = 1.0
+    backoff = 1.0
     p = np.full(len(logits), -1.0)
-    while depth > 0:  # what a longer context says stands
+    while depth > 0:  # from the longest context to the shortest: the first probability of a word counts
         p_of, words = net.p[depth + 1], net.words[depth + 1]
-        for at in range(net.begins[depth + 1][place], net.begins[depth + 1][place + 1]):
-            if p[words[at]] < 0:
-                p[words[at]] = left * p_of[at]
-        left *= net.backoff[depth + 1][place]
-        place = net.suffixes[depth][place]
+        for child in range(net.begins[depth + 1][index], net.begins[depth + 1][index + 1]):
+            if p[words[child]] < 0:
+                p[words[child]] = backoff * p_of[child]
+        backoff *= net.backoff[depth + 1][index]
+        index = net.suffixes[depth][index]
         depth -= 1
     for j in range(len(p)):
-        logits[j] = np.log(p[j] if p[j] >= 0 else left * net.p[1][j])
+        logits[j] = np.log(p[j] if p[j] >= 0 else backoff * net.p[1][j])
     return logits
 
 
-READERS: dict[type, Callable[..., Any]] = {
-    StackNet: forward_stack,
-    AttentiveNet: forward_attentive,
-    TransformerNet: forward_transformer,
-    TrieNet: forward_trie,
+NETWORKS: dict[type, Callable[..., Any]] = {
+    layouts.StackNet: forward_stack,
+    layouts.AttentiveNet: forward_attentive,
+    layouts.TransformerNet: forward_transformer,
+    layouts.TrieNet: forward_trie,
 }
 
 
 @overload(forward_token, jit_options=FAST)
 def forward_token_for(net: Any, token: Any, state: Any) -> Any:
-    return READERS[net.instance_class]
+    return NETWORKS[net.instance_class]
 
 
 @njit(error_model="numpy")
-def draw(logits: Any, biases: Any, temperature: Any, end: Any, uniform: Any) -> Any:
-    """A token by the softmax of logits with biases, as ``generation.sampler`` draws it; the end where there is none."""
+def sample(logits: Any, biases: Any, temperature: Any, end: Any, uniform: Any) -> Any:
+    """Sample a token from the softmax of logits plus biases; return ``end`` if every token is impossible."""
     x = logits + biases
-    likeliest = x.argmax()
-    if not np.isfinite(x[likeliest]):  # as ``generation.sampler.finite`` has it
+    best = x.argmax()
+    if not np.isfinite(x[best]):  # as ``generation.sampler.finite``: NaN is impossible, infinity a large number
         for j in range(len(x)):
-            x[j] = min(x[j], LARGEST) if x[j] == x[j] else -np.inf
-        likeliest = x.argmax()
-    highest = x[likeliest]
+            x[j] = min(x[j], LOGIT_LIMIT) if x[j] == x[j] else -np.inf
+        best = x.argmax()
+    highest = x[best]
     if highest == -np.inf:
         return end
     if temperature == 0:
-        return likeliest
-    cumulated = np.empty(len(x), np.float64)
+        return best
+    cumulative = np.empty(len(x), np.float64)
     total = 0.0
     for j in range(len(x)):
         total += np.exp((x[j] - highest) / temperature)
-        cumulated[j] = total
-    token = np.searchsorted(cumulated, uniform * total, side="right")
-    return token if token < len(x) else likeliest
+        cumulative[j] = total
+    token = np.searchsorted(cumulative, uniform * total, side="right")
+    return token if token < len(x) else best
 
 
 @cached
-def read_token(net: Any, token: Any, state: Any) -> Any:
-    """``read`` from Python."""
+def token_logits(net: Any, token: Any, state: Any) -> Any:
+    """``forward_token``, to call from Python."""
     return forward_token(net, token, state)
 
 
 @cached
-def write_tokens(
-    net: Any, token: Any, state: Any, uniforms: Any, tokens: Any, temperature: Any, end: Any, biases: Any, shift: Any
+def sample_tokens(
+    net: Any, token: Any, state: Any, uniforms: Any, tokens: Any, temperature: Any, end: Any, biases: Any, offset: Any
 ) -> Any:
-    """Read a token, draw the next, read that, and so on, one for each of ``uniforms``, into ``tokens``, up to the end
-    of the document; how many were drawn. ``shift`` is added to each that is read. The state becomes the last."""
+    """Sample tokens until ``end`` or the last of ``uniforms``, write them to ``tokens``, and return their number.
+
+    ``token`` is read first. ``offset`` is added to each token before it is read.
+    """
     for i in range(len(uniforms)):
-        token = draw(forward_token(net, token + shift, state), biases, temperature, end, uniforms[i])
+        token = sample(forward_token(net, token + offset, state), biases, temperature, end, uniforms[i])
         tokens[i] = token
         if token == end:
             return i + 1

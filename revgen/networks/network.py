@@ -6,19 +6,16 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from revgen.model import Weights
+from revgen.model import Forward, Weights
 from revgen.networks.functional import Backend, FunctionalNetwork, unflatten
-
-if TYPE_CHECKING:
-    from revgen.model import Forward
-    from revgen.networks.recorded import CudaGraphCache
+from revgen.networks.recorded import CudaGraphCache
 
 Penalty: TypeAlias = Tensor | float
 

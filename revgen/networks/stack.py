@@ -10,20 +10,33 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from revgen import ops
 from revgen.cells.cell import Cell
+from revgen.cells.elman import Elman
+from revgen.cells.gru import GRU
+from revgen.cells.lstm import LSTM
+from revgen.cells.minimal import MinGRU
+from revgen.cells.rnn import RNN
+from revgen.model import CompiledStep
+from revgen.networks.compiled import CompiledNetwork
 from revgen.networks.functional import PLAIN, Backend, FunctionalNetwork
+from revgen.networks.layouts import (
+    ElmanParams,
+    GRUParams,
+    LSTMParams,
+    MinGRUParams,
+    ParamPacker,
+    ReluRNNParams,
+    StackNet,
+)
 from revgen.ops import Array
 from revgen.options import check, check_flags, check_fractions, check_sizes
 from revgen.registry import cells
-
-if TYPE_CHECKING:
-    from revgen.networks.compiled import Compiled
 
 TABLE = 1 << 22  # values
 
@@ -118,7 +131,7 @@ class Stack(FunctionalNetwork):
         x = backend.dropout(ops.embedding(p.embedding, tokens), 0)  # (time, batch, embedding)
         states = []
         for i in range(len(self.cells)):
-            y, layer_state = self.run(p, i, x, state[i], tokens, backend)  # (time, batch, hidden)
+            y, layer_state = self.run_layer(p, i, x, state[i], tokens, backend)  # (time, batch, hidden)
             y = backend.dropout(y, i + 1)
             x = x + y if self.config.residual and self.sizes[i] == self.sizes[i + 1] else y
             states.append(layer_state)
@@ -128,7 +141,7 @@ class Stack(FunctionalNetwork):
         """What enters layer i, normalized where the configuration says so."""
         return ops.layer_norm(x, p.norms[i].scale, p.norms[i].shift) if self.config.layer_norm else x
 
-    def run(
+    def run_layer(
         self, p: SimpleNamespace, i: int, x: Array, state: Any, tokens: Array, backend: Backend
     ) -> tuple[Array, Any]:
         """Run layer i over a sequence: (time, batch, input), state -> (time, batch, output), state."""
@@ -152,12 +165,42 @@ class Stack(FunctionalNetwork):
         if projected(p.embedding[:1]).size * self.vocab <= TABLE:
             self.table = projected(p.embedding)
 
-    def build_compiled(self, p: SimpleNamespace) -> Compiled | None:
-        from revgen.networks.compiled import stack_code
+    def build_compiled(self, p: SimpleNamespace) -> CompiledStep | None:
+        layout = layer_layout(self.cells[0])
+        methods = ("features", "logits", "forward", "norm", "run_layer")
+        overridden = any(getattr(type(self), name) is not getattr(Stack, name) for name in methods)
+        if layout is None or overridden:
+            return None
+        packer, first, empty = ParamPacker(p), p.layers[0], np.zeros((0, 0), np.float32)
+        net = StackNet(
+            embedding=packer.matrix(p.embedding),
+            table=packer.vector(empty if self.table is None else self.norm(p, 0, p.embedding) @ first.W + first.b),
+            layers=packer.layers(layout),
+            **packer.norms(),
+            residual=bool(self.config.residual),
+            projection=packer.matrix(getattr(p, "projection", empty)),
+            head=packer.matrix((p.head if hasattr(p, "head") else p.embedding).T),
+            bias=packer.vector(p.bias),
+        )
+        if layout is LSTMParams:
+            return CompiledNetwork(net)
+        # The compiled code expects a tuple of arrays for each layer; the state of these cells is one array.
+        return CompiledNetwork(
+            net,
+            lambda state, num_tokens: tuple((array.copy(),) for array in state),
+            lambda arrays: tuple(array for (array,) in arrays),
+        )
 
-        parts = ("features", "logits", "forward", "norm", "run")
-        plain = all(getattr(type(self), name) is getattr(Stack, name) for name in parts)
-        return stack_code(self, p) if plain else None
+
+def layer_layout(cell: Cell) -> type | None:
+    """Return the layout of a cell's weights for compiled code; None if there is no compiled code for the cell.
+
+    A subclass may compute something else, so its base class does not count.
+    """
+    layouts: dict[type, type] = {Elman: ElmanParams, GRU: GRUParams, LSTM: LSTMParams, MinGRU: MinGRUParams}
+    if type(cell) is RNN:
+        return ElmanParams if cell.nonlinearity == "tanh" else ReluRNNParams
+    return layouts.get(type(cell))
 
 
 def make_cell(name: str, input_size: int, hidden_size: int, options: Mapping[str, Any]) -> Cell:

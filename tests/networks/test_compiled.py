@@ -152,8 +152,8 @@ def test_a_compiled_model_draws_what_it_drew_before(options: dict[str, Any], sma
         texts = [model.generate("the ", **{"seed": seed, "max_tokens": 60, **options}) for seed in range(5)]
         streams = ["".join(model.stream("the ", **{"seed": s, "max_tokens": 60, **options})) for s in range(5)]
     finally:
-        model.compiles = False
-        model.forget()
+        model._compile_requested = False
+        model._clear_caches()
 
     assert texts == before == [f"the {text}" for text in streams]
 
@@ -161,20 +161,20 @@ def test_a_compiled_model_draws_what_it_drew_before(options: dict[str, Any], sma
 @pytest.mark.slow  # a compiler runs
 def test_draws_of_machine_code_follow_the_distribution(reviews: list[str]) -> None:
     pytest.importorskip("numba")
-    from revgen.networks.kernels import draw
+    from revgen.networks.kernels import sample
 
     logits = np.random.default_rng(0).normal(0, 1, 10).astype(np.float32)
     biases = np.where(np.arange(10) == 4, -np.inf, 0).astype(np.float32)
     expected = np.exp((logits.astype(float) + biases) / 0.7)
     expected *= 20_000 / expected.sum()
 
-    drawn = [draw(logits, biases, np.float32(0.7), 1, u) for u in np.random.default_rng(1).random(20_000)]
+    drawn = [sample(logits, biases, np.float32(0.7), 1, u) for u in np.random.default_rng(1).random(20_000)]
 
     counts, there = np.bincount(drawn, minlength=10), expected > 0
     assert counts[4] == 0
     # 8 degrees of freedom: above 31.8 by chance once in 10,000 times.
     assert ((counts[there] - expected[there]) ** 2 / expected[there]).sum() < 31.8
-    assert draw(logits, np.full(10, -np.inf, np.float32), np.float32(1), 1, 0.5) == 1
+    assert sample(logits, np.full(10, -np.inf, np.float32), np.float32(1), 1, 0.5) == 1
 
 
 @pytest.mark.slow  # a compiler runs
