@@ -93,8 +93,8 @@ def train(name: str, options: argparse.Namespace) -> None:
         "licence": "MIT",
         "language": "en",
         "load_as": name,
-        "description": f"A {model.level}-level {model.architecture} language model of music reviews, in natural case: "
-        "it ships with revgen, to play with and to fine-tune.",
+        "description": f"A {model.level}-level {model.architecture} language model, trained on music reviews. "
+        "It ships with revgen, ready to use or to fine-tune.",
         "data": options.data,
         "evaluation": {"nats_per_char": first.nats_per_char, "bits_per_char": first.bits_per_char}
         | {f"nats_per_char on {Path(path).stem}": model.evaluate(path).nats_per_char for path in options.also},

@@ -404,14 +404,14 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _info(options: argparse.Namespace) -> None:
-    from revgen.card import card
+    from revgen.card import make_card
     from revgen.zoo import load
 
     model = load(options.model, revision=options.revision)
     if options.json:
         print(to_json(model.info(), indent=2))
     else:
-        print(card(model, load_as=options.model), end="")
+        print(make_card(model, load_as=options.model), end="")
 
 
 def _generate(options: argparse.Namespace) -> None:

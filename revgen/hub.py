@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from revgen.arguments import checked
-from revgen.card import HISTORY, card, history_picture
+from revgen.card import HISTORY_FILE, draw_history, make_card
 from revgen.errors import CheckpointError, HubError, OptionError, RevgenError, UnknownNameError
 from revgen.files import expand_user
 from revgen.generation.decoding import generate
@@ -269,12 +269,14 @@ def _needed(directory: Path) -> list[str]:
 def _card(model: Model, directory: Path, repo_id: str) -> dict[str, bytes | Path]:
     """The card for the repository, and the picture on it."""
     own = directory / CARD
-    if own.is_file() and own.read_text("utf-8", "replace") != card(model):
+    if own.is_file() and own.read_text("utf-8", "replace") != make_card(model):
         return {CARD: own}
-    picture = history_picture(model)
+    history = draw_history(model)
     samples: Any = [] if "samples" in model.metadata else generate(model, "", 3, {"temperature": 0.7, "seed": 1})
-    files: dict[str, bytes | Path] = {HISTORY: picture.encode()} if picture else {}
-    files[CARD] = card(model, load_as=repo_id, samples=samples, picture=HISTORY if picture else None).encode()
+    files: dict[str, bytes | Path] = {HISTORY_FILE: history.encode()} if history else {}
+    files[CARD] = make_card(
+        model, load_as=repo_id, samples=samples, history_file=HISTORY_FILE if history else None
+    ).encode()
     return files
 
 

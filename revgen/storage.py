@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen import schema
-from revgen.card import card
+from revgen.card import make_card
 from revgen.errors import CheckpointError, OptionError, UnknownNameError
 from revgen.files import HeldFile, is_first_process, to_json, write_atomically
 from revgen.model import Model, Weights
@@ -88,7 +88,7 @@ def write_directory(
         config_bytes = to_json({**(extra or {}), **config}, indent=2).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise OptionError(f"metadata holds a value that config.json cannot hold: {error}") from None
-    model_card = card(model).encode()
+    model_card = make_card(model).encode()
     _check_readable(model, directory, config_bytes, tokenizer, weights)
     files = {WEIGHTS: weights, tokenizer_file: tokenizer, **({} if index is None else {INDEX: index})}
     try:

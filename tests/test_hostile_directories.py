@@ -24,7 +24,7 @@ from safetensors.numpy import load, save
 
 import revgen
 from revgen.architectures.neural import NeuralModel
-from revgen.card import card
+from revgen.card import make_card
 from revgen.language_model import LanguageModel
 from revgen.registry import architectures, cells
 from revgen.schema import check_options
@@ -86,7 +86,7 @@ def tried(path: Path) -> bool:
             return False
         model.generate("the", max_tokens=2, seed=0)
         model.info()
-        card(model).encode()
+        make_card(model).encode()
         return True
 
 

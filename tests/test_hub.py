@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import json
 import os
@@ -24,10 +25,11 @@ from hub_server import Hub, Repository
 
 import revgen
 from revgen import hub as revgen_hub
-from revgen.card import card
+from revgen.card import draw_history, make_card
 from revgen.cli import main
 from revgen.hub import PRETRAINED
 from revgen.language_model import LanguageModel
+from revgen.registry import cells
 
 ROOT = Path(revgen.__file__).parents[1]
 
@@ -367,7 +369,7 @@ def test_a_licence_that_the_hub_has_no_name_for_is_another(
     model = revgen.load(small_model.save(tmp_path))
     model.metadata["licence"] = licence
 
-    found = metadata(card(model))
+    found = metadata(make_card(model))
 
     assert found["license"] == "other"
     assert set(found) == {"library_name", "pipeline_tag", "tags", "license", "license_name"}
@@ -454,14 +456,19 @@ def test_the_weights_are_read_with_safetensors_and_the_card_alone(
     np.testing.assert_allclose(logprobs, small_model.score("the band").logprobs, atol=1e-4)
 
 
-def test_the_history_is_drawn_with_the_held_out_text_beside_it(reviews: list[str]) -> None:
-    from revgen.card import history_picture
+def test_the_card_shows_the_equations_of_the_network_and_its_cell(small_model: LanguageModel) -> None:
+    text = make_card(small_model)
 
+    assert "x = x + cell(norm(x))" in text
+    assert inspect.cleandoc(cells.get("lstm").__doc__) in text
+
+
+def test_the_history_is_drawn_with_the_held_out_text_beside_it(reviews: list[str]) -> None:
     model = revgen.create("gru-char", hidden_size=8)
     model.fit(reviews[:20], reviews[20:25], epochs=3, progress=False)
 
     assert len(model.metadata["history"]["nats_per_char"]) == 3
-    picture = history_picture(model)
+    picture = draw_history(model)
     assert picture is not None and picture.count("<polyline") == 2
 
 
@@ -477,7 +484,7 @@ def test_a_fine_tuned_model_does_not_tell_of_the_weights_that_it_had(reviews: li
 
 def test_the_card_in_the_package_is_the_one_that_is_written_today() -> None:
     for path in PRETRAINED.glob("*/config.json"):
-        assert (path.parent / "README.md").read_text("utf-8") == card(revgen.load(path.parent))
+        assert (path.parent / "README.md").read_text("utf-8") == make_card(revgen.load(path.parent))
 
 
 # Failures

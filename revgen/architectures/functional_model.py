@@ -35,10 +35,6 @@ class FunctionalModel(NeuralModel):
         """The network's definition for this configuration and tokenizer."""
         return self.make_definition(len(self.tokenizer))
 
-    @property
-    def explained_by(self) -> tuple[type, ...]:
-        return (type(self.definition),)
-
     def validate_config(self) -> None:
         self.make_definition(1)
 

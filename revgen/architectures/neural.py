@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.arguments import checked
-from revgen.card import history_figures
+from revgen.card import history_metadata
 from revgen.errors import OptionError
 from revgen.language_model import LanguageModel
 from revgen.model import Weights, derived, score_sequences
@@ -223,7 +223,7 @@ class NeuralModel(LanguageModel):
         )
         if published:
             self.unpublish()
-        self.metadata["history"] = history_figures(history)
+        self.metadata["history"] = history_metadata(history)
         if index_texts:
             self.index_texts(corpus)
         return history

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 @register_cell_architecture
 class RecurrentModel(FunctionalModel):
-    """A stack of ``num_layers`` of the cell that the architecture is named after."""
+    """``num_layers`` recurrent cells between an embedding and an output layer.
+
+    x = E[token]
+    x = x + cell(norm(x))     for each layer; without the residual connection if the sizes differ
+    logits = norm(x) H + b    with H = E' if the embeddings are tied, or H = P E' if the sizes differ
+    """
 
     Config: ClassVar[type[Any]] = RecurrentConfig
 

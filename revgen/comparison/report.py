@@ -16,7 +16,7 @@ from revgen.comparison.drawing import draw
 from revgen.comparison.results import ModelResult, Results
 from revgen.errors import MissingExtraError, RevgenError
 from revgen.files import write_atomically
-from revgen.formatting import format_count, format_duration, format_measurement, format_percent
+from revgen.formatting import format_count, format_duration, format_measurement, format_percent, pluralize
 from revgen.novelty import Span
 from revgen.version import __version__
 
@@ -99,7 +99,7 @@ def summary(results: Results) -> str:
     train, held_out = settings["training"], settings["validation"]
     budget = []
     if epochs := settings["epochs"]:
-        budget.append(f"{epochs} epoch{'s' * (epochs > 1)}")
+        budget.append(pluralize(epochs, "epoch"))
     if seconds := settings["max_seconds"]:
         budget.append(f"at most {format_duration(seconds)}")
     return (

@@ -21,6 +21,7 @@ from pathlib import Path, PurePath
 from typing import IO, Any, cast
 
 from revgen.errors import CorpusError
+from revgen.formatting import pluralize
 
 KINDS = (".txt", ".md", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 ARCHIVE = ".zip"
@@ -135,13 +136,13 @@ class Sources:
     def __str__(self) -> str:
         streams = sum(source.spool is not None and str(source.path) == STDIN_NAME for source in self.items)
         named = len(self.items) - streams
-        counts = [_count(named)] if named else []
+        counts = [pluralize(named, "file")] if named else []
         counts += ["standard input"] if streams else []
         if self.skipped:
             suffixes = [suffix or "without a suffix" for suffix, _ in self.skipped.most_common()]
             more = ", …" if len(suffixes) > SHOWN_SUFFIXES else ""
             counts.append(
-                f"{_count(self.skipped.total())} skipped ({', '.join(suffixes[:SHOWN_SUFFIXES])}{more})",
+                f"{pluralize(self.skipped.total(), 'file')} skipped ({', '.join(suffixes[:SHOWN_SUFFIXES])}{more})",
             )
         return "; ".join(counts)
 
@@ -326,7 +327,3 @@ def _matches(pattern: Path) -> list[Path]:
 
 def _kinds() -> str:
     return ", ".join((*KINDS, ARCHIVE))
-
-
-def _count(files: int) -> str:
-    return f"{files:,} file{'' if files == 1 else 's'}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from revgen.corpus.readers import Corpus
 from revgen.corpus.tokens import Tokens
+from revgen.formatting import pluralize
 from revgen.tokenizers import Tokenizer
 
 MAX_SPELLED = 0.01
@@ -28,7 +29,7 @@ class CorpusSummary:
         return self.unknown / self.characters
 
     def __str__(self) -> str:
-        line = f"{_count(self.documents, 'document')}, {_count(self.characters, 'character')}"
+        line = f"{pluralize(self.documents, 'document')}, {pluralize(self.characters, 'character')}"
         return f"{line} from {self.sources}" if self.sources else line
 
     @property
@@ -56,7 +57,3 @@ def summarize(corpus: Corpus, tokens: Tokens, held_out: Tokens | None, tokenizer
         is_lossless=tokenizer.is_lossless,
         sources=corpus.sources,
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
