@@ -1,8 +1,8 @@
-"""Names and what they stand for: the registries of architectures, cells and tokenizer levels.
+"""The registries of architectures, cells and tokenizer levels.
 
-A registry is a dictionary with manners. Its built-in entries are found by importing every module of
-one package, so that adding an entry is adding a file; plug-in packages are found by the entry-point
-group ``revgen.plugins`` (the value names a module, which registers what it brings when imported).
+A registry finds its built-in entries by importing every module of one package, so a new file is a new entry. Plug-in
+packages are found by the entry-point group ``revgen.plugins``; each entry point names a module that registers its
+classes when it is imported.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ _loading_plugins: set[int] = set()  # threads, as in ``Registry._load``
 
 
 class Registry(Generic[T]):
-    """Named entries of one kind.
+    """Classes of one kind by name.
 
-    ``package`` is the package whose modules register the built-in entries; ``needs`` are attributes of
-    which a class must have one whole group, so that a wrong object is refused where it is registered;
-    ``joiner`` may stand between the letters of a name.
+    ``package`` is the package whose modules register the built-in classes. ``required_attributes`` are groups of
+    attributes; a class must have all attributes of at least one group, otherwise it cannot be registered. ``joiner``
+    may separate the parts of a name.
     """
 
-    def __init__(self, kind: str, package: str, *needs: tuple[str, ...], joiner: str = "-") -> None:
+    def __init__(self, kind: str, package: str, *required_attributes: tuple[str, ...], joiner: str = "-") -> None:
         self.kind = kind
         self.package = package
-        self.needs = needs
+        self.required_attributes = required_attributes
         self.joiner = joiner
         self._entries: dict[str, T] = {}
         self._loaded = False
-        self._loading: set[int] = set()  # threads, which come here again from the modules that they import
+        self._loading: set[int] = set()  # threads: the modules that they import come here again
 
     def register(self, name: str, *, replace: bool = False) -> Callable[[T], T]:
-        """A decorator that enters what it decorates under ``name``.
+        """Return a decorator that registers a class under ``name``.
 
-        Raises RegistrationError if the name is taken, unless ``replace=True``, or is not made of
-        lower-case letters, digits and hyphens (a tokenizer level: no hyphens).
+        Raises RegistrationError if the name is taken and ``replace`` is False, or if it contains anything but
+        lower-case letters, digits and hyphens (no hyphens for a tokenizer level).
         """
         parts = (name.split(self.joiner) if self.joiner else [name]) if isinstance(name, str) else [""]
         if type(replace) is not bool:
@@ -56,24 +56,24 @@ class Registry(Generic[T]):
             joined = ", joined by hyphens" if self.joiner else ""
             raise RegistrationError(f"{self.kind} name {shown(name)}: use lower-case letters and digits{joined}")
 
-        def enter(value: T) -> T:
+        def add(value: T) -> T:
             if not getattr(value, "__module__", "").startswith(f"{self.package}."):
-                self._load()  # so that a name that is built in cannot be taken unseen
-            complete = any(all(hasattr(value, attribute) for attribute in group) for group in self.needs)
+                self._load()  # a built-in name must not be taken unnoticed
+            complete = any(all(hasattr(value, attribute) for attribute in group) for group in self.required_attributes)
             if not (isinstance(value, type) and complete):
-                groups = ", or ".join(" and ".join(group) for group in self.needs)
+                groups = ", or ".join(" and ".join(group) for group in self.required_attributes)
                 raise RegistrationError(f"the {self.kind} {name!r} must be a class with {groups}; got {shown(value)}")
             if name in self._entries and not replace:
                 raise RegistrationError(
-                    f"the {self.kind} {name!r} is registered already; pass replace=True to put this one in its place"
+                    f"the {self.kind} {name!r} is registered already; pass replace=True to replace it"
                 )
             self._entries[name] = value
             return value
 
-        return enter
+        return add
 
     def get(self, name: str) -> T:
-        """The entry of that name. Raises UnknownNameError with the nearest names."""
+        """Return the class of that name. Raises UnknownNameError that suggests the nearest names."""
         if name not in self:
             raise UnknownNameError(unknown_name_message(self.kind, name, self.names()))
         return self._entries[name]
@@ -84,12 +84,12 @@ class Registry(Generic[T]):
         return name in self._entries
 
     def is_registered(self, name: str) -> bool:
-        """Whether that name is known, with no look at plug-in packages that are not loaded yet."""
+        """Return whether a name is registered, without loading plug-in packages."""
         self._load()
         return name in self._entries
 
     def names(self) -> list[str]:
-        """All names, sorted, those of the plug-in packages among them."""
+        """Return all names, sorted, including those of plug-in packages."""
         self._load()
         load_plugins()
         return sorted(self._entries)
@@ -98,7 +98,7 @@ class Registry(Generic[T]):
         return iter(self.names())
 
     def unregister(self, name: str) -> None:
-        """Forget a name, as tests and notebooks do."""
+        """Remove a name, as tests and notebooks need it."""
         self._entries.pop(name, None)
 
     def _load(self) -> None:
@@ -116,7 +116,7 @@ class Registry(Generic[T]):
 
 
 def load_plugins() -> None:
-    """Import each plug-in package once; one that fails warns and does not break the rest."""
+    """Import each plug-in package once. One that fails gives a warning and does not affect the others."""
     global _plugins_loaded
     thread = get_ident()
     if _plugins_loaded or thread in _loading_plugins:
@@ -138,7 +138,7 @@ def load_plugins() -> None:
 
 
 def package_of(kind: type) -> str | None:
-    """The name of the package to install for a class; None for one of this library, or that no package brought."""
+    """Return the package to install for a class; None for a class of this library or of no installed package."""
     from importlib.metadata import entry_points, packages_distributions
 
     module = kind.__module__.partition(".")[0]
@@ -151,16 +151,16 @@ def package_of(kind: type) -> str | None:
 
 
 def filter_names(names: Iterable[str], pattern: str | Iterable[str] = "*") -> list[str]:
-    """The names that match one wildcard pattern, or any of several, in the order given."""
+    """Return the names that match one wildcard pattern, or any of several, in the given order."""
     patterns = [pattern] if isinstance(pattern, str) else list(pattern)
     return [name for name in names if any(fnmatchcase(name, wanted) for wanted in patterns)]
 
 
 def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:
-    """The message for a name that is not known: it offers the nearest ones."""
+    """Return the message for an unknown name, which suggests the nearest known ones."""
     known = list(known)
-    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-    hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}"
+    nearest = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(nearest)}?" if nearest else f"known: {', '.join(known) or 'none'}"
     return f"there is no {kind} {shown(name)}; {hint}"
 
 
@@ -176,16 +176,19 @@ register_tokenizer = tokenizers.register
 
 
 def register_cell(name: str, *, replace: bool = False) -> Callable[[T], T]:
-    """``Registry.register`` for a cell; its name becomes an architecture's, and so must not be one already."""
-    enter: Callable[[T], T] = cells.register(name, replace=replace)
+    """Return a decorator that registers a cell, and with it an architecture of that name.
 
-    def enter_cell(value: T) -> T:
+    Raises RegistrationError as ``Registry.register`` does, and if an architecture has the name.
+    """
+    register: Callable[[T], T] = cells.register(name, replace=replace)
+
+    def register_new(value: T) -> T:
         built_in = getattr(value, "__module__", "").startswith(f"{cells.package}.")
         if not built_in and architectures.is_registered(name):
             raise RegistrationError(f"the cell {name!r} would be hidden by the architecture of that name")
-        return enter(value)
+        return register(value)
 
-    return enter_cell
+    return register_new
 
 
 def register_cell_architecture(model_class: T) -> T:
