@@ -18,6 +18,7 @@ ROOMS = (
     "version",
     "errors",
     "formatting",
+    "deprecation",
     "options",
     "files",
     "tables",
