@@ -2,6 +2,7 @@
 
 from . import (
     cells as cells,
+    compiler as compiler,
     datasets as datasets,
     errors as errors,
     hub as hub,
@@ -19,6 +20,7 @@ from .errors import (
     HubError as HubError,
     MissingExtraError as MissingExtraError,
     NotFittedError as NotFittedError,
+    NotTraceableError as NotTraceableError,
     OptionError as OptionError,
     RegistrationError as RegistrationError,
     RevgenError as RevgenError,

@@ -54,6 +54,10 @@ class TrainingError(RevgenError, RuntimeError):
     """Training that could not go on; the model keeps its last good weights."""
 
 
+class NotTraceableError(RevgenError, TypeError):
+    """An equation that cannot be recorded as a program, because it depends on the values of arrays."""
+
+
 class MissingExtraError(RevgenError, ImportError):
     """A feature needs a package that is not installed; the message says how to install it."""
 

@@ -28,8 +28,9 @@ HALF, ONE = np.array(0.5, np.float32), np.array(1, np.float32)
 """As arrays: NumPy takes longer to look at a number of Python than to multiply a hundred by it."""
 
 
-def _torch() -> Any:
-    return sys.modules["torch"]
+def _library(x: Array) -> Any:
+    """Return the library of an array that is not NumPy's: PyTorch, or the library of a traced array."""
+    return getattr(x, "library", None) or sys.modules["torch"]
 
 
 def sigmoid(x: Array) -> Array:
@@ -65,12 +66,14 @@ def log(x: Array) -> Array:
 
 def softplus(x: Array) -> Array:
     """log(1 + exp(x))."""
-    return np.logaddexp(x, np.zeros((), x.dtype)) if isinstance(x, np.ndarray) else _torch().nn.functional.softplus(x)
+    return (
+        np.logaddexp(x, np.zeros((), x.dtype)) if isinstance(x, np.ndarray) else _library(x).nn.functional.softplus(x)
+    )
 
 
 def maximum(x: Array, y: Array) -> Array:
     """The larger of two, element by element."""
-    return np.maximum(x, y) if isinstance(x, np.ndarray) else _torch().maximum(x, y)
+    return np.maximum(x, y) if isinstance(x, np.ndarray) else _library(x).maximum(x, y)
 
 
 def log_softmax(x: Array) -> Array:
@@ -97,7 +100,7 @@ def logsumexp(x: Array) -> Array:
 
 def where(condition: Array, x: Array, y: float) -> Array:
     """``x`` where a condition holds, and the number ``y`` elsewhere."""
-    return np.where(condition, x, x.dtype.type(y)) if isinstance(x, np.ndarray) else _torch().where(condition, x, y)
+    return np.where(condition, x, x.dtype.type(y)) if isinstance(x, np.ndarray) else _library(x).where(condition, x, y)
 
 
 def amax(x: Array) -> Array:
@@ -107,7 +110,7 @@ def amax(x: Array) -> Array:
 
 def cumsum(x: Array) -> Array:
     """The sums so far along the last axis, in double precision."""
-    return x.cumsum(-1, dtype=np.float64 if isinstance(x, np.ndarray) else _torch().float64)
+    return x.cumsum(-1, dtype=np.float64 if isinstance(x, np.ndarray) else _library(x).float64)
 
 
 def argsort(x: Array) -> Array:
@@ -123,7 +126,7 @@ def take_along_axis(x: Array, places: Array) -> Array:
 def put_along_axis(places: Array, values: Array) -> Array:
     """The values at these places of each row, which are all places there are: the way back from ``at``."""
     if not isinstance(values, np.ndarray):
-        return _torch().empty_like(values).scatter_(-1, places, values)
+        return _library(values).empty_like(values).scatter_(-1, places, values)
     x = np.empty_like(values)
     x[np.arange(len(x))[:, None], places] = values
     return x
@@ -151,18 +154,22 @@ def split(x: Array, parts: int) -> Sequence[Array]:
 
 def stack(arrays: Sequence[Array]) -> Array:
     """Arrays of one shape along a new first axis."""
-    return np.stack(arrays) if isinstance(arrays[0], np.ndarray) else _torch().stack(arrays)
+    return np.stack(arrays) if isinstance(arrays[0], np.ndarray) else _library(arrays[0]).stack(arrays)
 
 
 def concatenate(arrays: Sequence[Array], axis: int = -1) -> Array:
     """Arrays joined along an axis, the last where not given."""
-    return np.concatenate(arrays, axis) if isinstance(arrays[0], np.ndarray) else _torch().cat(arrays, axis)
+    return np.concatenate(arrays, axis) if isinstance(arrays[0], np.ndarray) else _library(arrays[0]).cat(arrays, axis)
 
 
 def embedding(table: Array, tokens: Array) -> Array:
     """The row of each token: table (vocab, size) -> (*tokens, size). PyTorch sums the gradient of an embedding up
     several times as fast as that of an index."""
-    return table.take(tokens, 0) if isinstance(table, np.ndarray) else _torch().nn.functional.embedding(tokens, table)
+    return (
+        table.take(tokens, 0)
+        if isinstance(table, np.ndarray)
+        else _library(table).nn.functional.embedding(tokens, table)
+    )
 
 
 def linear_scan(a: Array, b: Array, h: Array) -> Array:
@@ -180,7 +187,7 @@ def linear_scan(a: Array, b: Array, h: Array) -> Array:
 
 
 def _joined(first: Array, rest: Array) -> Array:
-    return np.concatenate([first, rest]) if isinstance(first, np.ndarray) else _torch().cat([first, rest])
+    return np.concatenate([first, rest]) if isinstance(first, np.ndarray) else _library(first).cat([first, rest])
 
 
 def layer_norm(x: Array, scale: Array, shift: Array) -> Array:
@@ -193,7 +200,7 @@ def layer_norm(x: Array, scale: Array, shift: Array) -> Array:
         y *= scale
         y += shift
         return y
-    return _torch().nn.functional.layer_norm(x, scale.shape, scale, shift, EPSILON)
+    return _library(x).nn.functional.layer_norm(x, scale.shape, scale, shift, EPSILON)
 
 
 def gelu(x: Array) -> Array:
@@ -209,12 +216,12 @@ def gelu(x: Array) -> Array:
         y *= x
         y *= 0.5
         return y
-    return _torch().nn.functional.gelu(x, approximate="tanh")
+    return _library(x).nn.functional.gelu(x, approximate="tanh")
 
 
 def arange(size: int, like: Array) -> Array:
     """The whole numbers from 0 on, as an array of the kind and on the device of ``like``."""
-    return np.arange(size) if isinstance(like, np.ndarray) else _torch().arange(size, device=like.device)
+    return np.arange(size) if isinstance(like, np.ndarray) else _library(like).arange(size, device=like.device)
 
 
 def cummax(x: Array) -> Array:
@@ -230,9 +237,9 @@ def attention(query: Array, key: Array, value: Array, mask: Array) -> Array:
     Queries are (batch, heads, time, size), keys and values (batch, heads, keys, size), and the mask can be spread over
     (batch, heads, time, keys). (Vaswani et al. 2017, equation 1.)
     """
-    if isinstance(query, np.ndarray):
+    if isinstance(query, np.ndarray) or query.device is None:  # None: traced
         return attention_weights(query, key, mask) @ value
-    torch = _torch()
+    torch = _library(query)
     if not (query.device.type == "cpu" and torch.is_autocast_enabled("cpu")):
         query, key = query.to(value.dtype), key.to(value.dtype)  # they were rotated in float32
         return torch.nn.functional.scaled_dot_product_attention(query, key, value, mask)
@@ -256,7 +263,7 @@ def rotary_angles(positions: Array, size: int) -> tuple[Array, Array]:
     """
     turns = (
         rotary_frequencies(size)
-        if isinstance(positions, np.ndarray)
+        if isinstance(positions, np.ndarray) or positions.device is None
         else _rotary_frequencies_on(positions.device, size)
     )
     parts = positions[..., None] * turns % TURN
@@ -277,7 +284,7 @@ def rotary_frequencies(size: int) -> NDArray[np.int64]:
 @cache
 def _rotary_frequencies_on(device: Any, size: int) -> Array:
     """``speeds`` on a device of PyTorch, where they are brought once."""
-    return _torch().as_tensor(rotary_frequencies(size), device=device)
+    return sys.modules["torch"].as_tensor(rotary_frequencies(size), device=device)
 
 
 def tree_map(function: Callable[[Array], Array], state: Any) -> Any:

@@ -36,6 +36,7 @@ ROOMS = (
     "model",
     "card",
     "storage",
+    "compiler",
     "generation",
     "hub",
     "language_model",

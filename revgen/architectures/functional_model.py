@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -9,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.architectures.neural import MIN_TORCH_TOKENS, NeuralModel
+from revgen.compiler import Program, trace
+from revgen.errors import NotTraceableError
 from revgen.model import CompiledStep, Weights, derived, iter_blocks
 from revgen.networks.functional import Backend, FunctionalNetwork, unflatten
 from revgen.ops import Array, tree_map
@@ -90,6 +94,25 @@ class FunctionalModel(NeuralModel):
             features, state = definition.features(p, part, state)
         last: NDArray[np.floating[Any]] = definition.logits(p, features[-1:])[-1]
         return last, state
+
+    def program(self) -> Program:
+        """Record the computation of one token, the second of a document, as a program for a batch of 1.
+
+        Its inputs are ``tokens`` (1, 1), the state and the weights, and its results are logits (1, 1, vocab) and the
+        next state. Raises NotTraceableError for a network that cannot be traced.
+        """
+        definition = self.definition
+        if not definition.supports_numpy:
+            raise NotTraceableError(f"{self.name} is written for PyTorch only, so it cannot be traced")
+        p, tokens = unflatten(self.weights), np.zeros((1, 1), np.int64)
+        _, state = definition.forward(p, tokens, definition.initial_state(1, partial(np.zeros, dtype=np.float32)))
+        return trace(definition.forward, p=p, tokens=tokens, state=state)
+
+    def info(self) -> dict[str, Any]:
+        with suppress(NotTraceableError):
+            cost = self.program().cost()
+            return super().info() | {"flop_per_token": cost.flop, "bytes_per_token": cost.bytes}
+        return super().info()
 
     def build_compiled(self) -> CompiledStep | None:
         return None if self.numpy_network is None else self.numpy_network[0].build_compiled(self.numpy_network[1])

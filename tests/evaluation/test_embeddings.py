@@ -37,7 +37,7 @@ def test_vectors_are_what_the_logits_are_computed_from(network: LanguageModel) -
     features, _ = network.features(ids, network.initial_state(1))
     before, _ = network.forward(ids, network.initial_state(1))
 
-    equation, p = network.equation  # type: ignore[attr-defined]
+    equation, p = network.numpy_network  # type: ignore[attr-defined]
     np.testing.assert_allclose(equation.logits(p, features), before, atol=1e-5)
     np.testing.assert_allclose(network.embed(["a song"], pool="last")[0], features[-1, 0], atol=1e-5)
     np.testing.assert_allclose(network.embed(["a song"])[0], features[1:, 0].mean(0), atol=1e-5)

@@ -1,0 +1,6 @@
+"""The compiler: it records an equation as a program, from which other representations are made."""
+
+from revgen.compiler.program import Cost, Operation, Program
+from revgen.compiler.tracer import trace
+
+__all__ = ["Cost", "Operation", "Program", "trace"]

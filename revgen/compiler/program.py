@@ -1,0 +1,147 @@
+"""``Program``: a computation as a list of operations in single-assignment form, with static shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from revgen.compiler.primitives import ELEMENTWISE, PRIMITIVES, REDUCTIONS
+from revgen.ops import tree_map
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation. Its result is named by its index in the program.
+
+    ``name`` is that of a primitive, or "input" (the attribute ``name`` says which) or "constant" (``value``).
+    """
+
+    name: str
+    inputs: tuple[int, ...]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """The number of elements of the result."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one run of a program costs."""
+
+    flop: int
+    """Floating-point operations: two per multiplication and addition of a matrix product, one per other element."""
+    matmul_flop: int
+    """The part of ``flop`` in matrix products."""
+    bytes: int
+    """Bytes that the operations read and write, without caches."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """Operations in the order in which they run, and the indices of the results, nested like the function's result."""
+
+    operations: tuple[Operation, ...]
+    outputs: Any
+
+    def __call__(self, **inputs: NDArray[Any]) -> Any:
+        """Run the program on NumPy: the reference that every backend is compared with.
+
+        ``inputs`` are arrays by the names in ``input_names``.
+        """
+        values: list[NDArray[Any]] = []
+        for operation in self.operations:
+            if operation.name == "input":
+                values.append(inputs[operation.attributes["name"]])
+            elif operation.name == "constant":
+                values.append(operation.attributes["value"])
+            else:
+                arguments = [values[i] for i in operation.inputs]
+                values.append(PRIMITIVES[operation.name](*arguments, **operation.attributes))
+        return tree_map(lambda i: values[i], self.outputs)
+
+    @property
+    def input_names(self) -> list[str]:
+        """The names of the inputs, in the order in which they are first used."""
+        return [operation.attributes["name"] for operation in self.operations if operation.name == "input"]
+
+    @property
+    def output_indices(self) -> list[int]:
+        """The indices of the results, without their nesting."""
+        indices: list[int] = []
+        tree_map(indices.append, self.outputs)
+        return indices
+
+    def without_unused(self) -> Program:
+        """Return the program without the operations that no result depends on."""
+        used = set(self.output_indices)
+        for i in reversed(range(len(self.operations))):
+            if i in used:
+                used.update(self.operations[i].inputs)
+        position = {old: new for new, old in enumerate(sorted(used))}
+        kept = [self.operations[i] for i in sorted(used)]
+        operations = [
+            Operation(o.name, tuple(position[i] for i in o.inputs), o.shape, o.dtype, o.attributes) for o in kept
+        ]
+        return Program(tuple(operations), tree_map(position.__getitem__, self.outputs))
+
+    def cost(self) -> Cost:
+        """Count the floating-point operations and the bytes that are read and written."""
+        flop = matmul_flop = moved = 0
+        for operation in self.operations:
+            arguments = [self.operations[i] for i in operation.inputs]
+            if operation.name in ("input", "constant"):
+                continue
+            if operation.name == "matmul":
+                matmul_flop += 2 * operation.size * arguments[0].shape[-1]
+            elif operation.name in REDUCTIONS:
+                flop += arguments[0].size
+            elif operation.name in ELEMENTWISE and operation.dtype.kind == "f":
+                flop += operation.size
+            read = arguments if operation.name != "take" else arguments[1:]  # of the table, only the rows are read
+            moved += sum(a.size * a.dtype.itemsize for a in read) + operation.size * operation.dtype.itemsize
+            if operation.name == "take":
+                moved += operation.size * operation.dtype.itemsize
+        return Cost(flop + matmul_flop, matmul_flop, moved)
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        names = [
+            o.attributes["name"] if o.name == "input" else _constant(o) if _is_scalar(o) else f"v{i}"
+            for i, o in enumerate(self.operations)
+        ]
+        for name, operation in zip(names, self.operations, strict=True):
+            kind = f"{operation.dtype}[{', '.join(map(str, operation.shape))}]"
+            if operation.name == "input":
+                yield f"{name}: {kind}"
+            elif not _is_scalar(operation):
+                attributes = [f"{key}={_attribute(value)}" for key, value in operation.attributes.items()]
+                arguments = ", ".join([*(names[i] for i in operation.inputs), *attributes])
+                yield f"{name}: {kind} = {operation.name}({arguments})"
+        yield f"return {tree_map(lambda i: _Name(names[i]), self.outputs)}"
+
+
+class _Name(str):
+    __repr__ = str.__str__
+
+
+def _is_scalar(operation: Operation) -> bool:
+    return operation.name == "constant" and operation.size == 1
+
+
+def _constant(operation: Operation) -> str:
+    return f"{operation.attributes['value'].item():.6g}"
+
+
+def _attribute(value: Any) -> str:
+    return f"<{value.dtype} array>" if isinstance(value, np.ndarray) else str(value)

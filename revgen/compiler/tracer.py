@@ -1,0 +1,325 @@
+"""``trace``: call a function with arrays that record what is done with them.
+
+A ``TracedArray`` has the methods of a tensor that ``revgen.ops`` uses, and its ``library`` has the functions of PyTorch
+that ``revgen.ops`` uses. So an equation that is written in these operators runs on traced arrays as it is.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from revgen.compiler.primitives import PRIMITIVES
+from revgen.compiler.program import Operation, Program
+from revgen.errors import NotTraceableError
+from revgen.ops import tree_map
+
+
+class Recorder:
+    """The operations that have been recorded so far. Equal operations are recorded once."""
+
+    def __init__(self) -> None:
+        self.operations: list[Operation] = []
+        self._index: dict[Any, int] = {}
+
+    def input(self, name: str, example: NDArray[Any]) -> TracedArray:
+        """Add an input of the shape and type of ``example``."""
+        return self._add("input", (), np.zeros_like(example), {"name": name})
+
+    def constant(self, value: Any, like: np.dtype[Any] | None = None) -> TracedArray:
+        """Add a constant. A Python number gets the type ``like``, as it does in NumPy and PyTorch."""
+        if like is not None and isinstance(value, int | float) and not isinstance(value, bool):
+            is_integer = isinstance(value, int) and like.kind in "iu"
+            like = like if is_integer or like.kind == "f" else np.dtype(np.int64 if like.kind == "b" else np.float32)
+            if isinstance(value, float) and like.kind != "f":
+                like = np.dtype(np.float32)
+            value = np.asarray(value, like)
+        value = np.asarray(value)
+        return self._add("constant", (), value, {"value": value})
+
+    def record(self, name: str, *arguments: TracedArray, **attributes: Any) -> TracedArray:
+        """Add an operation, or find an equal one. The primitive itself gives the shape and type of the result."""
+        with np.errstate(all="ignore"):
+            example = PRIMITIVES[name](*(a.example for a in arguments), **attributes)
+        if all(self.operations[a.index].name == "constant" for a in arguments):
+            return self.constant(example)
+        return self._add(name, tuple(a.index for a in arguments), np.asarray(example), attributes)
+
+    def _add(
+        self, name: str, inputs: tuple[int, ...], example: NDArray[Any], attributes: dict[str, Any]
+    ) -> TracedArray:
+        key = (name, inputs, tuple((k, _hashable(v)) for k, v in sorted(attributes.items())))
+        if key not in self._index:
+            self._index[key] = len(self.operations)
+            self.operations.append(Operation(name, inputs, example.shape, example.dtype, attributes))
+        # Only constants keep their values: other examples stand for any array of this shape.
+        return TracedArray(self, self._index[key], example if name == "constant" else np.zeros_like(example))
+
+
+def _hashable(value: Any) -> Any:
+    return (value.dtype.str, value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value
+
+
+def _binary(name: str, swapped: bool = False) -> Callable[[Any, Any], Any]:
+    """Return the method of an operator between a traced array and an array or a number."""
+
+    def apply(x: TracedArray, y: Any) -> TracedArray:
+        other = x._traced(y)
+        return other._record(name, x) if swapped else x._record(name, other)
+
+    return apply
+
+
+def _unary(name: str, **attributes: Any) -> Callable[[Any], Any]:
+    """Return the method of an operation on one traced array."""
+    return lambda x: x._record(name, **attributes)
+
+
+class TracedArray:
+    """An array of known shape and type, whose values are not known."""
+
+    __array_ufunc__ = None  # so that an operator between a NumPy array and a traced array comes here
+    device = None
+
+    def __init__(self, recorder: Recorder, index: int, example: NDArray[Any]) -> None:
+        self.recorder = recorder
+        self.index = index
+        self.example = example
+
+    @property
+    def library(self) -> SimpleNamespace:
+        """The functions that ``revgen.ops`` takes from PyTorch for tensors."""
+        return LIBRARY
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape."""
+        return self.example.shape
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self.example.ndim
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the elements, as NumPy has it."""
+        return self.example.dtype
+
+    def __len__(self) -> int:
+        return len(self.example)
+
+    def __iter__(self) -> Iterator[TracedArray]:
+        return (self[i] for i in range(len(self)))
+
+    def _unknown(self, *_: Any) -> NoReturn:
+        raise NotTraceableError("the equation depends on the value of an array, which tracing does not know")
+
+    __bool__ = __int__ = __float__ = __index__ = item = tolist = __contains__ = _unknown
+
+    def _record(self, name: str, *others: Any, **attributes: Any) -> TracedArray:
+        return self.recorder.record(name, self, *(self._traced(other) for other in others), **attributes)
+
+    def _traced(self, value: Any) -> TracedArray:
+        return value if isinstance(value, TracedArray) else self.recorder.constant(value, self.dtype)
+
+    # Shapes
+
+    def __getitem__(self, index: Any) -> TracedArray:
+        index = index if isinstance(index, tuple) else (index,)
+        if any(not isinstance(part, int | np.integer | slice | None | type(...)) for part in index):
+            raise NotTraceableError("indexing by an array cannot be traced: use ops.embedding")
+        missing = self.ndim - sum(part is not None and part is not ... for part in index)
+        if ... in index:
+            position = index.index(...)
+            index = index[:position] + (slice(None),) * missing + index[position + 1 :]
+        else:
+            index = index + (slice(None),) * missing
+        bounds, shape = [], []
+        sizes = iter(self.shape)
+        for part in index:
+            if part is None:
+                shape.append(1)
+                continue
+            size = next(sizes)
+            if isinstance(part, slice):
+                bounds.append(part.indices(size))
+                shape.append(len(range(*bounds[-1])))
+            else:
+                start = operator.index(part) % size
+                bounds.append((start, start + 1, 1))
+        whole = all(part == (0, size, 1) for part, size in zip(bounds, self.shape, strict=True))
+        selected = self if whole else self._record("slice", index=tuple(bounds))
+        return selected.reshape(tuple(shape))
+
+    def reshape(self, *shape: Any) -> TracedArray:
+        """Return the same elements in another shape."""
+        sizes = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
+        sizes = self.example.reshape(sizes).shape
+        return self if sizes == self.shape else self._record("reshape", shape=sizes)
+
+    def swapaxes(self, first: int, second: int) -> TracedArray:
+        """Return the array with two axes exchanged."""
+        axes = list(range(self.ndim))
+        axes[first], axes[second] = axes[second], axes[first]
+        return self if axes == sorted(axes) else self._record("transpose", axes=tuple(axes))
+
+    @property
+    def T(self) -> TracedArray:  # noqa: N802  NumPy's name
+        """The array with its axes reversed."""
+        return self._record("transpose", axes=tuple(reversed(range(self.ndim)))) if self.ndim > 1 else self
+
+    def t(self) -> TracedArray:
+        """Return the transposed matrix."""
+        return self.T
+
+    def chunk(self, parts: int, axis: int) -> list[TracedArray]:
+        """Return equal parts of the last axis."""
+        size = self.shape[axis] // parts
+        return [self[..., i * size : (i + 1) * size] for i in range(parts)]
+
+    # Operators
+
+    __add__, __radd__ = _binary("add"), _binary("add", swapped=True)
+    __sub__, __rsub__ = _binary("subtract"), _binary("subtract", swapped=True)
+    __mul__, __rmul__ = _binary("multiply"), _binary("multiply", swapped=True)
+    __truediv__, __rtruediv__ = _binary("divide"), _binary("divide", swapped=True)
+    __floordiv__, __rfloordiv__ = _binary("floor_divide"), _binary("floor_divide", swapped=True)
+    __mod__, __rmod__ = _binary("remainder"), _binary("remainder", swapped=True)
+    __pow__, __rpow__ = _binary("power"), _binary("power", swapped=True)
+    __matmul__, __rmatmul__ = _binary("matmul"), _binary("matmul", swapped=True)
+    __and__, __rand__ = _binary("logical_and"), _binary("logical_and", swapped=True)
+    __or__, __ror__ = _binary("logical_or"), _binary("logical_or", swapped=True)
+    __lt__ = _binary("less")
+    __le__ = _binary("less_equal")
+    __gt__ = _binary("greater")
+    __ge__ = _binary("greater_equal")
+    __eq__, __ne__ = _binary("equal"), _binary("not_equal")
+    __hash__ = None  # type: ignore[assignment]
+    __neg__, __invert__ = _unary("negative"), _unary("logical_not")
+
+    # Elements
+
+    sigmoid, tanh, exp, log = _unary("sigmoid"), _unary("tanh"), _unary("exp"), _unary("log")
+    cos, sin = _unary("cos"), _unary("sin")
+    float = _unary("cast", dtype=np.dtype(np.float32))
+
+    def relu(self) -> TracedArray:
+        """Return max(x, 0)."""
+        return self._record("maximum", 0)
+
+    # Along an axis
+
+    def amax(self, axis: int, keepdim: bool = True) -> TracedArray:
+        """Return the largest value along an axis, which keeps the size 1."""
+        return self._record("amax", axis=axis % self.ndim)
+
+    def sum(self, axis: int) -> TracedArray:
+        """Return the sum along an axis, which keeps the size 1."""
+        return self._record("sum", axis=axis % self.ndim)
+
+    def softmax(self, axis: int) -> Any:
+        """Return exp(x) divided by its sum along an axis."""
+        weights: Any = (self - self.amax(axis)).exp()
+        return weights / weights.sum(axis)
+
+    def log_softmax(self, axis: int) -> Any:
+        """Return the logarithm of ``softmax``."""
+        x: Any = self - self.amax(axis)
+        return x - x.exp().sum(axis).log()
+
+    def logsumexp(self, axis: int) -> Any:
+        """Return log Σ exp(x) along the last axis."""
+        largest: Any = self.amax(axis)
+        return ((self - largest).exp().sum(axis).log() + largest).reshape(self.shape[:-1])
+
+    def cumsum(self, axis: int, dtype: Any = None) -> TracedArray:
+        """Return the sums so far along an axis, in this type."""
+        x = self if dtype is None else self._record("cast", dtype=np.dtype(dtype))
+        return x._record("cumsum", axis=axis % self.ndim)
+
+    def cummax(self, axis: int) -> SimpleNamespace:
+        """Return the largest values so far along an axis, as ``values``."""
+        return SimpleNamespace(values=self._record("cummax", axis=axis % self.ndim))
+
+    def tril(self, diagonal: int = 0) -> TracedArray:
+        """Return the matrices of the last two axes with 0 above a diagonal."""
+        mask = self.recorder.constant(np.tril(np.ones(self.shape[-2:], bool), diagonal))
+        return mask._record("where", self, self._traced(0))
+
+    def _not_traceable(self, *_: Any, **__: Any) -> NoReturn:
+        raise NotTraceableError("sorting, and sampling by it, cannot be traced")
+
+    argsort = gather = topk = _not_traceable
+
+
+def _layer_norm(x: Any, shape: Any, scale: Any, shift: Any, epsilon: float) -> Any:
+    centered = x - x.sum(-1) / x.shape[-1]
+    variance = (centered * centered).sum(-1) / x.shape[-1]
+    return centered / (variance + epsilon)._record("sqrt") * scale + shift
+
+
+def _gelu(x: Any, approximate: str) -> Any:
+    return 0.5 * x * (1 + ((2 / np.pi) ** 0.5 * (x + 0.044715 * x * x * x)).tanh())
+
+
+def _concatenate(arrays: Sequence[TracedArray], axis: int = 0) -> TracedArray:
+    return arrays[0]._record("concatenate", *arrays[1:], axis=axis % arrays[0].ndim)
+
+
+def _stack(arrays: Sequence[TracedArray]) -> TracedArray:
+    return _concatenate([array[None] for array in arrays])
+
+
+LIBRARY = SimpleNamespace(
+    maximum=lambda x, y: x._record("maximum", y),
+    where=lambda condition, x, y: x._traced(condition)._record("where", x, x._traced(y)),
+    stack=_stack,
+    cat=_concatenate,
+    arange=lambda size, device: np.arange(size),
+    empty_like=lambda x: x._not_traceable(),
+    float64=np.float64,
+    as_tensor=lambda array, device: array,
+    nn=SimpleNamespace(
+        functional=SimpleNamespace(
+            softplus=lambda x: x._record("softplus"),
+            embedding=lambda tokens, table: table._record("take", tokens),
+            layer_norm=_layer_norm,
+            gelu=_gelu,
+        )
+    ),
+)
+
+
+def trace(function: Callable[..., Any], **examples: Any) -> Program:
+    """Record a function of arrays as a program.
+
+    ``examples`` are the function's arguments in their order: arrays, or nested tuples, lists, dictionaries and
+    namespaces of arrays, of which only shapes and types matter. Their keywords name the inputs of the program, with
+    names like ``p.layers.0.W`` for nested arrays. The result may be nested too. Raises NotTraceableError if the
+    function branches on the values of arrays, or uses an operator that cannot be traced.
+    """
+    recorder = Recorder()
+    arguments = {name: _to_inputs(recorder, name, example) for name, example in examples.items()}
+    results = function(*arguments.values())
+    outputs = tree_map(lambda x: (x if isinstance(x, TracedArray) else recorder.constant(x)).index, results)
+    return Program(tuple(recorder.operations), outputs).without_unused()
+
+
+def _to_inputs(recorder: Recorder, name: str, example: Any) -> Any:
+    """Return the example with every array replaced by an input of the program."""
+    if example is None:
+        return None
+    if isinstance(example, SimpleNamespace):
+        return SimpleNamespace(**{k: _to_inputs(recorder, f"{name}.{k}", v) for k, v in vars(example).items()})
+    if isinstance(example, dict):
+        return {k: _to_inputs(recorder, f"{name}.{k}", v) for k, v in example.items()}
+    if isinstance(example, tuple | list):
+        parts = [_to_inputs(recorder, f"{name}.{i}", part) for i, part in enumerate(example)]
+        return type(example)(*parts) if hasattr(example, "_fields") else type(example)(parts)
+    return recorder.input(name, np.asarray(example))
