@@ -1,8 +1,9 @@
-"""The average of the weights over the last part of a run, which often predicts better than any of them.
+"""The average of the weights over the last part of a run, which often predicts better than the final weights.
 
 mean ← mean + (weights - mean) / n          after the n-th step of the last part
 
-(Polyak & Juditsky 1992, *Acceleration of stochastic approximation by averaging*; Izmailov et al. 2018.)
+(Polyak & Juditsky 1992, *Acceleration of stochastic approximation by averaging*; Izmailov et al. 2018, *Averaging
+weights leads to wider optima and better generalization*.)
 """
 
 from __future__ import annotations
@@ -14,43 +15,42 @@ import torch
 from torch import Tensor
 
 
-class Average:
-    """The mean of ``weights`` over the steps of the last ``part`` of a run, 0 to 1; with 0 there is none."""
+class WeightAverage:
+    """The mean of ``weights`` over the steps of the last ``fraction`` of a run; with a fraction of 0 it stays empty."""
 
-    def __init__(self, weights: Sequence[Tensor], part: float) -> None:
+    def __init__(self, weights: Sequence[Tensor], fraction: float) -> None:
         self.weights = weights
-        self.part = part
+        self.fraction = fraction
         self.steps = 0
         self.mean: list[Tensor] = []
 
-    def add(self, share: float) -> None:
-        """Count the present weights in, if so much of the run is done that they belong to its last part."""
-        if share < 1 - self.part:
-            self.clear()  # of a run that was resumed with more epochs, after it had come to its last part
+    def add(self, progress: float) -> None:
+        """Include the current weights if the run, done to the fraction ``progress``, has reached its last part."""
+        if progress < 1 - self.fraction:
+            self.clear()  # a run that was resumed with more epochs may have reached its last part before
             return
         self.steps += 1
-        values = [weight.detach() for weight in self.weights]
+        weights = [weight.detach() for weight in self.weights]
         if self.steps == 1:
-            self.mean = [value.clone() for value in values]
+            self.mean = [weight.clone() for weight in weights]
         else:
-            torch._foreach_lerp_(self.mean, values, 1 / self.steps)
+            torch._foreach_lerp_(self.mean, weights, 1 / self.steps)
 
     def clear(self) -> None:
-        """Forget all steps, as where training goes back to earlier weights."""
+        """Start again with an empty average."""
         self.steps, self.mean = 0, []
 
     @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """The mean in the place of the weights for a while, where there is one."""
-        kept = [weight.detach().clone() for weight in self.weights] if self.mean else []
+    def applied(self) -> Iterator[None]:
+        """Replace the weights by their mean within the context; do nothing if the average is empty."""
+        saved = [weight.detach().clone() for weight in self.weights] if self.mean else []
         try:
-            self.load_into(self.mean)
+            self._load(self.mean)
             yield
         finally:
-            self.load_into(kept)
+            self._load(saved)
 
-    def load_into(self, values: Sequence[Tensor]) -> None:
-        """These values as the weights; none leave them."""
+    def _load(self, values: Sequence[Tensor]) -> None:
         with torch.no_grad():
-            for weight, value in zip(self.weights, values, strict=False):
+            for weight, value in zip(self.weights, values, strict=False):  # an empty list changes nothing
                 weight.copy_(value)

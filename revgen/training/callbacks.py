@@ -1,4 +1,4 @@
-"""What watches a training run: a small protocol, and two well-known tools that speak it."""
+"""Callbacks that follow a training run: the base class, and callbacks for TensorBoard and Weights & Biases."""
 
 from __future__ import annotations
 
@@ -15,61 +15,67 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StepMetrics:
-    """The figures of one step of the optimizer."""
+    """The metrics of one step of the optimizer."""
 
     step: int
-    """Counted from 1 over the whole run."""
+    """The number of the step in the whole run, counted from 1."""
     epoch: int
+    """The number of the epoch, counted from 1."""
     progress: float
-    """How much of the run is done, 0 to 1."""
+    """The fraction of the run that is done, 0 to 1."""
     loss: float
-    """Nats per token in training, with dropout."""
+    """The training loss in nats per token, with dropout."""
     learning_rate: float
     tokens_per_second: float
-    """Over the epoch so far."""
+    """The average speed in this epoch so far."""
 
 
 class Callback:
-    """Override what you need. ``model`` has the weights of the moment from ``epoch`` on, not within one.
+    """The base class of callbacks: override the methods that you need.
 
-    A plain function is a callback too: it is called as ``epoch`` is. Of several processes, only the first calls any. An
-    exception ends the run; the model keeps its best weights.
+    A plain function is a callback too: ``fit`` calls it like ``on_epoch_end``. The weights of ``model`` are updated at
+    the end of each epoch, not after each step. With several processes, only the first one calls callbacks. An exception
+    ends training; the model keeps its best weights.
     """
 
     def on_train_begin(self, model: Any, history: History) -> None:
-        """Training begins, or goes on where ``history`` has epochs already; ``history.settings`` are its settings."""
+        """Called before the first step. ``history`` has the settings, and the epochs so far if a run is resumed."""
 
     def on_step_end(self, model: Any, step: StepMetrics) -> None:
-        """One step is done."""
+        """Called after each step of the optimizer; on a GPU, for several steps at once."""
 
     def on_epoch_end(self, model: Any, epoch: EpochMetrics) -> None:
-        """One epoch is done and validated."""
+        """Called after each epoch and its validation."""
 
     def on_train_end(self, model: Any, history: History) -> None:
-        """Training is over; ``model`` has the weights that it keeps."""
+        """Called after training. ``model`` has its final weights."""
 
 
-def as_callback(given: Any) -> Callback:
-    """A callback, or a plain function as one. Raises OptionError for anything else."""
-    if isinstance(given, Callback):
-        return given
-    if isinstance(given, type) or not callable(given):
-        raise OptionError(f"callbacks must be functions of (model, epoch) or revgen.Callback objects, not {given!r}")
-    callback = Callback()
-    callback.on_epoch_end = given  # type: ignore[method-assign]
-    return callback
+def as_callback(callback: Any) -> Callback:
+    """Return a callback as it is, or make one of a function. Raises OptionError for anything else."""
+    if isinstance(callback, Callback):
+        return callback
+    if isinstance(callback, type) or not callable(callback):
+        raise OptionError(f"callbacks must be revgen.Callback objects or functions of (model, epoch), not {callback!r}")
+    wrapper = Callback()
+    wrapper.on_epoch_end = callback  # type: ignore[method-assign]
+    return wrapper
 
 
 class TensorBoard(Callback):
-    """Figures for TensorBoard (the extra ``tensorboard``) in ``directory``: loss and rate every ``every`` steps, and
-    for each epoch validation, speed and the sample."""
+    """Log to TensorBoard in ``directory`` (requires the extra ``tensorboard``).
+
+    Logs the loss and the learning rate every ``every`` steps, and the metrics and the sample of each epoch.
+    """
 
     @checked
     def __init__(self, directory: str | Path, every: int = 10) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise MissingExtraError("TensorBoard needs the package: pip install 'revgen[tensorboard]'") from None
+            raise MissingExtraError(
+                "revgen.TensorBoard needs the package tensorboard: pip install 'revgen[tensorboard]'"
+            ) from None
         self.every = every
         self.writer: Any = SummaryWriter(str(directory))
 
@@ -79,7 +85,7 @@ class TensorBoard(Callback):
                 self.writer.add_scalar(name, value, step.step)
 
     def on_epoch_end(self, model: Any, epoch: EpochMetrics) -> None:
-        for name, value in figures(epoch).items():
+        for name, value in _numbers(epoch).items():
             self.writer.add_scalar(f"epoch/{name}", value, epoch.epoch)
         self.writer.add_text("sample", epoch.sample, epoch.epoch)
         self.writer.flush()
@@ -89,15 +95,18 @@ class TensorBoard(Callback):
 
 
 class WandB(Callback):
-    """Figures for Weights & Biases (the extra ``wandb``): loss and rate every ``every`` steps, and for each epoch
-    validation, speed and the sample. ``options`` are those of ``wandb.init``: ``project``, ``name``, ``mode``, …"""
+    """Log to Weights & Biases (requires the extra ``wandb``).
+
+    Logs the loss and the learning rate every ``every`` steps, and the metrics and the sample of each epoch.
+    ``options`` are passed to ``wandb.init``: ``project``, ``name``, ``mode``, …
+    """
 
     @checked
     def __init__(self, every: int = 10, **options: Any) -> None:
         try:
             import wandb
         except ImportError:
-            raise MissingExtraError("Weights & Biases needs the package: pip install 'revgen[wandb]'") from None
+            raise MissingExtraError("Weights & Biases needs the package wandb: pip install 'revgen[wandb]'") from None
         self.every = every
         self.options = options
         self.wandb: Any = wandb
@@ -110,13 +119,13 @@ class WandB(Callback):
             self.run.log({"loss": step.loss, "learning_rate": step.learning_rate, "step": step.step})
 
     def on_epoch_end(self, model: Any, epoch: EpochMetrics) -> None:
-        self.run.log({f"epoch/{name}": value for name, value in figures(epoch).items()} | {"sample": epoch.sample})
+        self.run.log({f"epoch/{name}": value for name, value in _numbers(epoch).items()} | {"sample": epoch.sample})
 
     def on_train_end(self, model: Any, history: History) -> None:
         self.run.finish()
 
 
-def figures(epoch: EpochMetrics) -> dict[str, float]:
-    """The numbers of an epoch that there are."""
+def _numbers(epoch: EpochMetrics) -> dict[str, float]:
+    """Return the metrics of an epoch by name, without the ones that are None."""
     names = ("train_loss", "nats_per_char", "bits_per_char", "perplexity", "tokens_per_second", "seconds")
     return {name: value for name in names if (value := getattr(epoch, name)) is not None}

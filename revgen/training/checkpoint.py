@@ -1,4 +1,4 @@
-"""Checkpoints: all that a training run needs to go on as if nothing had happened."""
+"""Checkpoints: everything that a training run needs to continue as if it had not been interrupted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,24 +22,34 @@ from revgen.history import EpochMetrics
 from revgen.ops import tree_map
 from revgen.options import as_float, at_least, check, is_int, make_plain, plain
 from revgen.training.device import get_random_states, set_random_states
+from revgen.training.run import EpochProgress, TrainingRun
 
-if TYPE_CHECKING:
-    from revgen.training.loop import Trainer
-
-NAME = "training-{:09d}.safetensors"
-KEPT = ("fine_tunes", "epochs_done", "rate", "rollbacks", "steps", "loss", "lowest")
-"""What else of a run there is to know, under the names that it has there."""
+FILE_NAME = "training-{:09d}.safetensors"
+"""The name of a checkpoint after so many steps; sorted by name, the latest comes last."""
+COUNTERS = {
+    "fine_tunes": "fine_tunes",
+    "epochs_done": "epochs_done",
+    "rate": "peak_rate",
+    "rollbacks": "num_rollbacks",
+    "steps": "steps",
+    "loss": "smoothed_loss",
+    "lowest": "lowest_loss",
+}
+"""The name in the file of each attribute of a run that is saved as it is."""
 
 
 @dataclass
 class CheckpointConfig:
-    """A directory with the state of a run, written after each epoch, and within one every ``steps`` steps of the
-    optimizer or every ``seconds`` seconds; the last ``keep`` are kept. Beside them stands the model after each epoch.
+    """When and where to save checkpoints of a training run.
 
-    A state holds weights, optimizer, random state, the place in the text and the history; the order of the text is a
-    function of seed and epoch. It names the tokenizer, the text and the recipe, which must be the same when the run is
-    resumed, but for the number of epochs or seconds. A process killed while it writes leaves the state before. Raises
-    CheckpointError, with the model as good as it was.
+    - ``directory``: where they are saved. After each epoch, the model is saved there as well.
+    - ``steps``, ``seconds``: save a checkpoint after this many steps of the optimizer, or after this much time, in
+      addition to the one after each epoch; None for neither.
+    - ``keep``: how many checkpoints to keep; older ones are deleted.
+
+    A checkpoint holds weights, optimizer, random states, the position in the text, and the history. It names the
+    tokenizer, the text and the recipe, which must not have changed when the run is resumed, except for the number of
+    epochs or seconds. A process that is killed while it saves leaves the previous checkpoint intact.
     """
 
     directory: str | Path
@@ -53,164 +63,188 @@ class CheckpointConfig:
         check("seconds", self.seconds, self.seconds is None or 0 <= as_float(self.seconds) < math.inf, "0 or more")
         at_least("keep", self.keep, 1)
         self.directory = Path(check_type("directory", self.directory, str | Path))
-        self._saved = 0.0  # the seconds of the run
 
     @property
     def paths(self) -> list[Path]:
-        """The states that there are, the oldest first."""
+        """The checkpoints in the directory, from the oldest to the latest."""
         try:
             return sorted(Path(self.directory).glob("training-*.safetensors"))
         except OSError as error:
             raise CheckpointError(f"{self.directory} cannot be read: {error.strerror or error}") from None
 
-    def earlier(self) -> dict[str, Any]:
-        """Return the plain values of the last state; none where there is no state."""
-        return self._read(self.paths[-1], tensors=False)[0] if self.paths else {}
 
-    def begin(self, training: Trainer, resume: bool) -> None:
-        """Keep the states of this run from now on; with ``resume``, put it where the last one left it first."""
-        if self.paths and not resume:
+class Checkpointer:
+    """Saves and restores the state of a run. All methods raise CheckpointError; the model stays usable then."""
+
+    def __init__(self, config: CheckpointConfig) -> None:
+        self.config = config
+        self._saved_at = 0.0  # in seconds of the run
+
+    def read_latest(self) -> dict[str, Any]:
+        """Return the values of the latest checkpoint without its tensors; an empty dictionary if there is none."""
+        paths = self.config.paths
+        return self._read(paths[-1], tensors=False)[0] if paths else {}
+
+    def begin(self, run: TrainingRun, resume: bool) -> None:
+        """Restore the latest checkpoint if there is one and ``resume`` is True; otherwise save a first one."""
+        paths = self.config.paths
+        if paths and not resume:
             raise CheckpointError(
-                f"{self.directory} has checkpoints of a run: continue it with resume=True, or name another directory"
+                f"{self.config.directory} holds the checkpoints of another run: continue that run with resume=True, "
+                "or use another directory"
             )
-        if self.paths:
-            self._restore(training, self.paths[-1])
-        training.checkpoints = self
-        if not self.paths or training.ranks.size > 1:
-            self.save(training)  # so that a place that cannot be written to is found before the work
+        if paths:
+            self._restore(run, paths[-1])
+        if not paths or run.ranks.size > 1:
+            self.save(run)  # a directory that cannot be written to is found before training begins
 
-    def is_due(self, training: Trainer) -> bool:
-        """Whether it is time for the next one."""
-        by_steps = self.steps is not None and training.steps % self.steps < training.look
-        return by_steps or (self.seconds is not None and training.seconds - self._saved >= self.seconds)
+    def is_due(self, run: TrainingRun) -> bool:
+        """Return whether it is time to save a checkpoint within an epoch."""
+        every_steps, every_seconds = self.config.steps, self.config.seconds
+        steps_passed = every_steps is not None and run.steps % every_steps < run.sync_every
+        return steps_passed or (every_seconds is not None and run.seconds - self._saved_at >= every_seconds)
 
-    def save(self, training: Trainer) -> None:
-        """Write the state, and remove the oldest."""
-        tensors = get_random_states(training.model.device, training.network.generator)
-        kinds = {"network": training.weights, "good": training.good, "best": training.best or []}
-        for kind, weights in (kinds | {"average": training.average.mean}).items():
-            tensors |= {f"{kind}.{i}": weight.detach().clone() for i, weight in enumerate(weights)}
-        for i, values in training.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{name}": value for name, value in values.items()}
-        parts = training.ranks.gather([tree_map(Tensor.cpu, state) for state in training.states])
-        self._saved = training.seconds
-        if not training.ranks.first:
+    def save(self, run: TrainingRun) -> None:
+        """Save a checkpoint, and delete the oldest ones; at the end of an epoch, save the model too.
+
+        With several processes, each must call this, but only the first one writes.
+        """
+        tensors = get_random_states(run.model.device, run.network.generator)
+        weights = {"network": run.params, "good": run.snapshot, "best": run.best_weights or []}
+        for kind, copies in (weights | {"average": run.average.mean}).items():
+            tensors |= {f"{kind}.{i}": weight.detach().clone() for i, weight in enumerate(copies)}
+        for i, moments in run.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{key}": tensor for key, tensor in moments.items()}
+        parts = run.ranks.gather([tree_map(Tensor.cpu, state) for state in run.states])
+        self._saved_at = run.seconds
+        if not run.ranks.is_first:
             return
-        state = self._identity(training) | {
-            "budget": training.recipe.budget(),
-            **{name: getattr(training, name) for name in KEPT},
-            "cursor": dataclasses.asdict(training.cursor),
-            "states": _names(parts, "state", tensors),
-            "seconds": training.seconds,
-            "averaged": training.average.steps,
-            "notes": training.history.notes,
-            "history": training.history.to_dicts(),
+        values = _identity(run) | {
+            "budget": run.recipe.budget(),
+            **{key: getattr(run, attribute) for key, attribute in COUNTERS.items()},
+            "cursor": dataclasses.asdict(run.current_epoch),
+            "states": _extract_tensors(parts, "state", tensors),
+            "seconds": run.seconds,
+            "averaged": run.average.steps,
+            "notes": run.history.notes,
+            "history": run.history.to_dicts(),
         }
-        path = Path(self.directory) / NAME.format(training.steps)
+        path = Path(self.config.directory) / FILE_NAME.format(run.steps)
         try:
-            if training.cursor.chunk == 0:
-                training.model.save(self.directory)
+            if run.current_epoch.chunk == 0:
+                run.model.save(self.config.directory)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, save(tensors, {"state": json.dumps(plain(state))}))
-            for old in self.paths[: -self.keep]:
+            write_atomically(path, save(tensors, {"state": json.dumps(plain(values))}))
+            for old in self.config.paths[: -self.config.keep]:
                 old.unlink()
         except OSError as error:
             raise CheckpointError(f"{path} cannot be written: {error.strerror or error}") from error
 
-    def _restore(self, training: Trainer, path: Path) -> None:
-        state, tensors = self._read(path)
-        for what, value in self._identity(training).items():
-            if state.get(what) != value:
-                raise CheckpointError(f"{path} belongs to another run: {_difference(what, state.get(what), value)}")
+    def _restore(self, run: TrainingRun, path: Path) -> None:
+        values, tensors = self._read(path)
+        for key, value in _identity(run).items():
+            if values.get(key) != value:
+                raise CheckpointError(f"{path} belongs to another run: {_difference(key, values.get(key), value)}")
 
-        device = training.model.device
+        device = run.model.device
 
-        def of(kind: str) -> list[Tensor]:
-            there = (f"{kind}.{i}" for i in range(len(training.weights)))
-            return [tensors[name].to(device) for name in there if name in tensors]
+        def weights(kind: str) -> list[Tensor]:
+            names = (f"{kind}.{i}" for i in range(len(run.params)))
+            return [tensors[name].to(device) for name in names if name in tensors]
 
-        optimizer = training.optimizer.state_dict()
-        for name, value in tensors.items():
-            kind, _, rest = name.partition(".")
-            if kind == "optimizer":
-                i, _, key = rest.partition(".")
-                optimizer["state"].setdefault(int(i), {})[key] = value
-        training._load_weights(of("network"))
-        training.good, training.best = of("good"), of("best") or None
-        training.average.mean, training.average.steps = of("average"), state["averaged"]
-        training.optimizer.load_state_dict(optimizer)
-        set_random_states(device, tensors, training.network.generator)
-        for name in KEPT:
-            setattr(training, name, state[name])
-        training.cursor = type(training.cursor)(**state["cursor"])
-        parts = _shared_out(_tensors(state["states"], tensors), training.parts)
-        own = parts[training.ranks.rank * training.accumulate :][: training.accumulate]
-        training.states = [tree_map(lambda tensor: tensor.to(device), part) for part in own]
-        training.earlier_seconds = self._saved = state["seconds"]
-        training.history.notes = state["notes"]
-        training.history.epochs = [EpochMetrics(**epoch) for epoch in state["history"]]
+        run.load_weights(weights("network"))
+        run.snapshot, run.best_weights = weights("good"), weights("best") or None
+        run.average.mean, run.average.steps = weights("average"), values["averaged"]
+        run.optimizer.load_state_dict(_optimizer_state(run.optimizer.state_dict(), tensors))
+        set_random_states(device, tensors, run.network.generator)
+        for key, attribute in COUNTERS.items():
+            setattr(run, attribute, values[key])
+        run.current_epoch = EpochProgress(**values["cursor"])
+        parts = _repartition(_insert_tensors(values["states"], tensors), run.num_parts)
+        first = run.ranks.rank * run.gradient_accumulation_steps
+        own = parts[first : first + run.gradient_accumulation_steps]
+        run.states = [tree_map(lambda tensor: tensor.to(device), part) for part in own]
+        run.earlier_seconds = self._saved_at = values["seconds"]
+        run.history.notes = values["notes"]
+        run.history.epochs = [EpochMetrics(**epoch) for epoch in values["history"]]
 
     def _read(self, path: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """A state and, on request, its tensors. Raises CheckpointError for a damaged one."""
+        """Return the values of a checkpoint and, if asked for, its tensors. Raises CheckpointError if it is damaged."""
         try:
             with safe_open(path, "pt") as file:
                 names = file.keys() if tensors else []
-                state = json.loads(file.metadata()["state"])
-                if not isinstance(state, dict):
-                    raise TypeError(f"its state is a {type(state).__name__}")
-                return state, {name: file.get_tensor(name) for name in names}
+                values = json.loads(file.metadata()["state"])
+                if not isinstance(values, dict):
+                    raise TypeError(f"its state is a {type(values).__name__}")
+                return values, {name: file.get_tensor(name) for name in names}
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-            earlier = "; without it, the run goes on from the one before" if len(self.paths) > 1 else ""
-            raise CheckpointError(f"{path} is damaged: {error}{earlier}") from None
-
-    def _identity(self, training: Trainer) -> dict[str, Any]:
-        """What a run is known by; on how many processes it runs is not of it."""
-        return {
-            "model": training.model.name,
-            "configuration": json.loads(json.dumps(dataclasses.asdict(training.model.config))),
-            "tokenizer": training.model.tokenizer.fingerprint,
-            "text": training.train.checksum,
-            "recipe": training.recipe.identity(),
-        }
+            remedy = "; delete it to continue from the previous one" if len(self.config.paths) > 1 else ""
+            raise CheckpointError(f"{path} is damaged: {error}{remedy}") from None
 
 
-def _difference(what: str, then: Any, now: Any) -> str:
-    if isinstance(then, dict) and isinstance(now, dict):
-        changed = [f"{name} {then.get(name)!r}, now {now[name]!r}" for name in now if then.get(name) != now[name]]
-        return f"its {what} had {'; '.join(changed)}"
-    if what == "model":
-        return f"it trained {then}, not {now}"
-    return f"its {what} was not the present one" + (": the corpus has changed since" if what == "text" else "")
+def _identity(run: TrainingRun) -> dict[str, Any]:
+    """Return the facts that must not change when a run is resumed. The number of processes is not among them."""
+    return {
+        "model": run.model.name,
+        "configuration": json.loads(json.dumps(dataclasses.asdict(run.model.config))),
+        "tokenizer": run.model.tokenizer.fingerprint,
+        "text": run.tokens.checksum,
+        "recipe": run.recipe.identity(),
+    }
 
 
-def _names(state: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """A state with the names of its tensors in their places, as JSON can hold it; they go into ``tensors``."""
+def _difference(key: str, saved: Any, current: Any) -> str:
+    """Return the words for a fact of ``_identity`` that has changed."""
+    if isinstance(saved, dict) and isinstance(current, dict):
+        changed = [f"{k} {saved.get(k)!r}, now {value!r}" for k, value in current.items() if saved.get(k) != value]
+        return f"its {key} had {'; '.join(changed)}"
+    if key == "model":
+        return f"it trained {saved}, not {current}"
+    if key == "text":
+        return "it was trained on different text: the corpus has changed since"
+    return f"its {key} was a different one"
+
+
+def _optimizer_state(state: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Return the ``state_dict`` of an optimizer with the tensors of a checkpoint."""
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind == "optimizer":
+            i, _, key = rest.partition(".")
+            state["state"].setdefault(int(i), {})[key] = tensor
+    return state
+
+
+def _extract_tensors(state: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """Replace each tensor of a nested state by a name, so that JSON can hold the state; add the tensors by name."""
     if isinstance(state, Tensor):
         tensors[name] = state.contiguous()
         return name
     if isinstance(state, dict):
-        return {key: _names(part, f"{name}.{key}", tensors) for key, part in state.items()}
+        return {key: _extract_tensors(part, f"{name}.{key}", tensors) for key, part in state.items()}
     if isinstance(state, tuple | list):
-        return [_names(part, f"{name}.{i}", tensors) for i, part in enumerate(state)]
+        return [_extract_tensors(part, f"{name}.{i}", tensors) for i, part in enumerate(state)]
     return None
 
 
-def _tensors(names: Any, tensors: dict[str, Tensor]) -> Any:
-    """The state again, with tuples for lists."""
-    if isinstance(names, str):
-        return tensors[names]
-    if isinstance(names, dict):
-        return {key: _tensors(part, tensors) for key, part in names.items()}
-    return None if names is None else tuple(_tensors(part, tensors) for part in names)
+def _insert_tensors(state: Any, tensors: dict[str, Tensor]) -> Any:
+    """Do the inverse of ``_extract_tensors``; lists become tuples."""
+    if isinstance(state, str):
+        return tensors[state]
+    if isinstance(state, dict):
+        return {key: _insert_tensors(part, tensors) for key, part in state.items()}
+    return None if state is None else tuple(_insert_tensors(part, tensors) for part in state)
 
 
-def _shared_out(states: tuple[Any, ...], parts: int) -> list[Any]:
-    """The states of a batch's parts as those of ``parts`` others: the rows are the first axis of each tensor."""
-    if len(states) == parts or any(state is None for state in states):
-        return list(states) if len(states) == parts else [None] * parts
+def _repartition(states: tuple[Any, ...], num_parts: int) -> list[Any]:
+    """Return the states of the parts of a batch for another number of parts; rows are the first axis of each tensor."""
+    if len(states) == num_parts:
+        return list(states)
+    if any(state is None for state in states):
+        return [None] * num_parts
+    joined = pytree.tree_map(lambda *pieces: None if pieces[0] is None else torch.cat(pieces), *states)
 
-    def share(i: int) -> Any:
-        return tree_map(lambda tensor: tensor.chunk(parts)[i], whole)
+    def part(i: int) -> Any:
+        return tree_map(lambda tensor: tensor.chunk(num_parts)[i], joined)
 
-    whole = pytree.tree_map(lambda *pieces: None if pieces[0] is None else torch.cat(pieces), *states)
-    return [share(i) for i in range(parts)]
+    return [part(i) for i in range(num_parts)]

@@ -1,4 +1,4 @@
-"""What training has to do with the device: the way of batches to it, and its random numbers."""
+"""The device during training: how batches get there, and its random numbers."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from torch import Tensor
 
 from revgen.networks.network import FunctionalModule, Network
 
-AHEAD = 1 << 20
-"""Tokens that are sent to a GPU at once: all of a small corpus, and of a large one many steps of training."""
+PREFETCH_TOKENS = 1 << 20
+"""Tokens that are copied to a GPU at once: all of a small corpus, or many training steps of a large one."""
 
 Chunk: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
+"""Inputs and targets, each (time, batch)."""
 
 
 def to_device(chunks: Iterable[Chunk], device: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs and targets, each (time, batch), as tensors on the device. No step waits for a copy: on a CPU there is
-    none, and what a GPU reads was sent many steps before."""
+    """Yield the inputs and targets of each chunk, (time, batch), as tensors on the device.
+
+    No training step waits for a copy. On a CPU there is none; a GPU gets the chunks of many steps at once, in advance.
+    """
     if device == "cpu":
         for inputs, targets in chunks:
             yield torch.from_numpy(inputs), torch.from_numpy(targets)
@@ -30,34 +33,36 @@ def to_device(chunks: Iterable[Chunk], device: str) -> Iterator[tuple[Tensor, Te
     for inputs, targets in chunks:
         waiting.append((inputs, targets))
         tokens += inputs.size
-        if tokens >= AHEAD:
-            yield from _sent(waiting, device)
+        if tokens >= PREFETCH_TOKENS:
+            yield from _copy_together(waiting, device)
             waiting, tokens = [], 0
     if waiting:
-        yield from _sent(waiting, device)
+        yield from _copy_together(waiting, device)
 
 
-def _sent(chunks: list[Chunk], device: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """These chunks, sent as one."""
+def _copy_together(chunks: list[Chunk], device: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Copy chunks to the device as one tensor, and yield them one by one."""
     lengths = [len(inputs) for inputs, _ in chunks]
-    whole = torch.from_numpy(np.stack([np.concatenate(side) for side in zip(*chunks, strict=True)]))
+    joined = torch.from_numpy(np.stack([np.concatenate(arrays) for arrays in zip(*chunks, strict=True)]))
     if torch.device(device).type == "cuda":
-        whole = whole.pin_memory()
-    inputs, targets = whole.to(device, non_blocking=True)
+        joined = joined.pin_memory()
+    inputs, targets = joined.to(device, non_blocking=True)
     yield from zip(inputs.split(lengths), targets.split(lengths), strict=True)
 
 
 def fork_generator(network: Network, device: str, seed: int) -> torch.Generator | None:
-    """Return a generator for one run, which no other thread draws from; None on a GPU, where recorded steps draw from
-    the shared one, and where modules from elsewhere do."""
-    ours = isinstance(network, FunctionalModule) and network.equation.supports_numpy
-    if torch.device(device).type != "cpu" or not ours:
+    """Return a random number generator for one run, so that other threads do not change its numbers.
+
+    Returns None on a GPU, where recorded steps use PyTorch's shared generator, and for modules that use it themselves.
+    """
+    uses_generator = isinstance(network, FunctionalModule) and network.equation.supports_numpy
+    if torch.device(device).type != "cpu" or not uses_generator:
         return None
     return torch.Generator().manual_seed(seed)
 
 
 def get_random_states(device: str, generator: torch.Generator | None) -> dict[str, Tensor]:
-    """Return the states of the random numbers that a step of training on this device draws, by name."""
+    """Return the states, by name, of the random number generators that a training step on this device uses."""
     states = {"random": torch.get_rng_state() if generator is None else generator.get_state()}
     if torch.device(device).type == "cuda":
         states["cuda_random"] = torch.cuda.get_rng_state()
@@ -65,7 +70,7 @@ def get_random_states(device: str, generator: torch.Generator | None) -> dict[st
 
 
 def set_random_states(device: str, states: Mapping[str, Tensor], generator: torch.Generator | None) -> None:
-    """Continue from ``random_states``; what they say of another device is left out."""
+    """Set the states that ``get_random_states`` returned; states of another device are ignored."""
     if generator is None:
         torch.set_rng_state(states["random"])
     else:

@@ -1,29 +1,25 @@
 """The training loop: truncated backpropagation through time over a stream of documents.
 
-Each step reads one chunk of every row, starts from the state behind the chunk before, and does not reach
-back into it. Training goes on from the last good weights where the loss leaves them, and ends with the best.
+Each step reads one chunk of every row of the stream. It starts from the state after the previous chunk, but gradients
+do not reach back into that chunk. If the loss diverges, training returns to the last good weights; at the end, the
+model gets the best weights.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from revgen.architectures.neural import NeuralModel
 from revgen.arguments import check_type
 from revgen.corpus import Corpus
-from revgen.corpus.batches import Batches
 from revgen.corpus.summary import summarize
 from revgen.corpus.tokens import Tokens, tokenize_train_valid
 from revgen.errors import OptionError, RevgenError, TrainingError
@@ -31,30 +27,26 @@ from revgen.evaluation.likelihood import Evaluation, measure
 from revgen.history import EpochMetrics, History
 from revgen.model import score_sequences
 from revgen.networks.network import network_forward
-from revgen.networks.recorded import CudaGraphCache
-from revgen.ops import tree_map
 from revgen.options import as_float, at_least
-from revgen.training.averaging import Average
 from revgen.training.callbacks import Callback, StepMetrics, as_callback
-from revgen.training.checkpoint import CheckpointConfig
+from revgen.training.checkpoint import CheckpointConfig, Checkpointer
 from revgen.training.cpu import flush_denormals, keep_freed_memory
-from revgen.training.device import fork_generator, get_random_states, set_random_states, to_device
+from revgen.training.device import to_device
 from revgen.training.progress import Progress
-from revgen.training.ranks import SINGLE_PROCESS, Ranks, init_distributed
+from revgen.training.ranks import Ranks, init_distributed
 from revgen.training.recipe import Recipe, one_cycle
+from revgen.training.run import EpochProgress, TrainingRun, make_batches
+from revgen.training.trainable import TrainableModel
 
-ROLLBACKS = 3
-SNAPSHOT = 200
-"""Steps between two looks at whether the weights are worth returning to."""
-SYNC_EVERY = 10
-"""Steps after which the losses are looked at where a look has a price: a wait for the GPU, or for other processes."""
-OVERFITTING_MARGIN = 1.02
-"""How much worse than the best the last epoch is where a model has overfitted."""
+MAX_ROLLBACKS = 3
+OVERFITTING_RATIO = 1.02
+"""A model has overfitted if the validation loss of the last epoch is this many times the lowest one."""
 SAMPLE_TOKENS = 80
+"""The length of the sample that is generated after each epoch."""
 
 
 def fit(
-    model: NeuralModel,
+    model: TrainableModel,
     texts: Corpus,
     valid: Corpus | float | None,
     recipe: Recipe,
@@ -67,381 +59,283 @@ def fit(
     progress: bool,
     sample_prompt: str,
 ) -> History:
-    """See ``NeuralModel.fit``. The model is not touched before all text is read."""
+    """Train a model as ``NeuralModel.fit`` describes. The model does not change before all text has been read."""
     if resume and checkpoint is None:
-        raise OptionError("resume needs the directory to continue from: checkpoint=…")
+        raise OptionError("resume=True needs the directory to continue from: checkpoint=…")
     at_least("gradient_accumulation_steps", gradient_accumulation_steps, 1)
     check_type("checkpoint", checkpoint, str | Path | CheckpointConfig | None)
-    checkpoints = CheckpointConfig(checkpoint) if isinstance(checkpoint, str | Path) else checkpoint
+    if isinstance(checkpoint, str | Path):
+        checkpoint = CheckpointConfig(checkpoint)
+    checkpointer = Checkpointer(checkpoint) if checkpoint is not None else None
+    watchers = [as_callback(callback) for callback in callbacks]
     ranks = init_distributed(model.device)
-    shown = progress and ranks.first
+    shown = progress and ranks.is_first
     with ranks.rank_zero_first():
         tokenizer = model.tokenizer_for(texts, extend_vocabulary, shown)
         labels = model.labels_for(texts)
         train, held_out = tokenize_train_valid(texts, valid, tokenizer, recipe.seed, labels, shown)
     summary = summarize(texts, train, None if isinstance(valid, Corpus) else held_out, tokenizer)
-    parts = ranks.size * gradient_accumulation_steps
-    earlier = checkpoints.earlier() if checkpoints is not None and resume else {}
-    fitted = bool(earlier.get("fine_tunes", model.is_fitted))
-    recipe = recipe.resumed(earlier).resolve(len(train), model.learning_rate, fitted, model.device, parts)
-    make_batches(train, recipe, 0)  # raises where the text is too short
+    num_parts = ranks.size * gradient_accumulation_steps
+    earlier = checkpointer.read_latest() if checkpointer is not None and resume else {}
+    fine_tunes = bool(earlier.get("fine_tunes", model.is_fitted))
+    recipe = recipe.resumed(earlier).resolve(len(train), model.learning_rate, fine_tunes, model.device, num_parts)
+    make_batches(train, recipe, 0)  # raises CorpusError if the text is too short
 
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         sizes = recipe.suggest_sizes(len(train), model.device, earlier.get("configuration"))
         model.prepare(tokenizer, recipe.seed, labels, sizes)
-        training = Trainer(model, train, held_out, recipe, shown, ranks, gradient_accumulation_steps)
-        training.callbacks = [as_callback(callback) for callback in callbacks]
-        training.sample_prompt = sample_prompt
-        training.fine_tunes = fitted
-        training.progress.say(str(summary))
-        if checkpoints is not None:
-            checkpoints.begin(training, resume)
-        if summary.note is not None and summary.note not in training.history.notes:
-            training._add_note(summary.note)
+        run = TrainingRun(model, train, recipe, ranks, gradient_accumulation_steps)
+        run.fine_tunes = fine_tunes
+        trainer = Trainer(run, held_out, watchers, checkpointer, Progress(shown), sample_prompt)
+        trainer.progress.say(str(summary))
+        if checkpointer is not None:
+            checkpointer.begin(run, resume)
+        if summary.note is not None and summary.note not in run.history.notes:
+            trainer.add_note(summary.note)
         model.metadata["spelled"] = max(round(summary.spelled, 6), as_float(model.metadata.get("spelled", 0)))
-        with flush_denormals(), keep_freed_memory(), share_seed(ranks):
-            return training.run()
+        with flush_denormals(), keep_freed_memory(), report_failed_process(ranks):
+            return trainer.train()
 
 
 @contextmanager
-def share_seed(ranks: Ranks) -> Iterator[None]:
-    """Where one of several processes cannot go on, often as another is gone, it says so and does not wait."""
+def report_failed_process(ranks: Ranks) -> Iterator[None]:
+    """Raise TrainingError if one of several processes fails, which it often does because another one has ended."""
     try:
         yield
     except RuntimeError as error:
         if ranks.size == 1 or isinstance(error, RevgenError):
             raise
         reason = str(error).strip().splitlines()[0]
-        raise TrainingError(f"process {ranks.rank} of {ranks.size} cannot go on: {reason}") from error
-
-
-def make_batches(tokens: Tokens, recipe: Recipe, epoch: int) -> Batches:
-    """The batches of one epoch by a settled recipe."""
-    assert recipe.batch_size is not None
-    return Batches(tokens, recipe.batch_size, recipe.sequence_length, recipe.seed, epoch)
-
-
-@dataclass
-class Cursor:
-    """How far an epoch is."""
-
-    chunk: int = 0
-    """The next chunk of the epoch's batches."""
-    loss: float = 0.0
-    """Summed over ``tokens``."""
-    tokens: int = 0
-    seconds: float = 0.0
+        raise TrainingError(
+            f"training failed in process {ranks.rank + 1} of {ranks.size}, perhaps because another one ended: {reason}"
+        ) from error
 
 
 class Trainer:
-    """The state of one run: the network, its optimizer, and the weights to return to."""
-
-    callbacks: Sequence[Callback] = ()
-    sample_prompt = ""
-    fine_tunes = False
-    checkpoints: CheckpointConfig | None = None
+    """The loop over epochs and steps. It watches the losses, validates, and calls callbacks and checkpoints."""
 
     def __init__(
         self,
-        model: NeuralModel,
-        train: Tokens,
+        run: TrainingRun,
         valid: Tokens | None,
-        recipe: Recipe,
-        progress: bool,
-        ranks: Ranks = SINGLE_PROCESS,
-        accumulate: int = 1,
+        callbacks: Sequence[Callback],
+        checkpointer: Checkpointer | None,
+        progress: Progress,
+        sample_prompt: str,
     ) -> None:
-        self.model = model
-        self.train = train
+        self.run = run
+        self.model = run.model
+        self.recipe = run.recipe
+        self.ranks = run.ranks
+        self.history = run.history
         self.valid = valid
-        self.recipe = recipe
-        self.ranks = ranks
-        self.accumulate = accumulate
-        self.parts = ranks.size * accumulate  # of each batch, some of its rows each
-        self.network = model.make_network().to(model.device)
-        self.network.generator = fork_generator(self.network, model.device, recipe.seed)
-        self.wrapped = ranks.wrap(self.network)
-        self.weights = list(self.network.params)
-        self.rate = recipe.learning_rate or 0.0  # halved at each return to earlier weights
-        self.step_rate = self.rate
-        self._start_optimizer()
-        settings = {"tokens": len(train), "device": model.device, "processes": ranks.size, "accumulate": accumulate}
-        self.history = History(settings=dataclasses.asdict(recipe) | settings)
-        self.epochs_done = 0
-        self.cursor = Cursor()
-        self.states: list[Any] = [None] * accumulate  # behind the last chunk, of each part that is this process's
-        self.earlier_seconds = 0.0  # of the run that this one resumes
-        self.rollbacks = 0
-        self.steps = 0
-        self.look = 1 if ranks.size == 1 and model.device == "cpu" else SYNC_EVERY
-        self.loss: float | None = None  # smoothed over some 20 steps
-        self.lowest = math.inf
-        self.good = self._copy()
-        self.best: list[Tensor] | None = None
-        self.average = Average(self.weights, recipe.weight_averaging)
-        self.progress = Progress(progress)
-        self.began = time.perf_counter()
-        self.agreed_seconds = 0.0
+        self.callbacks = list(callbacks) if run.ranks.is_first else []
+        self.checkpointer = checkpointer
+        self.progress = progress
+        self.sample_prompt = sample_prompt
         self.validation_seconds = 0.0
+        """How long the last validation took."""
 
-    def run(self) -> History:
-        """Train to the end of the recipe, an early stop or an interruption; the model gets the best weights."""
-        self.began = time.perf_counter()
-        for callback in self._callbacks():
+    def train(self) -> History:
+        """Train to the end of the recipe, an early stop or Ctrl-C, and give the model the best weights."""
+        self.run.start_clock()
+        for callback in self.callbacks:
             callback.on_train_begin(self.model, self.history)
         try:
-            while self._fraction_done(self.epochs_done) < 1 and not self._no_longer_improves():
-                self._epoch()
+            while self._fraction_done(self.run.epochs_done) < 1 and not self._stops_early():
+                self._train_epoch()
         except KeyboardInterrupt:
-            some = "the best weights so far are kept"
-            self._add_note(f"interrupted: {some if self.history.epochs else 'no epoch is complete, little is learnt'}")
+            self.add_note(self._interruption_note())
         finally:
             self.progress.close()
-            last = self.average.mean or self._copy()
-            self._load_weights(self.best or (self.good if self.rollbacks > ROLLBACKS else last))
-            self.model.weights = self.network.to_numpy()
-            self._describe()
-        self._warn_of_overfitting()
-        for callback in self._callbacks():
+            self.run.load_weights(self._final_weights())
+            self.model.weights = self.run.network.to_numpy()
+            self._update_metadata()
+        if (note := self._overfitting_note()) is not None:
+            self.add_note(note)
+        for callback in self.callbacks:
             callback.on_train_end(self.model, self.history)
         return self.history
 
-    @property
-    def seconds(self) -> float:
-        """Since the start of training, that of the run before among them; of several processes, those of the first."""
-        if self.ranks.size > 1:
-            return self.agreed_seconds
-        return self.earlier_seconds + time.perf_counter() - self.began
+    def add_note(self, note: str) -> None:
+        """Add a note to the history, and print it."""
+        self.history.notes.append(note)
+        self.progress.say(note)
 
-    def _sync_clock(self) -> None:
-        if self.ranks.size > 1:
-            self.agreed_seconds = self.ranks.broadcast(self.earlier_seconds + time.perf_counter() - self.began)
+    # Steps
 
-    def _epoch(self) -> None:
-        batches = make_batches(self.train, self.recipe, self.epochs_done)
-        self.network.train()
-        began = time.perf_counter() - self.cursor.seconds
-        waiting: list[tuple[Tensor, int]] = []
-        share = 0.0
-        for inputs, targets in to_device(batches.chunks(self.cursor.chunk), self.model.device):
-            share = self._fraction_done(self.epochs_done + self.cursor.chunk / len(batches))
-            if share >= 1:
+    def _train_epoch(self) -> None:
+        run, batches = self.run, make_batches(self.run.tokens, self.recipe, self.run.epochs_done)
+        run.network.train()
+        began = perf_counter() - run.current_epoch.seconds
+        unread: list[tuple[Tensor, int]] = []  # losses that are still on the device, and their numbers of tokens
+        fraction = 0.0
+        for inputs, targets in to_device(batches.chunks(run.current_epoch.chunk), self.model.device):
+            fraction = self._fraction_done(run.epochs_done + run.current_epoch.chunk / len(batches))
+            if fraction >= 1:
                 break
-            waiting.append((self._step(inputs, targets, self.rate * one_cycle(share)), targets.numel()))
-            self.average.add(share)
-            self.cursor.chunk += 1
-            if self.cursor.chunk % self.look == 0:
-                self._log_losses(waiting, share, began)
-                waiting = []
-                if self.checkpoints is not None and self.checkpoints.is_due(self):
-                    self.checkpoints.save(self)
-        if waiting:
-            self._log_losses(waiting, share, began)
-        done, self.cursor, self.states = self.cursor, Cursor(), [None] * self.accumulate
-        if done.tokens:
-            self.epochs_done += 1
-            self._end_epoch(done.loss / done.tokens, done.tokens / done.seconds)
+            loss = run.step(inputs, targets, run.peak_rate * one_cycle(fraction))
+            unread.append((loss, targets.numel()))
+            run.average.add(fraction)
+            run.current_epoch.chunk += 1
+            if run.current_epoch.chunk % run.sync_every == 0:
+                self._log_losses(unread, fraction, began)
+                unread = []
+                if self.checkpointer is not None and self.checkpointer.is_due(run):
+                    self.checkpointer.save(run)
+        if unread:
+            self._log_losses(unread, fraction, began)
+        finished = run.current_epoch
+        run.current_epoch, run.states = EpochProgress(), run.initial_states()
+        if finished.tokens:
+            run.epochs_done += 1
+            self._finish_epoch(finished.loss / finished.tokens, finished.tokens / finished.seconds)
 
-    def _step(self, inputs: Tensor, targets: Tensor, rate: float) -> Tensor:
-        """One step of the optimizer on one chunk, (time, batch): what its own rows add to the loss, nats per token."""
-        self.step_rate = rate
-        for group in self.optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
-        loss, self.states = self.update(inputs, targets, self.states)
-        return loss
-
-    def _update(self, inputs: Tensor, targets: Tensor, states: list[Any]) -> tuple[Tensor, list[Any]]:
-        """``_step`` for tensors: the loss, and the states behind the chunk.
-
-        What follows a document's end is its neighbour's start, which is nothing to learn.
-        """
-        start, batch = self.model.tokenizer.bos_id, inputs.shape[1]
-        predicted = (targets != start).sum().clamp(min=1)
-        self.optimizer.zero_grad()
-        random = get_random_states(self.model.device, self.network.generator) if self.parts > 1 else None
-        losses, after = [], []
-        for i, before in enumerate(states):
-            if i and random is not None:
-                set_random_states(
-                    self.model.device, random, self.network.generator
-                )  # all parts leave out the same channels
-            part = self.ranks.rank * self.accumulate + i
-            rows = slice(part * batch // self.parts, (part + 1) * batch // self.parts)
-            self.network.batch_slice = part, self.parts
-            with nullcontext() if i == self.accumulate - 1 else self.ranks.no_sync(self.wrapped):
-                logits, state = self.wrapped(inputs[:, rows], before)
-                wanted = targets[:, rows].flatten()
-                loss = cross_entropy(logits.flatten(0, 1).float(), wanted, ignore_index=start, reduction="sum")
-                loss = loss / predicted
-                # The mean over processes is what comes of these gradients.
-                (loss * self.ranks.size + self.network.penalty / self.accumulate).backward()  # type: ignore[no-untyped-call]
-            after.append(tree_map(Tensor.detach, state))
-            losses.append(loss.detach())
-        torch.nn.utils.clip_grad_norm_(self.weights, self.recipe.clip)
-        self.optimizer.step()
-        return losses[0] if len(losses) == 1 else torch.stack(losses).sum(), after
-
-    def _log_losses(self, waiting: list[tuple[Tensor, int]], share: float, began: float) -> None:
-        """Look at the losses of the last steps, and count them in if all is well."""
-        self._sync_clock()
-        losses = self.ranks.all_reduce(torch.stack([loss for loss, _ in waiting])).tolist()
-        cursor = self.cursor
-        cursor.seconds = time.perf_counter() - began
-        for loss, (_, tokens) in zip(losses, waiting, strict=True):
-            if not self._check_divergence(loss):
-                self.states = [None] * self.accumulate
+    def _log_losses(self, unread: list[tuple[Tensor, int]], fraction: float, began: float) -> None:
+        """Read the losses of the last steps, and log them unless training diverges."""
+        run, epoch = self.run, self.run.current_epoch
+        run.sync_clock()
+        losses = self.ranks.all_reduce(torch.stack([loss for loss, _ in unread])).tolist()
+        epoch.seconds = perf_counter() - began
+        for loss, (_, tokens) in zip(losses, unread, strict=True):
+            if not run.record_loss(loss):
+                self._recover()
                 return
-            cursor.loss += loss * tokens
-            cursor.tokens += tokens
-            speed = cursor.tokens / cursor.seconds
-            self.progress.on_step_end(share, self.loss or loss, speed)
-            for callback in self._callbacks():
-                callback.on_step_end(
-                    self.model, StepMetrics(self.steps, self.epochs_done + 1, share, loss, self.step_rate, speed)
-                )
+            epoch.loss += loss * tokens
+            epoch.tokens += tokens
+            speed = epoch.tokens / epoch.seconds
+            self.progress.on_step_end(fraction, run.smoothed_loss or loss, speed)
+            metrics = StepMetrics(run.steps, run.epochs_done + 1, fraction, loss, run.learning_rate, speed)
+            for callback in self.callbacks:
+                callback.on_step_end(self.model, metrics)
 
-    def _check_divergence(self, loss: float) -> bool:
-        """Whether training goes well; where the loss is lost, return to the last good weights."""
-        if math.isfinite(loss):
-            self.loss = loss if self.loss is None else 0.95 * self.loss + 0.05 * loss
-            if self.loss <= self.lowest + max(1.0, self.lowest):
-                self.lowest = min(self.lowest, self.loss)
-                self.steps += 1
-                if self.steps % SNAPSHOT == 0 and self.loss < 1.1 * self.lowest:
-                    self.good = self._copy()
-                return True
-        self.rollbacks += 1
-        if self.rollbacks > ROLLBACKS:
+    def _recover(self) -> None:
+        """Return to the last good weights after a divergence. Raises TrainingError if that has not helped before."""
+        run = self.run
+        run.num_rollbacks += 1
+        if run.num_rollbacks > MAX_ROLLBACKS:
             raise TrainingError(
-                f"the loss diverged {self.rollbacks} times, the last time at a peak learning rate of {self.rate:g}; "
-                "the model keeps the last good weights. Try a smaller learning_rate"
+                f"the loss diverged {run.num_rollbacks} times, most recently at a peak learning rate of "
+                f"{run.peak_rate:g}. The model keeps the last good weights. Train again with a smaller learning_rate; "
+                "find_lr suggests one"
             )
-        self.rate /= 2
-        self._add_note(
-            f"the loss diverged in epoch {self.epochs_done + 1}: back to the last good weights, "
-            f"with a peak learning rate of {self.rate:g}"
+        run.roll_back()
+        run.states = run.initial_states()
+        self.add_note(
+            f"the loss diverged in epoch {run.epochs_done + 1}: training continues from the last good weights with "
+            f"half the learning rate, a peak of {run.peak_rate:g}"
         )
-        self._load_weights(self.good)
-        self.average.clear()
-        self._start_optimizer()
-        self.loss = None
-        return False
 
-    def _end_epoch(self, train_loss: float, tokens_per_second: float) -> None:
-        """Validate, compare, show, and keep."""
-        self._sync_clock()
-        began = self.seconds
-        with self.average.in_place():
-            evaluation = self.ranks.broadcast(self._validate() if self.ranks.first else None)
-            candidate = self._copy()
-            self.model.weights = self.network.to_numpy()
-        figures = {}
-        if evaluation is not None:
-            figures = {name: getattr(evaluation, name) for name in ("nats_per_char", "bits_per_char", "perplexity")}
-        earlier = self.history.best
-        is_best = evaluation is None or (
-            math.isfinite(evaluation.nats_per_char)
-            and (earlier is None or evaluation.nats_per_char < (earlier.nats_per_char or math.inf))
-        )
+    # Epochs
+
+    def _finish_epoch(self, train_loss: float, tokens_per_second: float) -> None:
+        """Validate, keep the weights if they are the best, generate a sample, and report all this."""
+        run = self.run
+        run.sync_clock()
+        began = run.seconds
+        with run.average.applied():
+            evaluation = self.ranks.broadcast(self._validate() if self.ranks.is_first else None)
+            weights = run.copy_weights()
+            self.model.weights = run.network.to_numpy()
+        is_best = self._is_best(evaluation)
         if is_best and evaluation is not None:
-            self.best = candidate
-        text = ""
-        if self.ranks.first:
-            text = self.model.generate(self.sample_prompt, max_tokens=SAMPLE_TOKENS, seed=self.recipe.seed)
-        self._sync_clock()
-        self.validation_seconds = self.seconds - began
-        epoch = EpochMetrics(
-            self.epochs_done,
+            run.best_weights = weights
+        sample = ""
+        if self.ranks.is_first:
+            sample = self.model.generate(self.sample_prompt, max_tokens=SAMPLE_TOKENS, seed=self.recipe.seed)
+        run.sync_clock()
+        self.validation_seconds = run.seconds - began
+        metrics = EpochMetrics(
+            run.epochs_done,
             train_loss,
-            self.step_rate,
+            run.learning_rate,
             tokens_per_second,
-            self.seconds,
-            **figures,
+            run.seconds,
+            nats_per_char=evaluation.nats_per_char if evaluation is not None else None,
+            bits_per_char=evaluation.bits_per_char if evaluation is not None else None,
+            perplexity=evaluation.perplexity if evaluation is not None else None,
             best=is_best,
-            sample=text,
+            sample=sample,
         )
-        self.history.epochs.append(epoch)
-        self.progress.on_epoch_end(epoch)
-        for callback in self._callbacks():
-            callback.on_epoch_end(self.model, epoch)
-        if self.checkpoints is not None:
-            self.checkpoints.save(self)
-
-    def _callbacks(self) -> Sequence[Callback]:
-        return self.callbacks if self.ranks.first else ()
+        self.history.epochs.append(metrics)
+        self.progress.on_epoch_end(metrics)
+        for callback in self.callbacks:
+            callback.on_epoch_end(self.model, metrics)
+        if self.checkpointer is not None:
+            self.checkpointer.save(run)
 
     def _validate(self) -> Evaluation | None:
         if self.valid is None:
             return None
-        given = partial(score_sequences, network_forward(self.network.eval()), lambda batch: None)
-        return measure(given, self.model.tokenizer, self.valid.documents())
+        logprobs = partial(score_sequences, network_forward(self.run.network.eval()), lambda batch: None)
+        return measure(logprobs, self.model.tokenizer, self.valid.documents())
+
+    def _is_best(self, evaluation: Evaluation | None) -> bool:
+        """Return whether no earlier epoch had a lower validation loss; without validation, the last epoch is best."""
+        if evaluation is None:
+            return True
+        best = self.history.best
+        lowest = math.inf if best is None or best.nats_per_char is None else best.nats_per_char
+        return evaluation.nats_per_char < lowest
+
+    # The end of training
 
     def _fraction_done(self, epochs: float) -> float:
-        """How much of the run is done after so many epochs, 0 to 1: by epochs or by seconds, whichever is more."""
-        share = epochs / self.recipe.planned_epochs
-        if self.recipe.max_seconds is not None:
-            share = max(share, self.seconds / max(self.recipe.max_seconds - self.validation_seconds, 1e-9))
-        return share
+        """Return how much of the run is done after ``epochs`` epochs, 0 to 1.
 
-    def _no_longer_improves(self) -> bool:
+        Of the epochs and the seconds that the recipe plans, the one that is further on decides.
+        """
+        fraction = epochs / self.recipe.planned_epochs
+        if self.recipe.max_seconds is not None:
+            seconds_left_for_steps = max(self.recipe.max_seconds - self.validation_seconds, 1e-9)
+            fraction = max(fraction, self.run.seconds / seconds_left_for_steps)
+        return fraction
+
+    def _stops_early(self) -> bool:
+        """Return whether validation has not improved for ``patience`` epochs, and note it."""
         patience, best = self.recipe.patience, self.history.best
-        if patience is None or self.valid is None or best is None or self.epochs_done - best.epoch < patience:
+        if patience is None or self.valid is None or best is None or self.run.epochs_done - best.epoch < patience:
             return False
-        self._add_note(f"stopped early: no better epoch than {best.epoch} among the last {patience}")
+        self.add_note(f"stopped early: validation has not improved in the {patience} epochs after epoch {best.epoch}")
         return True
 
-    def _warn_of_overfitting(self) -> None:
+    def _final_weights(self) -> list[Tensor]:
+        """Return the weights of the best epoch; without validation, the averaged or the last ones."""
+        run = self.run
+        if run.best_weights is not None:
+            return run.best_weights
+        if run.num_rollbacks > MAX_ROLLBACKS:
+            return run.snapshot
+        return run.average.mean or run.copy_weights()
+
+    def _interruption_note(self) -> str:
+        epochs, best = self.run.epochs_done, self.history.best
+        if epochs == 0:
+            return "interrupted in the first epoch: the model keeps its current weights, which have learned little"
+        validated = best is not None and best.nats_per_char is not None
+        kept = f"the weights of epoch {best.epoch}, the best so far" if best and validated else "its current weights"
+        return f"interrupted after {epochs} {'epoch' if epochs == 1 else 'epochs'}: the model keeps {kept}"
+
+    def _overfitting_note(self) -> str | None:
         best, last = self.history.best, self.history.epochs[-1] if self.history.epochs else None
         if best is None or last is None or best.nats_per_char is None or last.nats_per_char is None:
-            return
-        if last.nats_per_char > OVERFITTING_MARGIN * best.nats_per_char and last.train_loss < best.train_loss:
-            self._add_note(
-                f"the model overfits: behind epoch {best.epoch}, training loss falls from {best.train_loss:.3f} to "
-                f"{last.train_loss:.3f} nats/token while validation rises from {best.nats_per_char:.3f} to "
-                f"{last.nats_per_char:.3f} nats/char. More text, more dropout, a smaller network or fewer epochs help"
-            )
+            return None
+        if last.nats_per_char <= OVERFITTING_RATIO * best.nats_per_char or last.train_loss >= best.train_loss:
+            return None
+        return (
+            f"the model is overfitting: after epoch {best.epoch}, the training loss keeps falling (from "
+            f"{best.train_loss:.3f} to {last.train_loss:.3f} nats/token), but the validation loss rises (from "
+            f"{best.nats_per_char:.3f} to {last.nats_per_char:.3f} nats/char). The model keeps the weights of epoch "
+            f"{best.epoch}. More text, more dropout, a smaller network or fewer epochs help against overfitting"
+        )
 
-    def _start_optimizer(self) -> None:
-        """AdamW (Loshchilov & Hutter 2019); the matrices decay, but for those that stand for tokens.
-
-        One GPU has its steps recorded.
-        """
-        decayed: list[Tensor] = []
-        others: list[Tensor] = []
-        for name, weight in self.network.named_weights().items():
-            (decayed if weight.ndim > 1 and name not in ("embedding", "labels", "head") else others).append(weight)
-        groups = [
-            {"params": decayed, "weight_decay": self.recipe.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        device = torch.device(self.model.device)
-        on_gpu = device.type == "cuda"
-        rate: Any = torch.tensor(self.rate, device=device) if on_gpu else self.rate
-        self.optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.99), fused=True, capturable=on_gpu)
-        self.update = CudaGraphCache(self._update, device) if self.parts == 1 else self._update
-
-    def _copy(self) -> list[Tensor]:
-        return [weight.detach().clone() for weight in self.weights]
-
-    def _load_weights(self, weights: list[Tensor]) -> None:
-        with torch.no_grad():
-            for weight, value in zip(self.weights, weights, strict=True):
-                weight.copy_(value)
-
-    def _add_note(self, note: str) -> None:
-        self.history.notes.append(note)
-        self.progress.say(note)
-
-    def _describe(self) -> None:
-        """What the model tells of its training."""
+    def _update_metadata(self) -> None:
+        """Describe the training in the model's metadata."""
         metadata, best = self.model.metadata, self.history.best
         metadata["training"] = self.history.settings | {
-            "epochs": self.epochs_done,
-            "seconds": round(self.seconds, 1),
+            "epochs": self.run.epochs_done,
+            "seconds": round(self.run.seconds, 1),
             "notes": self.history.notes,
         }
         if best is not None and best.nats_per_char is not None:

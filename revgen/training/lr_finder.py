@@ -1,5 +1,7 @@
-"""The learning rate range test: one short run under a rate that grows from step to step (Smith 2017, *Cyclical learning
-rates for training neural networks*, arXiv 1506.01186)."""
+"""The learning-rate finder: one short run with a learning rate that grows from step to step.
+
+(Smith 2017, *Cyclical learning rates for training neural networks*, arXiv 1506.01186: the learning rate range test.)
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from revgen.architectures.neural import NeuralModel
 from revgen.corpus import Corpus
 from revgen.corpus.tokens import tokenize_train_valid
 from revgen.errors import OptionError
@@ -19,8 +20,9 @@ from revgen.options import as_float, at_least, check
 from revgen.plots import COLORS, new_figure, style_axes
 from revgen.training.cpu import flush_denormals, keep_freed_memory
 from revgen.training.device import to_device
-from revgen.training.loop import Trainer, make_batches
 from revgen.training.recipe import Recipe
+from revgen.training.run import TrainingRun, make_batches
+from revgen.training.trainable import TrainableModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,23 +30,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SMOOTHING = 0.9
-DIVERGED = 1.5
-"""How many times the lowest loss ends the test."""
-MARGIN = 10.0
-"""How far below the rate of the lowest loss, where steps are still safe, the peak of a schedule belongs."""
+"""The weight of the earlier losses in the smoothed loss."""
+DIVERGENCE_RATIO = 1.5
+"""The test ends when the smoothed loss is this many times the lowest one."""
+SUGGESTION_MARGIN = 10.0
+"""The suggested rate is the rate of the lowest loss divided by this, because training is close to diverging there."""
 
 
 @dataclass(frozen=True, repr=False)
 class LRFinderResult:
-    """What a range test found: ``losses`` (smoothed, in nats per token) under ``rates``."""
+    """The smoothed training losses, in nats per token, for a growing sequence of learning rates."""
 
     rates: list[float]
     losses: list[float]
 
     @property
     def suggestion(self) -> float:
-        """A peak for the schedule: a tenth of the rate at which the loss was lowest."""
-        return self.rates[self.losses.index(min(self.losses))] / MARGIN
+        """A peak for the learning-rate schedule: a tenth of the rate with the lowest loss."""
+        return self.rates[self.losses.index(min(self.losses))] / SUGGESTION_MARGIN
 
     def plot(self) -> Any:
         """Plot the loss against the learning rate and return a matplotlib figure (requires the extra ``plots``)."""
@@ -61,14 +64,17 @@ class LRFinderResult:
 
     def __str__(self) -> str:
         return (
-            f"learning rate {self.suggestion:.2g}: the loss is lowest, {min(self.losses):.3f}, at {MARGIN:g} times it"
+            f"suggested learning rate: {self.suggestion:.2g}, a tenth of the rate with the lowest loss "
+            f"({min(self.losses):.3f} nats/token)"
         )
 
     __repr__ = __str__
 
 
-def find_lr(model: NeuralModel, texts: Corpus, recipe: Recipe, low: float, high: float, steps: int) -> LRFinderResult:
-    """See ``NeuralModel.find_lr``."""
+def find_lr(
+    model: TrainableModel, texts: Corpus, recipe: Recipe, low: float, high: float, steps: int
+) -> LRFinderResult:
+    """Train a copy of the model with growing learning rates, as ``NeuralModel.find_lr`` describes."""
     at_least("steps", steps, 10)
     check("low", low, 1e-30 <= as_float(low) < math.inf, "at least 1e-30")
     check("high", high, as_float(low) < as_float(high) < math.inf, "above low")
@@ -76,28 +82,28 @@ def find_lr(model: NeuralModel, texts: Corpus, recipe: Recipe, low: float, high:
     tokenizer = trial.tokenizer_for(texts)
     labels = trial.labels_for(texts)
     tokens, _ = tokenize_train_valid(texts, None, tokenizer, recipe.seed, labels)
-    recipe = recipe.resolve(len(tokens), 1.0, fitted=False, device=trial.device)
+    recipe = recipe.resolve(len(tokens), learning_rate=low, fine_tunes=False, device=trial.device)
 
-    def batches() -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    def chunks() -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         for epoch in count():
             yield from make_batches(tokens, recipe, epoch)
 
-    found = LRFinderResult([], [])
+    result = LRFinderResult([], [])
     smoothed = 0.0
     with torch.random.fork_rng(), flush_denormals(), keep_freed_memory():
         torch.manual_seed(recipe.seed)
         trial.prepare(tokenizer, recipe.seed, labels, recipe.suggest_sizes(len(tokens), trial.device))
-        training = Trainer(trial, tokens, None, recipe, progress=False)
-        training.network.train()
-        for i, (inputs, targets) in zip(range(steps), to_device(batches(), trial.device), strict=False):
+        run = TrainingRun(trial, tokens, recipe)
+        run.network.train()
+        for i, (inputs, targets) in zip(range(steps), to_device(chunks(), trial.device), strict=False):
             rate = low * (high / low) ** (i / (steps - 1))
-            loss = training._step(inputs, targets, rate).item()
+            loss = run.step(inputs, targets, rate).item()
             smoothed = SMOOTHING * smoothed + (1 - SMOOTHING) * loss
             unbiased = smoothed / (1 - SMOOTHING ** (i + 1))
-            if not math.isfinite(loss) or unbiased > DIVERGED * min(found.losses, default=math.inf):
+            if not math.isfinite(loss) or unbiased > DIVERGENCE_RATIO * min(result.losses, default=math.inf):
                 break
-            found.rates.append(rate)
-            found.losses.append(unbiased)
-    if not found.rates:
+            result.rates.append(rate)
+            result.losses.append(unbiased)
+    if not result.rates:
         raise OptionError(f"low must be smaller: the loss is not finite at a learning rate of {low:g}")
-    return found
+    return result

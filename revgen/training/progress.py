@@ -1,4 +1,4 @@
-"""What a person sees while a model trains: a bar, and a line and a sample for each epoch."""
+"""The output of training on a terminal: a progress bar, and the metrics and a sample of each epoch."""
 
 from __future__ import annotations
 
@@ -10,33 +10,35 @@ from revgen.history import EpochMetrics
 
 
 class Progress:
-    """A bar with loss, tokens a second and the time left, on a terminal's standard error; lines go there too.
+    """A bar with the loss, the speed and the time left, and lines above it, on standard error.
 
-    Silent where ``shown`` is False.
+    The bar appears only on a terminal. With ``shown`` False, nothing is printed.
     """
 
     def __init__(self, shown: bool) -> None:
         self.shown = shown
         self.bar = tqdm(
             total=1.0,
-            disable=None if shown else True,  # None: no bar where there is no terminal
+            disable=None if shown else True,  # with None, tqdm shows no bar unless the output is a terminal
             leave=False,
             mininterval=0.3,
             bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}",
         )
 
     def on_step_end(self, progress: float, loss: float, tokens_per_second: float) -> None:
-        """One training step is done, and so is this share of the whole run."""
+        """Move the bar to the fraction ``progress`` of the run."""
         if not self.bar.disable:
             self.bar.set_postfix_str(f"loss {loss:.3f}, {tokens_per_second:,.0f} tokens/s", refresh=False)
             self.bar.update(min(progress, 1.0) - self.bar.n)
 
     def on_epoch_end(self, epoch: EpochMetrics) -> None:
-        """One epoch is done."""
-        valid = "" if epoch.nats_per_char is None else f", validation {epoch.nats_per_char:.4f} nats/char"
+        """Print the metrics and the sample of an epoch."""
+        validation = "" if epoch.nats_per_char is None else f", validation loss {epoch.nats_per_char:.4f} nats/char"
+        if validation and epoch.best:
+            validation += " (best)"
         self.say(
-            f"epoch {epoch.epoch}: training {epoch.train_loss:.4f} nats/token{valid}"
-            f"{' *' if epoch.best else ''}, {epoch.tokens_per_second:,.0f} tokens/s, {epoch.seconds:.0f} s"
+            f"epoch {epoch.epoch}: training loss {epoch.train_loss:.4f} nats/token{validation}, "
+            f"{epoch.tokens_per_second:,.0f} tokens/s, {epoch.seconds:.0f} s"
         )
         if epoch.sample:
             self.say(f"    {epoch.sample!r}")
@@ -47,5 +49,5 @@ class Progress:
             self.bar.write(line, file=sys.stderr)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self.bar.close()

@@ -1,5 +1,4 @@
-"""How to train: the numbers of a training run, checked, what is chosen where none is given, and the schedule of the
-learning rate."""
+"""The hyperparameters of a training run: their checks, their defaults, and the schedule of the learning rate."""
 
 from __future__ import annotations
 
@@ -10,26 +9,34 @@ from typing import Any
 
 from revgen.options import as_float, check, is_int, make_plain
 
-WARM_UP = 0.1
-FINE_TUNING = 1 / 5
-"""How much of an architecture's learning rate is right for weights that are fitted already."""
-MOST_EPOCHS = 40
-MOST_EPOCHS_FITTED = 10
-DROPOUT_A_DOUBLING = 0.075
-"""The more often a text is read, the more has to be left out: 0.25 for 10 epochs, 0.35 for 25."""
-MOST_DROPOUT = 0.5
-SEEDS = 1 << 63  # of PyTorch
-BUDGET = ("epochs", "max_seconds")
-OPEN = (*BUDGET, "batch_size", "learning_rate")
-"""The fields that are chosen where they are None."""
+WARM_UP_FRACTION = 0.1
+"""The fraction of a run in which the learning rate rises to its peak."""
+FINE_TUNING_FACTOR = 1 / 5
+"""The learning rate for fine-tuning, relative to the architecture's default for new weights."""
+MAX_EPOCHS, MAX_FINE_TUNING_EPOCHS = 40, 10
+"""The most epochs that are chosen by default."""
+MIN_BATCH_SIZE, MAX_BATCH_SIZE = 16, 64
+"""The limits of the default batch size; a tiny corpus gets a smaller one."""
+TOKENS_PER_ROW = 8_000
+"""The default batch size has about one row for this many tokens of the corpus."""
+DROPOUT_PER_DOUBLING = 0.075
+"""How much dropout each doubling of the epochs adds: 0.25 for 10 epochs, 0.35 for 25."""
+MAX_DROPOUT = 0.5
+GPU_TOKENS_FACTOR, GPU_WIDTH_FACTOR = 4, 2
+"""How many times as many tokens are read, and how many times as wide a new network is, on a GPU as on a CPU."""
+SEED_LIMIT = 1 << 63
+"""PyTorch takes seeds below this."""
+BUDGET_FIELDS = ("epochs", "max_seconds")
+DEFAULT_FIELDS = (*BUDGET_FIELDS, "batch_size", "learning_rate")
+"""The fields for which ``Recipe.resolve`` chooses a value if they are None."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """What is chosen where network or run leave it open, on a CPU; a GPU reads four times as much, twice as wide."""
+    """The amount of training and the size of a network, if they are not given, on a CPU."""
 
     tokens: float
-    """To be read in all."""
+    """The number of tokens to read in total, over all epochs."""
     hidden_size: int
 
 
@@ -42,7 +49,10 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """The numbers of a training run; ``NeuralModel.fit`` says what each is for."""
+    """The hyperparameters of a training run. ``NeuralModel.fit`` describes them; ``clip`` is the largest gradient norm.
+
+    Raises OptionError for a value outside its range.
+    """
 
     epochs: int | None = None
     max_seconds: float | None = None
@@ -60,84 +70,97 @@ class Recipe:
         make_plain(self)
         for name in ("epochs", "batch_size", "sequence_length", "patience"):
             value = getattr(self, name)
-            optional = value is None and name != "sequence_length"
-            check(name, value, optional or is_int(value, 1), "a whole number of at least 1")
+            is_optional = name != "sequence_length"
+            check(name, value, is_int(value, 1) or (is_optional and value is None), "a whole number of at least 1")
         seconds = self.max_seconds
         check("max_seconds", seconds, seconds is None or 0 < as_float(seconds) < math.inf, "above 0")
         rate = self.learning_rate
         check("learning_rate", rate, rate is None or 0 < as_float(rate) < math.inf, "above 0")
         check("weight_decay", self.weight_decay, 0 <= as_float(self.weight_decay) < math.inf, "0 or more")
-        check(
-            "weight_averaging",
-            self.weight_averaging,
-            0 <= as_float(self.weight_averaging) <= 1,
-            "in 0 ≤ weight_averaging ≤ 1",
-        )
+        averaging = self.weight_averaging
+        check("weight_averaging", averaging, 0 <= as_float(averaging) <= 1, "in 0 ≤ weight_averaging ≤ 1")
         check("clip", self.clip, as_float(self.clip) > 0, "above 0")
-        check("seed", self.seed, is_int(self.seed, 0) and self.seed < SEEDS, "a whole number from 0 to below 2**63")
+        is_seed = is_int(self.seed, 0) and self.seed < SEED_LIMIT
+        check("seed", self.seed, is_seed, "a whole number of at least 0 and below 2**63")
         check("preset", self.preset, self.preset in PRESETS, " or ".join(map(repr, PRESETS)))
 
     def budget(self) -> dict[str, Any]:
-        """Return the fields that say when the run ends, which may differ when it is resumed."""
-        return {name: getattr(self, name) for name in BUDGET}
+        """Return the fields that say when the run ends. They may change when it is resumed."""
+        return {name: getattr(self, name) for name in BUDGET_FIELDS}
 
     def identity(self) -> dict[str, Any]:
-        """Return the fields that a run cannot change when it is resumed."""
-        return {name: value for name, value in asdict(self).items() if name not in BUDGET}
+        """Return the fields that must not change when the run is resumed."""
+        return {name: value for name, value in asdict(self).items() if name not in BUDGET_FIELDS}
 
     def resumed(self, earlier: Mapping[str, Any]) -> Recipe:
-        """Return the recipe with the choices of an earlier state of the run (``Checkpoints.earlier``) where it is open.
+        """Return the recipe with the defaults that were chosen when the run began.
 
-        A new number of epochs or seconds takes the place of the earlier one; the schedule follows the progress.
+        ``earlier`` are the values of a checkpoint (``Checkpointer.read_latest``). A new number of epochs or seconds
+        replaces the earlier one, and the learning-rate schedule is stretched to it.
         """
         chosen = {**(earlier.get("recipe") or {})}
         if self.epochs is None and self.max_seconds is None:
             chosen |= earlier.get("budget") or {}
-        return replace(self, **{n: v for n, v in chosen.items() if n in OPEN and getattr(self, n) is None})
+        changes = {k: v for k, v in chosen.items() if k in DEFAULT_FIELDS and getattr(self, k) is None}
+        return replace(self, **changes)
 
     @property
     def planned_epochs(self) -> float:
-        """How many epochs end the run; without a number, the seconds alone do."""
+        """The number of epochs after which the run ends; infinity if only the seconds end it."""
         return self.epochs or math.inf
 
-    def resolve(self, tokens: int, learning_rate: float, fitted: bool, device: str = "cpu", parts: int = 1) -> Recipe:
-        """With what was left to choose: as many epochs as the preset reads tokens, the architecture's learning rate,
-        less for fitted weights, and a batch size that gives a small corpus enough steps, a power of 2 from 16 to 64
-        that ``parts`` divide."""
-        power: int = 2 ** math.floor(math.log2(max(tokens / 8_000, 1)))
-        chosen = max(1, min(max(16, power), 64, tokens // (2 * self.sequence_length)))
-        chosen = math.ceil(chosen / parts) * parts
-        check("batch_size", self.batch_size, (self.batch_size or 0) % parts == 0, f"a multiple of its {parts} parts")
+    def resolve(
+        self, tokens: int, learning_rate: float, fine_tunes: bool, device: str = "cpu", num_parts: int = 1
+    ) -> Recipe:
+        """Return the recipe with values for all fields that are None.
+
+        - ``epochs``: as many as the preset needs to read its number of tokens from a corpus of ``tokens``.
+        - ``learning_rate``: the given one, which is the architecture's; a fifth of it for fine-tuning.
+        - ``batch_size``: a power of 2 from 16 to 64 that gives a small corpus enough steps, rounded up to a multiple
+          of the ``num_parts`` that a batch is split into.
+        """
+        batch_size = self.batch_size
+        check("batch_size", batch_size, (batch_size or 0) % num_parts == 0, f"a multiple of its {num_parts} parts")
         epochs = self.epochs
         if epochs is None and self.max_seconds is None:
-            epochs = self._epochs(tokens, device, MOST_EPOCHS_FITTED if fitted else MOST_EPOCHS)
+            epochs = self._suggest_epochs(tokens, device, MAX_FINE_TUNING_EPOCHS if fine_tunes else MAX_EPOCHS)
         return replace(
             self,
             epochs=epochs,
-            batch_size=self.batch_size or chosen,
-            learning_rate=self.learning_rate or learning_rate * (FINE_TUNING if fitted else 1),
+            batch_size=batch_size or self._suggest_batch_size(tokens, num_parts),
+            learning_rate=self.learning_rate or learning_rate * (FINE_TUNING_FACTOR if fine_tunes else 1),
         )
 
     def suggest_sizes(
         self, tokens: int, device: str = "cpu", earlier: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Return width and dropout for a network that reads a corpus of ``tokens`` by this recipe; those of an
-        ``earlier`` configuration where the run is resumed."""
-        epochs = self.epochs or self._epochs(tokens, device, MOST_EPOCHS)
-        chosen = {
-            "hidden_size": PRESETS[self.preset].hidden_size * (1 if device == "cpu" else 2),
-            "dropout": round(min(DROPOUT_A_DOUBLING * math.log2(epochs), MOST_DROPOUT), 2),
-        }
-        return {name: (earlier or {}).get(name, size) for name, size in chosen.items()}
+        """Return ``hidden_size`` and ``dropout`` for a new network that trains on a corpus of ``tokens``.
 
-    def _epochs(self, tokens: int, device: str, most: int) -> int:
-        reads = PRESETS[self.preset].tokens * (1 if device == "cpu" else 4)
-        return max(1, min(round(reads / tokens), most))
+        If a run is resumed, they are the ones of its ``earlier`` configuration.
+        """
+        epochs = self.epochs or self._suggest_epochs(tokens, device, MAX_EPOCHS)
+        sizes = {
+            "hidden_size": PRESETS[self.preset].hidden_size * (1 if device == "cpu" else GPU_WIDTH_FACTOR),
+            "dropout": round(min(DROPOUT_PER_DOUBLING * math.log2(epochs), MAX_DROPOUT), 2),
+        }
+        return {name: (earlier or {}).get(name, size) for name, size in sizes.items()}
+
+    def _suggest_epochs(self, tokens: int, device: str, max_epochs: int) -> int:
+        tokens_to_read = PRESETS[self.preset].tokens * (1 if device == "cpu" else GPU_TOKENS_FACTOR)
+        return max(1, min(round(tokens_to_read / tokens), max_epochs))
+
+    def _suggest_batch_size(self, tokens: int, num_parts: int) -> int:
+        power: int = 2 ** math.floor(math.log2(max(tokens / TOKENS_PER_ROW, 1)))
+        rows_of_two_chunks = tokens // (2 * self.sequence_length)
+        size = max(1, min(max(MIN_BATCH_SIZE, power), MAX_BATCH_SIZE, rows_of_two_chunks))
+        return math.ceil(size / num_parts) * num_parts
 
 
 def one_cycle(progress: float) -> float:
-    """The share of the peak learning rate at ``progress`` (0 to 1) of the run: a linear warm-up over the first
-    tenth, then half a cosine down to zero (after Smith & Topin 2018)."""
-    if progress < WARM_UP:
-        return (progress + 0.01) / (WARM_UP + 0.01)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - WARM_UP) / (1 - WARM_UP))))
+    """Return the learning rate after the fraction ``progress`` of a run, relative to its peak (Smith & Topin 2018).
+
+    It rises linearly over the first tenth of the run, then falls to 0 along half a cosine.
+    """
+    if progress < WARM_UP_FRACTION:
+        return (progress + 0.01) / (WARM_UP_FRACTION + 0.01)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - WARM_UP_FRACTION) / (1 - WARM_UP_FRACTION))))

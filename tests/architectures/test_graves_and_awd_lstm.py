@@ -18,7 +18,7 @@ from revgen.networks import recurrent
 from revgen.networks.stack import make_cell
 from revgen.testing import check_model
 from revgen.tokenizers.char import CharTokenizer
-from revgen.training.averaging import Average
+from revgen.training.averaging import WeightAverage
 
 QUICK: dict[str, Any] = {"batch_size": 8, "sequence_length": 32, "progress": False}
 SMALL: dict[str, dict[str, Any]] = {
@@ -289,19 +289,19 @@ def test_fit_learns_from_the_penalty_and_reports_the_cross_entropy_alone(reviews
 
 def test_the_average_is_of_the_last_part_of_a_run() -> None:
     weights = [torch.zeros(3), torch.zeros(2, 2)]
-    average = Average(weights, 0.5)
+    average = WeightAverage(weights, 0.5)
     for step in range(10):
         for weight in weights:
             weight.fill_(step)
         average.add(step / 10)
 
     assert average.steps == 5
-    with average.in_place():
+    with average.applied():
         assert all(weight.tolist() == pytest.approx(7 * np.ones(weight.shape)) for weight in weights)
     assert all((weight == 9).all() for weight in weights)
 
     average.clear()
-    with average.in_place():
+    with average.applied():
         assert all((weight == 9).all() for weight in weights)
 
 

@@ -24,8 +24,8 @@ from revgen.networks.stack import make_cell
 from revgen.registry import tokenizers
 from revgen.training import device as feeding
 from revgen.training.device import to_device
-from revgen.training.loop import Trainer
 from revgen.training.recipe import Recipe
+from revgen.training.run import TrainingRun
 
 TRAINED = sorted(
     row.name
@@ -114,19 +114,19 @@ def test_no_step_waits_for_the_device(name: str, reviews: list[str], monkeypatch
     assert isinstance(model, NeuralModel)
     model.prepare(tokenizers.get("char").train(reviews[:5]), seed=0)
     model.to("meta")
-    training = Trainer(model, range(1000), None, Recipe(epochs=1, learning_rate=0.01), progress=False)  # type: ignore[arg-type]
-    training.network.train()
+    run = TrainingRun(model, range(1000), Recipe(epochs=1, learning_rate=0.01))  # type: ignore[arg-type]
+    run.network.train()
     tokens = torch.zeros((12, 4), dtype=torch.int64, device="meta")
-    training._step(tokens, tokens, 0.01)  # as the first is never recorded, it may bring something to the device
+    run.step(tokens, tokens, 0.01)  # as the first is never recorded, it may bring something to the device
     with Watched():  # type: ignore[no-untyped-call]
         for _ in range(2):
-            loss = training._step(tokens, tokens, 0.01)
+            loss = run.step(tokens, tokens, 0.01)
     assert loss.device.type == "meta" and loss.shape == ()
 
 
 @pytest.mark.parametrize("ahead", [1, 200, 1 << 20])
 def test_batches_that_are_sent_ahead_are_the_same(ahead: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feeding, "AHEAD", ahead)
+    monkeypatch.setattr(feeding, "PREFETCH_TOKENS", ahead)
     lengths = (7, 5, 7, 3)
     chunks = [(torch.randint(9, (n, 4)).numpy(), torch.randint(9, (n, 4)).numpy()) for n in lengths]
     sent = list(to_device(iter(chunks), "cpu:0"))

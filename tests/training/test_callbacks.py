@@ -98,7 +98,7 @@ def test_a_model_that_learns_its_text_by_heart_is_told(reviews: list[str]) -> No
     model = revgen.create("gru-char", hidden_size=96, dropout=0.0)
     settings = QUICK | {"epochs": 40, "patience": None}
     history = model.fit(reviews[:4], reviews[60:64], **settings)
-    assert any("the model overfits" in note for note in history.notes)
+    assert any("the model is overfitting" in note for note in history.notes)
 
 
 @pytest.mark.parametrize(("preset", "width"), [("quick", 128), ("balanced", 256), ("best", 256)])
@@ -113,7 +113,7 @@ def test_what_is_left_open_is_chosen_by_preset_and_corpus(preset: str, width: in
 
 
 def test_more_text_is_read_less_often_and_less_is_left_out() -> None:
-    small, large = (Recipe().resolve(tokens, 1e-2, fitted=False).epochs for tokens in (50_000, 5_000_000))
+    small, large = (Recipe().resolve(tokens, 1e-2, fine_tunes=False).epochs for tokens in (50_000, 5_000_000))
     assert small == 40 and large == 2
     assert Recipe().suggest_sizes(50_000)["dropout"] > Recipe().suggest_sizes(5_000_000)["dropout"]
     with pytest.raises(revgen.OptionError, match="preset"):

@@ -139,7 +139,7 @@ def test_the_checkpoints_of_another_run_are_not_overwritten(texts: list[str], tm
     ("change", "message"),
     [
         ({"seed": 3}, "its recipe had seed 0, now 3"),
-        ({"texts": 20}, "its tokenizer was not the present one|the corpus has changed since"),
+        ({"texts": 20}, "its tokenizer was a different one|the corpus has changed since"),
         ({"hidden_size": 8}, "its configuration had hidden_size 16, now 8"),
     ],
 )
@@ -165,7 +165,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(texts: list[str
     whole.fit(texts, checkpoint=tmp_path, **QUICK)
     last = CheckpointConfig(tmp_path).paths[-1]
     last.write_bytes(last.read_bytes()[:1000])
-    with pytest.raises(revgen.CheckpointError, match=rf"{last.name} is damaged.*goes on from the one before"):
+    with pytest.raises(revgen.CheckpointError, match=rf"{last.name} is damaged.*delete it to continue"):
         small().fit(texts, checkpoint=tmp_path, resume=True, **QUICK)
     last.unlink()
     resumed = small()

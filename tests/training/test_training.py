@@ -137,7 +137,7 @@ def stumbling() -> Iterator[str]:
 def test_a_nan_takes_training_back_to_the_last_good_weights(stumbling: str, texts: list[str]) -> None:
     model = small(stumbling)
     history = model.fit(texts, **QUICK)
-    assert len(history.notes) == 1 and "back to the last good weights" in history.notes[0]
+    assert len(history.notes) == 1 and "continues from the last good weights" in history.notes[0]
     assert history[-1].train_loss < history[0].train_loss
     assert history[-1].learning_rate < history.settings["learning_rate"] / 2
 

@@ -1,0 +1,39 @@
+"""``TrainableModel``: what the training loop needs of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from revgen.corpus import Corpus
+from revgen.model import Weights
+from revgen.networks.network import Network
+from revgen.tokenizers import Tokenizer
+
+
+class TrainableModel(Protocol):
+    """A model that a PyTorch network trains; ``architectures.neural.NeuralModel`` is the base class of such models."""
+
+    config: Any
+    device: str
+    metadata: dict[str, Any]
+    weights: Weights
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    @property
+    def is_fitted(self) -> bool: ...
+    @property
+    def learning_rate(self) -> float: ...
+
+    def tokenizer_for(self, texts: Corpus, extend: bool = False, progress: bool = False) -> Tokenizer: ...
+    def labels_for(self, texts: Corpus) -> tuple[str | int, ...]: ...
+    def prepare(
+        self, tokenizer: Tokenizer, seed: int, labels: Sequence[str | int] = (), sizes: Mapping[str, Any] | None = None
+    ) -> None: ...
+    def make_network(self) -> Network: ...
+    def generate(self, prompt: str = "", *, max_tokens: int, seed: int) -> str: ...
+    def save(self, directory: str | Path) -> Path: ...
