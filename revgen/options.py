@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
@@ -59,6 +60,20 @@ class ReadOptions(TypedDict, total=False):
     encoding: str | None
     delimiter: str | None
     quoting: str | None
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """Return the name and the value of ``name=value``. A value that is valid JSON is parsed, any other is a string.
+
+    Raises OptionError for text without "=".
+    """
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise OptionError(f"an option of a model must have the form name=value, not {shown(text)}")
+    try:
+        return name.strip(), json.loads(value)
+    except ValueError:
+        return name.strip(), value
 
 
 def check(name: str, value: object, good: bool, wanted: str) -> None:

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 import revgen
-from revgen.cli import main, name_options, parser
+from revgen.cli import build_parser, main
+from revgen.cli.parser import replace_parameters
 from revgen.language_model import LanguageModel
 
-WRITING = ("generate", "novelty", "explain", "remake", "synthesize", "write")
+WRITING = ("generate", "novelty", "explain", "synthesize", "write")
 COMMANDS = ("list", "info", "fit", "evaluate", *WRITING, "push", "export", "pull", "cache")
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(revgen.__file__).parents[1]), "PYTHONIOENCODING": "utf-8"}
 
@@ -192,14 +193,14 @@ def test_generate_takes_every_option_of_what_a_text_is(
     assert printed(plain + "--typical-p 0.5 --frequency-penalty 0.3") == small_model.generate(
         "the ", typical_p=0.5, frequency_penalty=0.3, **options
     )
-    assert printed(plain + "--ban e --ban a --bias s=2 --bias .=-1 --min-tokens 9") == small_model.generate(
-        "the ", banned_tokens=["e", "a"], logit_bias={"s": 2, ".": -1}, min_tokens=9, **options
-    )
-    assert printed(plain + "--force 0=b --force 2=x") == small_model.generate(
+    assert printed(
+        plain + "--banned-tokens e --banned-tokens a --logit-bias s=2 --logit-bias .=-1 --min-tokens 9"
+    ) == small_model.generate("the ", banned_tokens=["e", "a"], logit_bias={"s": 2, ".": -1}, min_tokens=9, **options)
+    assert printed(plain + "--forced-tokens 0=b --forced-tokens 2=x") == small_model.generate(
         "the ", forced_tokens={0: "b", 2: "x"}, **options
     )
     assert printed(plain + "--regex [a-f]{9}") == small_model.generate("the ", regex="[a-f]{9}", **options)
-    assert printed("--choice song --choice band --seed 1") in ("the song", "the band")
+    assert printed("--choices song --choices band --seed 1") in ("the song", "the band")
     assert printed("--num-beams 3 --length-penalty 0.5 --max-tokens 9") == small_model.generate(
         "the ", num_beams=3, length_penalty=0.5, max_tokens=9
     )
@@ -425,12 +426,12 @@ def test_bad_lines_are_an_error_or_passed_over(directory: str, texts: str, capsy
         ("generate MODEL --temperature -1", "--temperature must be 0 or more, not -1"),
         ("generate MODEL --temperature nan", "--temperature must be"),
         ("generate MODEL --temperature 1,hot", "--temperature: invalid float value: '1,hot'"),
-        ("generate MODEL --bias e", "--bias: not TOKEN=NUMBER: 'e'"),
-        ("generate MODEL --force e=1", "--force: not PLACE=TOKEN: 'e=1'"),
+        ("generate MODEL --logit-bias e", "--logit-bias: not TOKEN=BIAS: 'e'"),
+        ("generate MODEL --forced-tokens e=1", "--forced-tokens: not INDEX=TOKEN: 'e=1'"),
         ("generate MODEL --regex (", "--regex must be a regular expression"),
-        ("generate MODEL --choice a --regex b", "--choice does not combine with --regex"),
+        ("generate MODEL --choices a --regex b", "--choices does not combine with --regex"),
         ("generate MODEL --max-copied-chars 9", "has no index of its training text: fit it with --index-texts"),
-        ("generate MODEL --resume", "--resume is for --out"),
+        ("generate MODEL --resume", "--resume continues a file: add --out"),
         ("generate MODEL --top-k 0", "--top-k must be"),
         ("generate MODEL --top-p 1.5", "--top-p must be"),
         ("generate MODEL --min-p 2", "--min-p must be"),
@@ -462,7 +463,7 @@ def test_bad_lines_are_an_error_or_passed_over(directory: str, texts: str, capsy
         ("fit elman-char TEXTS --out OUT --valid nowhere.txt", "nowhere.txt: there is no such file"),
         ("fit elman-char TEXTS --out OUT --device nowhere", "device 'nowhere' cannot be used"),
         ("fit elman-char TEXTS --out OUT --resume", "--resume needs the directory to continue from: --checkpoint"),
-        ("fit elman-char TEXTS --out OUT --set hidden_size", "--set takes NAME=VALUE, not 'hidden_size'"),
+        ("fit elman-char TEXTS --out OUT --set hidden_size", "must have the form name=value, not 'hidden_size'"),
         ("fit elman-char TEXTS --out OUT --set hidden_size=big", "hidden_size must be"),
         ("fit elman-char TEXTS --out OUT --set hiden_size=8", "did you mean hidden_size"),
         ("fit elman-char TEXTS --out OUT --set name=8", "no option of elman 'name'"),
@@ -486,7 +487,8 @@ def test_an_error_is_one_line_and_the_status_is_2(
 BAD = {
     "generate MODEL": (
         "--max-tokens=-1 --min-tokens=-1 --temperature=-1 --top-k=-1 --top-p=-1 --min-p=-1 --typical-p=-1 "
-        "--repetition-penalty=-1 --frequency-penalty=nan --bias=ab=1 --ban=ab --force=0=ab --force=900=a --stop= "
+        "--repetition-penalty=-1 --frequency-penalty=nan --logit-bias=ab=1 --banned-tokens=ab --forced-tokens=0=ab "
+        "--forced-tokens=900=a --stop= "
         "--regex=( --max-copied-chars=0 --num-beams=0 --length-penalty=nan --seed=-1 -n=0 --min-tokens=900"
     ),
     "generate MODEL --out OUT --max-tokens 3": "--batch-size=0",
@@ -528,8 +530,8 @@ def test_a_message_speaks_of_the_options_of_the_command_line(
     ],
 )
 def test_parameters_become_options_and_other_words_stay(message: str, shown: str) -> None:
-    commands = parser().commands
-    assert name_options(message, [commands["generate"], *commands.values()]) == shown
+    _, commands = build_parser()
+    assert replace_parameters(message, "generate", commands) == shown
 
 
 def test_a_damaged_model_is_an_error_that_names_its_file(directory: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -782,7 +782,7 @@ def test_push_pull_generate_and_cache_on_the_command_line(
     [line] = json.loads(command("cache --json", capsys))
     assert (line["name"], line["revisions"], line["commit"]) == ("me/model", ["main"], commit)
     assert "me/model  main" in command("cache", capsys)
-    assert "bytes are free again" in command("cache --remove me/model", capsys)
+    assert "bytes freed" in command("cache --remove me/model", capsys)
     assert json.loads(command("cache --json", capsys)) == []
     assert "me/model is not in the cache" in command("cache --remove me/model", capsys, 2)
 

@@ -742,7 +742,7 @@ def test_a_saved_recurrent_model_writes_scores_and_is_measured_without_torch(
     ("code", "absent"),
     [
         ("import revgen", ("numpy", "torch")),
-        ("import revgen.cli; revgen.cli.parser().format_help()", ("numpy", "torch")),
+        ("import revgen.cli; revgen.cli.build_parser()[0].format_help()", ("numpy", "torch")),
         ("import revgen.cli; revgen.cli.main(['list'])", ("torch",)),
         ("import revgen; revgen.list_models(); revgen.create('lstm-char')", ("torch",)),
     ],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -21,7 +20,7 @@ from revgen.corpus.tokens import Tokens
 from revgen.errors import CorpusError, OptionError, RevgenError
 from revgen.language_model import LanguageModel
 from revgen.novelty import SuffixIndex, find_copies
-from revgen.options import ReadOptions, check, shown
+from revgen.options import ReadOptions, check, parse_assignment, shown
 from revgen.zoo import create
 
 DEFAULT_MODELS = ("ngram-char", "kneser-ney-char", "elman-char", "rnn-char", "gru-char", "lstm-char")
@@ -112,17 +111,8 @@ def compare(
 
 def parse_spec(spec: str) -> LanguageModel:
     """Create a model from ``name:option=value,option=value``. Values are read as JSON if they are valid JSON."""
-    name, _, rest = spec.partition(":")
-    options: dict[str, Any] = {}
-    for option in filter(None, rest.split(",")):
-        key, sign, value = option.partition("=")
-        if not sign:
-            raise OptionError(f"the options of a model are option=value,option=value, not {rest!r}")
-        try:
-            options[key.strip()] = json.loads(value)
-        except ValueError:
-            options[key.strip()] = value
-    return create(name, **options)
+    name, _, options = spec.partition(":")
+    return create(name, **dict(map(parse_assignment, filter(None, options.split(",")))))
 
 
 def split(corpus: Corpus, valid: Any, seed: int, reading: ReadOptions) -> tuple[list[str], list[str]]:

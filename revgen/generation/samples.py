@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,23 +96,6 @@ def remake(model: Model, receipt: Mapping[str, Any]) -> str:
     rows = _batch(model, receipt)
     check("receipt['row']", receipt["row"], 0 <= receipt["row"] < len(rows), f"a row below {len(rows)}")
     return str(rows[receipt["row"]]["text"])
-
-
-def receipt_of(path: Path, line: int) -> dict[str, Any]:
-    """The receipt of one line of a file, from 1 on."""
-    at_least("line", line, 1)
-    try:
-        with path.open("rb") as file:
-            content = next(islice(file, line - 1, None), None)
-    except OSError as error:
-        raise OptionError(f"{path}: {error.strerror or error}") from None
-    check("line", line, content is not None, f"one that {path} has")
-    try:
-        receipt: dict[str, Any] = json.loads(content or "")["receipt"]
-        Path(receipt["model"])
-    except (ValueError, KeyError, TypeError):
-        raise OptionError(f"{path}, line {line} has no receipt") from None
-    return receipt
 
 
 def _batch(model: Model, receipt: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -118,7 +118,7 @@ def test_what_cannot_be_is_said_before_anything_is_trained(texts: list[str]) -> 
         compare(texts, ["kneser-ney-char", "lsmt-char"])
     with pytest.raises(OptionError, match="hidden"):
         compare(texts, ["lstm-char:hiden_size=3"])
-    with pytest.raises(OptionError, match="option=value"):
+    with pytest.raises(OptionError, match="name=value"):
         compare(texts, ["lstm-char:8"])
     with pytest.raises(OptionError, match="valid"):
         compare(texts, valid=0)

@@ -1,0 +1,81 @@
+"""The command ``revgen``. Each command parses its arguments, calls the public interface, and prints the result."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+import warnings
+from collections.abc import Sequence
+
+from revgen.cli.parser import CommandParser, Parser, replace_parameters
+from revgen.errors import RevgenError
+from revgen.version import __version__
+
+COMMANDS = {
+    "list": ("models", "list the available models"),
+    "info": ("models", "show the card of a model"),
+    "generate": ("generate", "generate text"),
+    "synthesize": ("generate", "generate a text with several models that take turns, word by word"),
+    "write": ("generate", "write a text together with a model, in the terminal"),
+    "fit": ("train", "train a new model, or fine-tune one"),
+    "compare": ("train", "train several models on the same text, and compare them"),
+    "evaluate": ("evaluate", "measure how well a model predicts text"),
+    "explain": ("evaluate", "show how expected each token of a text was"),
+    "novelty": ("evaluate", "find the parts of a text that are copied from a model's training text"),
+    "push": ("share", "push one or several models to the Hub"),
+    "pull": ("share", "download a model from the Hub to the cache"),
+    "export": ("share", "export a network to ONNX, for other programs"),
+    "cache": ("share", "list the models in the Hub's cache, or remove one"),
+}
+"""The module and the summary of each command."""
+
+EXAMPLES = """examples:
+  revgen generate lstm-char --prompt "the "
+  revgen fit gru-char reviews.txt --valid 0.1 --epochs 5 --out my-model
+  revgen evaluate my-model held_out.txt
+  revgen list "lstm-*\""""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command, and return the exit status: 0 for success, 2 for an error, which is one line on standard error.
+
+    A command may return a status of its own: ``check`` returns 1 if a check fails.
+    """
+    parser, commands = build_parser()
+    options = parser.parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may be unable to show every character of a text
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: print(f"revgen: {message}", file=sys.stderr)
+            status = options.run(options)
+        sys.stdout.flush()
+    except RevgenError as error:
+        message = replace_parameters(" ".join(error.command.split()), options.command, commands)
+        print(f"revgen: {message}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
+        sys.stderr.close()
+        return 0
+    return status or 0
+
+
+def build_parser() -> tuple[Parser, dict[str, CommandParser]]:
+    """Return the parser of the command line, and the parser of each command by name."""
+    parser = Parser(
+        prog="revgen",
+        description="A zoo of small language models: generate text, train on your own, evaluate.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"revgen {__version__}")
+    parser.set_defaults(run=lambda _: parser.print_help())
+    subparsers = parser.add_subparsers(metavar="COMMAND", dest="command", parser_class=CommandParser)
+    commands = {
+        name: subparsers.add_parser(name, help=summary, summary=summary, command=name, module=module)
+        for name, (module, summary) in COMMANDS.items()
+    }
+    return parser, commands

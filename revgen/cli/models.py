@@ -1,0 +1,50 @@
+"""``revgen list`` and ``revgen info``."""
+
+from __future__ import annotations
+
+import argparse
+
+from revgen.card import make_card
+from revgen.cli.options import add_model
+from revgen.cli.parser import Command
+from revgen.files import to_json
+from revgen.zoo import load, models
+
+
+def add_list_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``revgen list``."""
+    parser.add_argument("pattern", nargs="?", default="*", help='a name with wildcards, such as "lstm-*"')
+    parser.add_argument("--pretrained", action="store_true", help="list only models with weights")
+
+
+def run_list(options: argparse.Namespace) -> None:
+    """Print the table of models."""
+    table = models(options.pattern, pretrained=options.pretrained)
+    print(to_json(table.to_dicts(), indent=2) if options.json else table)
+
+
+def run_info(options: argparse.Namespace) -> None:
+    """Print the card of a model."""
+    model = load(options.model, revision=options.revision)
+    if options.json:
+        print(to_json(model.info(), indent=2))
+    else:
+        print(make_card(model, load_as=options.model), end="")
+
+
+COMMANDS = {
+    "list": Command(
+        add_list_arguments,
+        run_list,
+        """\
+  revgen list
+  revgen list "gru-*" --pretrained --json""",
+    ),
+    "info": Command(
+        add_model,
+        run_info,
+        """\
+  revgen info lstm-char
+  revgen info my-model --json""",
+    ),
+}

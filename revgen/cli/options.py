@@ -1,0 +1,172 @@
+"""Arguments that several commands share, and the conversion of their values."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from revgen.errors import CheckpointError
+from revgen.files import expand_user
+from revgen.generation.settings import GenerationOptions
+
+MODEL = "the name of a pretrained model, the directory of a saved model, or a repository on the Hub (me/name)"
+VALID = "the fraction of the documents to hold out for validation, or a file"
+LABELS = "the column or JSON field with the label of each document"
+
+GENERATION_HELP = {
+    "temperature": "below 1: more predictable; above 1: more surprising; 0: greedy; a list: one per token",
+    "top_k": "sample from the K most likely tokens",
+    "top_p": "sample from the most likely tokens with this total probability",
+    "min_p": "sample from tokens with at least this fraction of the highest probability",
+    "typical_p": "sample from the most typical tokens with this total probability",
+    "repetition_penalty": "above 1: avoid tokens that have occurred",
+    "frequency_penalty": "above 0: avoid tokens that have occurred often",
+    "logit_bias": "make a token more likely, or less; can be repeated",
+    "banned_tokens": "never sample this token; can be repeated",
+    "max_tokens": "the maximum number of tokens (default: 300)",
+    "min_tokens": "the minimum number of tokens",
+    "stop": "end before this string; can be repeated",
+    "forced_tokens": "sample this token at this index, counted from 0; can be repeated",
+    "regex": "generate only text that matches",
+    "choices": "generate this text, or another of the choices; can be repeated",
+    "max_copied_chars": "copy at most this many characters in a row from the training text",
+    "check_novelty": "report what is copied from the training text",
+    "num_beams": "search for the most likely text with this many beams",
+    "length_penalty": "above 1: prefer longer texts, with --num-beams",
+    "seed": "the same seed gives the same text",
+    "label": "the label to condition on, for a model that was trained with labels",
+}
+
+READ_HELP = {
+    "field": "the column or JSON field with the text (default: text)",
+    "documents": "the documents of a text file: the whole file (default), each line, or blocks between blank lines",
+    "errors": "what to do with malformed lines (default: raise)",
+    "encoding": "the encoding of the files (default: UTF-8, or as the file declares)",
+    "delimiter": "between the fields of .csv and .tsv files (default: detected from the name and the first line)",
+    "quoting": "whether quotes enclose the fields of a table",
+}
+READ_CHOICES = {"documents": ["file", "line", "blank"], "errors": ["raise", "skip"], "quoting": ["minimal", "none"]}
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add a model and its revision."""
+    parser.add_argument("model", help=MODEL)
+    parser.add_argument("--revision", help="the branch, tag or commit of a repository")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device``."""
+    parser.add_argument("--device", default="cpu", help='"cpu" (default), "cuda", …')
+
+
+def add_prompt(parser: argparse.ArgumentParser) -> None:
+    """Add a prompt and the number of texts."""
+    parser.add_argument("--prompt", default="", help="the text to continue")
+    parser.add_argument("-n", type=int, default=1, help="the number of texts (default: 1)")
+
+
+def add_generation_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``generate``. The Python function has the defaults."""
+    add_options(parser, GenerationOptions, GENERATION_HELP)
+
+
+def add_read_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``revgen.read``."""
+    for name, text in READ_HELP.items():
+        parser.add_argument(f"--{name}", choices=READ_CHOICES.get(name), help=text)
+
+
+def add_options(parser: argparse.ArgumentParser, keywords: Any, texts: Mapping[str, str]) -> None:
+    """Add options for keyword arguments, named after them.
+
+    The type of an option follows from the annotation in the TypedDict ``keywords``, and ``texts`` has the help. An
+    option that is not given is None.
+    """
+    for name, text in texts.items():
+        annotation = keywords.__annotations__[name].__forward_arg__
+        flag, first_type = f"--{name.replace('_', '-')}", annotation.partition(" | ")[0]
+        if first_type == "bool":
+            parser.add_argument(flag, action="store_true", default=None, help=text)
+        elif name in PAIRS:
+            metavar, convert = PAIRS[name]
+            parser.add_argument(flag, action="append", type=convert, metavar=metavar, help=text)
+        elif name == "temperature":
+            parser.add_argument(flag, type=parse_temperature, metavar="T[,T…]", help=text)
+        elif re.search(r"\b(Sequence|Collection|Iterable)\[", annotation):
+            parser.add_argument(flag, action="append", help=text)
+        else:
+            parser.add_argument(flag, type={"int": int, "float": float}.get(first_type, str), help=text)
+
+
+def given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """Return the options that the command line gives, by name."""
+    values = {name: getattr(options, name) for name in names}
+    return {name: dict(value) if name in PAIRS else value for name, value in values.items() if value is not None}
+
+
+def generation_options(options: argparse.Namespace) -> Any:
+    """Return the keyword arguments for ``generate``."""
+    return given(options, GENERATION_HELP)
+
+
+def read_options(options: argparse.Namespace) -> Any:
+    """Return the keyword arguments for ``revgen.read``."""
+    return given(options, READ_HELP)
+
+
+def paths(names: Iterable[str]) -> list[Path]:
+    """Return paths. As strings, the names of missing files would be read as texts."""
+    return [Path(name) for name in names]
+
+
+def parse_valid(text: str) -> float | str:
+    """Return a fraction, or the name of a file."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def parse_temperature(text: str) -> float | list[float]:
+    """Return a temperature, or a list of them for a schedule."""
+    try:
+        temperatures = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid float value: {text!r}") from None
+    return temperatures if len(temperatures) > 1 else temperatures[0]
+
+
+def parse_logit_bias(text: str) -> tuple[str, float]:
+    """Return the token and the bias of ``TOKEN=BIAS``; the token may contain "="."""
+    token, _, bias = text.rpartition("=")
+    try:
+        return token, float(bias)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"not TOKEN=BIAS: {text!r}") from None
+
+
+def parse_forced_token(text: str) -> tuple[int, str]:
+    """Return the index and the token of ``INDEX=TOKEN``."""
+    index, _, token = text.partition("=")
+    try:
+        return int(index), token
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"not INDEX=TOKEN: {text!r}") from None
+
+
+PAIRS: dict[str, tuple[str, Callable[[str], tuple[Any, Any]]]] = {
+    "logit_bias": ("TOKEN=BIAS", parse_logit_bias),
+    "forced_tokens": ("INDEX=TOKEN", parse_forced_token),
+}
+"""The options that are dictionaries: the form of an entry, and the function that parses it."""
+
+
+def make_directory(name: str) -> None:
+    """Make the directory of ``--out``, before a long training run and not after it."""
+    try:
+        expand_user(name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"--out {name}: {error.strerror or error}") from None

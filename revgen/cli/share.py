@@ -1,0 +1,111 @@
+"""``revgen push``, ``revgen pull``, ``revgen export`` and ``revgen cache``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from revgen.cli.options import add_model
+from revgen.cli.parser import Command
+from revgen.errors import OptionError
+from revgen.files import to_json
+from revgen.hub import cached, pull, push, push_all, remove, repository_of
+from revgen.tables import to_text
+from revgen.zoo import load
+
+
+def add_push_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``revgen push``."""
+    parser.add_argument(
+        "models", nargs="+", metavar="MODEL", help="the directory of a saved model, followed by the repository"
+    )
+    parser.add_argument("--organization", help="push several directories to this owner, each under its own name")
+    parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
+    parser.add_argument("--revision", help="the branch, which is created if it does not exist")
+    parser.add_argument("--message", help="the commit message")
+    parser.add_argument("--overwrite-card", action="store_true", help="write a new card even if there is one")
+
+
+def run_push(options: argparse.Namespace) -> None:
+    """Push models, and print the address of each commit."""
+    settings = {name: getattr(options, name) for name in ("private", "revision", "overwrite_card")}
+    settings["commit_message"] = options.message
+    if options.organization:
+        addresses = push_all(options.models, options.organization, **settings)
+    elif len(options.models) == 2:
+        addresses = [push(Path(options.models[0]), options.models[1], **settings)]
+    else:
+        raise OptionError("push takes a directory and a repository, or directories and --organization")
+    print(to_json(addresses) if options.json else "\n".join(addresses))
+
+
+def run_pull(options: argparse.Namespace) -> None:
+    """Download a model, and print its directory in the cache."""
+    directory = pull(repository_of(options.model), revision=options.revision)
+    print(to_json({"directory": str(directory)}) if options.json else directory)
+
+
+def add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``revgen export``."""
+    add_model(parser)
+    parser.add_argument("--out", required=True, help="the directory for the graph and the tokenizer")
+
+
+def run_export(options: argparse.Namespace) -> None:
+    """Export a network to ONNX, and print the path of the graph."""
+    model = load(options.model, revision=options.revision)
+    from revgen.interop.onnx import export  # imports PyTorch
+
+    path = export(model, options.out)
+    print(to_json({"graph": str(path)}) if options.json else path)
+
+
+def add_cache_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``revgen cache``."""
+    parser.add_argument("--remove", metavar="MODEL", help="remove this model from the cache")
+
+
+def run_cache(options: argparse.Namespace) -> None:
+    """Print the models in the cache, or remove one."""
+    if options.remove:
+        print(f"{options.remove}: removed, {remove(options.remove):,} bytes freed")
+        return
+    rows = [model.to_dict() for model in cached()]
+    if options.json:
+        print(to_json(rows, indent=2))
+    else:
+        rows = [row | {"revisions": ", ".join(row["revisions"])} for row in rows]
+        print(to_text(rows, ("name", "revisions", "commit", "size")))
+
+
+COMMANDS = {
+    "push": Command(
+        add_push_arguments,
+        run_push,
+        """\
+  revgen push my-model me/my-model --private
+  revgen push my-model me/my-model --revision v2 --message "Train for longer"
+  revgen push zoo/* --organization my-organization""",
+    ),
+    "pull": Command(
+        add_model,
+        run_pull,
+        """\
+  revgen pull me/my-model
+  revgen pull me/my-model --revision v1""",
+    ),
+    "export": Command(
+        add_export_arguments,
+        run_export,
+        """\
+  revgen export lstm-char --out my-graph
+  revgen export me/my-model --revision v1 --out my-graph --json""",
+    ),
+    "cache": Command(
+        add_cache_arguments,
+        run_cache,
+        """\
+  revgen cache
+  revgen cache --remove me/my-model""",
+    ),
+}
