@@ -1,1 +1,1 @@
-"""Evaluation: how well a model predicts text."""
+"""Evaluation: likelihood, surprisal, attention weights and embeddings of texts."""

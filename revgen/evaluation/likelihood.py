@@ -1,8 +1,9 @@
-"""Likelihood: what a model gives to text, counted so that models of any tokenizer can be compared.
+"""Likelihood: how well a model predicts text, in units that allow models with different tokenizers to be compared.
 
-A document is scored from its start token, and its end token counts as a prediction; the sum over all
-documents is divided by their number of characters. A character outside the vocabulary costs the tokens that spell it;
-where a tokenizer reads it as ``<unk>``, it costs that token and a uniform code over all characters without a token.
+Each document is scored from its start token on, and its end token counts as a prediction. The sum over all documents is
+divided by their number of characters. A character outside the vocabulary costs as much as the tokens that spell it. If
+the tokenizer reads it as ``<unk>``, it costs as much as ``<unk>`` and a uniform code over all characters without a
+token.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import exp, inf, log
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,38 +20,42 @@ from numpy.typing import NDArray
 from revgen.corpus import Corpus
 from revgen.corpus.tokens import tokenize
 from revgen.errors import CorpusError
+from revgen.model import Model
 from revgen.options import check
 from revgen.tokenizers import Tokenizer
 
-if TYPE_CHECKING:
-    from revgen.model import Model
-
 LogProbs = Callable[[list[NDArray[Any]]], Iterator[tuple[int, NDArray[Any]]]]
+"""Yields ``(index, logprobs)`` for each sequence of ids, like ``Model.logprobs``."""
 
 WINDOW, WARM_UP = 4096, 512
+"""The number of tokens in a window of a long document, and of the tokens before it that are read first."""
+GROUP_SIZE = 1 << 20
+"""Tokens of documents that are scored together: enough to sort by length, few enough for memory."""
+MAX_LOG = 700.0
+"""The exponential of a larger number overflows."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well a model predicts some documents."""
+    """How well a model predicts a set of documents."""
 
     nats_per_char: float
-    """The negative natural-log likelihood of all documents with their ends, over their characters."""
+    """Negative log-likelihood (natural logarithm) of all documents including their ends, per character."""
     perplexity: float
-    """exp of the same over the tokens: comparable only between models of one tokenizer."""
+    """Perplexity per token; only models with the same tokenizer can be compared by it."""
     tokens: int
     characters: int
     documents: int
     unknown: int
-    """How many of the characters are not in the vocabulary."""
+    """The number of characters that are not in the vocabulary."""
 
     @property
     def bits_per_char(self) -> float:
-        """``nats_per_char`` over ln 2."""
+        """``nats_per_char`` divided by ln 2."""
         return self.nats_per_char / log(2)
 
     def to_dict(self) -> dict[str, float]:
-        """Every figure by name."""
+        """Return all fields and ``bits_per_char`` by name."""
         return dataclasses.asdict(self) | {"bits_per_char": self.bits_per_char}
 
     def __str__(self) -> str:
@@ -67,7 +72,7 @@ class Score:
 
     tokens: tuple[str, ...]
     logprobs: NDArray[np.floating[Any]]
-    """Natural logarithms: one for each token, then that of the document's end, (tokens + 1,)."""
+    """Natural logarithms, one for each token and one for the end of the document, (tokens + 1,)."""
 
     @property
     def total(self) -> float:
@@ -76,60 +81,62 @@ class Score:
 
 
 def score(model: Model, text: str, label: str | float | bool | None = None) -> Score:
-    """See ``LanguageModel.score``."""
+    """Return the log-probability of each token of a document and of its end."""
     check("text", text, isinstance(text, str), "a string")
     tokenizer = model.tokenizer
     ids = np.array([tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id])
-    pieces = tuple(tokenizer.vocabulary[i] for i in ids[1:-1])
-    logprobs = next(model.logprobs([ids + model.label_offset(label)]))[1]
-    return Score(
-        pieces, logprobs - np.where(ids[1:] == tokenizer.unk_id, tokenizer.unknown_nats, 0).astype(logprobs.dtype)
-    )
+    _, logprobs = next(model.logprobs([ids + model.label_offset(label)]))
+    unknown_nats = np.where(ids[1:] == tokenizer.unk_id, tokenizer.unknown_nats, 0).astype(logprobs.dtype)
+    return Score(tuple(tokenizer.vocabulary[i] for i in ids[1:-1]), logprobs - unknown_nats)
 
 
 def evaluate(model: Model, corpus: Corpus, labels: Sequence[str | int] = ()) -> Evaluation:
-    """See ``LanguageModel.evaluate``."""
+    """Evaluate a model on a corpus; with ``labels``, each document is predicted under its own label."""
     tokens = tokenize(corpus, model.tokenizer, labels)
     return measure(model.logprobs, model.tokenizer, tokens.documents())
 
 
-def measure(given: LogProbs, tokenizer: Tokenizer, documents: Iterable[NDArray[Any]]) -> Evaluation:
-    """Evaluate on documents of ids, each with its start and end, by the log-probabilities ``given`` to sequences.
+def measure(logprobs: LogProbs, tokenizer: Tokenizer, documents: Iterable[NDArray[Any]]) -> Evaluation:
+    """Evaluate on documents of ids, each with its start and end token, with the log-probabilities of ``logprobs``.
 
-    The ids may carry labels (``corpus.tokens.shift``). A document longer than 4,096 tokens is read in windows, each
-    after 512 tokens to warm the state up on.
+    The ids may carry labels (``corpus.tokens.shift``). A document of more than 4,096 tokens is scored in windows. For
+    each window, the 512 tokens before it are read first. Raises CorpusError if the documents have no characters.
     """
-    nats, count = 0.0, 0
+    nats, num_documents = 0.0, 0
     counts = np.zeros(len(tokenizer), np.int64)  # how often each token is predicted
     for group in _groups(documents):
         windows, warm_ups = [], []
         for ids in group:
-            count += 1
+            num_documents += 1
             counts += np.bincount(ids[1:] % len(tokenizer), minlength=len(tokenizer))
             for start in range(0, len(ids) - 1, WINDOW):
                 begin = max(0, start - WARM_UP)
                 windows.append(ids[begin : start + WINDOW + 1])
                 warm_ups.append(start - begin)
-        for i, row in given(windows):
-            nats -= float(row[warm_ups[i] :].sum(dtype=np.float64))
+        for i, window_logprobs in logprobs(windows):
+            nats -= float(window_logprobs[warm_ups[i] :].sum(dtype=np.float64))
     nats += int(counts[tokenizer.unk_id]) * tokenizer.unknown_nats
-    tokens, characters = int(counts.sum()), int(counts @ tokenizer.char_counts)
-    unknown = int(counts @ tokenizer.completes_unknown_character)
-    if not characters:
-        raise CorpusError("there is no text to evaluate on: it has no characters")
+    num_tokens, num_characters = int(counts.sum()), int(counts @ tokenizer.char_counts)
+    if not num_characters:
+        raise CorpusError("there is no text to evaluate on: the documents have no characters")
     return Evaluation(
-        nats / characters, exp(nats / tokens) if nats < 700 * tokens else inf, tokens, characters, count, unknown
+        nats_per_char=nats / num_characters,
+        perplexity=exp(nats / num_tokens) if nats < MAX_LOG * num_tokens else inf,
+        tokens=num_tokens,
+        characters=num_characters,
+        documents=num_documents,
+        unknown=int(counts @ tokenizer.completes_unknown_character),
     )
 
 
-def _groups(documents: Iterable[NDArray[Any]], tokens: int = 1 << 20) -> Iterator[list[NDArray[Any]]]:
-    """Documents by groups of about so many tokens: enough to sort by length, few enough to hold."""
+def _groups(documents: Iterable[NDArray[Any]]) -> Iterator[list[NDArray[Any]]]:
+    """Yield lists of consecutive documents with about ``GROUP_SIZE`` tokens."""
     group: list[NDArray[Any]] = []
     size = 0
     for ids in documents:
         group.append(ids)
         size += len(ids)
-        if size >= tokens:
+        if size >= GROUP_SIZE:
             yield group
             group, size = [], 0
     if group:

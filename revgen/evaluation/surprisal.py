@@ -1,4 +1,4 @@
-"""What a model thinks of a text: how it expected each token, how sure it was, and what else it would have written."""
+"""Surprisal: how much a model expected each token of a text, how certain it was, and what it expected instead."""
 
 from __future__ import annotations
 
@@ -6,73 +6,71 @@ import html
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import log
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from revgen.model import Model
 from revgen.ops import log_softmax
 from revgen.options import at_least, check
 from revgen.tables import to_frame, to_text
 
-if TYPE_CHECKING:
-    from revgen.model import Model
-
-STEP = 1 << 18
-"""Values of logits at once."""
-
-MOST_BITS = 8
-"""The surprise, in bits, from which on a token has the full colour."""
-
-COLOUR = (255, 140, 60)
+BLOCK_VALUES = 1 << 18
+"""The number of logits that are computed at a time."""
+FULL_COLOR_BITS = 8
+"""Tokens with at least this surprisal have the full color."""
+FULL_COLOR = (255, 140, 60)
 STYLE = "font-family: monospace; white-space: pre-wrap; line-height: 1.6"
+COLUMNS = ("token", "logprob", "entropy", "rank", "alternatives")
 
 
 @dataclass(frozen=True)
-class Explained:
+class ExplainedToken:
     """One token of a text, or its end."""
 
     token: str
     text: str
-    """What it writes: nothing for the end."""
+    """The text that the token adds; empty for the end."""
     logprob: float
-    """The natural logarithm of its probability."""
+    """The natural logarithm of the token's probability."""
     entropy: float
-    """Of the distribution that it was drawn from, in nats: how open the model was."""
+    """The entropy of the predicted distribution, in nats."""
     rank: int
-    """How many tokens were likelier, and 1 more."""
+    """1 for the most likely token."""
     alternatives: tuple[tuple[str, float], ...]
-    """The likeliest tokens there with their probabilities."""
+    """The most likely tokens with their probabilities."""
 
     @property
     def bits(self) -> float:
-        """The surprise, -log2 p."""
+        """The surprisal, -log2 p."""
         return max(-self.logprob / log(2), 0.0)
 
     def __str__(self) -> str:
-        others = ", ".join(f"{token!r} {p:.0%}" for token, p in self.alternatives)
-        return f"{self.token!r}: {self.bits:.1f} bits, rank {self.rank}, entropy {self.entropy:.2f} nats; {others}"
+        alternatives = ", ".join(f"{token!r} {p:.0%}" for token, p in self.alternatives)
+        return (
+            f"{self.token!r}: {self.bits:.1f} bits, rank {self.rank}, entropy {self.entropy:.2f} nats; {alternatives}"
+        )
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """A text token by token. It prints as a table, and shows itself in a notebook in colours."""
+    """The surprisal of a text, token by token. Prints as a table; notebooks show it in color."""
 
     model: str
-    tokens: tuple[Explained, ...]
+    tokens: tuple[ExplainedToken, ...]
 
-    def __iter__(self) -> Iterator[Explained]:
+    def __iter__(self) -> Iterator[ExplainedToken]:
         return iter(self.tokens)
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """One dictionary a token."""
-        names = ("token", "logprob", "entropy", "rank", "alternatives")
-        return [{name: getattr(token, name) for name in names} for token in self]
+        """Return one dictionary for each token."""
+        return [{name: getattr(token, name) for name in COLUMNS} for token in self]
 
     def to_frame(self) -> Any:
-        """A pandas data frame, one row a token."""
+        """Return a pandas data frame with one row for each token. Raises MissingExtraError without pandas."""
         return to_frame(self.to_dicts())
 
     def __str__(self) -> str:
@@ -81,13 +79,13 @@ class Explanation:
             | {"alternatives": "  ".join(f"{token!r} {p:.0%}" for token, p in t.alternatives)}
             for t in self
         ]
-        return to_text(rows, ("token", "logprob", "entropy", "rank", "alternatives"))
+        return to_text(rows, COLUMNS)
 
     def to_terminal(self) -> str:
-        """The text for a terminal of 24-bit colours: the more surprising a token, the stronger its colour."""
+        """Return the text for a terminal with 24-bit color: the higher the surprisal, the stronger the color."""
         parts = []
         for token in self:
-            red, green, blue = _colour(token.bits)
+            red, green, blue = _color(token.bits)
             for i, line in enumerate(token.text.split("\n")):
                 if i:
                     parts.append("\n")
@@ -96,14 +94,14 @@ class Explanation:
         return "".join(parts)
 
     def to_html(self) -> str:
-        """The same as an HTML element; each token tells its figures where the pointer rests on it."""
+        """Return the text as an HTML element, in the same colors; each token has its numbers as a tooltip."""
         spans = []
         for token in self:
-            red, green, blue = _colour(token.bits)
-            shown = html.escape(token.text) if token.text else "⏹"
+            red, green, blue = _color(token.bits)
+            text = html.escape(token.text) if token.text else "⏹"
             title = html.escape(str(token))
             style = f"background: rgb({red} {green} {blue}); color: black"
-            spans.append(f'<span style="{style}" title="{title}">{shown}</span>')
+            spans.append(f'<span style="{style}" title="{title}">{text}</span>')
         return f'<div style="{STYLE}">{"".join(spans)}</div>'
 
     def _repr_html_(self) -> str:
@@ -111,34 +109,37 @@ class Explanation:
 
 
 def explain(model: Model, text: str, top: int = 5, label: str | float | bool | None = None) -> Explanation:
-    """See ``LanguageModel.explain``."""
+    """Return log-probability, entropy and rank of each token of a text and of its end, with ``top`` alternatives."""
     check("text", text, isinstance(text, str), "a string")
     at_least("top", top, 0)
     tokenizer = model.tokenizer
     vocabulary = tokenizer.vocabulary
     ids = np.array([tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id])
-    decode, shift = tokenizer.stream_decoder(), model.label_offset(label)
+    decode, offset = tokenizer.stream_decoder(), model.label_offset(label)
     state: Any = model.initial_state(1)
-    found: list[Explained] = []
-    step = max(1, STEP // len(tokenizer))
-    for begin in range(0, len(ids) - 1, step):
-        some = ids[begin : min(begin + step, len(ids) - 1)]
-        logits, state = model.forward(some[:, None] + shift, state)
-        logp = log_softmax(logits[:, 0].astype(np.float64))  # (time, vocab)
+    tokens: list[ExplainedToken] = []
+    block_size = max(1, BLOCK_VALUES // len(tokenizer))
+    for begin in range(0, len(ids) - 1, block_size):
+        inputs = ids[begin : min(begin + block_size, len(ids) - 1)]
+        targets = ids[begin + 1 : begin + 1 + len(inputs)]
+        logits, state = model.forward(inputs[:, None] + offset, state)
+        logprobs = log_softmax(logits[:, 0].astype(np.float64))  # (time, vocab)
         with np.errstate(invalid="ignore"):
-            entropies = -np.where(np.isneginf(logp), 0, np.exp(logp) * logp).sum(-1)
-        order = np.argsort(-logp, axis=-1, kind="stable")[:, :top]
-        for place, token in enumerate(ids[begin + 1 : begin + 1 + len(some)].tolist()):
-            row = logp[place]
-            likeliest = tuple((vocabulary[i], float(np.exp(row[i]))) for i in order[place].tolist())
-            rank = 1 + int((row > row[token]).sum())
-            logprob = float(row[token]) - (tokenizer.unknown_nats if token == tokenizer.unk_id else 0.0)
-            found.append(Explained(vocabulary[token], decode(token), logprob, float(entropies[place]), rank, likeliest))
-    return Explanation(model.name, tuple(found))
+            entropies = -np.where(np.isneginf(logprobs), 0, np.exp(logprobs) * logprobs).sum(-1)
+        most_likely = np.argsort(-logprobs, axis=-1, kind="stable")[:, :top]
+        for i, target in enumerate(targets.tolist()):
+            row = logprobs[i]
+            alternatives = tuple((vocabulary[j], float(np.exp(row[j]))) for j in most_likely[i].tolist())
+            rank = 1 + int((row > row[target]).sum())
+            logprob = float(row[target]) - (tokenizer.unknown_nats if target == tokenizer.unk_id else 0.0)
+            tokens.append(
+                ExplainedToken(vocabulary[target], decode(target), logprob, float(entropies[i]), rank, alternatives)
+            )
+    return Explanation(model.name, tuple(tokens))
 
 
-def _colour(bits: float) -> tuple[int, int, int]:
-    """From white to the full colour."""
-    share = min(bits / MOST_BITS, 1)
-    red, green, blue = (round(255 + (full - 255) * share) for full in COLOUR)
+def _color(bits: float) -> tuple[int, int, int]:
+    """Return the color for a surprisal, between white and the full color."""
+    strength = min(bits / FULL_COLOR_BITS, 1)
+    red, green, blue = (round(255 + (full - 255) * strength) for full in FULL_COLOR)
     return red, green, blue

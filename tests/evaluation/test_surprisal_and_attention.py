@@ -163,11 +163,11 @@ def test_attention_is_drawn(transformer: LanguageModel, textgenrnn: LanguageMode
         attention = model.attention("the $x$ song\n")
         path = attention.save(tmp_path / f"attention.{ending}")
         assert path.stat().st_size > 1000
-        assert len(attention.figure().axes) == count
+        assert len(attention.plot().axes) == count
 
 
 def test_a_picture_of_an_unknown_kind_is_an_error(transformer: LanguageModel, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"attention\.nothing: the picture cannot be written"):
+    with pytest.raises(OptionError, match=r"attention\.nothing: could not save the figure"):
         transformer.attention("a").save(tmp_path / "attention.nothing")
 
 
