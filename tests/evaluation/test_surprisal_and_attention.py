@@ -1,4 +1,4 @@
-"""Explanations: figures of each token, in every form; and the attention weights of models that have any."""
+"""Tests of surprisal and of attention weights: their values, and how they are shown."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TEXT = "the song,\nis <b>over & out"
 
 @pytest.fixture(scope="module", params=["lstm-char", "kneser-ney-word", "gru-subword"])
 def model(request: pytest.FixtureRequest, reviews: list[str]) -> LanguageModel:
-    """A model of each level."""
+    """A model of each tokenizer level."""
     options: dict[str, Any] = {} if "kneser" in request.param else {"hidden_size": 16, "num_layers": 1}
     model = revgen.create(request.param, **options)
     epochs: dict[str, Any] = {"epochs": 1} if options else {}
@@ -29,7 +29,7 @@ def model(request: pytest.FixtureRequest, reviews: list[str]) -> LanguageModel:
     return model
 
 
-def test_the_figures_are_those_of_the_distribution(model: LanguageModel) -> None:
+def test_surprisal_is_computed_from_the_predicted_distribution(model: LanguageModel) -> None:
     explanation = model.explain(TEXT, top=3)
 
     tokenizer = model.tokenizer
@@ -37,17 +37,17 @@ def test_the_figures_are_those_of_the_distribution(model: LanguageModel) -> None
     logp = log_softmax(model.forward(ids[:-1, None], model.initial_state(1))[0][:, 0].astype(float))
     assert len(explanation) == len(ids) - 1
     np.testing.assert_allclose([t.logprob for t in explanation], model.score(TEXT).logprobs, atol=1e-4)
-    for row, wanted, token in zip(logp, ids[1:], explanation, strict=True):
-        assert token.token == tokenizer.vocabulary[wanted]
-        there = row[np.isfinite(row)]
-        assert token.entropy == pytest.approx(-(np.exp(there) * there).sum(), abs=1e-4)
-        assert token.rank == 1 + (row > row[wanted]).sum()
+    for row, target, token in zip(logp, ids[1:], explanation, strict=True):
+        assert token.token == tokenizer.vocabulary[target]
+        finite = row[np.isfinite(row)]
+        assert token.entropy == pytest.approx(-(np.exp(finite) * finite).sum(), abs=1e-4)
+        assert token.rank == 1 + (row > row[target]).sum()
         assert [p for _, p in token.alternatives] == pytest.approx(sorted(np.exp(row))[::-1][:3], abs=1e-6)
         assert token.alternatives[0][0] == tokenizer.vocabulary[int(row.argmax())]
     assert "".join(token.text for token in explanation) == TEXT
 
 
-def test_a_frame_has_a_row_for_each_token(model: LanguageModel) -> None:
+def test_the_data_frame_has_one_row_for_each_token(model: LanguageModel) -> None:
     frame = model.explain(TEXT, top=2).to_frame()
 
     assert list(frame.columns) == ["token", "logprob", "entropy", "rank", "alternatives"]
@@ -55,14 +55,14 @@ def test_a_frame_has_a_row_for_each_token(model: LanguageModel) -> None:
     assert len(str(model.explain(TEXT)).splitlines()) == len(frame) + 2
 
 
-def test_the_terminal_shows_the_text_in_colours(model: LanguageModel) -> None:
+def test_the_terminal_text_is_the_same_text_with_colors(model: LanguageModel) -> None:
     line = model.explain(TEXT).to_terminal()
 
     assert re.sub("\x1b\\[[0-9;]*m", "", line) == TEXT
-    assert "\x1b[" in line.splitlines()[1], "each line has its own colours"
+    assert "\x1b[" in line.splitlines()[1], "each line has its own colors"
 
 
-def test_html_is_the_text_with_its_figures_and_no_tag_of_the_text(model: LanguageModel) -> None:
+def test_html_has_tooltips_and_escapes_tags_in_the_text(model: LanguageModel) -> None:
     explanation = model.explain(TEXT)
     page = explanation.to_html()
 
@@ -72,13 +72,13 @@ def test_html_is_the_text_with_its_figures_and_no_tag_of_the_text(model: Languag
     assert explanation._repr_html_() == page
 
 
-def test_a_surprise_has_a_stronger_colour(small_model: LanguageModel) -> None:
+def test_a_more_surprising_token_has_a_stronger_color(small_model: LanguageModel) -> None:
     blues = [int(b) for b in re.findall(r"rgb\(\d+ \d+ (\d+)\)", small_model.explain("the thX").to_html())]
 
     assert blues[-2] < blues[1]
 
 
-def test_what_is_unknown_or_impossible_is_explained_too(reviews: list[str]) -> None:
+def test_unknown_and_impossible_tokens_are_explained(reviews: list[str]) -> None:
     model = revgen.create("ngram-char", order=4)
     model.fit(reviews[:20], progress=False)
 
@@ -89,7 +89,7 @@ def test_what_is_unknown_or_impossible_is_explained_too(reviews: list[str]) -> N
     assert "rank" in str(explanation) and explanation.to_html() and explanation.to_terminal()
 
 
-def test_a_long_text_is_read_in_parts(small_model: LanguageModel, reviews: list[str]) -> None:
+def test_a_long_text_has_the_same_logprobs_as_score(small_model: LanguageModel, reviews: list[str]) -> None:
     text = " ".join(reviews)[:6000]
 
     logprobs = [token.logprob for token in small_model.explain(text, top=0)]
@@ -98,17 +98,17 @@ def test_a_long_text_is_read_in_parts(small_model: LanguageModel, reviews: list[
 
 
 @pytest.mark.parametrize(("text", "top", "name"), [(3, 1, "text"), ("a", -1, "top"), ("a", "x", "top")])
-def test_bad_values_are_named(small_model: LanguageModel, text: Any, top: Any, name: str) -> None:
+def test_an_invalid_argument_is_named_in_the_error(small_model: LanguageModel, text: Any, top: Any, name: str) -> None:
     with pytest.raises(OptionError, match=f"^{name} must be"):
         small_model.explain(text, top=top)
 
 
-# Attention -------------------------------------------------------------------------------
+# Attention
 
 
 @pytest.fixture(scope="module")
 def transformer(reviews: list[str]) -> LanguageModel:
-    """A little one that looks at 16 tokens."""
+    """A small transformer with a context of 16 tokens."""
     model = revgen.create("transformer-char", hidden_size=16, num_layers=2, num_heads=2, context=16)
     model.fit(reviews[:8], epochs=1, progress=False)
     return model
@@ -116,7 +116,7 @@ def transformer(reviews: list[str]) -> LanguageModel:
 
 @pytest.fixture(scope="module")
 def textgenrnn(reviews: list[str]) -> LanguageModel:
-    """A little one, whose attention is of some size."""
+    """A small textgenrnn with attention weights that are not zero."""
     model = revgen.create("textgenrnn-char", hidden_size=12, num_layers=1)
     model.fit(reviews[:8], labels=["a", "b"] * 4, epochs=1, progress=False)
     model.weights["attention"] = np.random.default_rng(0).normal(0, 1, model.weights["attention"].shape).astype("f")
@@ -124,7 +124,7 @@ def textgenrnn(reviews: list[str]) -> LanguageModel:
     return model
 
 
-def test_the_attention_of_a_transformer_reaches_over_its_context(transformer: LanguageModel) -> None:
+def test_transformer_attention_covers_exactly_its_context(transformer: LanguageModel) -> None:
     text = "the song is over and the band goes home"
 
     attention = transformer.attention(text)
@@ -134,16 +134,16 @@ def test_the_attention_of_a_transformer_reaches_over_its_context(transformer: La
     assert attention.weights.shape == (2, 2, size, size)
     np.testing.assert_allclose(attention.weights.sum(-1), 1, atol=1e-5)
     distance = np.arange(size)[:, None] - np.arange(size)
-    seen = (distance >= 0) & (distance < 16)
-    assert (attention.weights[:, :, ~seen] == 0).all() and (attention.weights[:, :, seen] > 0).all()
+    in_context = (distance >= 0) & (distance < 16)
+    assert (attention.weights[:, :, ~in_context] == 0).all() and (attention.weights[:, :, in_context] > 0).all()
     before = transformer.score(text).total
-    vars(transformer)["equation"] = None  # as on another device than the CPU
+    transformer._derived["numpy_network"] = None  # as on a device other than the CPU
     np.testing.assert_allclose(transformer.attention(text).weights, attention.weights, atol=1e-5)
     transformer._clear_caches()
     assert transformer.score(text).total == before
 
 
-def test_the_attention_of_textgenrnn_is_what_it_averages_by(textgenrnn: LanguageModel) -> None:
+def test_textgenrnn_averages_its_features_with_its_attention_weights(textgenrnn: LanguageModel) -> None:
     text = "the song is over"
     tokenizer = textgenrnn.tokenizer
 
@@ -158,7 +158,9 @@ def test_the_attention_of_textgenrnn_is_what_it_averages_by(textgenrnn: Language
 
 
 @pytest.mark.parametrize("ending", ["png", "svg"])
-def test_attention_is_drawn(transformer: LanguageModel, textgenrnn: LanguageModel, tmp_path: Path, ending: str) -> None:
+def test_attention_is_saved_as_a_figure(
+    transformer: LanguageModel, textgenrnn: LanguageModel, tmp_path: Path, ending: str
+) -> None:
     for model, count in ((transformer, 4), (textgenrnn, 1)):
         attention = model.attention("the $x$ song\n")
         path = attention.save(tmp_path / f"attention.{ending}")
@@ -166,20 +168,20 @@ def test_attention_is_drawn(transformer: LanguageModel, textgenrnn: LanguageMode
         assert len(attention.plot().axes) == count
 
 
-def test_a_picture_of_an_unknown_kind_is_an_error(transformer: LanguageModel, tmp_path: Path) -> None:
+def test_an_unknown_file_format_is_an_error(transformer: LanguageModel, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"attention\.nothing: could not save the figure"):
         transformer.attention("a").save(tmp_path / "attention.nothing")
 
 
-def test_a_model_without_attention_says_so(small_model: LanguageModel) -> None:
+def test_a_model_without_attention_raises_an_error(small_model: LanguageModel) -> None:
     with pytest.raises(OptionError, match="lstm-char has no attention to show"):
         small_model.attention("a text")
 
 
-# The command -----------------------------------------------------------------------------
+# The command line
 
 
-def test_the_command_explains(
+def test_the_explain_command_prints_and_saves_the_explanation(
     transformer: LanguageModel, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = str(transformer.save(tmp_path / "model"))
