@@ -10,6 +10,7 @@ from . import (
     testing as testing,
     tokenizers as tokenizers,
 )
+from .architectures.functional_model import FunctionalModel as FunctionalModel
 from .architectures.mixture import Mixture as Mixture, mix as mix
 from .cells import Cell as Cell
 from .comparison.compare import Comparison as Comparison, compare as compare
@@ -36,6 +37,7 @@ from .history import EpochMetrics as EpochMetrics, History as History
 from .interop.conversion import to_transformers as to_transformers
 from .language_model import LanguageModel as LanguageModel
 from .model import Model as Model
+from .networks.functional import FunctionalNetwork as FunctionalNetwork
 from .registry import (
     register_cell as register_cell,
     register_model as register_model,

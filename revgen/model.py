@@ -199,6 +199,11 @@ class Model(ABC):
             raise NotFittedError(f"{self.name} has no tokenizer yet: fit it, or create it with tokenizer=…")
         return self._tokenizer
 
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._clear_caches()
+
     @property
     def has_tokenizer(self) -> bool:
         """Whether there is a tokenizer."""

@@ -1,23 +1,26 @@
-"""The conformance kit: what a cell, an architecture or a tokenizer must hold to, for your tests and ours.
+"""Checks for cells, architectures and tokenizers, for revgen's tests and yours.
 
 >>> from revgen.testing import check_cell
 >>> check_cell("lstm")
 
-Each check raises AssertionError with what went wrong, and returns nothing.
+Each check returns nothing, or raises AssertionError with a message that says what is wrong.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+import revgen
+from revgen.architectures.neural import NeuralModel
 from revgen.cells.cell import Cell
-from revgen.language_model import LanguageModel
+from revgen.corpus import read
+from revgen.model import Model
 from revgen.networks.stack import make_cell
 from revgen.ops import tree_map
 from revgen.registry import cells
@@ -25,18 +28,22 @@ from revgen.tokenizers import Tokenizer
 
 TIME, BATCH, INPUT, HIDDEN = 7, 3, 5, 8
 TOLERANCE = 1e-5
+"""The largest difference between results that should be equal, relative to 1 plus their size."""
 TEXTS = ["the band plays the song again and again. ", "a song of the sea, the sand and the band. "] * 20
+
+Run = Callable[..., tuple[Any, Any]]
+"""``run(inputs, state=None)`` reads inputs (time, batch, …) and returns outputs (time, batch, size) and a state."""
 
 
 def check_cell(cell: str | type[Any], **options: Any) -> None:
-    """Hold a cell to its contract: a registered name, or a class (which is registered for the while).
+    """Check a cell: a registered name, or a class that need not be registered.
 
-    - its parameters, output and state have the shapes that it says, whatever the batch;
-    - a sequence read again, or in two parts, gives the same, so nothing hides beside the state;
-    - each row of a batch is computed on its own, and each time step depends on the ones before it alone;
-    - its equation on NumPy, on PyTorch, and the fused kernel where it names one, agree to 1e-5;
-    - every parameter that is a matrix gets a gradient;
-    - a model of it trains, generates, saves and loads.
+    - Parameters, outputs and state have the shapes that the cell declares, for any batch.
+    - Reading a sequence twice, in two parts or step by step gives the same outputs, so the state is complete.
+    - Rows of a batch do not affect each other, and no time step depends on later ones.
+    - NumPy, PyTorch and the fused kernel, if the cell names one, agree to 1e-5.
+    - Every matrix gets a gradient.
+    - A model of the cell trains, generates, saves and loads (``check_model``).
     """
     name = cell if isinstance(cell, str) else _register(cell)
     try:
@@ -49,66 +56,84 @@ def check_cell(cell: str | type[Any], **options: Any) -> None:
 
 
 def check_model(name: str, **options: Any) -> None:
-    """Put an architecture through everything that the interface promises, on a small text: ``fit``, ``generate``,
-    ``stream``, ``score``, ``evaluate``, ``save`` and ``load``."""
-    import revgen
+    """Check a registered architecture, by the name of a model and the options of its configuration.
 
+    A network is checked with initial weights before it is trained: the shapes of its weights, logits and state; that
+    reading a text twice, in two parts or token by token gives the same logits; that rows of a batch do not affect each
+    other and no logits depend on later tokens; that every matrix gets a gradient; and that NumPy and PyTorch agree to
+    1e-5. Then every model is fitted on a small text, and has to generate, stream, score, evaluate, save and load.
+    """
     model = revgen.create(name, **options)
-    fitting: dict[str, Any] = {} if not hasattr(model, "make_network") else {"epochs": 3, "progress": False}
-    history = model.fit(TEXTS, valid=0.2, **fitting)
+    fit_options: dict[str, Any] = {}
+    if isinstance(model, NeuralModel):
+        _check_network(name, options)
+        fit_options = {"epochs": 3, "progress": False}
+    history = model.fit(TEXTS, valid=0.2, **fit_options)
     losses = [epoch.train_loss for epoch in history]
     assert np.isfinite(losses).all(), f"{name}: the training loss is not finite: {losses}"
     assert len(losses) < 2 or losses[-1] < losses[0], f"{name}: the training loss does not fall: {losses}"
+    _check_logits(model)
+    _check_text(model)
 
+
+def _check_text(model: Any) -> None:
+    """Check that a fitted model generates, streams, scores, evaluates, saves and loads."""
+    name = model.name
     text = model.generate("the ", seed=1, max_tokens=20)
-    assert text.startswith("the "), f"{name}: generate does not begin with the prompt: {text!r}"
-    assert text == model.generate("the ", seed=1, max_tokens=20), f"{name}: the same seed gives another text"
-    streamed = "".join(model.stream("the ", seed=1, max_tokens=20))
-    assert "the " + streamed == text, f"{name}: stream gives {streamed!r}, generate {text!r}"
-    many = model.generate("the ", n=5, seed=1, max_tokens=20)
-    assert len(many) == 5 and all(t.startswith("the ") for t in many), f"{name}: n=5 gives {many!r}"
+    assert text.startswith("the "), f"{name}: generate returned {text!r}, which does not begin with the prompt"
+    assert text == model.generate("the ", seed=1, max_tokens=20), f"{name}: the same seed generates another text"
+    streamed = "the " + "".join(model.stream("the ", seed=1, max_tokens=20))
+    assert streamed == text, f"{name}: stream returned {streamed!r}, but generate {text!r}"
+    texts = model.generate("the ", n=5, seed=1, max_tokens=20)
+    assert len(texts) == 5 and all(t.startswith("the ") for t in texts), f"{name}: generate(n=5) returned {texts!r}"
 
     score = model.score(TEXTS[0])
-    assert score.logprobs.shape == (len(score.tokens) + 1,), f"{name}: score has not one number for each token"
-    assert (score.logprobs <= 1e-6).all(), f"{name}: score has log-probabilities above 0"
+    expected_shape = (len(score.tokens) + 1,)
+    assert score.logprobs.shape == expected_shape, (
+        f"{name}: score returned log-probabilities of shape {score.logprobs.shape}, not {expected_shape}"
+    )
+    assert (score.logprobs <= 1e-6).all(), f"{name}: score returned log-probabilities above 0"
     evaluation = model.evaluate(TEXTS[:1])
     expected = -score.total / len(TEXTS[0])
     assert abs(evaluation.nats_per_char - expected) < 1e-4, (
-        f"{name}: evaluate gives {evaluation.nats_per_char} nats per character, score {expected}"
+        f"{name}: evaluate returned {evaluation.nats_per_char} nats per character, but score {expected}"
     )
-    _check_normalized(model)
 
     with tempfile.TemporaryDirectory() as directory:
         loaded = revgen.load(model.save(Path(directory) / "model"))
-    assert loaded.config == model.config, f"{name}: load gives another configuration"
-    assert loaded.generate("the ", seed=1, max_tokens=20) == text, f"{name}: the loaded model writes another text"
+    assert loaded.config == model.config, f"{name}: the loaded model has another configuration"
+    loaded_text = loaded.generate("the ", seed=1, max_tokens=20)
+    assert loaded_text == text, f"{name}: the loaded model generates {loaded_text!r}, not {text!r}"
 
 
 def check_tokenizer(tokenizer: Tokenizer, text: str) -> None:
-    """Hold a trained tokenizer to its contract on one text."""
+    """Check a trained tokenizer on one text: it is lossless, counts characters, streams, and saves and loads."""
     ids = tokenizer.encode(text)
-    assert ids.ndim == 1 and ids.dtype == tokenizer.dtype, f"encode gives {ids.dtype} of shape {ids.shape}"
-    assert (ids > tokenizer.unk_id).all() and (ids < len(tokenizer)).all(), f"{text!r} spells a special token"
-    assert tokenizer.decode(ids) == text, f"{text!r} comes back as {tokenizer.decode(ids)!r}"
+    assert ids.ndim == 1 and ids.dtype == tokenizer.dtype, (
+        f"encode returned {ids.dtype} of shape {ids.shape}, not {tokenizer.dtype} of one axis"
+    )
+    assert (ids > tokenizer.unk_id).all() and (ids < len(tokenizer)).all(), f"{text!r} was encoded with special tokens"
+    assert tokenizer.decode(ids) == text, f"{text!r} was decoded as {tokenizer.decode(ids)!r}"
     spelled = _spelled(tokenizer, ids.tolist())
-    assert spelled == text.encode("utf-8", "surrogatepass"), f"{text!r} is spelled as {spelled!r}"
-    assert tokenizer.char_counts[ids].sum() == len(text), f"{text!r} has other characters by char_counts"
+    assert spelled == text.encode("utf-8", "surrogatepass"), f"token_bytes of {text!r} are {spelled!r}"
+    assert tokenizer.char_counts[ids].sum() == len(text), f"char_counts do not sum to the characters of {text!r}"
     decode = tokenizer.stream_decoder()
     streamed = "".join(decode(int(i)) for i in ids) + decode(tokenizer.eos_id)
-    assert streamed == text, f"{text!r} is streamed as {streamed!r}"
-    again = type(tokenizer).from_bytes(tokenizer.to_bytes())
-    assert again == tokenizer and (again.encode(text) == ids).all(), "its file gives another tokenizer"
+    assert streamed == text, f"stream_decoder decoded {text!r} as {streamed!r}"
+    loaded = type(tokenizer).from_bytes(tokenizer.to_bytes())
+    assert loaded == tokenizer and (loaded.encode(text) == ids).all(), "from_bytes(to_bytes()) is another tokenizer"
 
 
 def _spelled(tokenizer: Tokenizer, ids: Sequence[int]) -> bytes:
-    spelled, waiting = b"", list[int]()
+    """Return the bytes of the tokens and of the characters that digits spell."""
+    spelled, digits = b"", list[int]()
     for i in ids:
         if i in tokenizer.parts:
-            waiting.append(i)
-            character = tokenizer.spelled_character(waiting)
+            digits.append(i)
+            character = tokenizer.spelled_character(digits)
             if character is not None:
                 spelled += character.encode("utf-8", "surrogatepass")
-                waiting.clear()
+                digits.clear()
         else:
             spelled += tokenizer.token_bytes[i]
     return spelled
@@ -121,71 +146,46 @@ def _register(cell: type[Any]) -> str:
 
 
 def _check_equation(cell: Cell) -> None:
+    """Check one cell without a network around it."""
     import torch
 
-    random = np.random.default_rng(0)
-    values = {
-        name: np.asarray(cell.init_param(name, shape, random), np.float32)
-        for name, shape in cell.param_shapes().items()
-    }
+    rng = np.random.default_rng(0)
+    values: dict[str, Any] = {}
     for name, shape in cell.param_shapes().items():
-        assert values[name].shape == tuple(shape), f"initialize({name!r}) gives {values[name].shape}, not {shape}"
-        # Biases begin at zero, where a mistake in them would not show.
-        values[name] = values[name] + random.normal(0, 0.1, shape).astype(np.float32)
-    x = random.normal(size=(TIME, BATCH, cell.input_size)).astype(np.float32)
+        value = np.asarray(cell.init_param(name, shape, rng), np.float32)
+        assert value.shape == tuple(shape), f"init_param({name!r}) returned the shape {value.shape}, not {shape}"
+        # Biases are 0 at first, and would hide mistakes.
+        values[name] = value + rng.normal(0, 0.1, shape).astype(np.float32)
+    x = rng.normal(size=(TIME, BATCH, cell.input_size)).astype(np.float32)
+    later = x.copy()
+    later[4:] += 1
     p = SimpleNamespace(**{name: torch.tensor(value, requires_grad=True) for name, value in values.items()})
 
     def run(inputs: Any, state: Any = None) -> tuple[Any, Any]:
-        return _run(cell, p, torch.as_tensor(inputs), state)
+        return _run_cell(cell, p, torch.as_tensor(inputs), state)
 
-    whole, last = run(x)
-    assert tuple(whole.shape) == (TIME, BATCH, cell.output_size), (
-        f"the output has the shape {tuple(whole.shape)}, not (time, batch, output) = {(TIME, BATCH, cell.output_size)}"
-    )
-    tree_map(lambda array: _check_rows(array, BATCH), last)
-
-    _same(run(x)[0], whole, "one sequence read twice (is there state beside the state?)")
-    other = x.copy()
-    other[4:] += 1
-    _same(run(other)[0][:4], whole[:4], "the first steps before one and another future")
-    steps, state = [], None
-    for step in x[:, None]:
-        output, state = run(step, state)
-        steps.append(output)
-    _same(torch.cat(steps), whole, "a sequence step by step, and at once")
-    begun, middle = run(x[:3])
-    rest, end = run(x[3:], middle)
-    _same(torch.cat([begun, rest]), whole, "a sequence in two parts, and at once")
-    _same_state(end, last, "the state behind a sequence in two parts, and at once")
-    _same(run(x[:, 1:2])[0], whole[:, 1:2], "a row alone, and in a batch")
-
-    whole.sum().backward()
-    for name, value in vars(p).items():
-        if value.ndim > 1:
-            assert value.grad is not None and value.grad.abs().sum() > 0, f"the parameter {name} gets no gradient"
+    outputs, last = _check_reading(run, x, later, cell.output_size)
+    outputs.sum().backward()
+    _check_gradients({name: value.grad for name, value in vars(p).items()})
 
     if cell.supports_numpy:
         numpy = SimpleNamespace(**values)
-        zeros = cell.initial_state(BATCH, lambda shape: np.zeros(shape, np.float32))
-        output, state = cell.sequence(numpy, cell.project(numpy, x), zeros)
-        assert isinstance(output, np.ndarray), f"on NumPy the output is a {type(output).__name__}"
-        assert output.dtype == np.float32, f"on NumPy float32 becomes {output.dtype}"
-        _same(output, whole, "the equation on NumPy, and on PyTorch")
-        _same_state(state, last, "the state on NumPy, and on PyTorch")
+        start = cell.initial_state(BATCH, lambda shape: np.zeros(shape, np.float32))
+        output, state = cell.sequence(numpy, cell.project(numpy, x), start)
+        _check_numpy(output, state, outputs, last)
     if cell.fused_kernel is not None:
         from revgen.networks.recurrent import run_kernel
 
         try:
             fused, state = run_kernel(cell, p, torch.as_tensor(x), cell.initial_state(BATCH, torch.zeros))
         except (RuntimeError, LookupError, TypeError, ValueError) as error:
-            raise AssertionError(
-                f"the kernel {cell.fused_kernel} does not take what the cell gives it: {error}"
-            ) from error
-        _same(fused, whole, f"the kernel {cell.fused_kernel}, and the equation")
-        _same_state(state, last, f"the state of the kernel {cell.fused_kernel}, and of the equation")
+            raise AssertionError(f"the fused kernel {cell.fused_kernel} rejects the weights: {error}") from error
+        kernel = f"the fused kernel {cell.fused_kernel} and the cell give different"
+        _assert_equal(fused, outputs, f"{kernel} outputs")
+        _assert_states_equal(state, last, f"{kernel} states")
 
 
-def _run(cell: Cell, p: Any, x: Any, state: Any) -> tuple[Any, Any]:
+def _run_cell(cell: Cell, p: Any, x: Any, state: Any) -> tuple[Any, Any]:
     import torch
 
     from revgen.networks.module_cell import ModuleCell
@@ -196,32 +196,132 @@ def _run(cell: Cell, p: Any, x: Any, state: Any) -> tuple[Any, Any]:
     return cell.sequence(p, cell.project(p, x), state)
 
 
-def _check_normalized(model: LanguageModel) -> None:
-    tokens = np.array([[model.tokenizer.bos_id, i] for i in range(3, min(len(model.tokenizer), 6))]).T
-    logits, _ = model.forward(tokens, model.initial_state(tokens.shape[1]))
-    assert logits.shape == (*tokens.shape, len(model.tokenizer)), (
-        f"{model.name}: logits have the shape {logits.shape}, not (time, batch, vocab)"
+def _check_network(name: str, options: dict[str, Any]) -> None:
+    """Check the network of a neural model with initial weights."""
+    import torch
+
+    model: Any = revgen.create(name, **options)
+    if getattr(model.config, "hidden_size", 0) is None:  # left to ``fit``
+        model = revgen.create(name, **options, hidden_size=HIDDEN)
+    tokenizer = model.tokenizer_for(read(TEXTS))
+    model.prepare(tokenizer, seed=0)
+    for weight, shape in model.weight_shapes().items():
+        array = model.weights[weight]
+        assert array.shape == tuple(shape), (
+            f"{name}: init_weight({weight!r}) returned the shape {array.shape}, not {shape} as in param_shapes"
+        )
+        assert np.isfinite(array).all(), f"{name}: init_weight({weight!r}) returned values that are not finite"
+    rng = np.random.default_rng(0)
+    model.weights = {
+        weight: array + rng.normal(0, 0.1, array.shape).astype(np.float32) for weight, array in model.weights.items()
+    }
+    tokens = rng.integers(0, len(tokenizer), (TIME, BATCH))
+    tokens[0] = tokenizer.bos_id
+    later = tokens.copy()
+    later[4:] = (tokens[4:] + 1) % len(tokenizer)
+
+    def run(inputs: Any, state: Any = None) -> tuple[Any, Any]:
+        logits, state = model.network(torch.as_tensor(inputs), state)
+        return logits, state
+
+    logits, last = _check_reading(run, tokens, later, len(tokenizer), f"{name}, on PyTorch: ", "logits", "vocab")
+    logits.logsumexp(-1).sum().backward()
+    _check_gradients({n: value.grad for n, value in model.network.named_weights().items()}, f"{name}: ")
+    with torch.inference_mode():
+        numpy_logits, state = model.forward(tokens, model.initial_state(BATCH))
+        _check_numpy(numpy_logits, state, logits, last, f"{name}: ")
+
+
+def _check_logits(model: Model) -> None:
+    """Check the logits of a fitted model, on the arrays that it generates with."""
+    vocab, bos = len(model.tokenizer), model.tokenizer.bos_id
+    tokens = np.random.default_rng(0).integers(model.tokenizer.unk_id + 1, vocab, (TIME, BATCH))
+    tokens[0] = bos
+    later = tokens.copy()
+    later[4:] = tokens[4:][::-1]
+
+    def run(inputs: Any, state: Any = None) -> tuple[Any, Any]:
+        return model.forward(inputs, model.initial_state(inputs.shape[1]) if state is None else state)
+
+    logits, _ = _check_reading(run, tokens, later, vocab, f"{model.name}: ", "logits", "vocab")
+    assert np.isfinite(_array(logits).max(-1)).all(), f"{model.name}: the logits of a position are NaN, inf or all -inf"
+
+
+def _check_reading(
+    run: Run, x: Any, later: Any, size: int, who: str = "", what: str = "outputs", axis: str = "output"
+) -> tuple[Any, Any]:
+    """Check shapes, the state, and the independence of rows and of later steps; return outputs and the last state.
+
+    ``later`` equals the inputs ``x`` in the first four steps only.
+    """
+    outputs, last = run(x)
+    expected = (*x.shape[:2], size)
+    assert tuple(outputs.shape) == expected, (
+        f"{who}the {what} have the shape {tuple(outputs.shape)}, not (time, batch, {axis}) = {expected}"
     )
-    assert np.isfinite(logits.max(-1)).all(), f"{model.name}: logits are not finite"
+    tree_map(lambda array: _check_rows(array, x.shape[1], who), last)
+
+    hint = "nothing but the returned state may change from call to call"
+    _assert_equal(run(x)[0], outputs, f"{who}reading a sequence twice gives different {what}; {hint}")
+    hint = "a step may depend only on itself and the steps before it"
+    _assert_equal(run(later)[0][:4], outputs[:4], f"{who}the {what} of a step depend on later steps; {hint}")
+
+    hint = "the returned state must hold all that later steps need"
+    first, middle = run(x[:3])
+    second, end = run(x[3:], middle)
+    in_parts = np.concatenate([_array(first), _array(second)])
+    _assert_equal(in_parts, outputs, f"{who}reading in two parts and at once gives different {what}; {hint}")
+    _assert_states_equal(end, last, f"{who}reading in two parts and at once ends in different states")
+    steps, state = [], None
+    for step in x[:, None]:
+        output, state = run(step, state)
+        steps.append(_array(output))
+    _assert_equal(
+        np.concatenate(steps), outputs, f"{who}reading step by step and at once gives different {what}; {hint}"
+    )
+
+    hint = "no row may affect another"
+    _assert_equal(run(x[:, 1:2])[0], outputs[:, 1:2], f"{who}a row alone and in a batch gives different {what}; {hint}")
+    return outputs, last
 
 
-def _check_rows(array: Any, batch: int) -> Any:
-    assert array.shape[:1] == (batch,), f"an array of the state has the shape {tuple(array.shape)}, not (batch, …)"
+def _check_gradients(gradients: dict[str, Any], who: str = "") -> None:
+    for name, gradient in gradients.items():
+        used = gradient is not None and (gradient.ndim < 2 or bool(gradient.abs().sum() > 0))
+        assert used, f"{who}the weight {name} gets no gradient: is it used?"
+
+
+def _check_numpy(output: Any, state: Any, expected: Any, expected_state: Any, who: str = "") -> None:
+    """Check results on NumPy against those on PyTorch."""
+    assert isinstance(output, np.ndarray), f"{who}on NumPy the output is a {type(output).__name__}, not an array"
+    assert output.dtype == np.float32, f"{who}on NumPy the output is {output.dtype}, not float32"
+    _assert_equal(output, expected, f"{who}NumPy and PyTorch give different outputs")
+    _assert_states_equal(state, expected_state, f"{who}NumPy and PyTorch give different states")
+
+
+def _check_rows(array: Any, batch: int, who: str) -> Any:
+    assert array.shape[:1] == (batch,), (
+        f"{who}an array of the state has the shape {tuple(array.shape)}, not (batch, …) with batch = {batch}"
+    )
     return array
 
 
-def _same(one: Any, other: Any, what: str) -> None:
-    difference = float(np.abs(_array(one) - _array(other)).max())
-    assert difference <= TOLERANCE, f"{what} differ by {difference:.2g}"
+def _assert_equal(a: Any, b: Any, message: str) -> None:
+    a, b = _array(a).astype(float), _array(b).astype(float)
+    assert a.shape == b.shape, f"{message} (shapes {a.shape} and {b.shape})"
+    with np.errstate(invalid="ignore"):
+        difference = np.where(a == b, 0, np.abs(a - b) / (1 + np.abs(b)))
+    largest = float(difference.max(initial=0))
+    assert largest <= TOLERANCE, f"{message} (they differ by {largest:.2g})"
 
 
-def _same_state(one: Any, other: Any, what: str) -> None:
+def _assert_states_equal(a: Any, b: Any, message: str) -> None:
     leaves: list[list[Any]] = [[], []]
-    for state, found in zip((one, other), leaves, strict=True):
-        tree_map(found.append, state)
-    assert len(leaves[0]) == len(leaves[1]), f"{what} have {len(leaves[0])} and {len(leaves[1])} arrays"
-    for a, b in zip(*leaves, strict=True):
-        _same(a, b, what)
+    for state, arrays in zip((a, b), leaves, strict=True):
+        tree_map(arrays.append, state)
+    assert len(leaves[0]) == len(leaves[1]), f"{message} ({len(leaves[0])} and {len(leaves[1])} arrays)"
+    for x, y in zip(*leaves, strict=True):
+        _assert_equal(x, y, message)
 
 
 def _array(value: Any) -> Any:

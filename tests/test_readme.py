@@ -68,7 +68,8 @@ def test_the_python_of_the_docs_runs() -> None:
     check_cell("torch-gru")
     for name in ("leaky", "torch-gru"):
         cells.unregister(name)
-    architectures.unregister("unigram")
+    for name in ("window", "unigram"):
+        architectures.unregister(name)
 
 
 def test_the_table_of_the_pretrained_models_is_made_from_their_cards() -> None:

@@ -74,11 +74,11 @@ class AWDStack(Stack):
     def hidden_size(self, i: int) -> int:
         return self.embedding_size if i == self.config.num_layers - 1 else super().hidden_size(i)
 
-    def init_weight(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
+    def init_weight(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
         """With larger matrices between layers: of the small values that come out of an LSTM, little would arrive behind
         three of them, and learning would stand still for long."""
         between = name.endswith(".W") and name != "layers.0.W"
-        return super().init_weight(name, shape, random) * (GAIN if between else 1)
+        return super().init_weight(name, shape, rng) * (GAIN if between else 1)
 
 
 @register_model("awd-lstm")

@@ -14,7 +14,7 @@ from revgen.architectures.neural import MIN_TORCH_TOKENS, NeuralModel
 from revgen.compiler import Program, trace
 from revgen.errors import NotTraceableError
 from revgen.model import CompiledStep, Weights, derived, iter_blocks
-from revgen.networks.functional import Backend, FunctionalNetwork, unflatten
+from revgen.networks.functional import PLAIN, Backend, FunctionalNetwork, unflatten
 from revgen.ops import Array, tree_map
 
 if TYPE_CHECKING:
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 class FunctionalModel(NeuralModel):
     """A model whose network is a ``FunctionalNetwork``.
 
-    A subclass names its ``kind`` and its ``Config``, a frozen dataclass with a field ``dropout``.
+    A subclass names its ``network_class`` and its ``Config``, a frozen dataclass with a field ``dropout``.
     """
 
-    kind: ClassVar[type[FunctionalNetwork]]
+    network_class: ClassVar[type[FunctionalNetwork]]
     network: derived[FunctionalModule]
 
     def make_definition(self, vocab: int) -> FunctionalNetwork:
         """Return the network's definition for this configuration and a vocabulary of ``vocab`` tokens."""
-        return self.kind(self.config, vocab)
+        return self.network_class(self.config, vocab)
 
     @property
     def definition(self) -> FunctionalNetwork:
@@ -91,7 +91,7 @@ class FunctionalModel(NeuralModel):
             return logits, tree_map(np.ascontiguousarray, state)
         definition, p = self.numpy_network
         for part in iter_blocks(tokens):
-            features, state = definition.features(p, part, state)
+            features, state = definition.features(p, part, state, PLAIN)
         last: NDArray[np.floating[Any]] = definition.logits(p, features[-1:])[-1]
         return last, state
 
@@ -120,7 +120,7 @@ class FunctionalModel(NeuralModel):
     def features(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
         if self.numpy_network is not None:
             definition, p = self.numpy_network
-            return definition.features(p, tokens, state)
+            return definition.features(p, tokens, state, PLAIN)
         from revgen.networks.network import on_arrays
 
         return on_arrays(self.network.features, self.network.device)(tokens, state)

@@ -18,7 +18,7 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any, ClassVar
 
 from revgen.architectures.recurrent import RecurrentModel
-from revgen.networks.functional import PLAIN, Backend
+from revgen.networks.functional import Backend
 from revgen.networks.stack import Stack
 from revgen.ops import Array, concatenate, embedding
 from revgen.options import check_flags, check_fractions, check_sizes
@@ -51,7 +51,7 @@ class GravesStack(Stack):
             return sum(cell.output_size for cell in self.cells)
         return self.embedding_size + (self.cells[i - 1].output_size if i else 0)
 
-    def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend = PLAIN) -> tuple[Array, Any]:
+    def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend) -> tuple[Array, Any]:
         x = backend.dropout(embedding(p.embedding, tokens), 0)  # (time, batch, embedding)
         outputs: list[Array] = []
         states = []

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.architectures.functional_model import FunctionalModel
-from revgen.networks.functional import PLAIN, Backend, FunctionalNetwork
+from revgen.networks.functional import Backend, FunctionalNetwork
 from revgen.ops import Array, concatenate, embedding, relu
 from revgen.options import check_fractions, check_sizes
 from revgen.registry import register_model
@@ -53,15 +53,15 @@ class MLP(FunctionalNetwork):
             inputs = c.hidden_size
         return shapes | {"head": (self.vocab, c.hidden_size), "bias": (self.vocab,)}
 
-    def init_weight(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
-        weights = super().init_weight(name, shape, random)
+    def init_weight(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
+        weights = super().init_weight(name, shape, rng)
         if name == "embedding":
             weights *= shape[1] ** 0.5  # of the size that the layers expect
         if name.endswith(".W"):
             weights *= 2**0.5  # ReLU lets half of it through (He et al. 2015)
         return weights
 
-    def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend = PLAIN) -> tuple[Array, Any]:
+    def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend) -> tuple[Array, Any]:
         n, start = self.config.context, Tokenizer.bos_id
         if state is None:
             state = [tokens[0][:, None] * 0 + start] * (n - 1)
@@ -88,5 +88,5 @@ class MLPModel(FunctionalModel):
     """A feedforward network over the last n tokens (Bengio et al. 2003)."""
 
     Config = MLPConfig
-    kind = MLP
+    network_class = MLP
     learning_rate = 3e-3

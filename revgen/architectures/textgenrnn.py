@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from revgen.architectures.recurrent import RecurrentModel
 from revgen.evaluation.attention import check_attention_size
-from revgen.networks.functional import PLAIN, Backend
+from revgen.networks.functional import Backend
 from revgen.networks.stack import Stack
 from revgen.ops import Array, concatenate, embedding, logsumexp, softmax, tril, where
 from revgen.options import check, check_fractions, check_sizes
@@ -81,8 +81,8 @@ class AttentiveStack(Stack):
         head = (self.vocab, 2 * self.features_size)
         return super().param_shapes() | {"labels": labels, "attention": (self.features_size,), "head": head}
 
-    def init_weight(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
-        return np.zeros(shape) if name in ("labels", "attention") else super().init_weight(name, shape, random)
+    def init_weight(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
+        return np.zeros(shape) if name in ("labels", "attention") else super().init_weight(name, shape, rng)
 
     @property
     def forgets(self) -> bool:
@@ -92,7 +92,7 @@ class AttentiveStack(Stack):
         past = zeros((batch, self.features_size)), zeros((batch,)) - inf  # no weight
         return super().initial_state(batch, zeros), past
 
-    def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend = PLAIN) -> tuple[Array, Any]:
+    def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend) -> tuple[Array, Any]:
         """Compute averages and newest features, (time, batch, 2 * features); tokens carry labels
         (``corpus.tokens.shift``)."""
         layers, past = state

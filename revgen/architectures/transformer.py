@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from revgen import ops
 from revgen.architectures.functional_model import FunctionalModel
 from revgen.evaluation.attention import check_attention_size
-from revgen.networks.functional import PLAIN, Backend, FunctionalNetwork
+from revgen.networks.functional import Backend, FunctionalNetwork
 from revgen.ops import Array, tree_map
 from revgen.options import check, check_fractions, check_sizes
 from revgen.registry import register_model
@@ -76,13 +76,13 @@ class Transformer(FunctionalNetwork):
             shapes |= {f"norms.{i}.scale": (hidden,), f"norms.{i}.shift": (hidden,)}
         return shapes | {"bias": (self.vocab,)}
 
-    def init_weight(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
-        weights = super().init_weight(name, shape, random)
+    def init_weight(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
+        weights = super().init_weight(name, shape, rng)
         if name.endswith(("output", "down")):  # so that all they add up to has the size of one
             weights *= (2 * self.config.num_layers) ** -0.5
         return weights
 
-    def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend = PLAIN) -> tuple[Array, Any]:
+    def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend) -> tuple[Array, Any]:
         """Read a long sequence in parts of ``context`` tokens, which bounds the memory for it."""
         features = []
         for begin in range(0, len(tokens), self.config.context):
@@ -211,7 +211,7 @@ class TransformerModel(FunctionalModel):
     """A decoder-only transformer (Vaswani et al. 2017; Radford et al. 2018)."""
 
     Config = TransformerConfig
-    kind = Transformer
+    network_class = Transformer
     learning_rate = 4e-3
 
     def attention_weights(self, ids: NDArray[Any]) -> NDArray[np.floating[Any]]:

@@ -92,12 +92,12 @@ class Cell:
         """The state before the first step; ``zeros(shape)`` makes an array of the right kind."""
         return zeros((batch, self.hidden_size))
 
-    def init_param(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.floating[Any]]:
+    def init_param(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.floating[Any]]:
         """The parameter ``name`` before training: vectors are zero, matrices uniform within ±1/√hidden."""
         if len(shape) < 2:
             return np.zeros(shape)
         limit = self.hidden_size**-0.5
-        return random.uniform(-limit, limit, shape)
+        return rng.uniform(-limit, limit, shape)
 
     def fused_kernel_weights(self, p: Parameters) -> Sequence[Array]:
         """The weights as ``kernel`` takes them: input and hidden matrices, (gates, input) and (gates, hidden),

@@ -54,8 +54,8 @@ class LSTM(Cell):
         shape = (batch, self.hidden_size)
         return zeros(shape), zeros(shape)
 
-    def init_param(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.floating[Any]]:
-        weights = super().init_param(name, shape, random)
+    def init_param(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.floating[Any]]:
+        weights = super().init_param(name, shape, rng)
         if name == "b":  # remember from the start (Jozefowicz et al. 2015)
             weights[self.hidden_size : 2 * self.hidden_size] = 1
         return weights

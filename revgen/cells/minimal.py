@@ -68,10 +68,10 @@ class MinGRU(Cell):
         h = linear_scan(kept, new, h)
         return self.output(p, h), h[-1]
 
-    def init_param(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.floating[Any]]:
+    def init_param(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.floating[Any]]:
         if len(shape) > 1:  # keep the variance of what goes through
-            return random.normal(0, shape[0] ** -0.5, shape)
-        return super().init_param(name, shape, random)
+            return rng.normal(0, shape[0] ** -0.5, shape)
+        return super().init_param(name, shape, rng)
 
     def output(self, p: Parameters, h: Array) -> Array:
         """The multilayer perceptron behind the recurrence."""

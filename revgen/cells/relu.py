@@ -34,9 +34,9 @@ class ReluGRU(GRU):
     fused_kernel = None  # type: ignore[assignment]
     function = staticmethod(relu)
 
-    def init_param(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.floating[Any]]:
-        weights = super().init_param(name, shape, random)
-        return with_candidate(weights, random) if name == "U" else weights
+    def init_param(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.floating[Any]]:
+        weights = super().init_param(name, shape, rng)
+        return with_candidate(weights, rng) if name == "U" else weights
 
 
 @register_cell("relu-lstm")
@@ -59,15 +59,15 @@ class ReluLSTM(LSTM):
         h = o * c
         return h, (h, c)
 
-    def init_param(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.floating[Any]]:
+    def init_param(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.floating[Any]]:
         if name == "b":  # write and read from the start
             return np.repeat([1.0, 0.0, 1.0, 0.0], self.hidden_size)
-        weights = super().init_param(name, shape, random)
-        return with_candidate(weights, random) if name == "U" else weights
+        weights = super().init_param(name, shape, rng)
+        return with_candidate(weights, rng) if name == "U" else weights
 
 
-def with_candidate(weights: NDArray[np.floating[Any]], random: np.random.Generator) -> NDArray[np.floating[Any]]:
+def with_candidate(weights: NDArray[np.floating[Any]], rng: np.random.Generator) -> NDArray[np.floating[Any]]:
     """U with half an orthogonal matrix as its last part, the candidate's: (hidden, gates)."""
     size = len(weights)
-    weights[:, -size:] = np.linalg.qr(random.normal(size=(size, size)))[0] / 2
+    weights[:, -size:] = np.linalg.qr(rng.normal(size=(size, size)))[0] / 2
     return weights

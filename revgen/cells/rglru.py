@@ -66,13 +66,11 @@ class RGLRU(Cell):
         h = linear_scan(a, b, h)
         return (h * gate) @ p.V, h[-1]
 
-    def init_param(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.floating[Any]]:
+    def init_param(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.floating[Any]]:
         if name == "L":
             low, high = KEPT
-            a = random.uniform(low ** (1 / 3), high ** (1 / 3), shape) ** (
-                3 / SHARPNESS
-            )  # more short memories than long
+            a = rng.uniform(low ** (1 / 3), high ** (1 / 3), shape) ** (3 / SHARPNESS)  # more short memories than long
             return np.log(a) - np.log1p(-a)
         if len(shape) > 1:  # keep the variance of what goes through
-            return random.normal(0, shape[0] ** -0.5, shape)
-        return super().init_param(name, shape, random)
+            return rng.normal(0, shape[0] ** -0.5, shape)
+        return super().init_param(name, shape, rng)

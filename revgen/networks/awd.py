@@ -27,17 +27,17 @@ class AWDModule(RecurrentModule):
             p.embedding = p.embedding * dropout_mask(p.embedding, words, config.embedding_dropout, self.generator)
         return super().features_with(p, tokens, state, backend)
 
-    def dropout(self, x: Tensor, site: int = 0) -> Tensor:
-        y = super().dropout(x, site)
-        if self.training and site == len(self.stack.cells):
+    def dropout(self, x: Tensor, index: int = 0) -> Tensor:
+        y = super().dropout(x, index)
+        if self.training and index == len(self.stack.cells):
             self.penalty = self.activation(y) + self.change(x)
         return y
 
-    def dropout_rate(self, site: int) -> float:
+    def dropout_rate(self, index: int) -> float:
         config = self.stack.config
-        if site == 0:
+        if index == 0:
             return float(config.input_dropout)
-        return float(config.dropout if site == len(self.stack.cells) else config.hidden_dropout)
+        return float(config.dropout if index == len(self.stack.cells) else config.hidden_dropout)
 
     def activation(self, y: Tensor) -> Penalty:
         """Activation regularization: large outputs, behind their dropout, cost."""

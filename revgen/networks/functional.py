@@ -1,6 +1,6 @@
-"""A network as one equation for NumPy and PyTorch alike, and the model that it is.
+"""A network that is written once, as a function of its weights, for NumPy and PyTorch.
 
-PyTorch trains it, with dropout; NumPy generates and scores by it on the CPU.
+PyTorch trains it, with dropout. NumPy generates and scores with it on the CPU.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from revgen.ops import Array
 
 
 class Backend:
-    """The parts of an equation that can be computed in several ways; these are the plain ones, without dropout.
+    """The operations of a network that can be computed in several ways. This class computes them without dropout.
 
-    A PyTorch network in training overrides them. A backend is an argument of ``Equation.features``, so that an equation
-    never changes and several threads can compute with it.
+    A PyTorch network in training overrides them. Because the backend is an argument of ``FunctionalNetwork.features``,
+    the network itself never changes, and several threads can use it.
     """
 
-    def dropout(self, x: Array, site: int = 0) -> Array:
-        """Return ``x`` after the dropout at this site of the network."""
+    def dropout(self, x: Array, index: int = 0) -> Array:
+        """Return ``x`` after dropout. ``index`` tells the dropouts of a network apart."""
         return x
 
     def run_layer(self, cell: Cell, p: Parameters, x: Array, state: Any) -> tuple[Array, Any]:
-        """Run one layer over a sequence: (time, batch, input), state -> (time, batch, output), state."""
+        """Run one layer over a sequence: (time, batch, input) and a state -> (time, batch, output) and a state."""
         return cell.sequence(p, cell.project(p, x), state)
 
     def attention(self, query: Array, key: Array, value: Array, mask: Array) -> Array:
-        """Return the values (batch, heads, time, size) that each query attends to."""
+        """Return the attended values, (batch, heads, time, size)."""
         return ops.attention(query, key, value, mask)
 
 
@@ -43,10 +43,14 @@ PLAIN = Backend()
 
 
 class FunctionalNetwork(ABC):
-    """A subclass gives the shapes of the weights, ``features`` and ``logits``, in the operators of ``revgen.ops``."""
+    """A network as a function of its weights, in the operators of ``revgen.ops``.
+
+    A subclass defines ``param_shapes``, ``features`` and ``logits``, and ``initial_state`` if it has a state. It keeps
+    nothing from one call to the next: everything that it remembers of a text is in the state.
+    """
 
     batch_axis: ClassVar[int] = 1
-    """The axis of the batch in what goes through ``Backend.dropout``."""
+    """The axis of the batch in the arrays that are passed to ``Backend.dropout``."""
 
     def __init__(self, config: Any, vocab: int) -> None:
         self.config = config
@@ -54,13 +58,14 @@ class FunctionalNetwork(ABC):
 
     @abstractmethod
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each weight, by its dotted name."""
+        """Return the shape of each weight by name: ``"bias"``, or ``"layers.0.W"`` for weights of numbered layers."""
 
     @abstractmethod
-    def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend = PLAIN) -> tuple[Array, Any]:
-        """Compute what the logits are computed from: tokens (time, batch) -> (time, batch, features), the new state.
+    def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend) -> tuple[Array, Any]:
+        """Compute the vectors that the logits are computed from, (time, batch, features), and the next state.
 
-        ``p`` are the weights as ``nest`` gives them. The arrays of a state have the batch as their first axis.
+        ``p`` holds the weights as attributes: ``p.bias``, ``p.layers[0].W``. ``tokens`` are ids (time, batch), and
+        ``state`` is the state after the tokens before them. ``backend`` provides ``dropout``.
         """
 
     @abstractmethod
@@ -68,38 +73,44 @@ class FunctionalNetwork(ABC):
         """Compute logits from features: (time, batch, features) -> (time, batch, vocab)."""
 
     def forward(self, p: SimpleNamespace, tokens: Array, state: Any) -> tuple[Array, Any]:
-        """Compute logits from tokens: (time, batch) -> (time, batch, vocab), the new state."""
-        features, state = self.features(p, tokens, state)
+        """Compute logits (time, batch, vocab) and the next state from token ids (time, batch), without dropout."""
+        features, state = self.features(p, tokens, state, PLAIN)
         return self.logits(p, features), state
 
-    def pad_state(self, state: Any) -> Any:
-        """The same state, as PyTorch has it, in the shape that states have in the end."""
-        return state
-
     def initial_state(self, batch: int, zeros: Callable[[tuple[int, ...]], Array]) -> Any:
-        """The state at the start of a document; ``zeros(shape)`` makes an array of the right kind."""
+        """Return the state at the start of ``batch`` documents: None, an array, or a tuple, list or dict of arrays.
+
+        The first axis of each array is the batch. ``zeros(shape)`` returns an array of the right library and device.
+        """
         return None
 
-    def init_weight(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
-        """The weight ``name`` before training: vectors are zero, or one as a ``scale``; the outputs of matrices have
-        the size of their inputs, and an embedding has the length 1."""
+    def pad_state(self, state: Any) -> Any:
+        """Return a state of PyTorch padded to the shape that states of long texts have, for CUDA graphs."""
+        return state
+
+    def init_weight(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
+        """Return the initial value of a weight.
+
+        Vectors are 0, or 1 if the name ends with "scale". Matrices of ``layers`` are (inputs, outputs) and all others
+        (outputs, inputs); their values are normal with variance 1 / inputs.
+        """
         if len(shape) == 1:
             return np.full(shape, float(name.endswith("scale")))
         inputs = shape[0] if name.startswith("layers.") else shape[1]
-        return random.normal(0, inputs**-0.5, shape)
+        return rng.normal(0, inputs**-0.5, shape)
 
     @property
     def supports_numpy(self) -> bool:
-        """Whether it runs on NumPy too."""
+        """Whether the network runs on NumPy, and not only on PyTorch."""
         return True
 
     @property
     def forgets(self) -> bool:
-        """Whether the state is of arrays that hold ever less of a token the further back it is."""
+        """Whether the effect of a token on the state fades as more tokens are read."""
         return False
 
-    def precompute(self, p: SimpleNamespace) -> None:  # noqa: B027  most have nothing to
-        """Compute once, from the weights on NumPy, what generation would compute again and again."""
+    def precompute(self, p: SimpleNamespace) -> None:  # noqa: B027  most networks have nothing to precompute
+        """Compute values that depend only on the weights, NumPy arrays, once instead of for each token."""
 
     def build_compiled(self, p: SimpleNamespace) -> CompiledStep | None:
         """Build compiled code with the weights ``p``, NumPy arrays; return None if the network has none."""
@@ -107,16 +118,16 @@ class FunctionalNetwork(ABC):
 
 
 def unflatten(weights: Mapping[str, Array]) -> SimpleNamespace:
-    """Weights by dotted names as attributes: ``layers.0.W`` is ``p.layers[0].W``."""
+    """Return weights with dotted names as attributes: ``layers.0.W`` becomes ``p.layers[0].W``."""
     nested: dict[str, Any] = {}
     for name, value in weights.items():
-        kind, _, rest = name.partition(".")
+        group, _, rest = name.partition(".")
         if not rest:
-            nested[kind] = value
+            nested[group] = value
             continue
         i, _, leaf = rest.partition(".")
-        parts = nested.setdefault(kind, [])
-        while len(parts) <= int(i):
-            parts.append(SimpleNamespace())
-        setattr(parts[int(i)], leaf, value)
+        layers = nested.setdefault(group, [])
+        while len(layers) <= int(i):
+            layers.append(SimpleNamespace())
+        setattr(layers[int(i)], leaf, value)
     return SimpleNamespace(**nested)

@@ -60,11 +60,11 @@ class ModuleCell(Cell):
     def initial_state(self, batch: int, zeros: Callable[[tuple[int, ...]], Array]) -> Any:
         return None
 
-    def init_param(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
+    def init_param(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
         """What the module itself puts there, from a seed that is drawn once."""
         if name not in self._fresh:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(int(random.integers(1 << 31)))
+                torch.manual_seed(int(rng.integers(1 << 31)))
                 module = self.make()
             self._fresh = {key: value.detach().numpy() for key, value in module.named_parameters()}
         return self._fresh.pop(name)

@@ -107,9 +107,10 @@ class FunctionalModule(Network, Backend):
             logits: Tensor = self.equation.logits(p, features)
         return logits
 
-    def dropout(self, x: Tensor, site: int = 0) -> Tensor:
+    def dropout(self, x: Tensor, index: int = 0) -> Tensor:
         """Leave values out in training."""
-        rate, (part, parts), axis = self.equation.config.dropout, self.batch_slice, self.equation.batch_axis
+        rate = getattr(self.equation.config, "dropout", 0.0)
+        (part, parts), axis = self.batch_slice, self.equation.batch_axis
         if not self.training or not rate:
             return x
         shape = [size * parts if i == axis else size for i, size in enumerate(x.shape)]

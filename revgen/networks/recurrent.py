@@ -50,18 +50,18 @@ class RecurrentModule(FunctionalModule):
             y, state = run_kernel(cell, p, x, state, torch.bfloat16 if fast and not on_cpu else None)
         return y.to(x.dtype), state
 
-    def dropout(self, x: Tensor, site: int = 0) -> Tensor:
+    def dropout(self, x: Tensor, index: int = 0) -> Tensor:
         """Leave out channels, the same at every time step (Gal & Ghahramani 2016): x (time, batch, size)."""
-        rate = self.dropout_rate(site)
+        rate = self.dropout_rate(index)
         if not self.training or not rate:
             return x
         part, parts = self.batch_slice
         return x * dropout_mask(x, (x.shape[1] * parts, x.shape[2]), rate, self.generator).chunk(parts)[part]
 
-    def dropout_rate(self, site: int) -> float:
+    def dropout_rate(self, index: int) -> float:
         """The share that is left out behind layer i, site i + 1. The embedding, site 0, stays whole: what residual
         connections carry past all layers would be lost to each of them."""
-        return float(self.stack.config.dropout or 0) if site else 0.0
+        return float(self.stack.config.dropout or 0) if index else 0.0
 
 
 def run_kernel(cell: Cell, p: Any, x: Tensor, state: Any, dtype: torch.dtype | None = None) -> tuple[Tensor, Any]:

@@ -24,7 +24,7 @@ from revgen.cells.minimal import MinGRU
 from revgen.cells.rnn import RNN
 from revgen.model import CompiledStep
 from revgen.networks.compiled import CompiledNetwork
-from revgen.networks.functional import PLAIN, Backend, FunctionalNetwork
+from revgen.networks.functional import Backend, FunctionalNetwork
 from revgen.networks.layouts import (
     ElmanParams,
     GRUParams,
@@ -107,14 +107,14 @@ class Stack(FunctionalNetwork):
             shapes["projection"] = (self.sizes[-1], self.embedding_size)
         return shapes | {"bias": (self.vocab,)}
 
-    def init_weight(self, name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
+    def init_weight(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
         kind, _, rest = name.partition(".")
         if kind == "layers":
             i, _, parameter = rest.partition(".")
-            return self.cells[int(i)].init_param(parameter, shape, random)
+            return self.cells[int(i)].init_param(parameter, shape, rng)
         if kind == "embedding" and not self.config.layer_norm:
-            return random.normal(0, 1, shape)  # as large as what is normalized
-        return super().init_weight(name, shape, random)
+            return rng.normal(0, 1, shape)  # as large as what is normalized
+        return super().init_weight(name, shape, rng)
 
     @property
     def supports_numpy(self) -> bool:
@@ -127,7 +127,7 @@ class Stack(FunctionalNetwork):
     def initial_state(self, batch: int, zeros: Callable[[tuple[int, ...]], Array]) -> Any:
         return tuple(cell.initial_state(batch, zeros) for cell in self.cells)
 
-    def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend = PLAIN) -> tuple[Array, Any]:
+    def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend) -> tuple[Array, Any]:
         x = backend.dropout(ops.embedding(p.embedding, tokens), 0)  # (time, batch, embedding)
         states = []
         for i in range(len(self.cells)):
