@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -84,3 +85,25 @@ def small_model(reviews: list[str]) -> LanguageModel:
     model = revgen.create("lstm-char", hidden_size=32)
     model.fit(reviews[:40], epochs=2, progress=False)
     return model
+
+
+@pytest.fixture
+def model_directory(small_model: LanguageModel, tmp_path: Path) -> str:
+    """Return the directory of a saved ``lstm-char``."""
+    return str(small_model.save(tmp_path / "model"))
+
+
+@pytest.fixture
+def texts_file(reviews: list[str], tmp_path: Path) -> str:
+    """Return a JSON Lines file of 15 documents with the fields ``text`` and ``body``."""
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": text, "body": text.upper()}) + "\n" for text in reviews[:15]), "utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def held_out_file(reviews: list[str], tmp_path: Path) -> str:
+    """Return a file of one document."""
+    path = tmp_path / "held_out.txt"
+    path.write_text(reviews[50], "utf-8")
+    return str(path)

@@ -61,9 +61,9 @@ class CommandParser(Parser):
 def replace_parameters(message: str, command: str, parsers: Mapping[str, CommandParser]) -> str:
     """Replace the Python parameters that a message names by the options of the command line.
 
-    ``resume=True`` becomes ``--resume``, and ``max_tokens must be …`` becomes ``--max-tokens must be …``. The options
-    of ``command`` come first, and then those of the other commands. A parameter of one word, such as ``seed``, is
-    replaced only where the sentence shows that it is a parameter.
+    ``resume=True`` becomes ``--resume``, and ``max_tokens must be …`` becomes ``--max-tokens must be …``. An option of
+    ``command`` has precedence over an option of another command. A parameter of one word, such as ``seed``, is replaced
+    only where the sentence shows that it is a parameter.
     """
     actions: dict[str, argparse.Action] = {}
     for parser in (parsers[command], *parsers.values()):
