@@ -1,4 +1,4 @@
-"""What happened in training: every figure of every epoch."""
+"""The history of a training run: the metrics of every epoch."""
 
 from __future__ import annotations
 
@@ -14,45 +14,47 @@ from revgen.tables import to_frame, to_text
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """The figures of one epoch."""
+    """The metrics of one epoch. The validation metrics are None without a validation text."""
 
     epoch: int
     train_loss: float
     """Nats per token in training, with dropout, averaged over the epoch."""
     learning_rate: float
-    """At the epoch's end."""
+    """The learning rate at the end of the epoch."""
     tokens_per_second: float
-    """Of training alone."""
+    """Training speed, without validation."""
     seconds: float
-    """Since the start of training, validation included."""
+    """Time since the start of training, including validation."""
     nats_per_char: float | None = None
-    """On the validation text, as are the next two; None without one."""
+    """Loss on the validation text."""
     bits_per_char: float | None = None
     perplexity: float | None = None
+    """Perplexity per token on the validation text."""
     best: bool = False
     """Whether no earlier epoch was better."""
     sample: str = ""
+    """A text generated at the end of the epoch."""
 
 
 @dataclass(repr=False)
 class History:
-    """The epochs of one ``fit``; prints as a table, iterates as ``Epoch``."""
+    """The epochs of one call of ``fit``. Prints as a table and iterates over ``EpochMetrics``."""
 
     epochs: list[EpochMetrics] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What went otherwise than planned: an interruption, an early stop, a return to earlier weights."""
+    """Unplanned events: an interruption, an early stop, a return to earlier weights."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """The settings that training ran with, those that were chosen for the user among them."""
+    """The settings of the run, including defaults that ``fit`` chose."""
 
     @property
     def best(self) -> EpochMetrics | None:
-        """The epoch whose weights the model has: the best on the validation text, or the last."""
+        """The epoch with the weights that the model has now: the best on the validation text, or else the last."""
         best = [epoch for epoch in self.epochs if epoch.best]
         return best[-1] if best else None
 
     @property
     def seconds(self) -> float:
-        """How long training took."""
+        """The duration of training in seconds."""
         return self.epochs[-1].seconds if self.epochs else 0.0
 
     def __len__(self) -> int:
@@ -75,11 +77,11 @@ class History:
     __repr__ = __str__
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """One dictionary an epoch."""
+        """Return one dictionary for each epoch."""
         return [dataclasses.asdict(epoch) for epoch in self.epochs]
 
     def to_frame(self) -> Any:
-        """One row an epoch, as a pandas data frame."""
+        """Return a pandas data frame with one row for each epoch. Raises MissingExtraError without pandas."""
         return to_frame(self.to_dicts())
 
     def plot(self) -> Any:

@@ -32,13 +32,13 @@ HUB_TOKEN = os.environ.pop("HF_TOKEN", None)
 
 
 def pytest_unconfigure() -> None:
-    """Remove the temporary home of the Hub's client."""
+    """Remove the temporary directory of the Hub client."""
     shutil.rmtree(HUB_HOME, ignore_errors=True)
 
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """An empty Hub, an empty cache, and the token of a user who may write."""
+    """An empty Hub, an empty cache, and the token of a user with write access."""
     HUB.start()
     HUB.clear()
     shutil.rmtree(HUB_HOME, ignore_errors=True)
@@ -48,7 +48,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 def same(one: LanguageModel, other: LanguageModel) -> bool:
-    """Whether two models are the same to the last bit."""
+    """Return whether two models have the same name, tokenizer and weights."""
     return (
         one.name == other.name
         and one.tokenizer == other.tokenizer
@@ -58,30 +58,30 @@ def same(one: LanguageModel, other: LanguageModel) -> bool:
 
 
 def same_weights(one: LanguageModel, other: LanguageModel) -> bool:
-    """Whether the weights of two models are the same to the last bit."""
+    """Return whether the weights of two models are equal."""
     return all(np.array_equal(one.weights[name], other.weights[name]) for name in one.weights)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:
-    """Networks as small as those of the tests run faster on one thread."""
+    """Run PyTorch on one thread: the small networks of the tests are faster that way."""
     import torch
 
-    before = torch.get_num_threads()
+    num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(num_threads)
 
 
 @pytest.fixture(scope="session")
 def reviews() -> list[str]:
-    """The texts of the corpus in the package."""
+    """The documents of the corpus in the package."""
     return list(revgen.datasets.load("reviews"))
 
 
 @pytest.fixture(scope="session")
 def small_model(reviews: list[str]) -> LanguageModel:
-    """A little LSTM that was trained for a moment; tests must leave it as it is."""
+    """A small trained LSTM. Tests must not change it."""
     model = revgen.create("lstm-char", hidden_size=32)
     model.fit(reviews[:40], epochs=2, progress=False)
     return model

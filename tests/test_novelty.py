@@ -1,7 +1,8 @@
-"""Novelty: the index of the training text that a model keeps, what is copied from it, and how to copy less."""
+"""Tests of novelty: the index of the training text, reports of copied spans, and generation that limits copying."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -19,65 +20,65 @@ from revgen.registry import tokenizers
 
 @pytest.fixture(scope="module", params=["char", "word", "subword"])
 def copier(request: pytest.FixtureRequest, reviews: list[str]) -> LanguageModel:
-    """A model that copies its text wherever it can."""
+    """An n-gram model of high order, which copies long spans of its training text."""
     model = revgen.create(f"ngram-{request.param}", order=20)
     model.fit(reviews[:40], index_texts=True, progress=False)
     return model
 
 
-def test_a_model_tells_what_is_copied(copier: LanguageModel, reviews: list[str]) -> None:
+def test_novelty_reports_the_copied_spans(copier: LanguageModel, reviews: list[str]) -> None:
     text = "QX" + reviews[7][10:60] + "XQ"
 
-    found = copier.novelty(text)
+    report = copier.novelty(text)
 
-    assert found == find_copies(text, reviews[:40])
-    assert found.longest >= 50
+    assert report == find_copies(text, reviews[:40])
+    assert report.longest >= 50
     assert copier.novelty(text, minimum=1000).spans == ()
 
 
-def test_checked_texts_are_strings_that_know_what_is_copied(copier: LanguageModel) -> None:
+def test_checked_texts_are_strings_with_a_copy_report(copier: LanguageModel) -> None:
     texts = copier.generate("The ", n=3, seed=0, max_tokens=60, check_novelty=True)
 
     assert texts == copier.generate("The ", n=3, seed=0, max_tokens=60)
     for text in texts:
         assert isinstance(text, CheckedText)
         assert text.copied == copier.novelty(text)
-    one = copier.generate("The ", seed=0, max_tokens=60, check_novelty=True)
-    assert isinstance(one, CheckedText) and one.copied.longest > 0
+    single = copier.generate("The ", seed=0, max_tokens=60, check_novelty=True)
+    assert isinstance(single, CheckedText) and single.copied.longest > 0
     assert not isinstance(copier.generate("The ", seed=0, max_tokens=5), CheckedText)
 
 
-@pytest.mark.parametrize("most", [1, 3, 12, 40])
-def test_no_text_copies_more_than_max_copy(copier: LanguageModel, most: int) -> None:
-    texts = copier.generate(["The ", ""], n=4, seed=0, max_tokens=80, max_copied_chars=most, min_tokens=5)
+@pytest.mark.parametrize("limit", [1, 3, 12, 40])
+def test_no_text_copies_more_than_max_copied_chars(copier: LanguageModel, limit: int) -> None:
+    texts = copier.generate(["The ", ""], n=4, seed=0, max_tokens=80, max_copied_chars=limit, min_tokens=5)
 
-    for text in (text for some in texts for text in some):
-        for start in range(len(text) - most):
-            end = start + most + 1
+    for text in itertools.chain(*texts):
+        for start in range(len(text) - limit):
+            end = start + limit + 1
             assert text[start:end] not in copier.index or end <= len("The "), text[start:end]
 
 
-def test_what_is_not_copied_is_left_as_it_is(copier: LanguageModel) -> None:
+def test_a_limit_that_is_never_reached_does_not_change_the_text(copier: LanguageModel) -> None:
     options: dict[str, Any] = {"seed": 3, "max_tokens": 60}
 
     assert copier.generate("The ", max_copied_chars=10**6, **options) == copier.generate("The ", **options)
 
 
-def test_max_copy_refuses_the_tokens_that_copy_too_much_and_no_other(reviews: list[str]) -> None:
-    for level, most in (("char", 12), ("word", 12), ("subword", 9)):
+def test_max_copied_chars_bans_exactly_the_tokens_that_copy_too_much(reviews: list[str]) -> None:
+    for level, limit in (("char", 12), ("word", 12), ("subword", 9)):
         tokenizer = tokenizers.get(level).train(reviews)
         index = SuffixIndex(reviews[:40])
-        guide = CopyGuide(tokenizer, index, most)
+        guide = CopyGuide(tokenizer, index, limit)
         for begin in ("The guit", reviews[5][40:75], reviews[9][3:14], ""):
             allowed = guide.allowed_tokens(guide.initial_state(begin), 1)
             for token, spelled in enumerate(tokenizer.token_bytes):
                 text = begin + spelled.decode(errors="ignore")
                 ends = range(len(begin) + 1, len(text) + 1)
-                copies = any(end > most and text[end - most - 1 : end] in index for end in ends)
+                copies = any(end > limit and text[end - limit - 1 : end] in index for end in ends)
                 assert allowed[token] == (not copies), (level, begin, spelled)
 
 
-def test_max_copy_counts_characters_that_are_spelled() -> None:
+def test_max_copied_chars_counts_spelled_characters() -> None:
     tokenizer = tokenizers.get("char").train(["abc"], min_count=1)
     guide = CopyGuide(tokenizer, SuffixIndex(["ab中c"]), 2)
     last = tokenizer.spell("中")[-1]
@@ -93,14 +94,14 @@ def test_max_copy_counts_characters_that_are_spelled() -> None:
     assert not guide.allowed_tokens(guide.initial_state("b中"), 9)[tokenizer.encode("c")[0]]
 
 
-def test_max_copy_combines_with_greedy_beams_and_filters(copier: LanguageModel) -> None:
+def test_max_copied_chars_combines_with_greedy_decoding_beams_and_filters(copier: LanguageModel) -> None:
     greedy: dict[str, Any] = {"temperature": 0}
     for options in (greedy, {"num_beams": 3, "min_tokens": 30}, {"top_k": 1}, {"top_p": 0.3}):
         text = copier.generate("The ", max_copied_chars=15, max_tokens=50, seed=0, **options)
         assert all(text[i : i + 16] not in copier.index for i in range(len(text) - 15))
 
 
-def test_the_index_is_saved_with_the_model_and_read_when_it_is_asked_for(
+def test_the_index_is_saved_with_the_model_and_read_on_first_use(
     copier: LanguageModel, reviews: list[str], tmp_path: Path
 ) -> None:
     directory = copier.save(tmp_path / "model")
@@ -113,7 +114,7 @@ def test_the_index_is_saved_with_the_model_and_read_when_it_is_asked_for(
     assert (again.index.suffixes == copier.index.suffixes).all()
 
 
-def test_a_damaged_index_is_named(copier: LanguageModel, tmp_path: Path) -> None:
+def test_a_damaged_index_file_is_named_in_the_error(copier: LanguageModel, tmp_path: Path) -> None:
     directory = copier.save(tmp_path / "model")
     (directory / "index.safetensors").write_bytes(b"nothing")
     model = revgen.load(directory)
@@ -124,7 +125,7 @@ def test_a_damaged_index_is_named(copier: LanguageModel, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("data", [b"", b"nothing", SuffixIndex(["ab"]).to_bytes()[:-1]])
-def test_bytes_that_are_no_index_are_errors(data: bytes) -> None:
+def test_reading_damaged_index_bytes_raises_an_error(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"not an index|do not belong"):
         SuffixIndex.from_bytes(data)
 
@@ -141,7 +142,7 @@ def test_a_model_without_an_index_is_saved_without_one(
 
 
 @pytest.mark.parametrize("options", [{"max_copied_chars": 9}, {"check_novelty": True}])
-def test_without_an_index_the_error_says_how_to_get_one(options: dict[str, Any]) -> None:
+def test_the_error_without_an_index_says_how_to_create_one(options: dict[str, Any]) -> None:
     model = table(chars("ab"))
     with pytest.raises(
         NotFittedError, match=r"has no index of its training text: fit it with index_texts=True, or call index_texts"
@@ -153,7 +154,7 @@ def test_without_an_index_the_error_says_how_to_get_one(options: dict[str, Any])
     assert model.generate("", max_tokens=5, seed=0, **options) is not None
 
 
-def test_more_texts_are_remembered_beside_the_first(small_model: LanguageModel, tmp_path: Path) -> None:
+def test_index_texts_adds_to_the_texts_indexed_before(small_model: LanguageModel, tmp_path: Path) -> None:
     model = revgen.load(small_model.save(tmp_path / "model"))
 
     model.index_texts(["the first text"])
@@ -163,7 +164,7 @@ def test_more_texts_are_remembered_beside_the_first(small_model: LanguageModel, 
     assert "textanother" not in model.index
 
 
-def test_a_neural_model_remembers_what_it_was_fitted_on(reviews: list[str]) -> None:
+def test_fit_can_index_the_training_text_of_a_neural_model(reviews: list[str]) -> None:
     model = revgen.create("gru-char", hidden_size=8, num_layers=1)
     model.fit(reviews[:10], epochs=1, progress=False, index_texts=True)
 
@@ -171,6 +172,6 @@ def test_a_neural_model_remembers_what_it_was_fitted_on(reviews: list[str]) -> N
     assert np.mean([model.novelty(text).fraction for text in reviews[20:30]]) < 0.1
 
 
-def test_a_stream_is_not_checked(copier: LanguageModel) -> None:
+def test_a_stream_cannot_be_checked_for_novelty(copier: LanguageModel) -> None:
     with pytest.raises(OptionError, match="check_novelty must be False: a stream is not a whole text"):
         copier.stream("a", check_novelty=True)

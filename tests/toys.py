@@ -1,4 +1,4 @@
-"""Models that are a table of logits, so that tests know what they must write."""
+"""Models that are a table of logits, so tests know what they generate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 class Table(LanguageModel):
-    """A model whose next token depends on the last one alone, by a table of logits (vocab, vocab)."""
+    """A model whose next token depends only on the last one, through a table of logits (vocab, vocab)."""
 
     table: Floats
 
@@ -34,13 +34,14 @@ class Table(LanguageModel):
 
 
 class Silent(Table):
-    """A model that must not be asked for anything."""
+    """A model that fails the test when it is asked for logits."""
 
     def forward(self, tokens: NDArray[Any], state: Any) -> tuple[Floats, Any]:
-        raise AssertionError("a token was drawn")
+        raise AssertionError("a token was sampled")
 
 
 def table(tokenizer: Tokenizer, logits: Floats | float = 0.0, kind: type[Table] = Table) -> Table:
+    """Return a model with this table of logits, or with the same logit everywhere."""
     model = kind("table", tokenizer.level, None, tokenizer)
     model.table = np.zeros((len(tokenizer), len(tokenizer)), np.float32) + np.asarray(logits, np.float32)
     model.weights = {"table": model.table}
@@ -48,12 +49,12 @@ def table(tokenizer: Tokenizer, logits: Floats | float = 0.0, kind: type[Table] 
 
 
 def chars(text: str) -> Tokenizer:
-    """A vocabulary of these characters alone, without the digits that would spell others."""
+    """Return a tokenizer of only these characters, without the digits that spell others."""
     return CharTokenizer((*SPECIALS, *sorted(set(text))))
 
 
 def alphabet() -> Table:
-    """Greedy, it writes a to z again and again."""
+    """Return a model whose most likely text is the alphabet, repeated."""
     model = table(chars(LETTERS))
     ids = model.tokenizer.encode(LETTERS)
     model.table[ids, np.roll(ids, -1)] = 10

@@ -90,7 +90,7 @@ def run_novelty(options: argparse.Namespace) -> None:
         start, end = max(report.spans, key=lambda span: span.end - span.start, default=(0, 0))
         rows.append(row | {"spans": len(report.spans), "longest span": " ".join(text[start:end].split())})
     if not options.json:
-        print(to_text(rows, ("text", "characters", "share", "spans", "longest", "longest span")))
+        print(to_text(rows, ("text", "characters", "fraction", "spans", "longest", "longest span")))
 
 
 COMMANDS = {
