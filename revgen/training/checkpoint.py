@@ -25,7 +25,7 @@ from revgen.training.device import get_random_states, set_random_states
 from revgen.training.run import EpochProgress, TrainingRun
 
 FILE_NAME = "training-{:09d}.safetensors"
-"""The name of a checkpoint after so many steps; sorted by name, the latest comes last."""
+"""The name of a checkpoint's file, with the number of steps; in alphabetical order, the latest comes last."""
 COUNTERS = {
     "fine_tunes": "fine_tunes",
     "epochs_done": "epochs_done",
@@ -81,7 +81,7 @@ class Checkpointer:
         self._saved_at = 0.0  # in seconds of the run
 
     def read_latest(self) -> dict[str, Any]:
-        """Return the values of the latest checkpoint without its tensors; an empty dictionary if there is none."""
+        """Return the values of the latest checkpoint without its tensors; empty if the directory has no checkpoint."""
         paths = self.config.paths
         return self._read(paths[-1], tensors=False)[0] if paths else {}
 

@@ -18,8 +18,8 @@ KEEP_FREED = {M_TRIM_THRESHOLD: (1 << 31) - 1, M_MMAP_MAX: 0}
 def flush_denormals() -> Iterator[None]:
     """Treat numbers that are too small to be normal floats as zero within the context.
 
-    States that fade away, as those of ReLU cells do, pass through such numbers, and a processor computes with them
-    several times as slowly.
+    A hidden state that decays to zero, as in a ReLU cell, passes through such numbers, and most processors compute with
+    them several times as slowly.
     """
     was_enabled = float(torch.tensor(1e-39) * 1) == 0
     torch.set_flush_denormal(True)

@@ -22,7 +22,7 @@ Chunk: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
 def to_device(chunks: Iterable[Chunk], device: str) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the inputs and targets of each chunk, (time, batch), as tensors on the device.
 
-    No training step waits for a copy. On a CPU there is none; a GPU gets the chunks of many steps at once, in advance.
+    Training steps never wait for a copy: a CPU needs no copies, and a GPU gets the chunks of many steps in advance.
     """
     if device == "cpu":
         for inputs, targets in chunks:
@@ -53,10 +53,11 @@ def _copy_together(chunks: list[Chunk], device: str) -> Iterator[tuple[Tensor, T
 def fork_generator(network: Network, device: str, seed: int) -> torch.Generator | None:
     """Return a random number generator for one run, so that other threads do not change its numbers.
 
-    Returns None on a GPU, where recorded steps use PyTorch's shared generator, and for modules that use it themselves.
+    Returns None if PyTorch's global generator must be used: on a GPU, where steps are recorded, and for networks that
+    do not take a generator.
     """
-    uses_generator = isinstance(network, FunctionalModule) and network.equation.supports_numpy
-    if torch.device(device).type != "cpu" or not uses_generator:
+    takes_generator = isinstance(network, FunctionalModule) and network.equation.supports_numpy
+    if torch.device(device).type != "cpu" or not takes_generator:
         return None
     return torch.Generator().manual_seed(seed)
 

@@ -54,7 +54,7 @@ class Ranks:
                 distributed.barrier()
 
     def all_reduce(self, values: Tensor) -> Tensor:
-        """Sum ``values`` over all processes, in place."""
+        """Replace ``values`` by their sum over all processes, and return them."""
         if self.size > 1:
             distributed.all_reduce(values)
         return values

@@ -23,7 +23,7 @@ DROPOUT_PER_DOUBLING = 0.075
 """How much dropout each doubling of the epochs adds: 0.25 for 10 epochs, 0.35 for 25."""
 MAX_DROPOUT = 0.5
 GPU_TOKENS_FACTOR, GPU_WIDTH_FACTOR = 4, 2
-"""How many times as many tokens are read, and how many times as wide a new network is, on a GPU as on a CPU."""
+"""On a GPU, the tokens of a preset and the width of a new network are multiplied by these."""
 SEED_LIMIT = 1 << 63
 """PyTorch takes seeds below this."""
 BUDGET_FIELDS = ("epochs", "max_seconds")
@@ -114,13 +114,15 @@ class Recipe:
     ) -> Recipe:
         """Return the recipe with values for all fields that are None.
 
-        - ``epochs``: as many as the preset needs to read its number of tokens from a corpus of ``tokens``.
+        - ``epochs``: the number in which the tokens of the preset are read from a corpus of ``tokens``.
         - ``learning_rate``: the given one, which is the architecture's; a fifth of it for fine-tuning.
         - ``batch_size``: a power of 2 from 16 to 64 that gives a small corpus enough steps, rounded up to a multiple
           of the ``num_parts`` that a batch is split into.
         """
         batch_size = self.batch_size
-        check("batch_size", batch_size, (batch_size or 0) % num_parts == 0, f"a multiple of its {num_parts} parts")
+        is_multiple = batch_size is None or batch_size % num_parts == 0
+        wanted = f"a multiple of {num_parts} (processes × gradient_accumulation_steps)"
+        check("batch_size", batch_size, is_multiple, wanted)
         epochs = self.epochs
         if epochs is None and self.max_seconds is None:
             epochs = self._suggest_epochs(tokens, device, MAX_FINE_TUNING_EPOCHS if fine_tunes else MAX_EPOCHS)

@@ -1,4 +1,4 @@
-"""What watches a run: the protocol, TensorBoard, a history that draws itself, and what a run says of itself."""
+"""Callbacks, the history and its plot, the learning-rate finder, and the defaults that ``fit`` chooses."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ SMALL: dict[str, Any] = {"hidden_size": 16, "num_layers": 1}
 QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 8, "sequence_length": 32, "progress": False}
 
 
-class Watch(revgen.Callback):
-    """Writes down what it is told."""
+class Recorder(revgen.Callback):
+    """Records the calls that it gets."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -35,24 +35,24 @@ class Watch(revgen.Callback):
         self.calls.append(f"end {len(history)}")
 
 
-def test_a_callback_is_told_of_the_run_its_steps_and_its_epochs(reviews: list[str]) -> None:
-    watch, seen = Watch(), list[int]()
+def test_callbacks_are_called_for_the_run_its_steps_and_its_epochs(reviews: list[str]) -> None:
+    recorder, epochs = Recorder(), list[int]()
     model = revgen.create("gru-char", **SMALL)
-    history = model.fit(reviews[:30], callbacks=[watch, lambda model, epoch: seen.append(epoch.epoch)], **QUICK)
-    assert watch.calls == ["begin 8 0", "epoch 1 the ", "epoch 2 the ", "end 2"] and seen == [1, 2]
-    assert [step.step for step in watch.steps] == [*range(1, len(watch.steps) + 1)]
-    losses = [step.loss for step in watch.steps if step.epoch == 1]
+    history = model.fit(reviews[:30], callbacks=[recorder, lambda model, epoch: epochs.append(epoch.epoch)], **QUICK)
+    assert recorder.calls == ["begin 8 0", "epoch 1 the ", "epoch 2 the ", "end 2"] and epochs == [1, 2]
+    assert [step.step for step in recorder.steps] == [*range(1, len(recorder.steps) + 1)]
+    losses = [step.loss for step in recorder.steps if step.epoch == 1]
     assert sum(losses) / len(losses) == pytest.approx(history[0].train_loss, abs=0.05)
 
 
-def test_what_is_no_callback_is_an_error(reviews: list[str]) -> None:
-    wrong: Any
-    for wrong in (Watch, "tensorboard"):
+def test_callback_that_is_a_class_or_a_string_is_an_error(reviews: list[str]) -> None:
+    invalid: Any
+    for invalid in (Recorder, "tensorboard"):
         with pytest.raises(revgen.OptionError, match="callbacks"):
-            revgen.create("gru-char", **SMALL).fit(reviews[:30], callbacks=[wrong], **QUICK)
+            revgen.create("gru-char", **SMALL).fit(reviews[:30], callbacks=[invalid], **QUICK)
 
 
-def test_tensorboard_has_the_figures_of_the_history(reviews: list[str], tmp_path: Path) -> None:
+def test_tensorboard_gets_the_metrics_of_the_history(reviews: list[str], tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     model = revgen.create("gru-char", **SMALL)
     history = model.fit(reviews[:30], 0.1, callbacks=[revgen.TensorBoard(tmp_path, every=5)], **QUICK)
@@ -64,28 +64,30 @@ def test_tensorboard_has_the_figures_of_the_history(reviews: list[str], tmp_path
 
 
 @pytest.mark.parametrize("valid", [None, 0.2])
-def test_a_history_draws_itself(valid: float | None, reviews: list[str], tmp_path: Path) -> None:
+def test_history_plots_training_and_validation_loss(valid: float | None, reviews: list[str], tmp_path: Path) -> None:
     history = revgen.create("gru-char", **SMALL).fit(reviews[:30], valid, **QUICK)
     (axes,) = history.plot().axes
-    drawn = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
-    assert drawn["training"] == [epoch.train_loss for epoch in history]
-    assert ("validation" in drawn) == (valid is not None)
+    curves = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
+    assert curves["training"] == [epoch.train_loss for epoch in history]
+    assert ("validation" in curves) == (valid is not None)
     history.plot().savefig(tmp_path / "history.png")
 
 
-def test_a_range_test_suggests_a_rate_that_learns_and_leaves_the_model(reviews: list[str], tmp_path: Path) -> None:
+def test_find_lr_suggests_a_rate_that_trains_well_and_does_not_change_the_model(
+    reviews: list[str], tmp_path: Path
+) -> None:
     model = revgen.create("lstm-char", **SMALL)
-    found = model.find_lr(reviews[:60], steps=60, batch_size=8, sequence_length=32)
+    result = model.find_lr(reviews[:60], steps=60, batch_size=8, sequence_length=32)
     assert not model.is_fitted and not model.has_tokenizer
-    assert 1e-3 < found.suggestion < 0.3 and found.rates == sorted(found.rates)
-    assert min(found.losses) < found.losses[0]
-    assert f"{found.suggestion:.2g}" in str(found)
-    found.plot().savefig(tmp_path / "rates.png")
-    history = model.fit(reviews[:60], learning_rate=found.suggestion, **QUICK)
+    assert 1e-3 < result.suggestion < 0.3 and result.rates == sorted(result.rates)
+    assert min(result.losses) < result.losses[0]
+    assert f"{result.suggestion:.2g}" in str(result)
+    result.plot().savefig(tmp_path / "rates.png")
+    history = model.fit(reviews[:60], learning_rate=result.suggestion, **QUICK)
     assert history.notes == [] and history[-1].train_loss < 3
 
 
-def test_rates_that_cannot_be_tried_are_an_error(reviews: list[str]) -> None:
+def test_find_lr_rejects_invalid_ranges_and_models_that_count(reviews: list[str]) -> None:
     model = revgen.create("lstm-char", **SMALL)
     for options in ({"low": 0.0}, {"low": 1.0, "high": 0.1}, {"steps": 2}):
         with pytest.raises(revgen.OptionError, match=r"^(low|high|steps) must"):
@@ -94,7 +96,7 @@ def test_rates_that_cannot_be_tried_are_an_error(reviews: list[str]) -> None:
         revgen.create("kneser-ney-char").find_lr(reviews[:10])
 
 
-def test_a_model_that_learns_its_text_by_heart_is_told(reviews: list[str]) -> None:
+def test_overfitting_is_noted_in_the_history(reviews: list[str]) -> None:
     model = revgen.create("gru-char", hidden_size=96, dropout=0.0)
     settings = QUICK | {"epochs": 40, "patience": None}
     history = model.fit(reviews[:4], reviews[60:64], **settings)
@@ -102,17 +104,17 @@ def test_a_model_that_learns_its_text_by_heart_is_told(reviews: list[str]) -> No
 
 
 @pytest.mark.parametrize(("preset", "width"), [("quick", 128), ("balanced", 256), ("best", 256)])
-def test_what_is_left_open_is_chosen_by_preset_and_corpus(preset: str, width: int, reviews: list[str]) -> None:
+def test_preset_and_corpus_choose_sizes_that_are_not_given(preset: str, width: int, reviews: list[str]) -> None:
     model = revgen.create("rnn-char", num_layers=1)
     history = model.fit(reviews[:2], preset=preset, max_seconds=0.1, progress=False)
     assert model.config.hidden_size == width and 0.3 < model.config.dropout < 0.5
     assert history.settings["preset"] == preset
-    again = revgen.create("rnn-char", hidden_size=8, num_layers=1, dropout=0.1)
-    again.fit(reviews[:2], preset=preset, max_seconds=0.1, progress=False)
-    assert (again.config.hidden_size, again.config.dropout) == (8, 0.1)
+    explicit = revgen.create("rnn-char", hidden_size=8, num_layers=1, dropout=0.1)
+    explicit.fit(reviews[:2], preset=preset, max_seconds=0.1, progress=False)
+    assert (explicit.config.hidden_size, explicit.config.dropout) == (8, 0.1)
 
 
-def test_more_text_is_read_less_often_and_less_is_left_out() -> None:
+def test_larger_corpus_gets_fewer_epochs_and_less_dropout() -> None:
     small, large = (Recipe().resolve(tokens, 1e-2, fine_tunes=False).epochs for tokens in (50_000, 5_000_000))
     assert small == 40 and large == 2
     assert Recipe().suggest_sizes(50_000)["dropout"] > Recipe().suggest_sizes(5_000_000)["dropout"]
@@ -120,15 +122,15 @@ def test_more_text_is_read_less_often_and_less_is_left_out() -> None:
         Recipe(preset="good")
 
 
-def test_weights_and_biases_has_the_figures_of_the_history(reviews: list[str], tmp_path: Path) -> None:
+def test_weights_and_biases_gets_the_metrics_of_the_history(reviews: list[str], tmp_path: Path) -> None:
     pytest.importorskip("wandb")
-    watch = revgen.WandB(every=5, mode="offline", dir=tmp_path, project="revgen")
-    seen: list[float] = []
+    wandb = revgen.WandB(every=5, mode="offline", dir=tmp_path, project="revgen")
+    logged: list[float] = []
 
-    def look(model: LanguageModel, epoch: revgen.EpochMetrics) -> None:
-        seen.append(watch.run.summary["epoch/nats_per_char"])
+    def read_summary(model: LanguageModel, epoch: revgen.EpochMetrics) -> None:
+        logged.append(wandb.run.summary["epoch/nats_per_char"])
 
     model = revgen.create("gru-char", **SMALL)
-    history = model.fit(reviews[:30], 0.1, callbacks=[watch, look], **QUICK)
-    assert seen == [epoch.nats_per_char for epoch in history]
-    assert watch.run.config["model"] == "gru-char"
+    history = model.fit(reviews[:30], 0.1, callbacks=[wandb, read_summary], **QUICK)
+    assert logged == [epoch.nats_per_char for epoch in history]
+    assert wandb.run.config["model"] == "gru-char"

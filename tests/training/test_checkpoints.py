@@ -1,4 +1,4 @@
-"""A run that is cut off goes on, to the same weights; what cannot be gone on with is named."""
+"""Checkpoints: an interrupted run resumes and ends with the same weights; one that cannot be resumed is an error."""
 
 from __future__ import annotations
 
@@ -33,92 +33,91 @@ def texts(reviews: list[str]) -> list[str]:
 
 
 class KilledError(Exception):
-    """In place of the death of the process."""
+    """Raised to end a run, as if its process had been killed."""
 
 
 class DieAt(revgen.Callback):
-    """Ends the run at a step."""
+    """Ends the run after a step."""
 
-    def __init__(self, step: int) -> None:
-        self.at = step
+    def __init__(self, last_step: int) -> None:
+        self.last_step = last_step
 
     def on_step_end(self, model: LanguageModel, step: revgen.StepMetrics) -> None:
-        if step.step == self.at:
+        if step.step == self.last_step:
             raise KilledError
 
 
 @pytest.mark.parametrize("name", ["lstm-char", "textgenrnn-char", "transformer-char", "awd-lstm-char"])
-def test_a_run_that_is_cut_off_in_an_epoch_ends_as_if_nothing_had_happened(
+def test_run_interrupted_within_an_epoch_resumes_to_the_same_weights(
     name: str, texts: list[str], tmp_path: Path
 ) -> None:
     sizes = {"context": 16, "num_heads": 2} if name.startswith("transformer") else {}
     settings = QUICK | {"epochs": 2, "valid": 0.1}
-    whole, broken, resumed = (revgen.create(name, **SMALL | sizes) for _ in range(3))
-    whole_history = whole.fit(texts, **settings)
+    uninterrupted, interrupted, resumed = (revgen.create(name, **SMALL | sizes) for _ in range(3))
+    uninterrupted_history = uninterrupted.fit(texts, **settings)
     for step in (7, 40):
         with pytest.raises(KilledError):
-            broken.fit(
+            interrupted.fit(
                 texts, checkpoint=CheckpointConfig(tmp_path, steps=3), resume=True, callbacks=[DieAt(step)], **settings
             )
     history = resumed.fit(texts, checkpoint=tmp_path, resume=True, **settings)
-    assert same_weights(whole, resumed)
-    assert [e.nats_per_char for e in history] == [e.nats_per_char for e in whole_history]
-    assert [e.train_loss for e in history] == [e.train_loss for e in whole_history]
+    assert same_weights(uninterrupted, resumed)
+    assert [e.nats_per_char for e in history] == [e.nats_per_char for e in uninterrupted_history]
+    assert [e.train_loss for e in history] == [e.train_loss for e in uninterrupted_history]
     assert same_weights(revgen.load(tmp_path), resumed) or history.best is not history[-1]
 
 
-def test_the_last_few_states_are_kept(texts: list[str], tmp_path: Path) -> None:
-    checkpoints = CheckpointConfig(tmp_path, steps=5, seconds=None, keep=3)
-    small().fit(texts, checkpoint=checkpoints, **QUICK)
-    names = [path.name for path in checkpoints.paths]
-    assert len(names) == 3 and sorted(tmp_path.glob("training-*")) == checkpoints.paths
+def test_only_the_latest_checkpoints_are_kept(texts: list[str], tmp_path: Path) -> None:
+    config = CheckpointConfig(tmp_path, steps=5, seconds=None, keep=3)
+    small().fit(texts, checkpoint=config, **QUICK)
+    assert len(config.paths) == 3 and sorted(tmp_path.glob("training-*")) == config.paths
 
 
-def test_resuming_a_run_that_is_done_changes_nothing(texts: list[str], tmp_path: Path) -> None:
+def test_resuming_a_finished_run_changes_nothing(texts: list[str], tmp_path: Path) -> None:
     one, other = small(), small()
     one.fit(texts, checkpoint=tmp_path, resume=True, **QUICK)
     history = other.fit(texts, checkpoint=tmp_path, resume=True, **QUICK)
     assert len(history) == 3 and same_weights(one, other)
 
 
-OPEN: dict[str, Any] = {"hidden_size": 16, "num_layers": 1}
 SHORT: dict[str, Any] = {"sequence_length": 32, "progress": False, "valid": 0.1}
 
 
 @pytest.mark.parametrize("name", ["gru-char", "transformer-char", "awd-lstm-char"])
-def test_a_run_that_is_done_goes_on_with_more_epochs(name: str, texts: list[str], tmp_path: Path) -> None:
-    sizes: Any = {"hidden_size": 16, "num_layers": 1} | ({"num_heads": 2} if name.startswith("transformer") else {})
-    first, more = revgen.create(name, **sizes), revgen.create(name, **sizes)
-    done = first.fit(texts, epochs=1, checkpoint=tmp_path, **SHORT)
-    history = more.fit(texts, epochs=3, checkpoint=tmp_path, resume=True, **SHORT)
+def test_finished_run_continues_with_more_epochs(name: str, texts: list[str], tmp_path: Path) -> None:
+    sizes: Any = SMALL | ({"num_heads": 2} if name.startswith("transformer") else {})
+    first, resumed = revgen.create(name, **sizes), revgen.create(name, **sizes)
+    first_history = first.fit(texts, epochs=1, checkpoint=tmp_path, **SHORT)
+    history = resumed.fit(texts, epochs=3, checkpoint=tmp_path, resume=True, **SHORT)
 
     assert [e.epoch for e in history] == [1, 2, 3]
-    assert history[0] == done[0]
-    assert history[1].learning_rate > history[2].learning_rate, "the schedule is that of the whole run"
-    assert more.config == first.config, "what the first call chose counts"
-    assert history.settings["epochs"] == 3 and history.settings["batch_size"] == done.settings["batch_size"]
+    assert history[0] == first_history[0]
+    assert history[1].learning_rate > history[2].learning_rate, "the schedule covers all three epochs"
+    assert resumed.config == first.config, "sizes that the first call chose are kept"
+    assert history.settings["epochs"] == 3
+    assert history.settings["batch_size"] == first_history.settings["batch_size"]
 
 
-def test_a_run_that_is_cut_off_goes_on_to_another_number_of_epochs(texts: list[str], tmp_path: Path) -> None:
+def test_interrupted_run_resumes_with_fewer_epochs(texts: list[str], tmp_path: Path) -> None:
     with pytest.raises(KilledError):
         small().fit(texts, checkpoint=CheckpointConfig(tmp_path, steps=3), callbacks=[DieAt(20)], **QUICK)
     history = small().fit(texts, checkpoint=tmp_path, resume=True, **QUICK | {"epochs": 2})
     assert len(history) == 2
 
 
-def test_what_is_left_open_is_as_the_first_call_had_it(texts: list[str], tmp_path: Path) -> None:
-    one, other = revgen.create("gru-char", **OPEN), revgen.create("gru-char", **OPEN)
-    given = one.fit(texts, epochs=2, batch_size=8, learning_rate=3e-3, checkpoint=tmp_path, **SHORT)
+def test_resumed_run_keeps_the_settings_that_the_first_call_chose(texts: list[str], tmp_path: Path) -> None:
+    one, other = revgen.create("gru-char", **SMALL), revgen.create("gru-char", **SMALL)
+    first_history = one.fit(texts, epochs=2, batch_size=8, learning_rate=3e-3, checkpoint=tmp_path, **SHORT)
     history = other.fit(texts, checkpoint=tmp_path, resume=True, **SHORT)
-    assert history.settings == given.settings
+    assert history.settings == first_history.settings
     assert same_weights(one, other)
     with pytest.raises(revgen.CheckpointError, match="its recipe had batch_size 8, now 4"):
-        revgen.create("gru-char", **OPEN).fit(texts, batch_size=4, checkpoint=tmp_path, resume=True, **SHORT)
+        revgen.create("gru-char", **SMALL).fit(texts, batch_size=4, checkpoint=tmp_path, resume=True, **SHORT)
     with pytest.raises(revgen.CheckpointError, match="its configuration had dropout"):
-        revgen.create("gru-char", dropout=0.5, **OPEN).fit(texts, checkpoint=tmp_path, resume=True, **SHORT)
+        revgen.create("gru-char", dropout=0.5, **SMALL).fit(texts, checkpoint=tmp_path, resume=True, **SHORT)
 
 
-def test_a_run_with_averaged_weights_forgets_them_when_it_goes_on(texts: list[str], tmp_path: Path) -> None:
+def test_average_restarts_when_a_run_resumes_with_more_epochs(texts: list[str], tmp_path: Path) -> None:
     settings = QUICK | {"weight_averaging": 0.5}
     small().fit(texts, checkpoint=tmp_path, **settings | {"epochs": 1})
     model = small()
@@ -127,7 +126,7 @@ def test_a_run_with_averaged_weights_forgets_them_when_it_goes_on(texts: list[st
     assert np.isfinite(model.score("the song").total)
 
 
-def test_the_checkpoints_of_another_run_are_not_overwritten(texts: list[str], tmp_path: Path) -> None:
+def test_existing_checkpoints_are_not_overwritten(texts: list[str], tmp_path: Path) -> None:
     small().fit(texts, checkpoint=tmp_path, **QUICK)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(revgen.CheckpointError, match="resume=True"):
@@ -143,7 +142,7 @@ def test_the_checkpoints_of_another_run_are_not_overwritten(texts: list[str], tm
         ({"hidden_size": 8}, "its configuration had hidden_size 16, now 8"),
     ],
 )
-def test_a_checkpoint_of_another_run_is_refused(
+def test_checkpoint_of_another_run_is_refused(
     change: dict[str, int], message: str, texts: list[str], tmp_path: Path
 ) -> None:
     small().fit(texts, checkpoint=tmp_path, **QUICK)
@@ -154,15 +153,15 @@ def test_a_checkpoint_of_another_run_is_refused(
         )
 
 
-def test_a_corpus_that_has_changed_is_an_error(texts: list[str], tmp_path: Path) -> None:
+def test_changed_corpus_is_an_error(texts: list[str], tmp_path: Path) -> None:
     small().fit(texts, checkpoint=tmp_path / "run", **QUICK)
     with pytest.raises(revgen.CheckpointError, match="the corpus has changed since"):
         small().fit([*texts[1:], texts[0]], checkpoint=tmp_path / "run", resume=True, **QUICK)
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(texts: list[str], tmp_path: Path) -> None:
-    whole = small()
-    whole.fit(texts, checkpoint=tmp_path, **QUICK)
+def test_damaged_checkpoint_is_named_and_the_previous_one_works(texts: list[str], tmp_path: Path) -> None:
+    uninterrupted = small()
+    uninterrupted.fit(texts, checkpoint=tmp_path, **QUICK)
     last = CheckpointConfig(tmp_path).paths[-1]
     last.write_bytes(last.read_bytes()[:1000])
     with pytest.raises(revgen.CheckpointError, match=rf"{last.name} is damaged.*delete it to continue"):
@@ -170,22 +169,22 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(texts: list[str
     last.unlink()
     resumed = small()
     resumed.fit(texts, checkpoint=tmp_path, resume=True, **QUICK)
-    assert same_weights(whole, resumed)
+    assert same_weights(uninterrupted, resumed)
 
 
-def test_a_place_that_cannot_be_written_to_is_found_before_the_work(texts: list[str], tmp_path: Path) -> None:
+def test_unwritable_directory_is_an_error_before_training(texts: list[str], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    steps: list[revgen.EpochMetrics] = []
+    epochs: list[revgen.EpochMetrics] = []
     with pytest.raises(revgen.CheckpointError, match="file"):
         small().fit(
-            texts, checkpoint=tmp_path / "file" / "run", callbacks=[lambda model, epoch: steps.append(epoch)], **QUICK
+            texts, checkpoint=tmp_path / "file" / "run", callbacks=[lambda model, epoch: epochs.append(epoch)], **QUICK
         )
-    assert steps == []
+    assert epochs == []
 
 
-def test_a_full_disk_ends_the_run_with_the_last_state_and_a_model(texts: list[str], tmp_path: Path) -> None:
+def test_full_disk_ends_the_run_and_keeps_the_last_checkpoint_and_the_model(texts: list[str], tmp_path: Path) -> None:
     class FillDisk(revgen.Callback):
-        """No file may grow from the second epoch on."""
+        """Limits the size of files after the second epoch."""
 
         def on_epoch_end(self, model: LanguageModel, epoch: revgen.EpochMetrics) -> None:
             if epoch.epoch == 2:
@@ -193,7 +192,7 @@ def test_a_full_disk_ends_the_run_with_the_last_state_and_a_model(texts: list[st
 
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    model, resumed, whole = small(), small(), small()
+    model, resumed, uninterrupted = small(), small(), small()
     try:
         with pytest.raises(revgen.CheckpointError, match=r"could not save|cannot be written"):
             model.fit(texts, checkpoint=tmp_path, callbacks=[FillDisk()], **QUICK)
@@ -202,12 +201,12 @@ def test_a_full_disk_ends_the_run_with_the_last_state_and_a_model(texts: list[st
         signal.signal(signal.SIGXFSZ, handler)
     assert np.isfinite(model.score("the song").total)
     resumed.fit(texts, checkpoint=tmp_path, resume=True, **QUICK)
-    whole.fit(texts, **QUICK)
-    assert same_weights(whole, resumed)
+    uninterrupted.fit(texts, **QUICK)
+    assert same_weights(uninterrupted, resumed)
 
 
 @pytest.mark.parametrize("option", [{"steps": 0}, {"seconds": -1}, {"keep": 0}])
-def test_a_rhythm_that_there_is_not_is_an_error(option: dict[str, Any], tmp_path: Path) -> None:
+def test_invalid_interval_is_an_error(option: dict[str, Any], tmp_path: Path) -> None:
     (name,) = option
     with pytest.raises(revgen.OptionError, match=name):
         CheckpointConfig(tmp_path, **option)
@@ -224,23 +223,23 @@ model.save(sys.argv[2])
 
 
 @pytest.mark.slow
-def test_a_process_killed_again_and_again_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+def test_process_killed_many_times_ends_with_the_same_weights(tmp_path: Path) -> None:
     def train(name: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-c", SCRIPT, tmp_path / name, tmp_path / f"{name}-model"])
 
-    assert train("whole").wait() == 0
-    chance = random.Random(0)
+    assert train("uninterrupted").wait() == 0
+    rng = random.Random(0)
     kills = 0
     while kills < 12:
         process = train("killed")
         known = CheckpointConfig(tmp_path / "killed").paths
         while process.poll() is None and CheckpointConfig(tmp_path / "killed").paths == known:
             time.sleep(0.005)
-        time.sleep(chance.uniform(0, 0.2))
+        time.sleep(rng.uniform(0, 0.2))
         process.kill()
         if process.wait() == 0:
             break
         kills += 1
     assert kills >= 3
     assert train("killed").wait() == 0
-    assert same_weights(revgen.load(tmp_path / "whole-model"), revgen.load(tmp_path / "killed-model"))
+    assert same_weights(revgen.load(tmp_path / "uninterrupted-model"), revgen.load(tmp_path / "killed-model"))

@@ -1,4 +1,4 @@
-"""Several processes train the model that one would: losses, checkpoints, and an end where one dies."""
+"""Several processes train the same model as one: losses, checkpoints, and the end of all processes if one dies."""
 
 from __future__ import annotations
 
@@ -32,62 +32,63 @@ if os.environ.get("RANK", "0") == "0":
 
 
 def train(
-    processes: int, name: str, where: Path, stop: int = 0, timeout: float = 120, **settings: Any
+    processes: int, name: str, directory: Path, stop: int = 0, timeout: float = 120, **settings: Any
 ) -> subprocess.CompletedProcess[str]:
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-    script = where / "train.py"
+    script = directory / "train.py"
     script.write_text(SCRIPT)
-    arguments = [name, json.dumps(SETTINGS | settings), str(stop), str(where / "model")]
+    arguments = [name, json.dumps(SETTINGS | settings), str(stop), str(directory / "model")]
     command = [sys.executable, *launch, str(script), *arguments]
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=timeout)
 
 
-def losses(run: subprocess.CompletedProcess[str]) -> list[list[float]]:
+def read_losses(run: subprocess.CompletedProcess[str]) -> list[list[float]]:
     assert run.returncode == 0, run.stderr
     (line,) = run.stdout.strip().splitlines()
-    found: list[list[float]] = json.loads(line)
-    return found
+    losses: list[list[float]] = json.loads(line)
+    return losses
 
 
 @pytest.mark.parametrize("name", ["lstm-char", "gru-char"])
-def test_two_processes_train_as_one_does(name: str, tmp_path: Path) -> None:
+def test_two_processes_train_the_same_model_as_one(name: str, tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
-    alone = losses(train(1, name, tmp_path / "one"))
-    together = losses(train(2, name, tmp_path / "two"))
-    assert np.allclose(alone, together, atol=1e-4)
-    one, two = (revgen.load(tmp_path / place / "model") for place in ("one", "two"))
+    losses_of_one = read_losses(train(1, name, tmp_path / "one"))
+    losses_of_two = read_losses(train(2, name, tmp_path / "two"))
+    assert np.allclose(losses_of_one, losses_of_two, atol=1e-4)
+    one, two = (revgen.load(tmp_path / directory / "model") for directory in ("one", "two"))
     assert one.score("the song").total == pytest.approx(two.score("the song").total, abs=1e-2)
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "error"),
+    ("name", "options", "tolerance"),
     [
         ("lstm-char", {}, 1e-4),
         ("gru-char", {}, 1e-4),
-        ("awd-lstm-char", {"alpha": 1.0, "beta": 1.0}, 1e-3),  # where bfloat16 rounds much of the sum
+        ("awd-lstm-char", {"alpha": 1.0, "beta": 1.0}, 1e-3),  # bfloat16 rounds its large sums
         ("transformer-char", {"context": 16, "num_heads": 2}, 1e-4),
         ("mlp-char", {"context": 4}, 3e-3),
     ],
 )
-def test_a_batch_computed_in_parts_gives_the_same_steps(
-    name: str, options: dict[str, Any], error: float, reviews: list[str]
+def test_gradient_accumulation_gives_the_same_steps(
+    name: str, options: dict[str, Any], tolerance: float, reviews: list[str]
 ) -> None:
     sizes = {"hidden_size": 16, "num_layers": 2, "dropout": 0.3} | options
-    whole, parts = revgen.create(name, **sizes), revgen.create(name, **sizes)
-    one = whole.fit(reviews[:30], 0.1, **SETTINGS)
-    other = parts.fit(reviews[:30], 0.1, gradient_accumulation_steps=4, **SETTINGS)
-    assert [e.train_loss for e in one] == pytest.approx([e.train_loss for e in other], abs=error)
-    with pytest.raises(revgen.OptionError, match="batch_size must be a multiple of its 3 parts"):
-        parts.fit(reviews[:30], gradient_accumulation_steps=3, **SETTINGS)
+    models = revgen.create(name, **sizes), revgen.create(name, **sizes)
+    history = models[0].fit(reviews[:30], 0.1, **SETTINGS)
+    accumulated = models[1].fit(reviews[:30], 0.1, gradient_accumulation_steps=4, **SETTINGS)
+    assert [e.train_loss for e in history] == pytest.approx([e.train_loss for e in accumulated], abs=tolerance)
+    with pytest.raises(revgen.OptionError, match="batch_size must be a multiple of 3"):
+        models[1].fit(reviews[:30], gradient_accumulation_steps=3, **SETTINGS)
 
 
-def test_a_process_that_dies_ends_the_run_and_one_goes_on_from_the_checkpoint_of_two(tmp_path: Path) -> None:
-    (tmp_path / "whole").mkdir()
-    expected = losses(train(1, "lstm-char", tmp_path / "whole"))
+def test_dead_process_ends_the_run_and_one_process_resumes_it(tmp_path: Path) -> None:
+    (tmp_path / "uninterrupted").mkdir()
+    expected = read_losses(train(1, "lstm-char", tmp_path / "uninterrupted"))
     checkpoint = str(tmp_path / "run")
     died = train(2, "lstm-char", tmp_path, stop=40, checkpoint=checkpoint)
     assert died.returncode != 0
     assert not (tmp_path / "model").exists()
     assert len(CheckpointConfig(checkpoint).paths) == 2
-    assert np.allclose(losses(train(1, "lstm-char", tmp_path, checkpoint=checkpoint, resume=True)), expected, atol=1e-4)
+    resumed = read_losses(train(1, "lstm-char", tmp_path, checkpoint=checkpoint, resume=True))
+    assert np.allclose(resumed, expected, atol=1e-4)

@@ -1,4 +1,4 @@
-"""What ``fit`` promises: it learns, keeps the best, survives what goes wrong, and can be repeated."""
+"""``fit`` learns, keeps the best weights, recovers from divergence and interruptions, and is reproducible."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def texts(reviews: list[str]) -> list[str]:
     return reviews[:30]
 
 
-def test_fit_learns_and_tells_every_figure(texts: list[str]) -> None:
+def test_fit_learns_and_returns_the_metrics_of_each_epoch(texts: list[str]) -> None:
     model = small()
     history = model.fit(texts, valid=0.1, **QUICK)
     assert [epoch.epoch for epoch in history] == [1, 2, 3]
@@ -46,7 +46,7 @@ def test_fit_learns_and_tells_every_figure(texts: list[str]) -> None:
     assert model.metadata["training"]["epochs"] == 3
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others(texts: list[str]) -> None:
+def test_same_seed_gives_the_same_weights_and_another_seed_does_not(texts: list[str]) -> None:
     models = [small(), small(), small()]
     for model, seed in zip(models, (1, 1, 2), strict=True):
         model.fit(texts, seed=seed, **QUICK)
@@ -54,21 +54,21 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(texts: lis
     assert not same_weights(models[0], models[2])
 
 
-def test_fit_leaves_the_random_state_of_the_caller(texts: list[str]) -> None:
+def test_fit_does_not_change_the_random_state_of_the_caller(texts: list[str]) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
     small().fit(texts, **QUICK)
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_the_best_epoch_is_kept_and_validation_is_what_evaluate_says(texts: list[str], reviews: list[str]) -> None:
+def test_best_epoch_is_kept_and_validation_agrees_with_evaluate(texts: list[str], reviews: list[str]) -> None:
     model = small()
     history = model.fit(texts, valid=reviews[30:40], **QUICK)
     assert history.best is not None
     assert model.evaluate(reviews[30:40]).nats_per_char == pytest.approx(history.best.nats_per_char, abs=1e-4)
 
 
-def test_training_stops_early_where_validation_no_longer_improves(texts: list[str]) -> None:
+def test_training_stops_early_if_validation_does_not_improve(texts: list[str]) -> None:
     model = small(hidden_size=64, dropout=0.0)
     settings = QUICK | {"epochs": 200, "learning_rate": 0.03, "patience": 2}
     history = model.fit(texts[:4], valid=texts[4:6], **settings)
@@ -76,10 +76,10 @@ def test_training_stops_early_where_validation_no_longer_improves(texts: list[st
     assert history.best is not None and history.best.epoch == len(history) - 2
 
 
-def test_a_budget_of_seconds_ends_training(texts: list[str]) -> None:
+def test_max_seconds_ends_training_and_the_schedule(texts: list[str]) -> None:
     history = small().fit(texts, max_seconds=1, batch_size=8, progress=False)
     assert len(history) >= 1
-    assert history[-1].learning_rate < 1e-3  # the schedule was fitted to it
+    assert history[-1].learning_rate < 1e-3  # the schedule ends with the time budget
 
 
 def test_ctrl_c_ends_training_and_keeps_the_best_weights(texts: list[str]) -> None:
@@ -88,7 +88,7 @@ def test_ctrl_c_ends_training_and_keeps_the_best_weights(texts: list[str]) -> No
             signal.raise_signal(signal.SIGINT)
 
     model = small()
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore SIGINT
     try:
         history = model.fit(texts, valid=texts[:3], callbacks=[interrupt], **QUICK | {"epochs": 50})
     finally:
@@ -98,7 +98,7 @@ def test_ctrl_c_ends_training_and_keeps_the_best_weights(texts: list[str]) -> No
     assert model.evaluate(texts[:3]).nats_per_char == pytest.approx(history.best.nats_per_char, abs=1e-4)
 
 
-def test_a_loss_that_always_diverges_is_an_error_and_leaves_good_weights(texts: list[str]) -> None:
+def test_loss_that_always_diverges_is_an_error_and_the_model_keeps_good_weights(texts: list[str]) -> None:
     model = small()
     with pytest.raises(revgen.TrainingError, match="smaller learning_rate"):
         model.fit(texts, **QUICK | {"learning_rate": 1e5})
@@ -106,16 +106,16 @@ def test_a_loss_that_always_diverges_is_an_error_and_leaves_good_weights(texts: 
     assert np.isfinite(model.score("the song").total)
 
 
-def test_a_loss_that_diverges_in_epochs_of_one_step_is_an_error_too() -> None:
+def test_loss_that_diverges_in_epochs_of_one_step_is_an_error() -> None:
     with pytest.raises(revgen.TrainingError, match="smaller learning_rate"):
         small().fit(["abcdefgh" * 40], epochs=200, batch_size=8, sequence_length=40, learning_rate=1e5, progress=False)
 
 
 @pytest.fixture
-def stumbling() -> Iterator[str]:
-    """A cell whose output turns NaN once, in the middle of training."""
+def nan_once() -> Iterator[str]:
+    """A model with a cell whose output is NaN once, in the middle of training."""
 
-    class Stumbling(revgen.Cell):
+    class NanOnce(revgen.Cell):
         steps = 0
 
         def param_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -126,23 +126,23 @@ def stumbling() -> Iterator[str]:
 
         def step(self, p: Any, z: Any, h: Any) -> tuple[Any, Any]:
             h = ops.tanh(z + h @ p.U)
-            Stumbling.steps += isinstance(h, torch.Tensor)
-            return (h * float("nan") if Stumbling.steps == 1500 else h), h
+            NanOnce.steps += isinstance(h, torch.Tensor)
+            return (h * float("nan") if NanOnce.steps == 1500 else h), h
 
-    revgen.register_cell("stumbling")(Stumbling)
-    yield "stumbling-char"
-    cells.unregister("stumbling")
+    revgen.register_cell("nan-once")(NanOnce)
+    yield "nan-once-char"
+    cells.unregister("nan-once")
 
 
-def test_a_nan_takes_training_back_to_the_last_good_weights(stumbling: str, texts: list[str]) -> None:
-    model = small(stumbling)
+def test_training_continues_from_the_last_good_weights_after_a_nan(nan_once: str, texts: list[str]) -> None:
+    model = small(nan_once)
     history = model.fit(texts, **QUICK)
     assert len(history.notes) == 1 and "continues from the last good weights" in history.notes[0]
     assert history[-1].train_loss < history[0].train_loss
     assert history[-1].learning_rate < history.settings["learning_rate"] / 2
 
 
-def test_a_model_with_weights_is_fine_tuned(texts: list[str], reviews: list[str]) -> None:
+def test_fitted_model_is_fine_tuned(texts: list[str], reviews: list[str]) -> None:
     model = small()
     model.fit(reviews[:60], **QUICK)
     before = model.evaluate(reviews[40:60]).nats_per_char
@@ -170,12 +170,12 @@ def test_new_characters_are_spelled_or_extend_the_vocabulary(level: str, texts: 
     assert model.weights["embedding"].shape[0] == len(model.tokenizer) > len(old)
 
 
-@pytest.mark.parametrize("kind", [CharTokenizer, WordTokenizer])
-def test_new_characters_are_an_error_or_extend_an_old_vocabulary(
-    kind: type[CharTokenizer | WordTokenizer], texts: list[str]
+@pytest.mark.parametrize("tokenizer_class", [CharTokenizer, WordTokenizer])
+def test_new_characters_are_an_error_or_extend_a_vocabulary_that_cannot_spell(
+    tokenizer_class: type[CharTokenizer | WordTokenizer], texts: list[str]
 ) -> None:
-    without_digits = [token for token in kind.train(texts).vocabulary if token not in DIGITS]
-    model = small(f"lstm-{kind.level}", tokenizer=kind(without_digits, min_count=3))
+    without_digits = [token for token in tokenizer_class.train(texts).vocabulary if token not in DIGITS]
+    model = small(f"lstm-{tokenizer_class.level}", tokenizer=tokenizer_class(without_digits, min_count=3))
     model.fit(texts, **QUICK)
     old, weights = model.tokenizer, {name: array.copy() for name, array in model.weights.items()}
     greek = ["αβγ αβγ αβγ αβγ " * 20] * 4
@@ -190,7 +190,7 @@ def test_new_characters_are_an_error_or_extend_an_old_vocabulary(
     assert model.weights["embedding"].shape[0] == len(model.tokenizer) > len(old)
 
 
-def test_a_model_can_be_made_with_a_tokenizer_of_another(small_model: LanguageModel, texts: list[str]) -> None:
+def test_model_can_be_created_with_the_tokenizer_of_another(small_model: LanguageModel, texts: list[str]) -> None:
     model = revgen.create("gru-char", tokenizer=small_model.tokenizer, **SMALL)
     model.fit(texts, **QUICK)
     assert model.tokenizer == small_model.tokenizer
@@ -200,7 +200,7 @@ def test_a_model_can_be_made_with_a_tokenizer_of_another(small_model: LanguageMo
     ("text", "message"),
     [([], "empty"), ([""], "empty"), (["ab"], "shorter than a batch"), ([3], "not a string")],
 )
-def test_text_that_cannot_train_is_a_clear_error(text: list[Any], message: str, small_model: LanguageModel) -> None:
+def test_text_that_cannot_be_trained_on_is_an_error(text: list[Any], message: str, small_model: LanguageModel) -> None:
     model = small()
     with pytest.raises(revgen.CorpusError, match=message):
         model.fit(text, progress=False, batch_size=8)
@@ -225,19 +225,19 @@ def test_text_that_cannot_train_is_a_clear_error(text: list[Any], message: str, 
         ("resume", True),
     ],
 )
-def test_a_bad_option_is_named(name: str, value: Any, texts: list[str]) -> None:
+def test_error_names_the_invalid_option(name: str, value: Any, texts: list[str]) -> None:
     with pytest.raises(revgen.OptionError, match=name):
         small().fit(texts, progress=False, **{name: value})
 
 
-def test_bfloat16_is_for_the_kernel_that_gains_from_it() -> None:
+def test_bfloat16_is_used_only_by_kernels_that_are_faster_with_it() -> None:
     cpu = torch.device("cpu")
     assert not bf16_rnn_is_fast(make_cell("gru", 8, 8, {}), cpu)
     with torch.backends.mkldnn.flags(enabled=False):
         assert not bf16_rnn_is_fast(make_cell("lstm", 8, 8, {}), cpu)
 
 
-def test_a_long_document_is_scored_in_windows_that_hardly_differ(
+def test_long_document_is_scored_in_windows_with_almost_the_exact_result(
     small_model: LanguageModel, reviews: list[str]
 ) -> None:
     text = " ".join(reviews[:30])
@@ -246,7 +246,7 @@ def test_a_long_document_is_scored_in_windows_that_hardly_differ(
     assert small_model.evaluate([text]).nats_per_char == pytest.approx(exact, abs=1e-3)
 
 
-def test_a_new_network_can_read_a_text_any_number_of_times() -> None:
+def test_dropout_has_a_limit_for_many_epochs() -> None:
     model = revgen.create("gru-char", hidden_size=4, num_layers=1)
     model.fit(["ab"], epochs=1 << 20, max_seconds=0.1, progress=False)
 
