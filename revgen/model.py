@@ -366,9 +366,9 @@ class Model(ABC):
     def compile(self) -> Self:
         """Generate single texts with compiled code from now on, on the CPU. The numbers are the same to float32.
 
-        Works for recurrent stacks of ``elman``, ``rnn``, ``gru``, ``lstm`` and ``mingru``, for ``textgenrnn``,
-        ``transformer`` and the models that count n-grams. The first text takes a few seconds longer; the compiled code
-        is cached on disk. Raises MissingExtraError without Numba, and OptionError for other models.
+        Works for every network whose equation runs on NumPy, your own cells included, and for the models that count
+        n-grams. The first text takes a few seconds longer; the compiled code is cached on disk. Raises
+        MissingExtraError without Numba, and OptionError for other models.
         """
         if self._compiled_step is None:
             raise OptionError(f"{self.name} has no compiled step")

@@ -115,7 +115,16 @@ class FunctionalModel(NeuralModel):
         return super().info()
 
     def build_compiled(self) -> CompiledStep | None:
-        return None if self.numpy_network is None else self.numpy_network[0].build_compiled(self.numpy_network[1])
+        if self.numpy_network is None:
+            return None
+        from revgen.networks.compiled import CompiledProgram
+
+        definition, p = self.numpy_network
+        try:
+            by_hand = definition.build_compiled(p)
+            return by_hand or CompiledProgram(self.program(), self.weights, partial(definition.forward, p))
+        except NotTraceableError:
+            return None
 
     def features(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
         if self.numpy_network is not None:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from types import MappingProxyType, SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,9 +34,6 @@ from revgen.ops import Array, concatenate, embedding, logsumexp, softmax, tril, 
 from revgen.options import check, check_fractions, check_sizes
 from revgen.registry import register_model
 from revgen.tokenizers import Tokenizer
-
-if TYPE_CHECKING:
-    from revgen.networks.compiled import CompiledNetwork
 
 BLOCK = 128
 """Tokens that are averaged over at once: the shares of a block take its square."""
@@ -113,23 +110,6 @@ class AttentiveStack(Stack):
 
     def precompute(self, p: SimpleNamespace) -> None:
         """There is no table: what enters the first layer depends on the label too."""
-
-    def build_compiled(self, p: SimpleNamespace) -> CompiledNetwork:
-        from revgen.networks.compiled import CompiledNetwork
-        from revgen.networks.layouts import AttentiveNet, LSTMParams, ParamPacker
-
-        packer = ParamPacker(p)
-        return CompiledNetwork(
-            AttentiveNet(
-                embedding=packer.matrix(p.embedding),
-                labels=packer.matrix(p.labels),
-                layers=packer.layers(LSTMParams),
-                **packer.norms(),
-                attention=packer.vector(p.attention),
-                head=packer.matrix(p.head.T),
-                bias=packer.vector(p.bias),
-            )
-        )
 
 
 def attend(p: SimpleNamespace, x: Array, begins: Array, average: Array, weight: Array) -> tuple[Array, Any]:

@@ -144,15 +144,18 @@ class Transformer(FunctionalNetwork):
 
     def build_compiled(self, p: SimpleNamespace) -> CompiledNetwork:
         from revgen.networks.compiled import CompiledNetwork
-        from revgen.networks.layouts import Block, ParamPacker, TransformerNet
+        from revgen.networks.layouts import Block, TransformerNet, pack_weight
 
-        packer, hidden, heads = ParamPacker(p), self.config.hidden_size, self.config.num_heads
+        hidden, heads = self.config.hidden_size, self.config.num_heads
         net = TransformerNet(
-            embedding=packer.matrix(p.embedding),
-            layers=packer.layers(Block),
-            **packer.norms(),
-            head=packer.matrix(p.embedding.T),
-            bias=packer.vector(p.bias),
+            embedding=pack_weight(p.embedding),
+            layers=tuple(
+                Block(**{name: pack_weight(getattr(layer, name)) for name in Block._fields}) for layer in p.layers
+            ),
+            scales=tuple(norm.scale for norm in p.norms),
+            shifts=tuple(norm.shift for norm in p.norms),
+            head=pack_weight(p.embedding.T),
+            bias=p.bias,
             context=self.config.context,
             frequencies=ops.rotary_frequencies(hidden // heads),
         )

@@ -70,7 +70,7 @@ class Program:
 
     @property
     def input_names(self) -> list[str]:
-        """The names of the inputs, in the order in which they are first used."""
+        """The names of the inputs, in the order of the function's arguments."""
         return [operation.attributes["name"] for operation in self.operations if operation.name == "input"]
 
     @property
@@ -81,8 +81,9 @@ class Program:
         return indices
 
     def without_unused(self) -> Program:
-        """Return the program without the operations that no result depends on."""
-        used = set(self.output_indices)
+        """Return the program without the operations that no result depends on. All inputs stay."""
+        inputs = {i for i, operation in enumerate(self.operations) if operation.name == "input"}
+        used = inputs | set(self.output_indices)
         for i in reversed(range(len(self.operations))):
             if i in used:
                 used.update(self.operations[i].inputs)

@@ -6,15 +6,27 @@ token is one call. The results agree to float32 precision: only the order of sum
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
+import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from revgen.compiler import Program
+from revgen.compiler.primitives import PRIMITIVES
+from revgen.corpus.cache import directory
 from revgen.errors import MissingExtraError
-from revgen.networks.layouts import Floats
+from revgen.files import write_atomically
+from revgen.model import Forward
+from revgen.networks.codegen import SourceWriter, input_name
+from revgen.networks.layouts import Floats, pack_weight
 from revgen.ops import tree_map
 
 
@@ -40,10 +52,7 @@ class CompiledNetwork:
     """Convert these arrays to a state."""
 
     def __post_init__(self) -> None:
-        try:
-            import revgen.networks.kernels  # noqa: F401
-        except Exception as error:  # an installation whose versions do not fit may raise anything
-            raise MissingExtraError(_import_error_message(error)) from error
+        check_numba()
 
     def step(self, token: int, state: Any) -> tuple[NDArray[np.float32], Any]:
         """Return the logits after one more token, (1, 1, vocab), and the next state."""
@@ -70,6 +79,110 @@ class CompiledNetwork:
         settings = np.float32(temperature), end, biases, label_offset
         count = sample_tokens(self.net, token, arrays, uniforms, tokens, *settings)
         return tokens[:count].tolist(), self.to_state(arrays)
+
+
+class CompiledProgram:
+    """Compiled code for the program of one token, a ``model.CompiledStep``.
+
+    ``forward`` computes the same on NumPy, for the first token of a document if the network starts without a state.
+    Raises NotTraceableError if the program has no compiled form, and MissingExtraError without Numba.
+    """
+
+    def __init__(self, program: Program, weights: dict[str, NDArray[Any]], forward: Forward) -> None:
+        writer = SourceWriter(program)
+        source = writer.source()
+        check_numba()
+        self.module = load_source(source)
+        self.forward = forward
+        self.states = [program.operations[i] for i in writer.states]
+        self.state_structure = program.outputs[1]
+        values: dict[int, NDArray[Any]] = {}
+        for i in sorted(writer.fixed):
+            operation = program.operations[i]
+            if operation.name == "input":
+                values[i] = weights[input_name(operation).removeprefix("p.")]
+            elif operation.name == "constant":
+                values[i] = operation.attributes["value"]
+            else:
+                arguments = (values[j] for j in operation.inputs)
+                values[i] = PRIMITIVES[operation.name](*arguments, **operation.attributes)
+        self.weights = tuple(
+            pack_weight(values[i]) if as_matrix else np.ascontiguousarray(values[i]).reshape(-1)
+            for i, as_matrix in writer.weights
+        )
+
+    def step(self, token: int, state: Any) -> tuple[NDArray[Any], Any]:
+        """Return the logits after one more token, (1, 1, vocab), and the next state."""
+        arrays = self._to_arrays(state)
+        if arrays is None:
+            return self.forward(np.array([[token]]), state)
+        return self.module.token_logits(self.weights, token, arrays)[None, None], self._to_state(arrays)
+
+    def sample_tokens(
+        self,
+        token: int,
+        state: Any,
+        uniforms: Floats,
+        temperature: float,
+        biases: Floats,
+        end: int,
+        label_offset: int,
+    ) -> tuple[list[int], Any]:
+        """Sample a block of tokens (``model.CompiledStep``)."""
+        settings = np.float32(temperature), end, biases
+        first: list[int] = []
+        if (arrays := self._to_arrays(state)) is None:
+            from revgen.networks.kernels import sample
+
+            logits, state = self.forward(np.array([[token + label_offset]]), state)
+            token = int(sample(logits[0, 0], biases, settings[0], end, uniforms[0]))
+            first, uniforms, arrays = [token], uniforms[1:], self._to_arrays(state)
+            if token == end:
+                return first, state
+        tokens = np.empty(len(uniforms), np.int64)
+        count = self.module.sample_tokens(self.weights, token, arrays, uniforms, tokens, *settings, label_offset)
+        return first + tokens[:count].tolist(), self._to_state(arrays)
+
+    def _to_arrays(self, state: Any) -> tuple[NDArray[Any], ...] | None:
+        """Return copies of a state's arrays; None if they do not have the shapes that the program expects."""
+        arrays: list[NDArray[Any]] = []
+        tree_map(arrays.append, state)
+        if [array.shape for array in arrays] != [operation.shape for operation in self.states]:
+            return None
+        return tuple(np.array(a, operation.dtype) for a, operation in zip(arrays, self.states, strict=True))
+
+    def _to_state(self, arrays: Any) -> Any:
+        remaining = iter(arrays)
+        return tree_map(lambda _: next(remaining), self.state_structure)
+
+
+def check_numba() -> None:
+    """Raise MissingExtraError if Numba cannot be imported."""
+    try:
+        import revgen.networks.kernels  # noqa: F401
+    except Exception as error:  # an installation whose versions do not fit may raise anything
+        raise MissingExtraError(_import_error_message(error)) from error
+
+
+def load_source(source: str) -> ModuleType:
+    """Import the source of a module from a file in the cache, where Numba keeps its machine code."""
+    name = f"revgen_program_{hashlib.sha256(source.encode()).hexdigest()[:32]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    try:
+        path = directory() / "programs" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.is_file() or path.read_text("utf-8") != source:
+            write_atomically(path, source.encode())
+    except OSError:  # no cache: compiled again in each process
+        path = Path(tempfile.mkdtemp(prefix="revgen-")) / f"{name}.py"
+        path.write_text(source, "utf-8")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.modules[name] = module
+    return module
 
 
 def _import_error_message(error: Exception) -> str:

@@ -113,7 +113,7 @@ class FunctionalNetwork(ABC):
         """Compute values that depend only on the weights, NumPy arrays, once instead of for each token."""
 
     def build_compiled(self, p: SimpleNamespace) -> CompiledStep | None:
-        """Build compiled code with the weights ``p``, NumPy arrays; return None if the network has none."""
+        """Build compiled code by hand, with the weights ``p`` on NumPy; return None to have it generated."""
         return None
 
 

@@ -1,8 +1,9 @@
-"""The compiled code of ``networks.compiled``; importing this module needs Numba.
+"""The compiled code that is written by hand; importing this module needs Numba.
 
-``forward_token`` and ``step_layer`` have one implementation for each layout in ``networks.layouts``; Numba picks it by
-the type of the first argument. All arithmetic is in this file: Numba caches machine code on disk, and compiles it again
-only when the file with the ``cached`` function changes.
+``forward_token`` has one implementation for each layout in ``networks.layouts``; Numba picks it by the type of the
+first argument. ``networks.codegen`` generates the code of all other networks, which uses the arithmetic of this file.
+All arithmetic is in this file: Numba caches machine code on disk, and compiles it again only when the file with the
+``cached`` function changes.
 """
 
 from __future__ import annotations
@@ -45,6 +46,12 @@ def tanh(x: Any) -> Any:
 def sigmoid(x: Any) -> Any:
     """1 / (1 + exp(-x))."""
     return np.float32(0.5) + np.float32(0.5) * tanh(np.float32(0.5) * x)
+
+
+@njit(inline="always", **FAST)
+def softplus(x: Any) -> Any:
+    """log(1 + exp(x))."""
+    return max(x, np.float32(0)) + np.log1p(np.exp(-abs(x)))
 
 
 @njit(**FAST)
@@ -94,138 +101,9 @@ def layer_norm(x: Any, scale: Any, shift: Any) -> Any:
     return y
 
 
-def step_layer(layer: Any, z: Any, state: Any) -> Any:
-    """Return the output of one layer, (hidden,), from its projected input z. Overwrites z and the state."""
-    raise NotImplementedError
-
-
-def elman_layer(layer: Any, z: Any, state: Any) -> Any:
-    h = state[0][0]
-    add_product(h, layer.U, z)
-    for j in range(len(h)):
-        h[j] = tanh(z[j])
-    return h
-
-
-def relu_rnn_layer(layer: Any, z: Any, state: Any) -> Any:
-    h = state[0][0]
-    add_product(h, layer.U, z)
-    for j in range(len(h)):
-        h[j] = max(z[j], np.float32(0))
-    return h
-
-
-def gru_layer(layer: Any, z: Any, state: Any) -> Any:
-    h = state[0][0]
-    size = len(h)
-    y = layer.c.copy()
-    add_product(h, layer.U, y)
-    for j in range(size):
-        reset, update = sigmoid(z[j] + y[j]), sigmoid(z[size + j] + y[size + j])
-        candidate = tanh(z[2 * size + j] + reset * y[2 * size + j])
-        h[j] = candidate + update * (h[j] - candidate)
-    return h
-
-
-def lstm_layer(layer: Any, z: Any, state: Any) -> Any:
-    h, c = state[0][0], state[1][0]
-    size = len(h)
-    add_product(h, layer.U, z)
-    for j in range(size):
-        memory = sigmoid(z[size + j]) * c[j] + sigmoid(z[j]) * tanh(z[3 * size + j])
-        c[j] = memory
-        h[j] = sigmoid(z[2 * size + j]) * tanh(memory)
-    return h
-
-
-def mingru_layer(layer: Any, z: Any, state: Any) -> Any:
-    h = state[0][0]
-    size = len(h)
-    for j in range(size):
-        update = sigmoid(z[j])
-        h[j] = z[size + j] + update * (h[j] - z[size + j])
-    wide = layer.c.copy()
-    add_product(h, layer.V, wide)
-    for j in range(len(wide)):
-        wide[j] = max(wide[j], np.float32(0))
-    y = np.zeros(size, np.float32)
-    add_product(wide, layer.Y, y)
-    return y
-
-
-LAYERS: dict[type, Callable[..., Any]] = {
-    layouts.ElmanParams: elman_layer,
-    layouts.ReluRNNParams: relu_rnn_layer,
-    layouts.GRUParams: gru_layer,
-    layouts.LSTMParams: lstm_layer,
-    layouts.MinGRUParams: mingru_layer,
-}
-
-
-@overload(step_layer, jit_options=FAST)
-def step_layer_for(layer: Any, z: Any, state: Any) -> Any:
-    return LAYERS[layer.instance_class]
-
-
 def forward_token(net: Any, token: Any, state: Any) -> Any:
     """Return the logits after one more token, (vocab,). Overwrites the state."""
     raise NotImplementedError
-
-
-def forward_stack(net: Any, token: Any, state: Any) -> Any:
-    """``networks.stack``."""
-    x = read_row(net.embedding, token)
-    for i in range(len(net.layers)):
-        layer = net.layers[i]
-        if i == 0 and len(net.table) > 0:
-            z = net.table[token].copy()
-        else:
-            z = layer.b.copy()
-            add_product(layer_norm(x, net.scales[i], net.shifts[i]), layer.W, z)
-        y = step_layer(layer, z, state[i])
-        x = x + y if net.residual and len(x) == len(y) else y
-    x = layer_norm(x, net.scales[-1], net.shifts[-1])
-    if len(net.projection) > 0:
-        projected = np.zeros(net.projection.shape[1], np.float32)
-        add_product(x, net.projection, projected)
-        x = projected
-    logits = net.bias.copy()
-    add_product(x, net.head, logits)
-    return logits
-
-
-def forward_attentive(net: Any, token: Any, state: Any) -> Any:
-    """``architectures.textgenrnn``."""
-    layers, (average, log_total) = state
-    vocab, features = len(net.bias), len(net.attention)
-    label, token = token // vocab, token % vocab
-    x = read_row(net.embedding, token) + read_row(net.labels, label)
-    outputs = np.empty(features, np.float32)
-    outputs[: len(x)] = x
-    end = len(x)
-    for i in range(len(net.layers)):
-        layer = net.layers[i]
-        z = layer.b.copy()
-        add_product(layer_norm(x, net.scales[i], net.shifts[i]), layer.W, z)
-        x = step_layer(layer, z, layers[i])
-        outputs[end : end + len(x)] = x
-        end += len(x)
-    x = layer_norm(outputs, net.scales[-1], net.shifts[-1])
-    score = np.float32(0)
-    for j in range(features):
-        score += x[j] * net.attention[j]
-    if token == BOS:
-        log_total[0] = -np.inf
-    highest = max(log_total[0], score)
-    total = np.exp(log_total[0] - highest) + np.exp(score - highest)
-    weight = np.float32(np.exp(score - highest) / total)
-    log_total[0] = highest + np.log(total)
-    for j in range(features):
-        average[0, j] += weight * (x[j] - average[0, j])
-    logits = net.bias.copy()
-    add_product(average[0], net.head[:features], logits)
-    add_product(x, net.head[features:], logits)
-    return logits
 
 
 @njit(**FAST)
@@ -342,8 +220,6 @@ def forward_trie(net: Any, token: Any, state: Any) -> Any:
 
 
 NETWORKS: dict[type, Callable[..., Any]] = {
-    layouts.StackNet: forward_stack,
-    layouts.AttentiveNet: forward_attentive,
     layouts.TransformerNet: forward_transformer,
     layouts.TrieNet: forward_trie,
 }

@@ -17,23 +17,7 @@ from numpy.typing import NDArray
 
 from revgen import ops
 from revgen.cells.cell import Cell
-from revgen.cells.elman import Elman
-from revgen.cells.gru import GRU
-from revgen.cells.lstm import LSTM
-from revgen.cells.minimal import MinGRU
-from revgen.cells.rnn import RNN
-from revgen.model import CompiledStep
-from revgen.networks.compiled import CompiledNetwork
 from revgen.networks.functional import Backend, FunctionalNetwork
-from revgen.networks.layouts import (
-    ElmanParams,
-    GRUParams,
-    LSTMParams,
-    MinGRUParams,
-    ParamPacker,
-    ReluRNNParams,
-    StackNet,
-)
 from revgen.ops import Array
 from revgen.options import check, check_flags, check_fractions, check_sizes
 from revgen.registry import cells
@@ -164,43 +148,6 @@ class Stack(FunctionalNetwork):
 
         if projected(p.embedding[:1]).size * self.vocab <= TABLE:
             self.table = projected(p.embedding)
-
-    def build_compiled(self, p: SimpleNamespace) -> CompiledStep | None:
-        layout = layer_layout(self.cells[0])
-        methods = ("features", "logits", "forward", "norm", "run_layer")
-        overridden = any(getattr(type(self), name) is not getattr(Stack, name) for name in methods)
-        if layout is None or overridden:
-            return None
-        packer, first, empty = ParamPacker(p), p.layers[0], np.zeros((0, 0), np.float32)
-        net = StackNet(
-            embedding=packer.matrix(p.embedding),
-            table=packer.vector(empty if self.table is None else self.norm(p, 0, p.embedding) @ first.W + first.b),
-            layers=packer.layers(layout),
-            **packer.norms(),
-            residual=bool(self.config.residual),
-            projection=packer.matrix(getattr(p, "projection", empty)),
-            head=packer.matrix((p.head if hasattr(p, "head") else p.embedding).T),
-            bias=packer.vector(p.bias),
-        )
-        if layout is LSTMParams:
-            return CompiledNetwork(net)
-        # The compiled code expects a tuple of arrays for each layer; the state of these cells is one array.
-        return CompiledNetwork(
-            net,
-            lambda state, num_tokens: tuple((array.copy(),) for array in state),
-            lambda arrays: tuple(array for (array,) in arrays),
-        )
-
-
-def layer_layout(cell: Cell) -> type | None:
-    """Return the layout of a cell's weights for compiled code; None if there is no compiled code for the cell.
-
-    A subclass may compute something else, so its base class does not count.
-    """
-    layouts: dict[type, type] = {Elman: ElmanParams, GRU: GRUParams, LSTM: LSTMParams, MinGRU: MinGRUParams}
-    if type(cell) is RNN:
-        return ElmanParams if cell.nonlinearity == "tanh" else ReluRNNParams
-    return layouts.get(type(cell))
 
 
 def make_cell(name: str, input_size: int, hidden_size: int, options: Mapping[str, Any]) -> Cell:
