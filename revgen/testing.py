@@ -3,13 +3,17 @@
 >>> from revgen.testing import check_cell
 >>> check_cell("lstm")
 
-Each check returns nothing, or raises AssertionError with a message that says what is wrong.
+Each check returns nothing, or raises AssertionError with a message that says what is wrong. ``revgen check
+my_package:MyCell`` runs the same checks, and prints each property that holds: ``cell_checks``, ``model_checks`` and
+``tokenizer_checks`` yield them.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,13 +27,18 @@ from revgen.corpus import read
 from revgen.model import Model
 from revgen.networks.stack import make_cell
 from revgen.ops import tree_map
-from revgen.registry import cells
+from revgen.registry import Registry, architectures, cells
 from revgen.tokenizers import Tokenizer
 
 TIME, BATCH, INPUT, HIDDEN = 7, 3, 5, 8
 TOLERANCE = 1e-5
 """The largest difference between results that should be equal, relative to 1 plus their size."""
 TEXTS = ["the band plays the song again and again. ", "a song of the sea, the sand and the band. "] * 20
+TOKENIZER_TEXTS = ["", TEXTS[0], "  A new word,\ttwo\n\nlines. ", "漢字 🎸 e\u0301", "<s></s><unk>"]
+"""Known words, unknown words, white space, unknown characters, and text that looks like special tokens."""
+
+Checks = Generator[str, None, None]
+"""Runs checks, and yields a description of each property that holds."""
 
 Run = Callable[..., tuple[Any, Any]]
 """``run(inputs, state=None)`` reads inputs (time, batch, …) and returns outputs (time, batch, size) and a state."""
@@ -45,38 +54,54 @@ def check_cell(cell: str | type[Any], **options: Any) -> None:
     - Every matrix gets a gradient.
     - A model of the cell trains, generates, saves and loads (``check_model``).
     """
-    name = cell if isinstance(cell, str) else _register(cell)
-    try:
-        _check_equation(make_cell(name, INPUT, HIDDEN, options))
-        _check_equation(make_cell(name, HIDDEN, HIDDEN, options))
-        check_model(f"{name}-char", hidden_size=HIDDEN, num_layers=2, cell_options=options)
-    finally:
-        if name != cell:
-            cells.unregister(name)
+    _run_all(cell_checks(cell, **options))
 
 
-def check_model(name: str, **options: Any) -> None:
-    """Check a registered architecture, by the name of a model and the options of its configuration.
+def cell_checks(cell: str | type[Any], **options: Any) -> Checks:
+    """Check a cell as ``check_cell`` does, and yield a description of each property that holds."""
+    with _registered(cells, cell) as name:
+        yield from _check_equation(make_cell(name, INPUT, HIDDEN, options))
+        _run_all(_check_equation(make_cell(name, HIDDEN, HIDDEN, options)))
+        yield from model_checks(f"{name}-char", hidden_size=HIDDEN, num_layers=2, cell_options=options)
+
+
+def check_model(model: str | type[Any], **options: Any) -> None:
+    """Check an architecture: the name of a model, or a class that need not be registered, and options of ``create``.
 
     A network is checked with initial weights before it is trained: the shapes of its weights, logits and state; that
     reading a text twice, in two parts or token by token gives the same logits; that rows of a batch do not affect each
     other and no logits depend on later tokens; that every matrix gets a gradient; and that NumPy and PyTorch agree to
     1e-5. Then every model is fitted on a small text, and has to generate, stream, score, evaluate, save and load.
     """
+    _run_all(model_checks(model, **options))
+
+
+def model_checks(model: str | type[Any], **options: Any) -> Checks:
+    """Check an architecture as ``check_model`` does, and yield a description of each property that holds."""
+    if isinstance(model, str):
+        yield from _check_model(model, options)
+        return
+    with _registered(architectures, model) as name:
+        level = "char" if model.levels is None else model.levels[0]
+        yield from _check_model(f"{name}-{level}", options)
+
+
+def _check_model(name: str, options: dict[str, Any]) -> Checks:
     model = revgen.create(name, **options)
     fit_options: dict[str, Any] = {}
     if isinstance(model, NeuralModel):
-        _check_network(name, options)
+        yield from _check_network(name, options)
         fit_options = {"epochs": 3, "progress": False}
     history = model.fit(TEXTS, valid=0.2, **fit_options)
     losses = [epoch.train_loss for epoch in history]
     assert np.isfinite(losses).all(), f"{name}: the training loss is not finite: {losses}"
     assert len(losses) < 2 or losses[-1] < losses[0], f"{name}: the training loss does not fall: {losses}"
-    _check_logits(model)
-    _check_text(model)
+    yield f"{name}: fit lowers the training loss"
+    yield from _check_logits(model)
+    yield from _check_text(model)
 
 
-def _check_text(model: Any) -> None:
+def _check_text(model: Any) -> Checks:
     """Check that a fitted model generates, streams, scores, evaluates, saves and loads."""
     name = model.name
     text = model.generate("the ", seed=1, max_tokens=20)
@@ -86,6 +111,7 @@ def _check_text(model: Any) -> None:
     assert streamed == text, f"{name}: stream returned {streamed!r}, but generate {text!r}"
     texts = model.generate("the ", n=5, seed=1, max_tokens=20)
     assert len(texts) == 5 and all(t.startswith("the ") for t in texts), f"{name}: generate(n=5) returned {texts!r}"
+    yield f"{name}: generate and stream return the same text for the same seed"
 
     score = model.score(TEXTS[0])
     expected_shape = (len(score.tokens) + 1,)
@@ -98,12 +124,14 @@ def _check_text(model: Any) -> None:
     assert abs(evaluation.nats_per_char - expected) < 1e-4, (
         f"{name}: evaluate returned {evaluation.nats_per_char} nats per character, but score {expected}"
     )
+    yield f"{name}: score and evaluate agree"
 
     with tempfile.TemporaryDirectory() as directory:
         loaded = revgen.load(model.save(Path(directory) / "model"))
     assert loaded.config == model.config, f"{name}: the loaded model has another configuration"
     loaded_text = loaded.generate("the ", seed=1, max_tokens=20)
     assert loaded_text == text, f"{name}: the loaded model generates {loaded_text!r}, not {text!r}"
+    yield f"{name}: save and load keep the model"
 
 
 def check_tokenizer(tokenizer: Tokenizer, text: str) -> None:
@@ -124,6 +152,14 @@ def check_tokenizer(tokenizer: Tokenizer, text: str) -> None:
     assert loaded == tokenizer and (loaded.encode(text) == ids).all(), "from_bytes(to_bytes()) is another tokenizer"
 
 
+def tokenizer_checks(tokenizer: type[Tokenizer]) -> Checks:
+    """Train a tokenizer on a small text, check it on several texts, and yield a description of each that passes."""
+    trained = tokenizer.train(TEXTS)
+    for text in TOKENIZER_TEXTS:
+        check_tokenizer(trained, text)
+        yield f"{text!r} is encoded, decoded and streamed without loss"
+
+
 def _spelled(tokenizer: Tokenizer, ids: Sequence[int]) -> bytes:
     """Return the bytes of the tokens and of the characters that digits spell."""
     spelled, digits = b"", list[int]()
@@ -139,13 +175,27 @@ def _spelled(tokenizer: Tokenizer, ids: Sequence[int]) -> bytes:
     return spelled
 
 
-def _register(cell: type[Any]) -> str:
-    name = f"checked-{cell.__name__.lower()}"
-    cells.register(name, replace=True)(cell)
-    return name
+def _run_all(checks: Iterable[str]) -> None:
+    deque(checks, maxlen=0)
 
 
-def _check_equation(cell: Cell) -> None:
+@contextmanager
+def _registered(registry: Registry[Any], item: str | type[Any]) -> Iterator[str]:
+    """Yield the name of a registered class. A class without a name is registered until the checks end."""
+    names = [item] if isinstance(item, str) else [name for name in registry.names() if registry.get(name) is item]
+    if names:
+        yield names[0]
+        return
+    name = "".join(filter(str.isalnum, item.__name__.lower()))  # type: ignore[union-attr]
+    name = f"checked-{name}"
+    registry.register(name, replace=True)(item)
+    try:
+        yield name
+    finally:
+        registry.unregister(name)
+
+
+def _check_equation(cell: Cell) -> Checks:
     """Check one cell without a network around it."""
     import torch
 
@@ -164,15 +214,15 @@ def _check_equation(cell: Cell) -> None:
     def run(inputs: Any, state: Any = None) -> tuple[Any, Any]:
         return _run_cell(cell, p, torch.as_tensor(inputs), state)
 
-    outputs, last = _check_reading(run, x, later, cell.output_size)
+    outputs, last = yield from _check_reading(run, x, later, cell.output_size)
     outputs.sum().backward()
-    _check_gradients({name: value.grad for name, value in vars(p).items()})
+    yield from _check_gradients({name: value.grad for name, value in vars(p).items()})
 
     if cell.supports_numpy:
         numpy = SimpleNamespace(**values)
         start = cell.initial_state(BATCH, lambda shape: np.zeros(shape, np.float32))
         output, state = cell.sequence(numpy, cell.project(numpy, x), start)
-        _check_numpy(output, state, outputs, last)
+        yield from _check_numpy(output, state, outputs, last)
     if cell.fused_kernel is not None:
         from revgen.networks.recurrent import run_kernel
 
@@ -183,6 +233,7 @@ def _check_equation(cell: Cell) -> None:
         kernel = f"the fused kernel {cell.fused_kernel} and the cell give different"
         _assert_equal(fused, outputs, f"{kernel} outputs")
         _assert_states_equal(state, last, f"{kernel} states")
+        yield f"the fused kernel {cell.fused_kernel} and the cell agree"
 
 
 def _run_cell(cell: Cell, p: Any, x: Any, state: Any) -> tuple[Any, Any]:
@@ -196,7 +247,7 @@ def _run_cell(cell: Cell, p: Any, x: Any, state: Any) -> tuple[Any, Any]:
     return cell.sequence(p, cell.project(p, x), state)
 
 
-def _check_network(name: str, options: dict[str, Any]) -> None:
+def _check_network(name: str, options: dict[str, Any]) -> Checks:
     """Check the network of a neural model with initial weights."""
     import torch
 
@@ -224,15 +275,16 @@ def _check_network(name: str, options: dict[str, Any]) -> None:
         logits, state = model.network(torch.as_tensor(inputs), state)
         return logits, state
 
-    logits, last = _check_reading(run, tokens, later, len(tokenizer), f"{name}, on PyTorch: ", "logits", "vocab")
+    who = f"{name}, on PyTorch: "
+    logits, last = yield from _check_reading(run, tokens, later, len(tokenizer), who, "logits", "vocab")
     logits.logsumexp(-1).sum().backward()
-    _check_gradients({n: value.grad for n, value in model.network.named_weights().items()}, f"{name}: ")
+    yield from _check_gradients({n: value.grad for n, value in model.network.named_weights().items()}, f"{name}: ")
     with torch.inference_mode():
         numpy_logits, state = model.forward(tokens, model.initial_state(BATCH))
-        _check_numpy(numpy_logits, state, logits, last, f"{name}: ")
+        yield from _check_numpy(numpy_logits, state, logits, last, f"{name}: ")
 
 
-def _check_logits(model: Model) -> None:
+def _check_logits(model: Model) -> Checks:
     """Check the logits of a fitted model, on the arrays that it generates with."""
     vocab, bos = len(model.tokenizer), model.tokenizer.bos_id
     tokens = np.random.default_rng(0).integers(model.tokenizer.unk_id + 1, vocab, (TIME, BATCH))
@@ -243,13 +295,14 @@ def _check_logits(model: Model) -> None:
     def run(inputs: Any, state: Any = None) -> tuple[Any, Any]:
         return model.forward(inputs, model.initial_state(inputs.shape[1]) if state is None else state)
 
-    logits, _ = _check_reading(run, tokens, later, vocab, f"{model.name}: ", "logits", "vocab")
+    logits, _ = yield from _check_reading(run, tokens, later, vocab, f"{model.name}: ", "logits", "vocab")
     assert np.isfinite(_array(logits).max(-1)).all(), f"{model.name}: the logits of a position are NaN, inf or all -inf"
+    yield f"{model.name}: the logits are finite"
 
 
 def _check_reading(
     run: Run, x: Any, later: Any, size: int, who: str = "", what: str = "outputs", axis: str = "output"
-) -> tuple[Any, Any]:
+) -> Generator[str, None, tuple[Any, Any]]:
     """Check shapes, the state, and the independence of rows and of later steps; return outputs and the last state.
 
     ``later`` equals the inputs ``x`` in the first four steps only.
@@ -260,11 +313,14 @@ def _check_reading(
         f"{who}the {what} have the shape {tuple(outputs.shape)}, not (time, batch, {axis}) = {expected}"
     )
     tree_map(lambda array: _check_rows(array, x.shape[1], who), last)
+    yield f"{who}the {what} and the state have the declared shapes"
 
     hint = "nothing but the returned state may change from call to call"
     _assert_equal(run(x)[0], outputs, f"{who}reading a sequence twice gives different {what}; {hint}")
+    yield f"{who}reading a sequence twice gives the same {what}"
     hint = "a step may depend only on itself and the steps before it"
     _assert_equal(run(later)[0][:4], outputs[:4], f"{who}the {what} of a step depend on later steps; {hint}")
+    yield f"{who}the {what} of a step do not depend on later steps"
 
     hint = "the returned state must hold all that later steps need"
     first, middle = run(x[:3])
@@ -279,24 +335,28 @@ def _check_reading(
     _assert_equal(
         np.concatenate(steps), outputs, f"{who}reading step by step and at once gives different {what}; {hint}"
     )
+    yield f"{who}reading in parts, step by step and at once gives the same {what}"
 
     hint = "no row may affect another"
     _assert_equal(run(x[:, 1:2])[0], outputs[:, 1:2], f"{who}a row alone and in a batch gives different {what}; {hint}")
+    yield f"{who}the rows of a batch do not affect each other"
     return outputs, last
 
 
-def _check_gradients(gradients: dict[str, Any], who: str = "") -> None:
+def _check_gradients(gradients: dict[str, Any], who: str = "") -> Checks:
     for name, gradient in gradients.items():
         used = gradient is not None and (gradient.ndim < 2 or bool(gradient.abs().sum() > 0))
         assert used, f"{who}the weight {name} gets no gradient: is it used?"
+    yield f"{who}every matrix gets a gradient"
 
 
-def _check_numpy(output: Any, state: Any, expected: Any, expected_state: Any, who: str = "") -> None:
+def _check_numpy(output: Any, state: Any, expected: Any, expected_state: Any, who: str = "") -> Checks:
     """Check results on NumPy against those on PyTorch."""
     assert isinstance(output, np.ndarray), f"{who}on NumPy the output is a {type(output).__name__}, not an array"
     assert output.dtype == np.float32, f"{who}on NumPy the output is {output.dtype}, not float32"
     _assert_equal(output, expected, f"{who}NumPy and PyTorch give different outputs")
     _assert_states_equal(state, expected_state, f"{who}NumPy and PyTorch give different states")
+    yield f"{who}NumPy and PyTorch agree"
 
 
 def _check_rows(array: Any, batch: int, who: str) -> Any:

@@ -8,7 +8,19 @@ from helpers import run
 import revgen
 from revgen.cli import main
 
-COMMANDS = ("list", "info", "generate", "synthesize", "write", "fit", "compare", "evaluate", "explain", "novelty")
+COMMANDS = (
+    "list",
+    "info",
+    "generate",
+    "synthesize",
+    "write",
+    "fit",
+    "compare",
+    "evaluate",
+    "explain",
+    "novelty",
+    "check",
+)
 HUB_COMMANDS = ("push", "pull", "export", "cache")
 
 
