@@ -1,1 +1,1 @@
-"""Training: one loop for all neural models, its schedule, its history and its checkpoints."""
+"""Training: one loop for all neural models, with its schedule, callbacks and checkpoints."""

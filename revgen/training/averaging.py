@@ -25,7 +25,7 @@ class WeightAverage:
         self.mean: list[Tensor] = []
 
     def add(self, progress: float) -> None:
-        """Include the current weights if the run, done to the fraction ``progress``, has reached its last part."""
+        """Add the current weights to the average if ``progress``, 0 to 1, is in the last part of the run."""
         if progress < 1 - self.fraction:
             self.clear()  # a run that was resumed with more epochs may have reached its last part before
             return

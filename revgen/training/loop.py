@@ -135,7 +135,7 @@ class Trainer:
         self.progress = progress
         self.sample_prompt = sample_prompt
         self.validation_seconds = 0.0
-        """How long the last validation took."""
+        """How long the last validation took. The time budget leaves as much for the final one."""
 
     def train(self) -> History:
         """Train to the end of the recipe, an early stop or Ctrl-C, and give the model the best weights."""
@@ -211,15 +211,15 @@ class Trainer:
                 callback.on_step_end(self.model, metrics)
 
     def _recover(self) -> None:
-        """Return to the last good weights after a divergence. Raises TrainingError if that has not helped before."""
+        """Return to the last good weights after the loss diverged. Raises TrainingError after ``MAX_ROLLBACKS`` times."""
         run = self.run
         run.num_rollbacks += 1
         if run.num_rollbacks > MAX_ROLLBACKS:
-            raise TrainingError(
+            message = (
                 f"the loss diverged {run.num_rollbacks} times, most recently at a peak learning rate of "
-                f"{run.peak_rate:g}. The model keeps the last good weights. Train again with a smaller learning_rate; "
-                "find_lr suggests one"
+                f"{run.peak_rate:g}. The model keeps the last good weights. Train again with a smaller learning_rate"
             )
+            raise TrainingError(f"{message}; model.find_lr(texts) suggests one", command=message)
         run.roll_back()
         run.states = run.initial_states()
         self.add_note(
@@ -282,14 +282,14 @@ class Trainer:
     # The end of training
 
     def _fraction_done(self, epochs: float) -> float:
-        """Return how much of the run is done after ``epochs`` epochs, 0 to 1.
+        """Return the fraction of the run that is done after ``epochs`` epochs; at 1 or more, the run ends.
 
-        Of the epochs and the seconds that the recipe plans, the one that is further on decides.
+        If the recipe limits both epochs and seconds, the larger of the two fractions counts.
         """
         fraction = epochs / self.recipe.planned_epochs
         if self.recipe.max_seconds is not None:
-            seconds_left_for_steps = max(self.recipe.max_seconds - self.validation_seconds, 1e-9)
-            fraction = max(fraction, self.run.seconds / seconds_left_for_steps)
+            seconds_before_last_validation = max(self.recipe.max_seconds - self.validation_seconds, 1e-9)
+            fraction = max(fraction, self.run.seconds / seconds_before_last_validation)
         return fraction
 
     def _stops_early(self) -> bool:

@@ -110,9 +110,9 @@ class TrainingRun:
     # One step
 
     def step(self, inputs: Tensor, targets: Tensor, learning_rate: float) -> Tensor:
-        """Take one step on a chunk, (time, batch), and return the part of its loss that this process computed.
+        """Take one step on a chunk, (time, batch), and return this process's part of the loss.
 
-        The loss is a mean over the tokens of the chunk, in nats; summed over the processes, it is the whole loss.
+        The sum over all processes is the mean loss per predicted token, in nats.
         """
         self.learning_rate = learning_rate
         for group in self.optimizer.param_groups:
@@ -149,7 +149,7 @@ class TrainingRun:
     def _compute_step(self, inputs: Tensor, targets: Tensor, states: list[Any]) -> tuple[Tensor, list[Any]]:
         """Compute ``step`` with tensors only, so that it can be recorded; return the loss and the next states.
 
-        Targets that start a document are left out of the loss: the next document does not follow from the previous.
+        The loss leaves out targets that start a document, which cannot be predicted from the previous document.
         """
         self.optimizer.zero_grad()
         predicted = (targets != self.model.tokenizer.bos_id).sum().clamp(min=1)
@@ -204,7 +204,7 @@ class TrainingRun:
         return True
 
     def roll_back(self) -> None:
-        """Return to the weights of the snapshot, with half of the learning rate."""
+        """Return to the weights of the snapshot, with half the learning rate."""
         self.peak_rate /= 2
         self.load_weights(self.snapshot)
         self.average.clear()
@@ -227,9 +227,9 @@ class TrainingRun:
 
     @property
     def seconds(self) -> float:
-        """The seconds since training began, including those before it was resumed.
+        """The seconds of training so far, including the time before the run was resumed.
 
-        With several processes, the first one's clock as ``sync_clock`` last read it.
+        With several processes, this is the time of the first process at the last ``sync_clock``.
         """
         return self._synced_seconds if self.ranks.size > 1 else self._measure_seconds()
 
