@@ -97,7 +97,7 @@ def _on_gpu(model: NeuralModel, rules: Constraints, shift: int) -> Write:
     """Model and sampler as one CUDA graph, that is recorded for each number of rows and kept with the network."""
     import torch
 
-    from revgen.networks.recorded import CudaGraphCache
+    from revgen.networks.cuda_graphs import CudaGraphCache
 
     network, device = model.network, torch.device(model.device)
     sampling = rules.sampling

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from revgen.model import Forward, Weights
+from revgen.networks.cuda_graphs import CudaGraphCache
 from revgen.networks.functional import Backend, FunctionalNetwork, unflatten
-from revgen.networks.recorded import CudaGraphCache
 
 Penalty: TypeAlias = Tensor | float
 

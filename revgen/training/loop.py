@@ -211,7 +211,7 @@ class Trainer:
                 callback.on_step_end(self.model, metrics)
 
     def _recover(self) -> None:
-        """Return to the last good weights after the loss diverged. Raises TrainingError after ``MAX_ROLLBACKS`` times."""
+        """Return to the last good weights. Raises TrainingError if that has happened ``MAX_ROLLBACKS`` times before."""
         run = self.run
         run.num_rollbacks += 1
         if run.num_rollbacks > MAX_ROLLBACKS:

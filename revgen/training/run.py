@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from revgen.corpus.batches import Batches
 from revgen.corpus.tokens import Tokens
 from revgen.history import History
-from revgen.networks.recorded import CudaGraphCache
+from revgen.networks.cuda_graphs import CudaGraphCache
 from revgen.ops import tree_map
 from revgen.training.averaging import WeightAverage
 from revgen.training.device import fork_generator, get_random_states, set_random_states
