@@ -1,7 +1,7 @@
-"""The Hugging Face Hub: models pushed to it and pulled from it, with its own client.
+"""Pushes models to the Hugging Face Hub and pulls them from it, with the client library ``huggingface_hub``.
 
-A model is a repository that holds the files of a model directory. Pulled files lie in the cache that all libraries of
-the Hub share, by commit; what is there is loaded without a network. Nothing that comes from the Hub is executed.
+A repository has the files of a model directory. Pulled files are in the cache that all Hub libraries share, in one
+directory for each commit, and load from there without a network. Nothing that comes from the Hub is executed.
 """
 
 from __future__ import annotations
@@ -33,28 +33,30 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 PRETRAINED = Path(__file__).parent / "pretrained"
-ORGANIZATION = "REVGEN_HUB_ORG"
-"""The environment variable that names where pretrained models are looked for; empty: nowhere."""
+ORGANIZATION_VARIABLE = "REVGEN_HUB_ORG"
+"""The environment variable with the organization that has the pretrained models; if it is empty, there is none."""
 
 TIMEOUT = 10.0  # seconds
-IN_ONE_PIECE = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII).fullmatch
+match_repo_id = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII).fullmatch
 
 
-class AbsentError(HubError):
-    """There is no such repository or revision, or not for this token."""
+class NotOnHubError(HubError):
+    """The repository or revision does not exist, or the token does not give access to it."""
 
 
 def is_repository(name: str) -> bool:
-    """Whether a name has the form of a repository's, ``"me/name"``."""
-    return bool(IN_ONE_PIECE(name))
+    """Return whether a name has the form of a repository id, ``"owner/name"``."""
+    return bool(match_repo_id(name))
 
 
-def repository_of(name: str) -> str:
-    """The repository that a name stands for: itself, or that of the pretrained model. Raises AbsentError where the
-    organization is empty."""
-    owner = os.environ.get(ORGANIZATION, "revgen")
+def resolve_repo_id(name: str) -> str:
+    """Return a repository id unchanged, and for the name of a pretrained model the id of its repository.
+
+    Raises NotOnHubError if there is no organization with pretrained models.
+    """
+    owner = os.environ.get(ORGANIZATION_VARIABLE, "revgen")
     if not owner and "/" not in name:
-        raise AbsentError(f"{name} is not looked for on the Hub, as {ORGANIZATION} is empty")
+        raise NotOnHubError(f"{name} was not searched for on the Hub, because {ORGANIZATION_VARIABLE} is empty")
     return name if "/" in name else f"{owner}/{name}"
 
 
@@ -64,7 +66,7 @@ def pretrained_names() -> set[str]:
 
 
 def find_directory(name: str | Path, *, revision: str | None, token: str | None, local_files_only: bool) -> Path:
-    """Return the directory of a model with weights: in the package, on disk, in the cache of the Hub or on the Hub.
+    """Return the directory of a model with weights: in the package, on disk, in the Hub cache or on the Hub.
 
     ``LanguageModel.from_pretrained`` describes the parameters.
     """
@@ -80,12 +82,12 @@ def find_directory(name: str | Path, *, revision: str | None, token: str | None,
     if isinstance(name, str) and is_repository(name):
         return pull(name, revision=revision, token=token, local_files_only=local_files_only)
     if isinstance(name, Path) or "/" in name:
-        raise CheckpointError(f"{name}: there is no such directory")
+        raise CheckpointError(f"{name}: no such directory")
     known = ", ".join(sorted(pretrained_names())) or "none"
     if not is_model(name):
         unknown = unknown_name_message("pretrained model or directory", name, sorted(pretrained_names()))
         raise UnknownNameError(missing_level_message(name) or unknown)
-    with suppress(AbsentError):
+    with suppress(NotOnHubError):
         return pull_pretrained(name, revision=revision, token=token, local_files_only=local_files_only)
     raise UnknownNameError(
         f"{name} has no pretrained weights: train it with revgen.create({name!r}).fit(…); pretrained are {known}",
@@ -106,43 +108,49 @@ def _model_directory_of(name: str | Path) -> Path | None:
 def pull(
     repo_id: str, *, revision: str | None = None, token: str | None = None, local_files_only: bool = False
 ) -> Path:
-    """The model directory of a repository in the cache, downloaded as far as it is not there.
+    """Return the model directory of a repository in the cache; download the files that are missing there.
 
-    Only the files that the model needs are, all of one commit. ``revision`` is a branch, a tag or a commit; the default
-    branch where not given. ``token`` is the one that ``hf auth login`` or ``HF_TOKEN`` gave where not given. Without a
-    network, or with ``local_files_only=True``, what was pulled before is found again.
+    Only the files that the model needs are downloaded, all from the same commit. Without a network, models that were
+    pulled before are still found. Raises HubError with a message of one line, and CheckpointError if the repository has
+    no valid model.
 
-    Raises HubError with one line that says what is wrong, CheckpointError where the repository holds no sound model.
+    Args:
+        repo_id: the repository, ``"owner/name"``.
+        revision: a branch, a tag or a commit; by default, the default branch.
+        token: an access token; by default, the one of ``hf auth login`` or ``HF_TOKEN``.
+        local_files_only: use only the cache.
     """
     api = _api(token)
-    with _plainly(repo_id, revision):
+    with _convert_errors(repo_id, revision):
         if not local_files_only and not _is_cached(repo_id, revision):
-            # It says at once what is wrong, where a download would try again for half a minute.
+            # This fails at once; a download retries for half a minute.
             api.model_info(repo_id, revision=revision, timeout=TIMEOUT)
-        # The one request for the file by which the Hub counts downloads; it fixes the commit of all the others.
+        # The Hub counts downloads by requests for this file. Its commit is the commit of all other files.
         config = Path(api.hf_hub_download(repo_id, CONFIG, revision=revision, local_files_only=local_files_only))
     directory = config.parent
     content = read_config(directory)
     for entry in (content["tokenizer"], content["weights"]):
-        with _plainly(repo_id, directory.name):
-            where: dict[str, Any] = {"revision": directory.name, "local_files_only": local_files_only}
-            file = Path(api.hf_hub_download(repo_id, entry["file"], **where))
+        with _convert_errors(repo_id, directory.name):
+            options: dict[str, Any] = {"revision": directory.name, "local_files_only": local_files_only}
+            file = Path(api.hf_hub_download(repo_id, entry["file"], **options))
             if _sha256(file) == entry["sha256"]:
                 continue
-            if not local_files_only:  # damaged on its way, or in the cache
-                file = Path(api.hf_hub_download(repo_id, entry["file"], force_download=True, **where))
+            if not local_files_only:  # the file was damaged during the download, or in the cache
+                file = Path(api.hf_hub_download(repo_id, entry["file"], force_download=True, **options))
         if _sha256(file) != entry["sha256"]:
             raise HubError(
-                f"{repo_id}: {entry['file']} does not have the checksum that its {CONFIG} names, so it is damaged or "
-                "belongs to another model"
+                f"{repo_id}: {entry['file']} does not have the checksum in its {CONFIG}: it is damaged, or belongs to "
+                "another model"
             )
     return directory
 
 
 def pull_pretrained(name: str, *, revision: str | None, token: str | None, local_files_only: bool) -> Path:
-    """``pull`` from the organization of the pretrained models, by a model's name alone; what is in the cache is taken
-    without asking. Raises AbsentError where there is no such model."""
-    repo_id = repository_of(name)
+    """Return the model directory of a pretrained model; send no request if it is in the cache.
+
+    Raises NotOnHubError if there is no such model.
+    """
+    repo_id = resolve_repo_id(name)
     try:
         return pull(repo_id, revision=revision, local_files_only=True)
     except HubError:
@@ -150,7 +158,7 @@ def pull_pretrained(name: str, *, revision: str | None, token: str | None, local
             raise
     try:
         return pull(repo_id, revision=revision, token=token)
-    except AbsentError:
+    except NotOnHubError:
         raise
     except HubError as error:
         raise HubError(f"{name} has no weights in the package or the cache; {error}") from None
@@ -167,12 +175,19 @@ def push(
     token: str | None = None,
     overwrite_card: bool = False,
 ) -> str:
-    """Put a model, or a model directory as it is, into a repository in one commit; the address of the commit.
+    """Push a model, or the files of a model directory, to a repository in one commit, and return the commit's URL.
 
-    The repository is made where there is none (``"name"`` alone is one of yours), and so is the branch ``revision``;
-    ``private`` counts for a new one. A card is written with ``overwrite_card=True``, or where the repository has
-    none: that of the directory where it was changed by hand, else one made anew, with samples and the history of
-    training as a picture. Training text that the model remembers stays here. Raises HubError.
+    The card in the directory is pushed if it was edited. Otherwise, a new card is written, with samples and an image of
+    the training history. The index of the training text is not pushed. Raises HubError.
+
+    Args:
+        model: a model or a model directory.
+        repo_id: the repository, ``"owner/name"``, or ``"name"`` for one of your own; it is created if needed.
+        private: whether a new repository is private.
+        revision: the branch; it is created if needed.
+        commit_message: the commit message.
+        token: an access token; by default, the one of ``hf auth login`` or ``HF_TOKEN``.
+        overwrite_card: replace a card that the repository already has.
     """
     api = _api(token)
     with tempfile.TemporaryDirectory() as temporary:
@@ -181,21 +196,21 @@ def push(
         else:
             directory = Path(model)
             model = load_directory(directory)
-        with _plainly(repo_id, revision):
+        with _convert_errors(repo_id, revision):
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
             if revision is not None:
                 api.create_branch(repo_id, branch=revision, exist_ok=True)
-            there = [file.rfilename for file in api.model_info(repo_id, revision=revision).siblings or ()]
-            files: dict[str, bytes | Path] = {name: directory / name for name in _needed(directory)}
-            if overwrite_card or CARD not in there:
-                files |= _card(model, directory, repo_id)
+            existing = [file.rfilename for file in api.model_info(repo_id, revision=revision).siblings or ()]
+            files: dict[str, bytes | Path] = {name: directory / name for name in _model_files(directory)}
+            if overwrite_card or CARD not in existing:
+                files |= _card_files(model, directory, repo_id)
             return _commit(api, repo_id, files, revision, commit_message or f"Push {model.name}")
 
 
 def push_all(directories: Iterable[str | Path], owner: str, **options: Any) -> list[str]:
-    """Push model directories to a user or an organization, each under its own name; the addresses of the commits.
+    """Push model directories to a user or an organization, each under its own name, and return the URLs of the commits.
 
-    ``options`` are those of ``push``. All of the directories are read before the first is pushed.
+    ``options`` are the keyword arguments of ``push``. All directories are loaded before the first one is pushed.
     """
     paths = [expand_user(directory) for directory in directories]
     for path in paths:
@@ -205,39 +220,39 @@ def push_all(directories: Iterable[str | Path], owner: str, **options: Any) -> l
 
 @dataclass(frozen=True)
 class CachedModel:
-    """A model in the cache, at one commit."""
+    """A model in the cache at one commit."""
 
     name: str
     revisions: tuple[str, ...]
-    """The branches and tags that point to the commit, as far as they were asked for."""
+    """The branches and tags by which the commit was pulled."""
     commit: str
     size: int
-    """Bytes on disk."""
+    """The size on disk in bytes."""
     path: Path
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, in plain values."""
+        """Return the fields as plain values."""
         return dataclasses.asdict(self) | {"path": str(self.path)}
 
 
-def cached() -> list[CachedModel]:
-    """The models of this library in the cache, sorted by name."""
-    found = []
+def list_cached() -> list[CachedModel]:
+    """Return the revgen models in the cache, sorted by name."""
+    models = []
     for repo in _cache_info().repos if _cache_exists() else ():
         for commit in repo.revisions:
-            if _is_ours(commit.snapshot_path):
+            if _is_revgen_model(commit.snapshot_path):
                 refs = tuple(sorted(commit.refs))
-                found.append(
+                models.append(
                     CachedModel(repo.repo_id, refs, commit.commit_hash, commit.size_on_disk, commit.snapshot_path)
                 )
-    return sorted(found, key=lambda model: (model.name, model.commit))
+    return sorted(models, key=lambda model: (model.name, model.commit))
 
 
-def remove(name: str) -> int:
-    """Take all commits of a model out of the cache; returns how many bytes that frees. Raises HubError."""
-    commits = [model.commit for model in cached() if model.name == name]
+def remove_cached(name: str) -> int:
+    """Remove all commits of a model from the cache and return the number of bytes freed. Raises HubError."""
+    commits = [model.commit for model in list_cached() if model.name == name]
     if not commits:
-        raise HubError(f"{name} is not in the cache; revgen cache lists what is")
+        raise HubError(f"{name} is not in the cache; revgen cache lists the models that are")
     strategy = _cache_info().delete_revisions(*commits)
     strategy.execute()
     return int(strategy.expected_freed_size)
@@ -260,17 +275,17 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _needed(directory: Path) -> list[str]:
-    """The files that a model is made from; training text that it remembers is not passed on."""
+def _model_files(directory: Path) -> list[str]:
+    """Return the names of the files to push; the index of the training text is not one of them."""
     content = read_config(directory)
     return [CONFIG, content["tokenizer"]["file"], content["weights"]["file"]]
 
 
-def _card(model: Model, directory: Path, repo_id: str) -> dict[str, bytes | Path]:
-    """The card for the repository, and the picture on it."""
-    own = directory / CARD
-    if own.is_file() and own.read_text("utf-8", "replace") != make_card(model):
-        return {CARD: own}
+def _card_files(model: Model, directory: Path, repo_id: str) -> dict[str, bytes | Path]:
+    """Return the card for a repository and the image in it, by file name."""
+    card_file = directory / CARD
+    if card_file.is_file() and card_file.read_text("utf-8", "replace") != make_card(model):  # the user edited it
+        return {CARD: card_file}
     history = draw_history(model)
     samples: Any = [] if "samples" in model.metadata else generate(model, "", 3, {"temperature": 0.7, "seed": 1})
     files: dict[str, bytes | Path] = {HISTORY_FILE: history.encode()} if history else {}
@@ -299,7 +314,7 @@ def _cache_info() -> Any:
     return scan_cache_dir()
 
 
-def _is_ours(snapshot: Path) -> bool:
+def _is_revgen_model(snapshot: Path) -> bool:
     try:
         return "revgen_version" in json.loads((snapshot / CONFIG).read_bytes())
     except (OSError, ValueError, TypeError, RecursionError):
@@ -307,63 +322,72 @@ def _is_ours(snapshot: Path) -> bool:
 
 
 @contextmanager
-def _plainly(repo_id: str, revision: str | None) -> Iterator[None]:
-    """Turn whatever the client raises into a HubError of one line that says what to do."""
+def _convert_errors(repo_id: str, revision: str | None) -> Iterator[None]:
+    """Convert any exception of the client library to a HubError with a message of one line."""
     try:
         yield
     except RevgenError:
         raise
-    except Exception as error:  # its transport is another from version to version, and so are its errors
-        kind, line = _explained(error, repo_id, revision)
-        raise kind(f"{repo_id}: {line}") from error
+    except Exception as error:  # the types of network errors differ between versions of the client
+        error_class, message = _explain(error, repo_id, revision)
+        raise error_class(f"{repo_id}: {message}") from error
 
 
-def _explained(error: BaseException, repo_id: str, revision: str | None) -> tuple[type[HubError | OptionError], str]:
-    """The kind of error, and what went wrong in words."""
+def _explain(error: BaseException, repo_id: str, revision: str | None) -> tuple[type[HubError | OptionError], str]:
+    """Return the class of the error to raise, and a message that says what to do."""
     from huggingface_hub import errors
 
     login = "log in with hf auth login, set HF_TOKEN or pass token=…"
     if isinstance(error, errors.HFValidationError):
-        return OptionError, f"no name for a repository, which is owner/name: {_line(error)}"
+        return OptionError, f"the name of a repository must be owner/name: {_first_line(error)}"
     if isinstance(error, errors.LocalEntryNotFoundError):
         if isinstance(error.__cause__, Exception) and not isinstance(error.__cause__, errors.LocalEntryNotFoundError):
-            return _explained(error.__cause__, repo_id, revision)
-        return AbsentError, "it is not in the cache, and the Hub was not to be asked"
+            return _explain(error.__cause__, repo_id, revision)
+        return NotOnHubError, "not in the cache, and local_files_only=True allows no download"
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return HubError, "it is not in the cache, and the Hub is not asked while HF_HUB_OFFLINE is set"
+        return HubError, "not in the cache, and HF_HUB_OFFLINE allows no download"
     if isinstance(error, errors.RevisionNotFoundError):
-        return AbsentError, f"it has no revision {revision!r}"
+        return NotOnHubError, f"the repository has no revision {revision!r}"
     if isinstance(error, errors.EntryNotFoundError):
-        return HubError, f"no model of revgen: it lacks {_file(error)}"
+        return HubError, f"not a revgen model: {_missing_file(error)} is missing"
     if isinstance(error, errors.GatedRepoError):
-        return HubError, f"a gated repository: ask for access on its page, then {login}"
+        return HubError, f"the repository is gated: request access on its page, then {login}"
     if isinstance(error, errors.HfHubHTTPError):
-        status, said = error.response.status_code, " ".join((error.server_message or "").split())
-        if status == 401 and re.search("expired|credentials|username or password", said, re.IGNORECASE):
-            return HubError, f"the Hub does not accept the token ({said}): {login}"
+        status, answer = error.response.status_code, " ".join((error.server_message or "").split())
+        if status == 401 and re.search("expired|credentials|username or password", answer, re.IGNORECASE):
+            return HubError, f"the Hub does not accept the token ({answer}): {login}"
         if isinstance(error, errors.RepositoryNotFoundError):
-            return AbsentError, (
-                f"there is no such directory, and on the Hub no such repository, or it is private: then {login}"
-            )
+            return NotOnHubError, (f"no such directory, and no such repository on the Hub; if it is private, {login}")
         if status == 403:
-            return HubError, f"the token does not allow this ({said or 'forbidden'}): {login}, with one that may write"
-        return HubError, f"the Hub answered {status}: {said or _line(error)}"
-    if isinstance(error, OSError) and error.errno in DISK:
-        where = f" {error.filename}" if error.filename else ""
-        return HubError, f"could not write to the cache{where}: {error.strerror}"
+            return (
+                HubError,
+                f"the token does not allow this ({answer or 'forbidden'}): use a token with write access ({login})",
+            )
+        return HubError, f"the Hub answered {status}: {answer or _first_line(error)}"
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        file = f" {error.filename}" if error.filename else ""
+        return HubError, f"could not write to the cache{file}: {error.strerror}"
     if isinstance(error, OSError) and error.errno is None and "Consistency check failed" in str(error):
-        return HubError, "the download was cut off: load again"
-    return HubError, f"the Hub could not be reached: {type(error).__name__}: {_line(error)}"
+        return HubError, "the download was interrupted: try again"
+    return HubError, f"the Hub could not be reached: {type(error).__name__}: {_first_line(error)}"
 
 
-DISK: Sequence[int] = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+DISK_ERRORS: Sequence[int] = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+)
 
 
-def _line(error: BaseException) -> str:
-    """The first line of an error's message, or its name."""
+def _first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its class."""
     return next(iter(str(error).split("\n")), "")[:300] or type(error).__name__
 
 
-def _file(error: BaseException) -> str:
-    """The file that the client did not find."""
-    return next(iter(re.findall(r"/resolve/[^/]+/(\S+?)\.?(?:\s|$)", str(error))), "a file that it needs")
+def _missing_file(error: BaseException) -> str:
+    """Return the name of the file that the client did not find."""
+    return next(iter(re.findall(r"/resolve/[^/]+/(\S+?)\.?(?:\s|$)", str(error))), "a file")

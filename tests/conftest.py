@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hub_server import Hub
+from hub_server import Hub, Repository
 
 import revgen
 from revgen.language_model import LanguageModel
@@ -107,3 +107,11 @@ def held_out_file(reviews: list[str], tmp_path: Path) -> str:
     path = tmp_path / "held_out.txt"
     path.write_text(reviews[50], "utf-8")
     return str(path)
+
+
+@pytest.fixture
+def pushed(hub: Hub, small_model: LanguageModel) -> Repository:
+    """The repository ``me/model`` with the small model. The requests that created it are cleared."""
+    small_model.push_to_hub("me/model")
+    hub.requests.clear()
+    return hub.repositories["me/model"]

@@ -1,7 +1,7 @@
-"""A Hub on this machine: enough of the Hugging Face Hub's protocol for its client as it is.
+"""A Hub server on this machine that implements enough of the Hugging Face Hub's protocol for its client library.
 
-Repositories with branches, tags and private ones, tokens, commits of files that are sent inline or by LFS, downloads
-with ETags and ranges, the answers to what is not there or not allowed; and what can go wrong on the way, on request.
+It has public and private repositories with branches and tags, access tokens, commits of files that are sent inline or
+by LFS, downloads with ETags and ranges, and error responses. Tests can also make requests fail.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Tree = dict[str, bytes]
 
 @dataclass
 class Repository:
-    """Commits by their names, and the branches and tags that point to them."""
+    """Commits by their hashes, and the branches and tags that point to them."""
 
     private: bool = False
     gated: bool = False
@@ -33,14 +33,14 @@ class Repository:
     messages: list[str] = field(default_factory=list)
 
     def resolve(self, revision: str) -> str:
-        """The commit of a branch, a tag or a commit. Raises RefusedError."""
+        """Return the hash of the commit of a branch or tag, or a commit hash unchanged. Raises RefusedError."""
         commit = self.refs.get(revision, revision)
         if commit not in self.trees:
             raise RefusedError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         return commit
 
     def commit(self, branch: str, tree: Tree, message: str) -> str:
-        """Put a tree on a branch."""
+        """Commit a tree to a branch, and return the hash of the commit."""
         self.messages.append(message)
         name = hashlib.sha1(f"{len(self.messages)} {message} {sorted(tree)}".encode()).hexdigest()
         self.trees[name] = tree
@@ -48,12 +48,12 @@ class Repository:
         return name
 
     def files(self, revision: str = "main") -> Tree:
-        """The content of each file at a revision."""
+        """Return the content of each file at a revision."""
         return self.trees[self.resolve(revision)]
 
 
 class RefusedError(Exception):
-    """An answer that is an error."""
+    """An error response."""
 
     def __init__(self, status: int, code: str = "", message: str = "", commit: str = "", **content: str) -> None:
         super().__init__(message)
@@ -64,16 +64,18 @@ class RefusedError(Exception):
 
 @dataclass
 class Faults:
-    """What goes wrong: ``down`` is a status for every request; of the files in ``cut``, only so many bytes arrive, for
-    so many downloads; those in ``spoilt`` arrive with other bytes, for so many."""
+    """The failures that the server simulates."""
 
     down: int = 0
-    cut: dict[str, tuple[int, int]] = field(default_factory=dict)
-    spoilt: dict[str, int] = field(default_factory=dict)
+    """The status of the response to every request; 0 if the server is up."""
+    truncated: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """For each file: the number of bytes after which the connection ends, and how many downloads this happens to."""
+    corrupted: dict[str, int] = field(default_factory=dict)
+    """For each file: how many downloads have a wrong byte."""
 
 
 class Hub:
-    """The server: start it, point ``HF_ENDPOINT`` at ``url``, look at ``repositories`` and ``requests``."""
+    """The server. Set ``HF_ENDPOINT`` to ``url``, start the server, and inspect ``repositories`` and ``requests``."""
 
     def __init__(self) -> None:
         self.clear()
@@ -81,12 +83,12 @@ class Hub:
         handler = type("BoundHandler", (Handler,), {"hub": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler, bind_and_activate=False)
         self.server.daemon_threads = True
-        self.server.server_bind()  # takes a port; connections are refused until ``start``
+        self.server.server_bind()  # reserves a port; connections are refused until ``start``
         self.is_running = False
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
     def clear(self) -> None:
-        """A Hub with a user ``me``, whose token writes, and nothing else."""
+        """Remove all repositories, requests and faults. The users are ``me``, with two tokens, and ``other``."""
         self.repositories: dict[str, Repository] = {}
         self.objects: dict[str, bytes] = {}
         self.tokens = {"hf_me": ("me", "write"), "hf_reader": ("me", "read"), "hf_other": ("other", "write")}
@@ -97,47 +99,47 @@ class Hub:
         self.faults = Faults()
 
     def start(self) -> None:
-        """Answer in a background thread until the process ends. Calling it again does nothing."""
+        """Serve requests in a background thread until the process ends. A second call does nothing."""
         if not self.is_running:
             self.is_running = True
             self.server.server_activate()
             threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
-    def asked(self, method: str, ending: str) -> int:
-        """How many requests of a method there were for a path with that ending."""
-        return sum(m == method and path.endswith(ending) for m, path in self.requests)
+    def count_requests(self, method: str, suffix: str) -> int:
+        """Return the number of requests with this method for paths with this suffix."""
+        return sum(m == method and path.endswith(suffix) for m, path in self.requests)
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One request; ``ROUTES`` says which method answers it."""
+    """Handles one request. ``ROUTES`` has the method for each path."""
 
     hub: Hub
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # headers and data in one packet
     disable_nagle_algorithm = True
 
-    def answer(self) -> None:
-        """Find the route, and turn a RefusedError into an answer."""
+    def handle_request(self) -> None:
+        """Call the method for the path, and send its result or the RefusedError that it raises."""
         path = urlsplit(self.path).path
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.hub.requests.append((self.command, path))
         self.hub.agents.add(self.headers.get("User-Agent", ""))
         try:
             if self.hub.faults.down:
-                raise RefusedError(self.hub.faults.down, message="The Hub has a bad day")
+                raise RefusedError(self.hub.faults.down, message="The server is overloaded")
             for methods, pattern, name in ROUTES:
-                if self.command in methods and (found := re.fullmatch(pattern, path)):
+                if self.command in methods and (match := re.fullmatch(pattern, path)):
                     with self.hub.lock:
-                        answer = getattr(self, name)(**{k: unquote(v) for k, v in found.groupdict().items()})
-                    return self.send(*answer) if isinstance(answer, tuple) else self.send_json(answer)
+                        response = getattr(self, name)(**{k: unquote(v) for k, v in match.groupdict().items()})
+                    return self.send(*response) if isinstance(response, tuple) else self.send_json(response)
             raise RefusedError(404, message=f"no such endpoint: {self.command} {path}")
         except RefusedError as refusal:
             self.send_json(refusal.content, refusal.status, refusal.headers)
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = answer  # noqa: N815
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_request  # noqa: N815
 
     def send(self, status: int, headers: dict[str, str], data: bytes = b"", stop: int | None = None) -> None:
-        """Status, headers and data; with ``stop``, the connection ends behind so many bytes."""
+        """Send a response. With ``stop``, close the connection after this number of bytes."""
         self.send_response(status)
         for name, value in ({"Content-Length": str(len(data))} | headers).items():
             self.send_header(name, value)
@@ -148,16 +150,16 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def send_json(self, content: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
-        """A JSON answer."""
+        """Send a JSON response."""
         data = json.dumps(content).encode()
         self.send(status, {"Content-Type": "application/json"} | (headers or {}), data)
 
     def log_message(self, *_: Any) -> None:
-        """Nothing on the terminal."""
+        """Print nothing."""
 
     @property
     def user(self) -> tuple[str, str] | None:
-        """Whose token came with the request, and what it may do. Raises RefusedError for one that is not valid."""
+        """The user and the role of the request's token. Raises RefusedError if the token is invalid."""
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         if not token:
             return None
@@ -168,18 +170,18 @@ class Handler(BaseHTTPRequestHandler):
         return self.hub.tokens[token]
 
     def repository(self, name: str, write: bool = False) -> Repository:
-        """A repository that the user may read, or write. Raises RefusedError."""
-        found, user = self.hub.repositories.get(name), self.user
-        mine = user is not None and name.partition("/")[0] in (user[0], *self.hub.organizations.get(user[0], ()))
-        if found is None or (found.private and not mine):
+        """Return a repository. Raises RefusedError if the user has no access to read it, or to write it."""
+        repository, user = self.hub.repositories.get(name), self.user
+        is_owner = user is not None and name.partition("/")[0] in (user[0], *self.hub.organizations.get(user[0], ()))
+        if repository is None or (repository.private and not is_owner):
             raise RefusedError(404 if user else 401, "RepoNotFound", "Repository not found")
-        if write and not (user and mine and user[1] == "write"):
+        if write and not (user and is_owner and user[1] == "write"):
             raise RefusedError(403, message="you must use a write token to upload to a repository.")
-        if found.gated and not mine and self.command in ("GET", "HEAD") and "/resolve/" in self.path:
+        if repository.gated and not is_owner and self.command in ("GET", "HEAD") and "/resolve/" in self.path:
             raise RefusedError(403, "GatedRepo", f"Access to model {name} is restricted")
-        return found
+        return repository
 
-    # The routes ------------------------------------------------------------------------------
+    # Routes
 
     def whoami(self) -> Any:
         if self.user is None:
@@ -199,11 +201,11 @@ class Handler(BaseHTTPRequestHandler):
         name = f"{owner}/{content['name']}"
         if name in self.hub.repositories:
             raise RefusedError(409, message="You already created this model repo", url=f"{self.hub.url}/{name}")
-        made = Repository(private=content.get("private") is True or content.get("visibility") == "private")
-        made.commit(
+        repository = Repository(private=content.get("private") is True or content.get("visibility") == "private")
+        repository.commit(
             "main", {".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"}, "initial commit"
         )
-        self.hub.repositories[name] = made
+        self.hub.repositories[name] = repository
         return {"url": f"{self.hub.url}/{name}", "name": name, "id": name}
 
     def validate(self) -> Any:
@@ -225,15 +227,17 @@ class Handler(BaseHTTPRequestHandler):
     def batch(self, repo: str) -> Any:
         self.repository(repo, write=True)
         objects = []
-        for wanted in json.loads(self.body)["objects"]:
-            action = {"href": f"{self.hub.url}/lfs/{wanted['oid']}", "header": {}}
-            actions = {} if wanted["oid"] in self.hub.objects else {"upload": action, "verify": action}
-            objects.append({"oid": wanted["oid"], "size": wanted["size"], **({"actions": actions} if actions else {})})
+        for lfs_object in json.loads(self.body)["objects"]:
+            action = {"href": f"{self.hub.url}/lfs/{lfs_object['oid']}", "header": {}}
+            actions = {} if lfs_object["oid"] in self.hub.objects else {"upload": action, "verify": action}
+            objects.append(
+                {"oid": lfs_object["oid"], "size": lfs_object["size"], **({"actions": actions} if actions else {})}
+            )
         return {"transfer": "basic", "objects": objects}
 
     def upload(self, oid: str) -> Any:
         if hashlib.sha256(self.body).hexdigest() != oid:
-            raise RefusedError(400, message="the bytes are not those of the name")
+            raise RefusedError(400, message="the bytes do not have this hash")
         self.hub.objects[oid] = self.body
         return {}
 
@@ -278,8 +282,8 @@ class Handler(BaseHTTPRequestHandler):
         repository = self.repository(repo)
         commit = repository.resolve(revision)
         siblings = [{"rfilename": path} for path in repository.trees[commit]]
-        about = {"private": repository.private, "gated": "auto" if repository.gated else False}
-        return {"id": repo, "modelId": repo, "sha": commit, "siblings": siblings, "tags": [], **about}
+        flags = {"private": repository.private, "gated": "auto" if repository.gated else False}
+        return {"id": repo, "modelId": repo, "sha": commit, "siblings": siblings, "tags": [], **flags}
 
     def tree(self, repo: str, revision: str) -> Any:
         entries = []
@@ -308,22 +312,22 @@ class Handler(BaseHTTPRequestHandler):
         if begin:
             headers["Content-Range"] = f"bytes {begin}-{len(data) - 1}/{len(data)}"
         faults = self.hub.faults
-        if faults.spoilt.get(path, 0) > 0:
-            faults.spoilt[path] -= 1
+        if faults.corrupted.get(path, 0) > 0:
+            faults.corrupted[path] -= 1
             data = data[:-1] + bytes([data[-1] ^ 1])
-        stop, times = faults.cut.get(path, (0, 0))
+        stop, times = faults.truncated.get(path, (0, 0))
         if times > 0:
-            faults.cut[path] = stop, times - 1
+            faults.truncated[path] = stop, times - 1
         return 206 if begin else 200, headers, data[begin:], stop if times > 0 else None
 
 
 def mode(path: str) -> str:
-    """How a file is sent and kept."""
+    """Return how a file is uploaded and stored: "lfs" or "regular"."""
     return "lfs" if path.endswith((".safetensors", ".model")) else "regular"
 
 
 def etag(path: str, data: bytes) -> str:
-    """The name of a file's content: by SHA-256 with LFS, else Git's own."""
+    """Return the hash of a file's content: SHA-256 with LFS, otherwise the hash of the Git blob."""
     if mode(path) == "lfs":
         return hashlib.sha256(data).hexdigest()
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
@@ -345,4 +349,4 @@ ROUTES = [
     (("GET",), rf"/api/models/{NAME}/tree/{REVISION}", "tree"),
     (("GET", "HEAD"), rf"/{NAME}/resolve/{REVISION}/(?P<path>.+)", "resolve"),
 ]
-"""Methods, path, and the method of ``Handler``."""
+"""HTTP methods, pattern of the path, and name of the method of ``Handler``."""

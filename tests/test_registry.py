@@ -219,15 +219,13 @@ def test_a_text_in_place_of_a_name_is_an_unknown_name() -> None:
 
 @pytest.mark.parametrize("path", [Path("nowhere"), Path("no/where"), "./no/where", "/no/where", "no/where/else"])
 def test_a_path_that_is_not_there_is_named(path: str | Path) -> None:
-    with pytest.raises(revgen.CheckpointError, match=f"{path}: there is no such directory"):
+    with pytest.raises(revgen.CheckpointError, match=f"{path}: no such directory"):
         revgen.load(path)
 
 
 @pytest.mark.usefixtures("hub")
 def test_a_name_that_is_neither_directory_nor_repository_is_named() -> None:
-    with pytest.raises(
-        revgen.HubError, match="no/where: there is no such directory, and on the Hub no such repository"
-    ):
+    with pytest.raises(revgen.HubError, match="no/where: no such directory, and no such repository on the Hub"):
         revgen.load("no/where")
 
 

@@ -9,7 +9,7 @@ from revgen.cli.options import add_model
 from revgen.cli.parser import Command
 from revgen.errors import OptionError
 from revgen.files import to_json
-from revgen.hub import cached, pull, push, push_all, remove, repository_of
+from revgen.hub import list_cached, pull, push, push_all, remove_cached, resolve_repo_id
 from revgen.tables import to_text
 from revgen.zoo import load
 
@@ -41,7 +41,7 @@ def run_push(options: argparse.Namespace) -> None:
 
 def run_pull(options: argparse.Namespace) -> None:
     """Download a model, and print its directory in the cache."""
-    directory = pull(repository_of(options.model), revision=options.revision)
+    directory = pull(resolve_repo_id(options.model), revision=options.revision)
     print(to_json({"directory": str(directory)}) if options.json else directory)
 
 
@@ -68,9 +68,9 @@ def add_cache_arguments(parser: argparse.ArgumentParser) -> None:
 def run_cache(options: argparse.Namespace) -> None:
     """Print the models in the cache, or remove one."""
     if options.remove:
-        print(f"{options.remove}: removed, {remove(options.remove):,} bytes freed")
+        print(f"{options.remove}: removed, {remove_cached(options.remove):,} bytes freed")
         return
-    rows = [model.to_dict() for model in cached()]
+    rows = [model.to_dict() for model in list_cached()]
     if options.json:
         print(to_json(rows, indent=2))
     else:

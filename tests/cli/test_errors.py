@@ -39,7 +39,7 @@ from revgen.cli.parser import replace_parameters
         ("generate MODEL -n 0 --json", ": -n must be"),
         ("generate MODEL --device nowhere", "device 'nowhere' cannot be used"),
         ("generate lstn-chat", "no pretrained model or directory 'lstn-chat'"),
-        ("generate no/where", "no/where: there is no such directory"),
+        ("generate no/where", "no/where: no such directory"),
         ("generate .", "not a model directory"),
         ("info elman-word", "elman-word has no pretrained weights: train it with revgen fit elman-word"),
         ("evaluate MODEL", "the following arguments are required: texts"),
