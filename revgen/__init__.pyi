@@ -30,8 +30,7 @@ from .errors import (
     VocabularyError as VocabularyError,
 )
 from .evaluation.likelihood import Evaluation as Evaluation, Score as Score
-from .generation.sampler import Sampling as Sampling
-from .generation.settings import GenerationConfig as GenerationConfig
+from .generation.config import GenerationConfig as GenerationConfig
 from .generation.together import synthesize as synthesize
 from .history import EpochMetrics as EpochMetrics, History as History
 from .interop.conversion import to_transformers as to_transformers

@@ -17,7 +17,7 @@ from revgen import storage
 from revgen.arguments import checked
 from revgen.corpus import read
 from revgen.errors import OptionError
-from revgen.generation.settings import DEFAULTS, GenerationOptions
+from revgen.generation.config import DEFAULTS, GenerationOptions
 from revgen.model import Model
 from revgen.novelty import CopyReport, SuffixIndex, find_copies
 from revgen.options import ReadOptions, at_least

@@ -16,7 +16,7 @@ import pytest
 
 import revgen
 from revgen.errors import RevgenError
-from revgen.generation.settings import GenerationOptions
+from revgen.generation.config import GenerationOptions
 from revgen.options import shown
 from revgen.registry import architectures, cells, tokenizers
 from revgen.training.options import FitOptions
@@ -199,7 +199,7 @@ def making(models: dict[str, Any], where: Path) -> dict[str, Call]:
         "Checkpoints(seconds)": lambda v: revgen.CheckpointConfig(where, seconds=v),
         "Checkpoints(keep)": lambda v: revgen.CheckpointConfig(where, keep=v),
         "TensorBoard(every)": lambda v: revgen.TensorBoard(where / "logs", every=v),
-        "Settings": lambda v: revgen.GenerationConfig(sampling=v),
+        **{f"GenerationConfig({o})": varied(revgen.GenerationConfig, o, {}) for o in GenerationOptions.__annotations__},
     }
     given: dict[str, Any] = {"corpus": [TEXT] * 4, "models": ["ngram-char"], "max_order": 0, "progress": False}
     for option in ("corpus", "valid", "prompt", "max_tokens", "temperature", "max_order", "seed", "epochs"):

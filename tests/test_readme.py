@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import runpy
 import shlex
@@ -80,6 +81,13 @@ def test_the_table_of_the_pretrained_models_is_made_from_their_cards() -> None:
     assert all(
         f"`{name}`" in with_table("<!-- pretrained -->\n<!-- end -->") for name in revgen.list_models(pretrained=True)
     )
+
+
+def test_the_table_of_generation_options_is_made_from_the_config() -> None:
+    page = (ROOT / "docs" / "generation.md").read_text("utf-8")
+
+    assert page == runpy.run_path(str(ROOT / "docs" / "options_table.py"))["with_table"](page)
+    assert all(f"| `{option.name}` |" in page for option in dataclasses.fields(revgen.GenerationConfig))
 
 
 def definitions(file: Path) -> set[str]:

@@ -7,7 +7,7 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import numpy as np
 import pytest
@@ -16,8 +16,7 @@ import revgen
 from revgen.architectures.neural import NeuralModel
 from revgen.arguments import check_type, checked, in_words
 from revgen.cells import Cell
-from revgen.generation.sampler import Sampling
-from revgen.generation.settings import GenerationConfig, GenerationOptions
+from revgen.generation.config import GenerationConfig, GenerationOptions
 from revgen.options import shown
 from revgen.registry import architecture_class, architectures, cells
 from revgen.training.options import FitOptions
@@ -42,9 +41,18 @@ def test_the_signature_lists_the_options_of_generate_in_their_order(name: str) -
     assert "options" not in parameters
 
 
-def test_the_options_of_generate_are_the_fields_of_its_settings() -> None:
-    fields = {field.name for kind in (GenerationConfig, Sampling) for field in dataclasses.fields(kind)}
-    assert fields - {"sampling"} == GenerationOptions.__annotations__.keys()
+def test_generation_options_have_the_names_and_types_of_the_config() -> None:
+    fields = [field.name for field in dataclasses.fields(GenerationConfig)]
+    hints = get_type_hints(GenerationConfig)
+
+    assert fields == list(GenerationOptions.__annotations__)
+    assert get_type_hints(GenerationOptions) == {name: hints[name] for name in fields}
+
+
+def test_every_generation_option_has_a_sentence_of_help() -> None:
+    for field in dataclasses.fields(GenerationConfig):
+        text = field.metadata["help"]
+        assert text[0].isupper() and text.endswith(".") and ". " not in text, field.name
 
 
 def test_the_options_of_create_are_those_of_the_registry() -> None:

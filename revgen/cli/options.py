@@ -10,7 +10,7 @@ from typing import Any
 
 from revgen.errors import CheckpointError
 from revgen.files import expand_user
-from revgen.generation.settings import GenerationOptions
+from revgen.generation.config import GenerationOptions
 
 MODEL = "the name of a pretrained model, the directory of a saved model, or a repository on the Hub (me/name)"
 VALID = "the fraction of the documents to hold out for validation, or a file"

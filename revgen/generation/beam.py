@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from revgen.generation.settings import Constraints, TextState
+from revgen.generation.constraints import Constraints, TextState
 from revgen.ops import log_softmax, tree_map
 from revgen.tokenizers import Tokenizer
 

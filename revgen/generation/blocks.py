@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from revgen.generation.constraints import Constraints
 from revgen.generation.sampler import Floats, Sampling, bounded_temperature, finite, sample
-from revgen.generation.settings import Constraints
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.generation.blocks import BLOCK, Write, block_writer
+from revgen.generation.config import GenerationConfig
+from revgen.generation.constraints import Constraints, TextState
 from revgen.generation.sampler import Floats, sample
-from revgen.generation.settings import Constraints, GenerationConfig, TextState
 from revgen.novelty import check_text
 from revgen.ops import tree_map
 from revgen.options import at_least, check
@@ -30,7 +31,7 @@ def generate(
 ) -> str | list[str] | list[list[str]]:
     """Generate texts; ``LanguageModel.generate`` describes the parameters."""
     prompts = list(prompt) if isinstance(prompt, list | tuple) else [prompt]
-    config = GenerationConfig.from_kwargs(options)
+    config = GenerationConfig.from_kwargs(**options)
     count = 1 if n is None else n
     limit = f"at most {MAX_TEXTS:,} for all prompts together: write more with write_samples"
     check("n", n, count * len(prompts) <= MAX_TEXTS, limit)
@@ -49,7 +50,7 @@ def generate(
 
 def stream(model: Model, prompt: str, options: Mapping[str, Any]) -> Iterator[str]:
     """Yield the continuation of a prompt in pieces, as it is sampled."""
-    config = GenerationConfig.from_kwargs(options)
+    config = GenerationConfig.from_kwargs(**options)
     check("check_novelty", config.check_novelty, not config.check_novelty, "False: a stream is not a whole text")
     return (piece for _, piece in decode(model, [prompt], config) if piece)
 

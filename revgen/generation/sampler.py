@@ -3,44 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypeAlias, TypedDict
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from revgen import ops
-from revgen.arguments import check_fields
 from revgen.errors import OptionError
+from revgen.generation.config import Temperature, Token, check_temperature
 from revgen.ops import MAX_LOGIT, Array
-from revgen.options import as_float, check, is_int, make_plain
+from revgen.options import is_int
 from revgen.tokenizers import Tokenizer
 
 Floats = NDArray[np.floating[Any]]
-
-Temperature: TypeAlias = float | Sequence[float] | Callable[[int], float]
-Token: TypeAlias = int | str
-"""A token as its id, or as its text."""
 
 COLDEST, HOTTEST = 1e-30, 1e30
 """The range of temperatures that logits are divided by: float32 still holds the quotients."""
 
 SMALLEST = float(np.finfo(np.float32).tiny)
-
-
-class SamplingOptions(TypedDict, total=False):
-    """The keyword arguments of ``generate`` and ``stream`` that shape the distribution."""
-
-    temperature: Temperature
-    top_k: int | None
-    top_p: float | None
-    min_p: float | None
-    typical_p: float | None
-    repetition_penalty: float
-    frequency_penalty: float
-    logit_bias: Mapping[Token, float] | None
-    banned_tokens: Collection[Token] | None
 
 
 @dataclass(frozen=True)
@@ -75,27 +57,6 @@ class Sampling:
     logit_bias: Mapping[Token, float] | None = None
     banned_tokens: Collection[Token] | None = None
 
-    def __post_init__(self) -> None:
-        make_plain(self)
-        check_fields(self)
-        if not callable(self.temperature):
-            _check_temperature(self.temperature)
-        check("top_k", self.top_k, self.top_k is None or is_int(self.top_k, 1), "a whole number of at least 1")
-        check("top_p", self.top_p, self.top_p is None or 0 < as_float(self.top_p) <= 1, "in 0 < top_p ≤ 1")
-        check("min_p", self.min_p, self.min_p is None or 0 <= as_float(self.min_p) <= 1, "in 0 ≤ min_p ≤ 1")
-        typical = self.typical_p
-        check("typical_p", typical, typical is None or 0 < as_float(typical) <= 1, "in 0 < typical_p ≤ 1")
-        penalty = self.repetition_penalty
-        check("repetition_penalty", penalty, 0 < as_float(penalty) < np.inf, "above 0")
-        check("frequency_penalty", self.frequency_penalty, np.isfinite(as_float(self.frequency_penalty)), "a number")
-        bias = self.logit_bias
-        good = bias is None or (isinstance(bias, Mapping) and all(np.isfinite(as_float(b)) for b in bias.values()))
-        check("logit_bias", bias, good, "a number for each of some tokens, {token: number}")
-        some = self.banned_tokens is None or (
-            isinstance(self.banned_tokens, Collection) and not isinstance(self.banned_tokens, str | bytes)
-        )
-        check("banned_tokens", self.banned_tokens, some, "a list of tokens")
-
     @property
     def penalizes(self) -> bool:
         """Whether it matters which tokens the text has."""
@@ -115,6 +76,7 @@ class Sampling:
             temperatures = [self.temperature(i) for i in range(length)]
         except Exception as error:  # whatever the function does
             raise OptionError(f"temperature must be a function of a number of tokens; it fails: {error}") from error
+        check_temperature(temperatures or 1.0)
         return dataclasses.replace(self, temperature=temperatures or 1.0)
 
     def biases(self, tokenizer: Tokenizer) -> Floats:
@@ -194,12 +156,6 @@ class Sampling:
             return given[..., None] if given.ndim else float(given)
         assert not callable(self.temperature), "a function is scheduled first"
         return float(self.temperature)
-
-
-def _check_temperature(given: Any) -> None:
-    several = isinstance(given, Sequence) and not isinstance(given, str | bytes)
-    for temperature in given if several and given else [given]:
-        check("temperature", temperature, 0 <= as_float(temperature) < np.inf, "0 or more")
 
 
 def bounded_temperature(temperature: float) -> float:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from revgen.errors import OptionError
 from revgen.files import to_json
+from revgen.generation.config import GenerationConfig
 from revgen.generation.decoding import decode, generate
-from revgen.generation.settings import GenerationConfig
 from revgen.options import at_least, check, is_int, plain
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def write_samples(
 
     at_least("n", n, 1)
     at_least("batch_size", batch_size, 1)
-    settings = GenerationConfig.from_kwargs(options)
+    settings = GenerationConfig.from_kwargs(**options)
     size = min(n, batch_size) if settings.num_beams is None else n
     receipt: dict[str, Any] = {
         "model": source or model.name,

@@ -13,14 +13,18 @@ import numpy as np
 
 from revgen.arguments import checked
 from revgen.errors import OptionError
+from revgen.generation.config import DEFAULTS, GenerationConfig, GenerationOptions
+from revgen.generation.constraints import Constraints, TextState
 from revgen.generation.sampler import sample
-from revgen.generation.settings import DEFAULTS, Constraints, GenerationConfig, GenerationOptions, TextState
 from revgen.options import at_least, check
 
 if TYPE_CHECKING:
     from revgen.model import Model
 
-SHARED = ("max_tokens", "stop", "seed", "sampling")
+SHARED = (
+    *("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "frequency_penalty"),
+    *("logit_bias", "banned_tokens", "max_tokens", "stop", "seed"),
+)
 """Settings that mean something to all models together."""
 
 
@@ -49,7 +53,7 @@ def synthesize(
     check("prompt", prompt, isinstance(prompt, str), "a string")
     if n is not None:
         at_least("n", n, 1)
-    settings, plain = GenerationConfig.from_kwargs(options), GenerationConfig()
+    settings, plain = GenerationConfig.from_kwargs(**options), GenerationConfig()
     for name in vars(settings):
         if name not in SHARED and getattr(settings, name) != getattr(plain, name):
             raise OptionError(f"{name} does not combine with taking turns: it is for a text of one model")

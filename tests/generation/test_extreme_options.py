@@ -12,10 +12,10 @@ import torch
 from toys import chars, table
 
 import revgen
-from revgen import LanguageModel, OptionError, Sampling
+from revgen import LanguageModel, OptionError
 from revgen.architectures.neural import NeuralModel
 from revgen.generation.blocks import BLOCK, _block
-from revgen.generation.sampler import sample
+from revgen.generation.sampler import Sampling, sample
 
 HUGE: tuple[Any, ...] = (1e-320, 1e-300, 1e30, 1e39, 1e308, 10**30, 10**400, 10**5000)
 EXTREMES: list[dict[str, Any]] = [

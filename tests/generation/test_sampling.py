@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from toys import LETTERS, Floats, Silent, Table, alphabet, chars, table
 
 import revgen
-from revgen import LanguageModel, OptionError, Sampling, Tokenizer
-from revgen.generation.sampler import sample
+from revgen import LanguageModel, OptionError, Tokenizer
+from revgen.generation.sampler import Sampling, sample
 from revgen.registry import tokenizers
 
 BATCH, VOCAB = 40, 60

@@ -11,8 +11,9 @@ from toys import chars, table
 
 import revgen
 from revgen import LanguageModel
+from revgen.generation.config import GenerationConfig
+from revgen.generation.constraints import Constraints
 from revgen.generation.healing import token_texts
-from revgen.generation.settings import Constraints, GenerationConfig
 from revgen.ops import log_softmax
 from revgen.tokenizers import SubwordTokenizer, Tokenizer, WordTokenizer
 
