@@ -1,10 +1,11 @@
-"""N-grams by maximum likelihood: what followed the last words in the text, in the shares in which it did.
+"""N-grams by maximum likelihood: the relative frequency of each token after the last ``order - 1`` tokens.
 
     p(w | h) = count(h w) / count(h),   h the last order - 1 tokens
 
-Nothing is smoothed: a word that never followed has probability 0, so a text with an unseen n-gram has perplexity
-infinity, and a sample of high order copies the text. (Shannon 1948; the unsmoothed character model is Goldberg's
-answer of 2015 to recurrent networks.)
+There is no smoothing: a token that never followed h has probability 0, so a text with an unseen n-gram has infinite
+perplexity, and a model of high order copies its training text.
+(Shannon 1948, *A mathematical theory of communication*; for characters: Goldberg 2015, *The unreasonable effectiveness
+of character-level language models*.)
 """
 
 from __future__ import annotations
@@ -17,7 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.arguments import checked
+from revgen.corpus import Corpus, read
+from revgen.corpus.summary import summarize
+from revgen.corpus.tokens import tokenize_train_valid
 from revgen.errors import OptionError
+from revgen.evaluation.likelihood import measure
+from revgen.history import EpochMetrics, History
 from revgen.language_model import LanguageModel
 from revgen.model import Weights, derived
 from revgen.ngrams import Counts, Estimate, Floats, Trie, count, text_loss, to_weights
@@ -27,18 +33,17 @@ from revgen.registry import register_model
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from revgen.history import History
     from revgen.networks.compiled import CompiledNetwork
 
 MAX_ORDER = 20
-LARGEST_LOG = {"logp": 1e-2, "backoff": 50.0}
-"""Above the logarithm of 1 by an error of rounding; a backoff can be more than 1 where n-grams were left out."""
+MAX_LOG = {"logp": 1e-2, "backoff": 50.0}
+"""Upper limits of the stored logarithms: log 1 plus rounding; a backoff weight can exceed 1 after pruning."""
 
 
 @dataclass(frozen=True)
 class NGramConfig:
-    """``order`` counts the predicted token too; ``unseen`` says what a context that never stood in the text does:
-    ``"back_off"`` to the longest shorter one that did, or ``"end"`` the document."""
+    """``order`` counts the predicted token too. ``unseen`` chooses what an unseen context does: ``"back_off"`` to the
+    longest suffix that was seen, or ``"end"`` the document."""
 
     order: int = 6
     unseen: str = "back_off"
@@ -51,12 +56,12 @@ class NGramConfig:
 
 @register_model("ngram")
 class NGramModel(LanguageModel):
-    """Counts of n-grams, unsmoothed (Shannon 1948)."""
+    """Unsmoothed counts of n-grams (Shannon 1948)."""
 
     Config: ClassVar[type[Any]] = NGramConfig
 
     def estimate(self, orders: list[Counts]) -> Estimate:
-        """From counts: the n-grams to keep, the probability of each, what each context leaves to the order below."""
+        """Return for each order the n-grams to keep, their probabilities, and the backoff weights of the contexts."""
         probabilities: list[Floats] = []
         backoffs: list[Floats] = []
         contexts = 1
@@ -82,63 +87,56 @@ class NGramModel(LanguageModel):
         index_texts: bool = False,
         **reading: Unpack[ReadOptions],
     ) -> History:
-        """Count the n-grams of texts, and forget what was counted before.
+        """Count the n-grams of texts. Earlier counts are dropped.
 
-        A tokenizer that is there stays; with ``extend_vocabulary`` it gets tokens for new characters and words.
-        ``texts``, ``valid`` and the options of ``reading`` are what a neural model's ``fit`` takes. ``seed`` chooses
-        the documents that a fraction ``valid`` holds out; ``index_texts`` keeps the texts with the model. The history
-        has one epoch.
+        An existing tokenizer is kept; ``extend_vocabulary`` adds tokens for new characters and words to it. ``texts``,
+        ``valid`` and ``reading`` are as in the ``fit`` of a network. ``seed`` chooses the documents to hold out if
+        ``valid`` is a fraction, and ``index_texts`` keeps an index of the texts with the model. The history has one
+        epoch.
         """
-        from revgen.corpus import Corpus, read
-        from revgen.corpus.summary import summarize
-        from revgen.corpus.tokens import tokenize_train_valid
-        from revgen.evaluation.likelihood import measure
-        from revgen.history import EpochMetrics, History
         from revgen.training.progress import Progress
 
         if labels is not None:
             raise OptionError(f"{self.name} cannot be conditioned on labels")
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         corpus = read(texts, **reading)
         if not (valid is None or isinstance(valid, int | float)):
             valid = read(valid, **reading)
         tokenizer = self.tokenizer_for(corpus, extend_vocabulary, progress)
         train, held_out = tokenize_train_valid(corpus, valid, tokenizer, seed, progress=progress)
         summary = summarize(corpus, train, None if isinstance(valid, Corpus) else held_out, tokenizer)
-        shown = Progress(progress)
+        bar = Progress(progress)
         for line in filter(None, (str(summary), summary.note)):
-            shown.say(line)
+            bar.say(line)
         orders = count(train.documents(), len(tokenizer), self.config.order)
         kept, probabilities, backoffs = self.estimate(orders)
-        self._tokenizer, self.weights = tokenizer, to_weights(kept, probabilities, backoffs)
-        seconds = time.perf_counter() - began
+        self.tokenizer, self.weights = tokenizer, to_weights(kept, probabilities, backoffs)
+        seconds = time.perf_counter() - start_time
         self._index = self._read_index = None
         if index_texts:
             self.index_texts(corpus)
 
-        figures: dict[str, Any] = {}
+        metrics: dict[str, Any] = {}
         if held_out is not None:
-            evaluation = measure(self.logprobs, tokenizer, held_out.documents())
-            figures = {name: getattr(evaluation, name) for name in ("nats_per_char", "bits_per_char", "perplexity")}
-            self.metadata["evaluation"] = {name: figures[name] for name in ("nats_per_char", "bits_per_char")}
+            metrics = measure(self.logprobs, tokenizer, held_out.documents()).metrics()
+            self.metadata["evaluation"] = {name: metrics[name] for name in ("nats_per_char", "bits_per_char")}
         self.metadata["spelled"] = round(summary.spelled, 6)
         sample = self.generate("", max_tokens=80, seed=seed)
-        loss = (
-            text_loss(orders, probabilities)
-            if kept is orders
-            else -float(np.concatenate(self.trie.logprobs([*train.documents()])).mean())
-        )
-        epoch = EpochMetrics(1, loss, 0.0, len(train) / seconds, seconds, **figures, best=True, sample=sample)
+        if kept is orders:
+            loss = text_loss(orders, probabilities)
+        else:
+            loss = -float(np.concatenate(self.trie.logprobs([*train.documents()])).mean())
+        epoch = EpochMetrics(1, loss, 0.0, len(train) / seconds, seconds, **metrics, best=True, sample=sample)
         notes = [summary.note] if summary.note else []
         history = History([epoch], settings={"tokens": len(train), "seed": seed}, notes=notes)
         self.metadata["training"] = history.settings | {"seconds": round(seconds, 2)}
-        shown.on_epoch_end(epoch)
-        shown.close()
+        bar.on_epoch_end(epoch)
+        bar.close()
         return history
 
     @derived
     def trie(self) -> Trie:
-        """The n-grams as they are read."""
+        """The n-grams, ready to look up."""
         return Trie(self.weights)
 
     def build_compiled(self) -> CompiledNetwork:
@@ -166,7 +164,7 @@ class NGramModel(LanguageModel):
         return validate_trie(arrays, len(self.tokenizer), self.config.order)
 
     def initial_state(self, batch: int) -> Any:
-        return np.zeros((batch, 3), np.int64)  # depth and place of the context, tokens read
+        return np.zeros((batch, 3), np.int64)  # depth and index of the context, number of tokens read
 
     def forward(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
         time_steps, batch = tokens.shape
@@ -174,32 +172,32 @@ class NGramModel(LanguageModel):
         logits = np.empty((time_steps, batch, trie.vocab), np.float32)
         state = state.copy()
         for row in range(batch):
-            depth, place, read = state[row].tolist()
+            depth, index, num_read = state[row].tolist()
             for step, word in enumerate(tokens[:, row].tolist()):
-                depth, place = trie.advance(depth, place, word)
-                read += 1
-                if self.ends_unseen and depth < min(read, trie.order - 1):
+                depth, index = trie.advance(depth, index, word)
+                num_read += 1
+                if self.ends_unseen and depth < min(num_read, trie.order - 1):
                     p = np.eye(trie.vocab)[end]
                 else:
-                    p = trie.distribution(depth, place)
+                    p = trie.distribution(depth, index)
                 with np.errstate(divide="ignore"):
                     np.log(p, out=logits[step, row], casting="same_kind")
-            state[row] = depth, place, read
+            state[row] = depth, index, num_read
         return logits, state
 
     def next_logits(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
         state = state.copy()
         for row, words in enumerate(tokens[:-1].T.tolist()):
-            depth, place, read = state[row].tolist()
+            depth, index, num_read = state[row].tolist()
             for word in words:
-                depth, place = self.trie.advance(depth, place, word)
-            state[row] = depth, place, read + len(words)
+                depth, index = self.trie.advance(depth, index, word)
+            state[row] = depth, index, num_read + len(words)
         logits, state = self.forward(tokens[-1:], state)
         return logits[-1], state
 
     @property
     def ends_unseen(self) -> bool:
-        """Whether a context that was never seen ends the document."""
+        """Whether an unseen context ends the document."""
         return getattr(self.config, "unseen", None) == "end"
 
     def logprobs(self, sequences: list[NDArray[Any]]) -> Iterator[tuple[int, NDArray[np.floating[Any]]]]:
@@ -209,35 +207,36 @@ class NGramModel(LanguageModel):
 
 
 def check_order(order: object) -> None:
-    """Raise OptionError for an order that there is not."""
+    """Raise OptionError for an order that is not from 1 to ``MAX_ORDER``."""
     check("order", order, is_int(order, 1) and as_float(order) <= MAX_ORDER, f"a whole number from 1 to {MAX_ORDER}")
 
 
 def validate_trie(arrays: Weights, vocab: int, order: int) -> str | None:
-    """What is wrong with arrays that should be a trie's; None where they can be read without harm."""
-    size, known = 1, set[str]()
+    """Return a sentence that says why arrays are not a valid trie, or None if they are."""
+    num_contexts, names = 1, set[str]()
     for n in range(1, order + 1):
-        wanted = ["logp", "backoff", *(["begins", "words"] if n > 1 else []), *(["suffixes"] if 1 < n < order else [])]
-        known |= {f"{n}.{kind}" for kind in wanted}
-        for kind in wanted:
+        kinds = ["logp", "backoff", *(["begins", "words"] if n > 1 else []), *(["suffixes"] if 1 < n < order else [])]
+        names |= {f"{n}.{kind}" for kind in kinds}
+        for kind in kinds:
             if f"{n}.{kind}" not in arrays:
                 return f"the array {n}.{kind} is missing"
-            if arrays[f"{n}.{kind}"].dtype.kind != ("f" if kind in LARGEST_LOG else "u"):
+            if arrays[f"{n}.{kind}"].dtype.kind != ("f" if kind in MAX_LOG else "u"):
                 return f"the array {n}.{kind} is of the type {arrays[f'{n}.{kind}'].dtype}"
-        found = {kind: arrays[f"{n}.{kind}"] for kind in wanted}
-        count = vocab if n == 1 else len(found["words"])
-        lengths = {"logp": count, "backoff": size, "begins": size + 1, "words": count, "suffixes": count}
-        for kind, array in found.items():
-            if array.shape != (lengths[kind],):
-                return f"the array {n}.{kind} has the shape {array.shape}, not {(lengths[kind],)}"
-            if kind in LARGEST_LOG and not (array <= LARGEST_LOG[kind]).all():
-                return f"the array {n}.{kind} holds values that are no logarithms of probabilities"
+        trie = {kind: arrays[f"{n}.{kind}"] for kind in kinds}
+        count = vocab if n == 1 else len(trie["words"])
+        lengths = {"begins": num_contexts + 1, "backoff": num_contexts}
+        for kind, array in trie.items():
+            shape = (lengths.get(kind, count),)
+            if array.shape != shape:
+                return f"the array {n}.{kind} has the shape {array.shape}, not {shape}"
+            if kind in MAX_LOG and not (array <= MAX_LOG[kind]).all():
+                return f"the array {n}.{kind} holds values that are not logarithms of probabilities"
         if n > 1:
-            begins, words = found["begins"].astype(np.int64), found["words"]
+            begins, words = trie["begins"].astype(np.int64), trie["words"]
             if begins[0] != 0 or begins[-1] != count or (np.diff(begins) < 0).any() or (words >= vocab).any():
-                return f"the arrays {n}.begins and {n}.words do not belong together"
-            if "suffixes" in found and (found["suffixes"] >= size).any():
-                return f"the array {n}.suffixes points outside"
-        size = count
-    unknown = sorted(arrays.keys() - known)
-    return f"the array {unknown[0]} belongs to no order of the {order}" if unknown else None
+                return f"the arrays {n}.begins and {n}.words contradict each other"
+            if "suffixes" in trie and (trie["suffixes"] >= num_contexts).any():
+                return f"the array {n}.suffixes has an index out of range"
+        num_contexts = count
+    unknown = sorted(arrays.keys() - names)
+    return f"the array {unknown[0]} belongs to none of the {order} orders" if unknown else None

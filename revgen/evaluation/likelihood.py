@@ -54,6 +54,14 @@ class Evaluation:
         """``nats_per_char`` divided by ln 2."""
         return self.nats_per_char / log(2)
 
+    def metrics(self) -> dict[str, Any]:
+        """Return the metrics that an epoch of a ``History`` has, by name."""
+        return {
+            "nats_per_char": self.nats_per_char,
+            "bits_per_char": self.bits_per_char,
+            "perplexity": self.perplexity,
+        }
+
     def to_dict(self) -> dict[str, float]:
         """Return all fields and ``bits_per_char`` by name."""
         return dataclasses.asdict(self) | {"bits_per_char": self.bits_per_char}

@@ -252,9 +252,7 @@ class Trainer:
             run.learning_rate,
             tokens_per_second,
             run.seconds,
-            nats_per_char=evaluation.nats_per_char if evaluation is not None else None,
-            bits_per_char=evaluation.bits_per_char if evaluation is not None else None,
-            perplexity=evaluation.perplexity if evaluation is not None else None,
+            **(evaluation.metrics() if evaluation is not None else {}),
             best=is_best,
             sample=sample,
         )
