@@ -1,15 +1,16 @@
-"""AWD-LSTM: plain LSTMs, and regularization wherever it does no harm.
+"""AWD-LSTM: LSTMs with dropout on weights, words and activations, and two activation penalties.
 
     x_0 = E[token],   x_n = lstm_n(x_(n-1)),   logits = x_N E' + b
     loss = cross-entropy + α mean((m * x_N)²) + β mean((x_N,t - x_N,t-1)²)
 
-In training, once for a whole sequence, chance leaves out words of E, channels of the input x_0, of what goes from layer
-to layer, and of the output x_N (its mask is m), and single weights of the recurrent matrices U: so the fused kernel of
-PyTorch still computes a layer. The last layer is as wide as the embedding, which the output shares.
+In training, dropout masks are sampled once per sequence: for words of E, for channels of the input x_0, of the
+activations between layers and of the output x_N (mask m), and for single weights of the recurrent matrices U. As the
+masks do not change from step to step, a layer can still use PyTorch's fused kernel. The last layer is as wide as the
+embedding, and the output uses the embedding matrix.
 
-The paper trains by SGD at a constant rate and averages the weights from the moment when validation no longer improves
-(NT-ASGD). Under a one-cycle schedule that moment does not come before the end, as a falling rate improves validation to
-the last; so the average of the weights over the last part of the run is what is validated and kept.
+The paper trains with SGD at a constant learning rate and averages the weights from the epoch at which validation stops
+improving (NT-ASGD). With a one-cycle schedule validation improves until the end, so here the weights are averaged over
+the last part of the run, and the average is validated and kept.
 (Merity, Keskar & Socher 2018, *Regularizing and optimizing LSTM language models*, arXiv 1708.02182.)
 """
 
@@ -33,17 +34,18 @@ if TYPE_CHECKING:
     from revgen.networks.network import FunctionalModule
 
 
-GAIN = np.float32(3)
-"""How many times larger than others the matrices of layers begin that read another layer."""
+LAYER_GAIN = np.float32(3)
+"""The factor on the initial input matrices of all layers but the first."""
 
 
 @dataclass(frozen=True)
 class AWDConfig:
-    """The sizes, and how much of what is left out of a training step; the defaults are for characters.
+    """Sizes, dropout rates and penalties. The defaults are for characters.
 
-    ``dropout`` is of the output, ``input_dropout`` of the embedding's channels, ``hidden_dropout`` between layers,
-    ``embedding_dropout`` of whole words, ``weight_drop`` of the recurrent matrices; ``alpha`` weighs large outputs and
-    ``beta`` outputs that change from one time step to the next. For words the paper has 0.4, 0.4, 0.25, 0.1, 0.5, 2, 1.
+    ``dropout`` is the rate for the output, ``input_dropout`` for channels of the embedding, ``hidden_dropout`` for
+    activations between layers, ``embedding_dropout`` for whole words, and ``weight_drop`` for the recurrent matrices.
+    ``alpha`` is the weight of the penalty on large outputs, ``beta`` of the penalty on changes of the output from one
+    time step to the next. For words, the paper uses 0.4, 0.4, 0.25, 0.1, 0.5, 2 and 1.
     """
 
     hidden_size: int = 256
@@ -69,21 +71,26 @@ class AWDConfig:
 
 
 class AWDStack(Stack):
-    """The last layer has the size of the embedding; nothing is normalized on the way."""
+    """Layers without normalization; the last one has the size of the embedding."""
 
     def hidden_size(self, i: int) -> int:
         return self.embedding_size if i == self.config.num_layers - 1 else super().hidden_size(i)
 
     def init_weight(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
-        """With larger matrices between layers: of the small values that come out of an LSTM, little would arrive behind
-        three of them, and learning would stand still for long."""
-        between = name.endswith(".W") and name != "layers.0.W"
-        return super().init_weight(name, shape, rng) * (GAIN if between else 1)
+        """Return larger values for matrices between layers: an LSTM's outputs are small, and without normalization the
+        signal would vanish over three layers, so that training would start slowly."""
+        reads_layer = name.endswith(".W") and name != "layers.0.W"
+        return super().init_weight(name, shape, rng) * (LAYER_GAIN if reads_layer else 1)
 
 
 @register_model("awd-lstm")
 class AWDLSTM(RecurrentModel):
-    """LSTMs with dropped weights, words, inputs and outputs (Merity et al. 2018)."""
+    """LSTMs with dropout on weights, words, inputs and outputs (Merity et al. 2018).
+
+    x = embedding[token]
+    x = lstm(x)                       for each layer
+    logits = x embedding' + bias
+    """
 
     Config = AWDConfig
     weight_averaging = 0.25

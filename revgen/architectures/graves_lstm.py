@@ -1,13 +1,13 @@
-"""Graves' LSTM: every layer reads the input, and every layer writes to the output.
+"""Graves' LSTM: every layer reads the input, and the output reads every layer.
 
     x = E[token]
     h_1 = lstm_1(x),   h_n = lstm_n(x, h_(n-1))
     logits = W_1 h_1 + … + W_N h_N + b
 
-The connections that skip layers shorten the way between the input and the output, so that deep networks learn
-(Graves 2013, *Generating sequences with recurrent neural networks*, arXiv 1308.0850, equations 1 to 4). The layers are
-LSTMs with peepholes, ``peephole-lstm``. Dropout stands in the place of the paper's noise on the weights, and the output
-shares the embedding matrix where it is tied: then W_n = E P_n.
+The skip connections shorten the path between input and output, so that deep networks are easier to train. The layers
+are LSTMs with peepholes, ``peephole-lstm``. Dropout replaces the paper's noise on the weights. With ``tie_embeddings``,
+the output uses the embedding matrix: W_n = E P_n.
+(Graves 2013, *Generating sequences with recurrent neural networks*, arXiv 1308.0850, equations 1 to 4.)
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from revgen.registry import register_model
 
 @dataclass(frozen=True)
 class GravesConfig:
-    """The sizes; ``embedding_size`` None means ``hidden_size``; ``dropout`` as in ``RecurrentConfig``."""
+    """``embedding_size`` None means ``hidden_size``. ``dropout`` is as in ``RecurrentConfig``."""
 
     hidden_size: int = 192
     num_layers: int = 3
@@ -44,7 +44,7 @@ class GravesConfig:
 
 
 class GravesStack(Stack):
-    """Layers with connections from the input to each, and from each to the output."""
+    """Layers with connections from the input to every layer, and from every layer to the output."""
 
     def input_size(self, i: int) -> int:
         if i == self.config.num_layers:
@@ -64,7 +64,12 @@ class GravesStack(Stack):
 
 @register_model("graves-lstm")
 class GravesLSTM(RecurrentModel):
-    """LSTMs with peepholes and connections that skip layers (Graves 2013)."""
+    """LSTMs with peepholes and skip connections (Graves 2013).
+
+    x = embedding[token]
+    h_1 = lstm_1(x),   h_n = lstm_n([x, h_(n-1)])
+    logits = [h_1, …, h_N] H + bias     with H = head', or H = projection embedding' if the embeddings are tied
+    """
 
     Config = GravesConfig
 

@@ -47,7 +47,11 @@ class KneserNeyConfig:
 
 @register_model("kneser-ney")
 class KneserNeyModel(NGramModel):
-    """Counts of n-grams with modified Kneser-Ney smoothing (Kneser & Ney 1995; Chen & Goodman 1999)."""
+    """Counts of n-grams with modified Kneser-Ney smoothing (Kneser & Ney 1995; Chen & Goodman 1999).
+
+    p(w | h) = exp(n.logp)                                      if the n-gram h w is known
+             = exp(n.backoff) p(w | h without its first word)   otherwise; the backoff weight is that of h
+    """
 
     Config = KneserNeyConfig
 

@@ -54,7 +54,10 @@ class MixtureConfig:
 
 @register_model("mixture")
 class Mixture(LanguageModel):
-    """A linear interpolation of models that share a tokenizer; ``revgen.mix`` creates one."""
+    """A linear interpolation of models that share a tokenizer; ``revgen.mix`` creates one.
+
+    p(w | h) = Σ_i λ_i p_i(w | h)     with the weights λ_i in ``config.shares``
+    """
 
     Config = MixtureConfig
     levels: ClassVar[tuple[str, ...] | None] = ()  # ``create`` cannot make one

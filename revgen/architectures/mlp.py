@@ -1,11 +1,12 @@
-"""A feedforward network over the last n tokens: what lies further back is not seen.
+"""MLP: a feedforward network that predicts the next token from the last n tokens.
 
     x_t = [E[token_t-n+1] … E[token_t]]
     h_t = relu(x_t W + b), for each layer
     p(token_t+1) = softmax(h_t V' + c)
 
-Where the document began less than n tokens ago, start tokens stand before it.
-(Bengio et al. 2003, *A neural probabilistic language model*; ReLU in place of tanh, no direct connections.)
+Before the start of the document, the window is filled with start tokens.
+(Bengio et al. 2003, *A neural probabilistic language model*; here with ReLU instead of tanh, and without direct
+connections from the embeddings to the output.)
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from revgen.tokenizers import Tokenizer
 
 @dataclass(frozen=True)
 class MLPConfig:
-    """``context`` is the number of tokens that the next one is predicted from; ``dropout`` the share of the embeddings
-    and of each layer's output that are left out of a training step."""
+    """``context`` is the number of tokens that a prediction is made from. ``dropout`` is the dropout rate of the
+    embeddings and of each layer's output."""
 
     context: int = 8
     embedding_size: int = 64
@@ -42,7 +43,7 @@ class MLPConfig:
 
 
 class MLP(FunctionalNetwork):
-    """The network; its state are the last ``context`` - 1 tokens, (batch, context - 1)."""
+    """The network. Its state is the last ``context`` - 1 tokens, (batch, context - 1)."""
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
         c = self.config
@@ -56,28 +57,27 @@ class MLP(FunctionalNetwork):
     def init_weight(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
         weights = super().init_weight(name, shape, rng)
         if name == "embedding":
-            weights *= shape[1] ** 0.5  # of the size that the layers expect
+            weights *= shape[1] ** 0.5  # to variance 1, as the layers expect
         if name.endswith(".W"):
-            weights *= 2**0.5  # ReLU lets half of it through (He et al. 2015)
+            weights *= 2**0.5  # ReLU halves the variance (He et al. 2015)
         return weights
 
     def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend) -> tuple[Array, Any]:
         n, start = self.config.context, Tokenizer.bos_id
         if state is None:
             state = [tokens[0][:, None] * 0 + start] * (n - 1)
-        read = concatenate([*state, tokens.T]) if isinstance(state, list) else concatenate([state, tokens.T])
+        history = concatenate([*(state if isinstance(state, list) else [state]), tokens.T])  # (batch, n - 1 + time)
         time = len(tokens)
-        window = [read[:, n - 1 :]]  # the tokens now, then those before them, (batch, time)
-        for back in range(1, n):
-            begun = window[-1] == start  # the document, so what stands before is another's
-            before = read[:, n - 1 - back : n - 1 - back + time]
-            window.append(before * ~begun + start * begun)
-        x = backend.dropout(
-            concatenate([embedding(p.embedding, part.T) for part in reversed(window)])
-        )  # (time, batch, n * embedding)
+        window = [history[:, n - 1 :]]  # the current tokens, then those one step back, …: each (batch, time)
+        for lag in range(1, n):
+            starts = window[-1] == start  # tokens before a start token belong to another document
+            previous = history[:, n - 1 - lag : n - 1 - lag + time]
+            window.append(previous * ~starts + start * starts)
+        x = concatenate([embedding(p.embedding, column.T) for column in reversed(window)])
+        x = backend.dropout(x)  # (time, batch, n * embedding)
         for layer in p.layers:
             x = backend.dropout(relu(x @ layer.W + layer.b))  # (time, batch, hidden)
-        return x, read[:, time:]
+        return x, history[:, time:]
 
     def logits(self, p: SimpleNamespace, features: Array) -> Array:
         return features @ p.head.T + p.bias
@@ -85,7 +85,12 @@ class MLP(FunctionalNetwork):
 
 @register_model("mlp")
 class MLPModel(FunctionalModel):
-    """A feedforward network over the last n tokens (Bengio et al. 2003)."""
+    """A feedforward network over the last ``context`` tokens (Bengio et al. 2003).
+
+    x = [embedding[token_t-n+1] … embedding[token_t]]
+    x = relu(x W + b)          for each layer
+    logits = x head' + bias
+    """
 
     Config = MLPConfig
     network_class = MLP

@@ -56,7 +56,11 @@ class NGramConfig:
 
 @register_model("ngram")
 class NGramModel(LanguageModel):
-    """Unsmoothed counts of n-grams (Shannon 1948)."""
+    """Unsmoothed counts of n-grams (Shannon 1948).
+
+    p(w | h) = exp(n.logp)                                      if the n-gram h w is known
+             = exp(n.backoff) p(w | h without its first word)   otherwise; the backoff weight is that of h
+    """
 
     Config: ClassVar[type[Any]] = NGramConfig
 

@@ -1,9 +1,9 @@
-"""Recurrent language models: read a text token by token, carry a state, predict the next token.
+"""Recurrent language models: read a text token by token, update a state, and predict the next token from it.
 
     x_t = E[token_t];   y_t, state = cells(x_t, state);   p(token_t+1) = softmax(y_t E' + b)
 
-Any registered cell is such an architecture, by its registration alone: ``lstm-char``, ``gru-word``, and
-your own. The cells' files hold their equations; ``networks.stack`` holds what stands around them.
+Every registered cell is an architecture of this kind: ``lstm-char``, ``gru-word``, and your own. The equations of the
+cells are in ``revgen.cells``, and the network around them is ``networks.stack``.
 (Mikolov et al. 2010, *Recurrent neural network based language model*; tied output: Press & Wolf 2017.)
 """
 

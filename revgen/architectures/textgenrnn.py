@@ -1,18 +1,19 @@
-"""textgenrnn: LSTMs whose features of all layers are averaged over the text so far, as attention weighs them.
+"""textgenrnn: LSTMs with an attention-weighted average of the features of all layers over the text so far.
 
     x_t = norm([e_t, h1_t, …, hN_t]),   e = E[token] + L[label],   h1 = lstm_1(e),   hn = lstm_n(h(n-1))
     a_t = Σ_s exp(w·x_s) x_s / Σ_s exp(w·x_s)   over the tokens s of the document up to t
     logits = [a_t, x_t] W + b
 
-The embedding and every LSTM skip to the average (Woolf 2017, *textgenrnn*, after DeepMoji: Felbo et al. 2017,
-arXiv 1708.00524). What differs from textgenrnn:
+The embedding and every LSTM have a skip connection to the average. Differences to the original textgenrnn:
 
-- It reads a window of the last 40 tokens anew for each prediction. Here the average goes over all of the document so
-  far, and one pass gives the predictions of a whole sequence: the state holds the average and its weight.
-- The output sees the newest features x_t beside the average, in which they would drown: a network that begins anew
-  with each window can tell by counting which tokens are the last ones, one that reads on cannot.
-- What enters each layer and the average is normalized, as in ``networks.stack``: without that it hardly learns.
-- A label (its context) is added to the embedding of every token, rather than to the output alone.
+- textgenrnn reads a window of the last 40 tokens again for each prediction. Here the average is over the whole document
+  so far, so one pass predicts every token of a sequence: the state holds the average and the total of its weights.
+- The output also reads the newest features x_t. In a window, a network can count which tokens are the last ones; in an
+  average over a whole document, it could not tell.
+- The inputs of each layer and of the average are normalized, as in ``networks.stack``. Without that, training fails.
+- A label ("context" in textgenrnn) is added to the embedding of every token, not to the output.
+
+(Woolf 2017, *textgenrnn*; after DeepMoji: Felbo et al. 2017, arXiv 1708.00524.)
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ from revgen.options import check, check_fractions, check_sizes
 from revgen.registry import register_model
 from revgen.tokenizers import Tokenizer
 
-BLOCK = 128
-"""Tokens that are averaged over at once: the shares of a block take its square."""
+ATTENTION_BLOCK_SIZE = 128
+"""Tokens that are averaged at once: the memory for the attention weights is quadratic in it."""
 
 
 @dataclass(frozen=True)
 class TextgenConfig:
-    """The sizes; ``embedding_size`` None means ``hidden_size``; ``dropout`` as in ``RecurrentConfig``; ``labels`` are
-    those that a text can have, which ``fit`` fills in."""
+    """``embedding_size`` None means ``hidden_size``, and ``dropout`` is as in ``RecurrentConfig``. ``labels`` are the
+    labels that a text can have; ``fit`` sets them."""
 
     hidden_size: int = 128
     num_layers: int = 2
@@ -56,25 +57,25 @@ class TextgenConfig:
     def __post_init__(self) -> None:
         check_sizes(self, "hidden_size", "num_layers", optional=["embedding_size"])
         check_fractions(self, "dropout")
-        named = isinstance(self.labels, list | tuple) and all(type(label) in (str, int) for label in self.labels)
-        different = named and len({*self.labels}) == len(self.labels)
-        check("labels", self.labels, different, "different strings or whole numbers")
-        object.__setattr__(self, "labels", tuple(self.labels))  # a list, where it comes from JSON
+        are_labels = isinstance(self.labels, list | tuple) and all(type(label) in (str, int) for label in self.labels)
+        are_unique = are_labels and len({*self.labels}) == len(self.labels)
+        check("labels", self.labels, are_unique, "different strings or whole numbers")
+        object.__setattr__(self, "labels", tuple(self.labels))  # JSON has only lists
 
 
 class AttentiveStack(Stack):
-    """Layers whose features, the embedding's among them, are averaged by attention."""
+    """Layers whose outputs, and the embedding, are averaged by attention."""
 
     def input_size(self, i: int) -> int:
         return self.features_size if i == self.config.num_layers else super().input_size(i)
 
     @property
     def features_size(self) -> int:
-        """The size of the embedding and all layers together."""
+        """The total size of the embedding and all layers."""
         return self.embedding_size + sum(cell.output_size for cell in self.cells)
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
-        labels = (1 + len(self.config.labels), self.embedding_size)  # the first row: none
+        labels = (1 + len(self.config.labels), self.embedding_size)  # the first row is for texts without a label
         head = (self.vocab, 2 * self.features_size)
         return super().param_shapes() | {"labels": labels, "attention": (self.features_size,), "head": head}
 
@@ -83,16 +84,18 @@ class AttentiveStack(Stack):
 
     @property
     def forgets(self) -> bool:
-        return False  # the average is over all of the document
+        return False  # the average is over the whole document
 
     def initial_state(self, batch: int, zeros: Callable[[tuple[int, ...]], Array]) -> Any:
-        past = zeros((batch, self.features_size)), zeros((batch,)) - inf  # no weight
-        return super().initial_state(batch, zeros), past
+        average = zeros((batch, self.features_size)), zeros((batch,)) - inf  # a total weight of 0
+        return super().initial_state(batch, zeros), average
 
     def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend) -> tuple[Array, Any]:
-        """Compute averages and newest features, (time, batch, 2 * features); tokens carry labels
-        (``corpus.tokens.shift``)."""
-        layers, past = state
+        """Compute the averages and the newest features, (time, batch, 2 * features).
+
+        The tokens include labels (``corpus.tokens.shift``).
+        """
+        layers, average_state = state
         labels, tokens = tokens // self.vocab, tokens % self.vocab
         x = embedding(p.embedding, tokens) + embedding(p.labels, labels)  # (time, batch, embedding)
         outputs, states = [backend.dropout(x, 0)], []
@@ -103,23 +106,24 @@ class AttentiveStack(Stack):
         x = self.norm(p, len(self.cells), concatenate(outputs))  # (time, batch, features)
         begins = tokens == Tokenizer.bos_id
         averages = []
-        for i in range(0, len(x), BLOCK):
-            average, past = attend(p, x[i : i + BLOCK], begins[i : i + BLOCK], *past)
+        for i in range(0, len(x), ATTENTION_BLOCK_SIZE):
+            block = slice(i, i + ATTENTION_BLOCK_SIZE)
+            average, average_state = attend(p, x[block], begins[block], *average_state)
             averages.append(average)
-        return concatenate([concatenate(averages, 0), x]), (tuple(states), past)
+        return concatenate([concatenate(averages, 0), x]), (tuple(states), average_state)
 
     def precompute(self, p: SimpleNamespace) -> None:
-        """There is no table: what enters the first layer depends on the label too."""
+        """Do nothing: the input of the first layer depends on the label, so no table per token is possible."""
 
 
 def attend(p: SimpleNamespace, x: Array, begins: Array, average: Array, weight: Array) -> tuple[Array, Any]:
-    """The averages up to each token of x, (time, batch, features), and the last one with the logarithm of its weight.
+    """Return the average up to each token of x (time, batch, features), and the state of the average after the last.
 
-    ``begins`` tells where documents begin, (time, batch). What was before x counts as one token: ``average``
-    (batch, features), ``weight`` (batch,).
+    ``begins`` (time, batch) marks the first tokens of documents. The text before x counts as one token with the
+    features ``average`` (batch, features) and the log-weight ``weight`` (batch,).
     """
     x = x.swapaxes(0, 1)  # (batch, time, features)
-    document = begins.swapaxes(0, 1).cumsum(1)[..., None]  # 0 is the one that began before x
+    document = begins.swapaxes(0, 1).cumsum(1)[..., None]  # 0 is the document that continues from before x
     visible = tril(concatenate([document == 0, document == document.swapaxes(1, 2)]), 1)
     scores = concatenate([weight[:, None], x @ p.attention])[:, None]
     scores = where(visible, scores, -inf)  # (batch, time, 1 + time)
@@ -129,7 +133,14 @@ def attend(p: SimpleNamespace, x: Array, begins: Array, average: Array, weight: 
 
 @register_model("textgenrnn")
 class Textgenrnn(RecurrentModel):
-    """LSTMs under an attention-weighted average of all features, and labels (Woolf 2017; Felbo et al. 2017)."""
+    """LSTMs with an attention-weighted average of all features, and labels (Woolf 2017; Felbo et al. 2017).
+
+    e = embedding[token] + labels[label]
+    h_1 = lstm(norm(e)),   h_n = lstm(norm(h_(n-1)))
+    x_t = norm([e, h_1, …, h_N])
+    a_t = Σ_s exp(x_s · attention) x_s / Σ_s exp(x_s · attention)   over the tokens s of the document up to t
+    logits = [a_t, x_t] head' + bias
+    """
 
     Config = TextgenConfig
     takes_labels = True
@@ -140,9 +151,9 @@ class Textgenrnn(RecurrentModel):
     def attention_weights(self, ids: NDArray[Any]) -> NDArray[np.floating[Any]]:
         check_attention_size(len(ids), 1)
         features, _ = self.features(ids[:, None], self.initial_state(1))
-        x = features[:, 0, features.shape[-1] // 2 :]  # beside the averages
+        x = features[:, 0, features.shape[-1] // 2 :]  # the second half; the first half is the averages
         scores = x @ self.weights["attention"]
-        shares = np.zeros((len(x), len(x)), np.float32)
+        weights = np.zeros((len(x), len(x)), np.float32)
         for i in range(len(x)):
-            shares[i, : i + 1] = softmax(scores[: i + 1])
-        return shares[None, None]
+            weights[i, : i + 1] = softmax(scores[: i + 1])
+        return weights[None, None]

@@ -1,4 +1,4 @@
-"""A decoder-only transformer: each token looks back at the ones before it and takes from those that matter.
+"""A decoder-only transformer: each token attends to the tokens before it.
 
     x = √hidden E[tokens]
     x = x + attention(norm(x)) W_o                      for each layer
@@ -7,12 +7,13 @@
 
     attention: q, k, v = x W_q, x W_k, x W_v in heads;  softmax(q k' / √size) v
 
-Attention reaches over the last ``context`` tokens of a document. The keys and values of these are the state, so that
-a text read in parts, or token by token, gives what it gives at once; gradients stop at the border of a part. Queries
-and keys are turned by angles proportional to their positions, so that their products depend on the distance alone.
+A token attends to the last ``context`` tokens of its document. Their keys and values are the state (the KV cache), so
+a text gives the same logits when it is read at once, in parts or token by token; gradients stop at the boundary of a
+part. Queries and keys are rotated by angles proportional to their positions, so that their products depend only on the
+distance.
 
-(Vaswani et al. 2017, *Attention is all you need*; decoder only: Radford et al. 2018; the norm before each part: Xiong
-et al. 2020; rotary positions: Su et al. 2021; keys and values kept from part to part: Dai et al. 2019.)
+(Vaswani et al. 2017, *Attention is all you need*; decoder only: Radford et al. 2018; pre-norm: Xiong et al. 2020;
+rotary positions: Su et al. 2021; keys and values cached from part to part: Dai et al. 2019.)
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """``context`` is the number of tokens that one layer looks at, the present one among them; ``dropout`` the share
-    of the embedding and of what each part adds that is left out of a training step."""
+    """``context`` is the number of tokens that a token attends to, itself included. ``dropout`` is the dropout rate of
+    the embedding and of the output of each attention and feedforward part."""
 
     hidden_size: int = 256
     num_layers: int = 4
@@ -50,14 +51,14 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         check_sizes(self, "hidden_size", "num_layers", "num_heads", "context")
-        fits = self.hidden_size % (2 * self.num_heads) == 0
-        check("hidden_size", self.hidden_size, fits, f"a multiple of 2 × num_heads = {2 * self.num_heads}")
+        is_multiple = self.hidden_size % (2 * self.num_heads) == 0
+        check("hidden_size", self.hidden_size, is_multiple, f"a multiple of 2 × num_heads = {2 * self.num_heads}")
         check_fractions(self, "dropout")
 
 
 class Transformer(FunctionalNetwork):
-    """The network; its state is how many tokens of the document were read, (batch,), and for each layer the last keys
-    and values, each (batch, heads, tokens, size)."""
+    """The network. Its state is the number of tokens read from each document, (batch,), and the last keys and values
+    of each layer, each (batch, heads, tokens, size)."""
 
     batch_axis = 0
 
@@ -72,75 +73,75 @@ class Transformer(FunctionalNetwork):
                 f"layers.{i}.bias": (4 * hidden,),
                 f"layers.{i}.down": (4 * hidden, hidden),
             }
-        for i in range(2 * self.config.num_layers + 1):  # before each attention and each feedforward part, and the last
+        for i in range(2 * self.config.num_layers + 1):  # before each part and the output
             shapes |= {f"norms.{i}.scale": (hidden,), f"norms.{i}.shift": (hidden,)}
         return shapes | {"bias": (self.vocab,)}
 
     def init_weight(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
         weights = super().init_weight(name, shape, rng)
-        if name.endswith(("output", "down")):  # so that all they add up to has the size of one
+        if name.endswith(("output", "down")):  # so that the sum over all layers has the variance of one
             weights *= (2 * self.config.num_layers) ** -0.5
         return weights
 
     def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend) -> tuple[Array, Any]:
-        """Read a long sequence in parts of ``context`` tokens, which bounds the memory for it."""
+        """Compute features in parts of ``context`` tokens, which bounds the memory for a long sequence."""
         features = []
         for begin in range(0, len(tokens), self.config.context):
-            part, state = self.read(p, tokens[begin : begin + self.config.context], state, backend)
+            part, state = self.read_part(p, tokens[begin : begin + self.config.context], state, backend)
             features.append(part)
         return ops.concatenate(features, 0), state
 
-    def read(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend) -> tuple[Array, Any]:
+    def read_part(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend) -> tuple[Array, Any]:
         """Compute ``features`` of at most ``context`` tokens."""
         tokens = tokens.T
-        read, caches = state or (tokens[:, 0] * 0, [None] * len(p.layers))
-        positions = positions_in_documents(tokens, read)  # (batch, time)
-        kept = 0 if caches[0] is None else caches[0][0].shape[2]
-        mask = self.mask(positions, kept)
-        turn = ops.rotary_angles(positions[:, None], self.config.hidden_size // self.config.num_heads)
+        num_read, caches = state or (tokens[:, 0] * 0, [None] * len(p.layers))
+        positions = positions_in_documents(tokens, num_read)  # (batch, time)
+        num_cached = 0 if caches[0] is None else caches[0][0].shape[2]
+        mask = self.mask(positions, num_cached)
+        angles = ops.rotary_angles(positions[:, None], self.config.hidden_size // self.config.num_heads)
         x = backend.dropout(ops.embedding(p.embedding, tokens) * self.config.hidden_size**0.5)  # (batch, time, hidden)
         new = []
         for i, layer in enumerate(p.layers):
-            y, cache = self.attention(layer, norm(p, 2 * i, x), turn, mask, caches[i], backend)
+            y, cache = self.attention(layer, norm(p, 2 * i, x), angles, mask, caches[i], backend)
             x = x + backend.dropout(y)
             x = x + backend.dropout(ops.gelu(norm(p, 2 * i + 1, x) @ layer.up + layer.bias) @ layer.down)
             new.append(cache)
         return norm(p, -1, x).swapaxes(0, 1), (positions[:, -1] + 1, new)
 
     def pad_state(self, state: Any) -> Any:
-        """With keys before the document's first, which ``mask`` leaves out."""
+        """Return the state with keys before the first token of the document, which ``mask`` excludes."""
         from torch.nn.functional import pad
 
-        read, caches = state
-        room = self.config.context - 1 - caches[0][0].shape[2]
-        return read, tree_map(lambda a: pad(a, (0, 0, room, 0)), caches) if room else caches
+        num_read, caches = state
+        missing = self.config.context - 1 - caches[0][0].shape[2]
+        return num_read, tree_map(lambda a: pad(a, (0, 0, missing, 0)), caches) if missing else caches
 
     def logits(self, p: SimpleNamespace, features: Array) -> Array:
         return features @ p.embedding.T + p.bias
 
     def attention(
-        self, layer: SimpleNamespace, x: Array, turn: Any, mask: Array, cache: Any, backend: Backend
+        self, layer: SimpleNamespace, x: Array, angles: Any, mask: Array, cache: Any, backend: Backend
     ) -> tuple[Array, Any]:
-        """(batch, time, hidden), the keys and values before -> (batch, time, hidden), keys and values to keep."""
+        """Compute attention: x (batch, time, hidden) and the cache -> (batch, time, hidden) and the next cache."""
         batch, time, hidden = x.shape
         heads = (batch, time, self.config.num_heads, hidden // self.config.num_heads)
         q, k, v = (part.reshape(heads).swapaxes(1, 2) for part in ops.split(x @ layer.attention, 3))
-        q, k = rotate(q, turn), rotate(k, turn)  # (batch, heads, time, size)
+        q, k = rotate(q, angles), rotate(k, angles)  # (batch, heads, time, size)
         if cache is not None:
             k, v = ops.concatenate([cache[0], k], 2), ops.concatenate([cache[1], v], 2)
         y = backend.attention(q, k, v, mask).swapaxes(1, 2).reshape(batch, time, hidden)
         first = max(0, k.shape[2] - self.config.context + 1)
         return y @ layer.output, (k[:, :, first:], v[:, :, first:])
 
-    def mask(self, positions: Array, kept: int) -> Array:
-        """Which of the kept and the new tokens each new one sees: (batch, time) -> (batch, 1, time, kept + time).
+    def mask(self, positions: Array, num_cached: int) -> Array:
+        """Return the attention mask, (batch, 1, time, cached + time), for tokens at these positions, (batch, time).
 
-        The last ``context`` as far as they are of its document, and none that follows it.
+        A token attends to itself and to the ``context`` - 1 tokens before it, as far as they belong to its document.
         """
-        order = ops.arange(kept + positions.shape[1], positions)
-        distance = order[kept:, None] - order  # (time, kept + time)
-        seen = (distance >= 0) & (distance < self.config.context)
-        return seen & (distance <= positions[:, None, :, None])
+        order = ops.arange(num_cached + positions.shape[1], positions)
+        distance = order[num_cached:, None] - order  # (time, cached + time)
+        in_context = (distance >= 0) & (distance < self.config.context)
+        return in_context & (distance <= positions[:, None, :, None])
 
     def build_compiled(self, p: SimpleNamespace) -> CompiledNetwork:
         from revgen.networks.compiled import CompiledNetwork
@@ -160,45 +161,47 @@ class Transformer(FunctionalNetwork):
             frequencies=ops.rotary_frequencies(hidden // heads),
         )
 
-        def begin(state: Any, room: int) -> Any:
-            read, caches = state or (np.zeros(1, np.int64), [None] * len(p.layers))
-            kept = 0 if caches[0] is None else caches[0][0].shape[2]
-            keys = np.zeros((len(caches), heads, hidden // heads, kept + room), np.float32)
-            values = np.zeros((len(caches), heads, kept + room, hidden // heads), np.float32)
-            for i, cache in enumerate(caches if kept else []):
-                keys[i, :, :, :kept], values[i, :, :kept] = cache[0][0].swapaxes(1, 2), cache[1][0]
-            return read.astype(np.int64), np.array([kept]), keys, values
+        def to_arrays(state: Any, num_tokens: int) -> Any:
+            num_read, caches = state or (np.zeros(1, np.int64), [None] * len(p.layers))
+            cached = 0 if caches[0] is None else caches[0][0].shape[2]
+            keys = np.zeros((len(caches), heads, hidden // heads, cached + num_tokens), np.float32)
+            values = np.zeros((len(caches), heads, cached + num_tokens, hidden // heads), np.float32)
+            for i, cache in enumerate(caches if cached else []):
+                keys[i, :, :, :cached], values[i, :, :cached] = cache[0][0].swapaxes(1, 2), cache[1][0]
+            return num_read.astype(np.int64), np.array([cached]), keys, values
 
-        def end(arrays: Any) -> Any:
-            read, (kept,), keys, values = arrays
-            first = max(0, kept - self.config.context + 1)
-            keys, values = keys.swapaxes(2, 3)[:, None, :, first:kept], values[:, None, :, first:kept]
-            return read, list(zip(keys, values, strict=True))
+        def to_state(arrays: Any) -> Any:
+            num_read, (cached,), keys, values = arrays
+            first = max(0, cached - self.config.context + 1)
+            keys, values = keys.swapaxes(2, 3)[:, None, :, first:cached], values[:, None, :, first:cached]
+            return num_read, list(zip(keys, values, strict=True))
 
-        return CompiledNetwork(net, begin, end)
+        return CompiledNetwork(net, to_arrays, to_state)
 
 
-def positions_in_documents(tokens: Array, read: Array) -> Array:
-    """How many tokens of its document stand before each, (batch, time), where ``read`` of the first document, (batch,),
-    stand before these."""
-    order, read = ops.arange(tokens.shape[1], tokens), read[:, None]
-    begins = (tokens == Tokenizer.bos_id) * (order + read) - read  # before this part for a token that begins none
-    return order - ops.cummax(begins)
+def positions_in_documents(tokens: Array, num_read: Array) -> Array:
+    """Return the position of each token in its document, (batch, time).
+
+    ``num_read`` (batch,) is the number of tokens that have been read from the document that continues in each row.
+    """
+    order, num_read = ops.arange(tokens.shape[1], tokens), num_read[:, None]
+    starts = (tokens == Tokenizer.bos_id) * (order + num_read) - num_read  # -num_read if no document starts here
+    return order - ops.cummax(starts)
 
 
 def norm(p: SimpleNamespace, i: int, x: Array) -> Array:
-    """The i-th normalization."""
+    """Apply the i-th layer normalization."""
     return ops.layer_norm(x, p.norms[i].scale, p.norms[i].shift)
 
 
-def rotate(x: Array, turn: tuple[Array, Array]) -> Array:
-    """Pairs of channels turned by the angles of ``ops.rotation``."""
-    (a, b), (cos, sin) = ops.split(x, 2), turn
+def rotate(x: Array, angles: tuple[Array, Array]) -> Array:
+    """Rotate pairs of channels by ``ops.rotary_angles``."""
+    (a, b), (cos, sin) = ops.split(x, 2), angles
     return ops.concatenate([a * cos - b * sin, a * sin + b * cos])
 
 
-class AttentionWatch(Backend):
-    """A backend that gathers the attention weights of every layer, each (batch, heads, time, kept + time)."""
+class AttentionRecorder(Backend):
+    """A backend that collects the attention weights of every layer, each (batch, heads, time, cached + time)."""
 
     def __init__(self) -> None:
         self.weights: list[NDArray[Any]] = []
@@ -211,7 +214,14 @@ class AttentionWatch(Backend):
 
 @register_model("transformer")
 class TransformerModel(FunctionalModel):
-    """A decoder-only transformer (Vaswani et al. 2017; Radford et al. 2018)."""
+    """A decoder-only transformer (Vaswani et al. 2017; Radford et al. 2018).
+
+    x = √hidden embedding[token]
+    q, k, v = norm(x) attention               for each layer i, with norm 2i; q and k are rotated by positions
+    x = x + softmax(q k' / √size) v output    for each head
+    x = x + gelu(norm(x) up + bias) down      with norm 2i + 1
+    logits = norm(x) embedding' + bias        with the last norm
+    """
 
     Config = TransformerConfig
     network_class = Transformer
@@ -220,11 +230,11 @@ class TransformerModel(FunctionalModel):
     def attention_weights(self, ids: NDArray[Any]) -> NDArray[np.floating[Any]]:
         layers, heads = self.config.num_layers, self.config.num_heads
         check_attention_size(len(ids), layers * heads)
-        watch = AttentionWatch()
-        self.run_with_backend(watch, ids[:, None])
-        found = np.zeros((layers, heads, len(ids), len(ids)), np.float32)
-        for i, weights in enumerate(watch.weights):  # part by part of a long text, all layers of each
+        recorder = AttentionRecorder()
+        self.run_with_backend(recorder, ids[:, None])
+        result = np.zeros((layers, heads, len(ids), len(ids)), np.float32)
+        for i, weights in enumerate(recorder.weights):  # all layers of the first part of the text, then of the next
             begin = i // layers * self.config.context
             end = begin + weights.shape[2]
-            found[i % layers, :, begin:end, end - weights.shape[3] : end] = weights[0]
-        return found
+            result[i % layers, :, begin:end, end - weights.shape[3] : end] = weights[0]
+        return result

@@ -131,7 +131,7 @@ def test_numpy_and_torch_agree_token_by_token_and_in_blocks(
     for step in tokens[:, None]:
         logits, state = labelled.forward(step, state)
         rows.append(logits)
-    monkeypatch.setattr(textgenrnn, "BLOCK", 7)
+    monkeypatch.setattr(textgenrnn, "ATTENTION_BLOCK_SIZE", 7)
     blocks, _ = labelled.forward(tokens, labelled.initial_state(3))
 
     np.testing.assert_allclose(np.concatenate(rows), expected, atol=1e-4)
