@@ -33,6 +33,7 @@ ROOMS = (
     "cells",
     "history",
     "novelty",
+    "sequences",
     "model",
     "card",
     "storage",

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from revgen.architectures.neural import MIN_TORCH_TOKENS, NeuralModel
 from revgen.compiler import Program, trace
 from revgen.errors import NotTraceableError
-from revgen.model import CompiledStep, Weights, derived, iter_blocks
+from revgen.model import CompiledStep, Weights, derived
 from revgen.networks.functional import PLAIN, Backend, FunctionalNetwork, unflatten
 from revgen.ops import Array, tree_map
+from revgen.sequences import iter_blocks
 
 if TYPE_CHECKING:
     from revgen.networks.network import FunctionalModule

@@ -17,8 +17,9 @@ from revgen.arguments import checked
 from revgen.card import history_metadata
 from revgen.errors import OptionError
 from revgen.language_model import LanguageModel
-from revgen.model import Weights, derived, score_sequences
+from revgen.model import Weights, derived
 from revgen.options import ReadOptions
+from revgen.sequences import score_sequences
 from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:

@@ -24,10 +24,10 @@ from revgen.compiler.primitives import PRIMITIVES
 from revgen.corpus.cache import directory
 from revgen.errors import MissingExtraError
 from revgen.files import write_atomically
-from revgen.model import Forward
 from revgen.networks.codegen import SourceWriter, input_name
 from revgen.networks.layouts import Floats, pack_weight
 from revgen.ops import tree_map
+from revgen.sequences import Forward
 
 
 def copy_state(state: Any, num_tokens: int) -> Any:

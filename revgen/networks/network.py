@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from revgen.model import Forward, Weights
+from revgen.model import Weights
 from revgen.networks.cuda_graphs import CudaGraphCache
 from revgen.networks.functional import Backend, FunctionalNetwork, unflatten
+from revgen.sequences import Forward
 
 Penalty: TypeAlias = Tensor | float
 

@@ -25,9 +25,9 @@ from revgen.corpus.tokens import Tokens, tokenize_train_valid
 from revgen.errors import OptionError, RevgenError, TrainingError
 from revgen.evaluation.likelihood import Evaluation, measure
 from revgen.history import EpochMetrics, History
-from revgen.model import score_sequences
 from revgen.networks.network import network_forward
 from revgen.options import as_float, at_least
+from revgen.sequences import score_sequences
 from revgen.training.callbacks import Callback, StepMetrics, as_callback
 from revgen.training.checkpoint import CheckpointConfig, Checkpointer
 from revgen.training.cpu import flush_denormals, keep_freed_memory

@@ -45,7 +45,7 @@ def test_what_follows_a_text_is_what_forward_says(
     name: str, much: int, reviews: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("revgen.architectures.functional_model.MIN_TORCH_TOKENS", much)
-    monkeypatch.setattr("revgen.model.READ_BLOCK_SIZE", 60)
+    monkeypatch.setattr("revgen.sequences.READ_BLOCK_SIZE", 60)
     monkeypatch.setattr(reading, "BLOCK", 60)
     model = small(name, reviews[:4])
     ids = ids_of(model, reviews[0][:250], rows=2)
@@ -111,7 +111,7 @@ def test_a_network_that_does_not_forget_is_read_from_front_to_back(
 def test_the_memory_for_a_prompt_does_not_grow_with_it(
     name: str, reviews: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("revgen.model.READ_BLOCK_SIZE", 500)
+    monkeypatch.setattr("revgen.sequences.READ_BLOCK_SIZE", 500)
     options = {"context": 64} if name == "transformer-char" else {}
     model = small(name, reviews[:4], **options)
     text = model.tokenizer.decode(model.tokenizer.encode("".join(reviews)[:12_000])).replace("�", " ")
@@ -138,7 +138,7 @@ def test_the_attention_of_too_long_a_text_is_an_error(
 def test_prompts_of_different_lengths_are_still_read_side_by_side(
     reviews: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("revgen.model.READ_BLOCK_SIZE", 50)
+    monkeypatch.setattr("revgen.sequences.READ_BLOCK_SIZE", 50)
     model = small("lstm-char", reviews[:4])
     prompts = [reviews[0][:200].lower(), "a", reviews[1][:120].lower()]
     together = model.generate(prompts, temperature=0, max_tokens=20)
