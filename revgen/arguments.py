@@ -28,15 +28,15 @@ import numpy as np
 
 from revgen.errors import OptionError
 from revgen.files import expand_user
-from revgen.options import check, plain, scalar, shown
+from revgen.options import check, format_value, to_builtins, unwrap_scalar
 from revgen.registry import unknown_name_message
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-LARGEST_INT = 1 << 128
+INT_LIMIT = 1 << 128
 """No whole number may reach it."""
 
-WORDS: dict[Any, str] = {
+TYPE_NAMES: dict[Any, str] = {
     NoneType: "None",
     bool: "True or False",
     int: "a whole number",
@@ -47,14 +47,14 @@ WORDS: dict[Any, str] = {
 
 
 @overload
-def checked(function: F) -> F: ...
+def validate_call(function: F) -> F: ...
 
 
 @overload
-def checked(*, defaults: Mapping[str, Any] = ..., open_ended: bool = ...) -> Callable[[F], F]: ...
+def validate_call(*, defaults: Mapping[str, Any] = ..., open_ended: bool = ...) -> Callable[[F], F]: ...
 
 
-def checked(function: Any = None, *, defaults: Mapping[str, Any] | None = None, open_ended: bool = False) -> Any:
+def validate_call(function: Any = None, *, defaults: Mapping[str, Any] | None = None, open_ended: bool = False) -> Any:
     """Decorate a public function: it raises OptionError for an argument that its annotation does not allow.
 
     The message names the parameter. NumPy's scalars arrive as Python's numbers, and a path with the home directory in
@@ -63,20 +63,20 @@ def checked(function: Any = None, *, defaults: Mapping[str, Any] | None = None, 
     every value.
     """
     if function is None:
-        return functools.partial(checked, defaults=defaults, open_ended=open_ended)
+        return functools.partial(validate_call, defaults=defaults, open_ended=open_ended)
     own = inspect.signature(function)
-    signature = _expanded(own, function, defaults or {})
+    signature = _expand_options(own, function, defaults or {})
 
     @functools.cache
     def hints() -> dict[str, Any]:
-        return {name: _resolved(name, function, sys.modules["revgen"]) for name in function.__annotations__}
+        return {name: _resolve_annotation(name, function, sys.modules["revgen"]) for name in function.__annotations__}
 
     @functools.wraps(function)
     def wrapper(*args: Any, **options: Any) -> Any:
         if not open_ended:
-            _check_names(function.__name__, signature, options)
-        options = {name: scalar(value) for name, value in options.items()}
-        bound = own.bind(*map(scalar, args), **options)
+            _check_keywords(function.__name__, signature, options)
+        options = {name: unwrap_scalar(value) for name, value in options.items()}
+        bound = own.bind(*map(unwrap_scalar, args), **options)
         for name, value in bound.arguments.items():
             if own.parameters[name].kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL):
                 bound.arguments[name] = check_type(name, value, hints().get(name, Any))
@@ -91,10 +91,10 @@ def check_type(name: str, value: Any, hint: Any) -> Any:
 
     A path comes without ``~``, and an array of NumPy as a list where the annotation wants one.
     """
-    if isinstance(value, np.ndarray) and not matches(value, hint):
-        value = plain(value)
-    if not matches(value, hint):
-        raise OptionError(f"{name} must be {in_words(hint)}, not {shown(value)}")
+    if isinstance(value, np.ndarray) and not matches_annotation(value, hint):
+        value = to_builtins(value)
+    if not matches_annotation(value, hint):
+        raise OptionError(f"{name} must be {describe_annotation(hint)}, not {format_value(value)}")
     if isinstance(value, str | os.PathLike) and Path in (hint, *get_args(hint)):
         check(name, value, _is_path(value), "a path that the file system can hold")
         return expand_user(value) if isinstance(value, os.PathLike) or value.startswith("~") else value
@@ -124,17 +124,17 @@ def _field_hints(kind: Any) -> dict[str, Any]:
         return {}
 
 
-def matches(value: Any, hint: Any) -> bool:
+def matches_annotation(value: Any, hint: Any) -> bool:
     """Whether an annotation allows a value; numbers must be within the range of their type."""
-    origin, parts, value = get_origin(hint) or hint, get_args(hint), scalar(value)
+    origin, parts, value = get_origin(hint) or hint, get_args(hint), unwrap_scalar(value)
     if origin in (Union, UnionType):
-        return any(matches(value, part) for part in parts)
+        return any(matches_annotation(value, part) for part in parts)
     if origin is Literal:
         return any(type(value) is type(part) and value == part for part in parts)
     if origin in (None, NoneType):
         return value is None
     if origin in (int, float) and isinstance(value, int) and not isinstance(value, bool):
-        return abs(value) < LARGEST_INT
+        return abs(value) < INT_LIMIT
     if origin is float:
         return isinstance(value, float) and not math.isnan(value)
     if not isinstance(origin, type) or origin in (Any, object):
@@ -142,24 +142,26 @@ def matches(value: Any, hint: Any) -> bool:
     if origin is int or not isinstance(value, origin) or (parts and isinstance(value, str | bytes)):
         return False
     if isinstance(value, Mapping) and len(parts) == 2:
-        return all(matches(key, parts[0]) and matches(item, parts[1]) for key, item in value.items())
+        return all(
+            matches_annotation(key, parts[0]) and matches_annotation(item, parts[1]) for key, item in value.items()
+        )
     if isinstance(value, Collection) and parts and issubclass(origin, Iterable):
-        return all(matches(item, parts[0]) for item in value)
+        return all(matches_annotation(item, parts[0]) for item in value)
     return True
 
 
-def in_words(hint: Any) -> str:
+def describe_annotation(hint: Any) -> str:
     """An annotation as a message says it: ``int | None`` is "a whole number or None"."""
     origin, parts = get_origin(hint) or hint, get_args(hint)
     if origin in (Union, UnionType):
-        *others, last = dict.fromkeys(map(in_words, parts))
+        *others, last = dict.fromkeys(map(describe_annotation, parts))
         return f"{', '.join(others)} or {last}" if others else last
     if origin is Literal:
         return " or ".join(map(repr, parts))
-    if origin in WORDS or origin is None:
-        return WORDS[origin or NoneType]
+    if origin in TYPE_NAMES or origin is None:
+        return TYPE_NAMES[origin or NoneType]
     if isinstance(origin, type) and issubclass(origin, os.PathLike):
-        return WORDS[os.PathLike]
+        return TYPE_NAMES[os.PathLike]
     if origin is Callable or not isinstance(origin, type):
         return "a function"
     if issubclass(origin, Mapping):
@@ -170,7 +172,7 @@ def in_words(hint: Any) -> str:
     return f"a {origin.__name__}"
 
 
-def _check_names(function: str, signature: inspect.Signature, given: Iterable[str]) -> None:
+def _check_keywords(function: str, signature: inspect.Signature, given: Iterable[str]) -> None:
     """Raise OptionError for a keyword that a function does not have, with the nearest ones."""
     kinds = {parameter.kind for parameter in signature.parameters.values()}
     if inspect.Parameter.VAR_KEYWORD in kinds:
@@ -180,7 +182,7 @@ def _check_names(function: str, signature: inspect.Signature, given: Iterable[st
         raise OptionError(unknown_name_message(f"option of {function}", strange[0], known))
 
 
-def _resolved(name: str, function: Any, face: Any = None) -> Any:
+def _resolve_annotation(name: str, function: Any, face: Any = None) -> Any:
     """The annotation of a parameter as a type; Any where a name in it is there for type checkers only, and neither
     usual nor one of the public ``face``."""
     one = SimpleNamespace(__annotations__={name: function.__annotations__[name]})
@@ -197,22 +199,22 @@ def _resolved(name: str, function: Any, face: Any = None) -> Any:
             return Any
 
 
-def _expanded(signature: inspect.Signature, function: Any, defaults: Mapping[str, Any]) -> inspect.Signature:
+def _expand_options(signature: inspect.Signature, function: Any, defaults: Mapping[str, Any]) -> inspect.Signature:
     """A signature with the keywords of ``**options: Unpack[…]`` in place of ``options``."""
     parameters: list[inspect.Parameter] = []
     for parameter in signature.parameters.values():
-        hint = _resolved(parameter.name, function) if parameter.kind is parameter.VAR_KEYWORD else None
+        hint = _resolve_annotation(parameter.name, function) if parameter.kind is parameter.VAR_KEYWORD else None
         if get_origin(hint) is Unpack and is_typeddict(options := get_args(hint)[0]):
             parameters += [
                 inspect.Parameter(name, parameter.KEYWORD_ONLY, default=defaults.get(name, ...), annotation=text)
-                for name, text in _annotations(options)
+                for name, text in _list_keys(options)
             ]
         else:
             parameters.append(parameter)
     return signature.replace(parameters=parameters)
 
 
-def _annotations(options: type) -> Iterator[tuple[str, Any]]:
+def _list_keys(options: type) -> Iterator[tuple[str, Any]]:
     """The keys of a TypedDict with their annotations as they are written."""
     for name, annotation in options.__annotations__.items():
         yield name, getattr(annotation, "__forward_arg__", annotation)

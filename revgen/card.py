@@ -16,7 +16,7 @@ from revgen.files import to_json
 from revgen.formatting import format_value
 from revgen.history import History
 from revgen.model import Model
-from revgen.options import plain
+from revgen.options import to_builtins
 from revgen.svg_chart import draw_curves
 
 HISTORY_FILE = "history.svg"
@@ -48,7 +48,7 @@ def make_card(
         samples: generated texts to show after the samples in the metadata.
         history_file: the file name of an image of the training history, next to the card.
     """
-    metadata = plain(model.metadata)
+    metadata = to_builtins(model.metadata)
     description = f"A {model.level}-level {model.architecture} language model, trained with revgen."
     parts = [
         "\n".join(["---", *_to_yaml(_hub_metadata(model)), "---"]),
@@ -95,7 +95,7 @@ def history_metadata(history: History) -> dict[str, list[float]]:
 
 def draw_history(model: Model) -> str | None:
     """Return the loss after each epoch as SVG, or None if the metadata has fewer than two epochs."""
-    history = plain(model.metadata).get("history")
+    history = to_builtins(model.metadata).get("history")
     curves = {
         title: values
         for name, title in CURVE_TITLES.items()
@@ -111,7 +111,7 @@ def draw_history(model: Model) -> str | None:
 
 
 def _hub_metadata(model: Model) -> dict[str, Any]:
-    metadata = plain(model.metadata)
+    metadata = to_builtins(model.metadata)
     head: dict[str, Any] = {
         "library_name": "revgen",
         "pipeline_tag": "text-generation",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 
-def is_first_process() -> bool:
+def is_rank_zero() -> bool:
     """Whether this process is the one that writes and speaks, of several under ``torchrun``; one alone is."""
     return os.environ.get("RANK", "0") == "0"
 
@@ -39,7 +39,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
-class HeldFile:
+class FileHandle:
     """A file that can still be read after its directory was moved or removed, and after a change of the present one.
 
     It is held open, so that its content takes no memory before it is read. A pickle holds the content.
@@ -58,12 +58,12 @@ class HeldFile:
         return str(self.path)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return HeldFile, (self.path, self.read_bytes())
+        return FileHandle, (self.path, self.read_bytes())
 
-    def __copy__(self) -> HeldFile:
+    def __copy__(self) -> FileHandle:
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> HeldFile:
+    def __deepcopy__(self, memo: dict[int, Any]) -> FileHandle:
         return self
 
     def read_bytes(self) -> bytes:
@@ -86,23 +86,25 @@ def to_json(value: Any, **options: Any) -> str:
     infinity and no NaN: each is null, and an object with an infinite number has ``"infinite": true`` too. Raises
     TypeError for a value that JSON has nothing for.
     """
-    from revgen.options import plain  # with it comes NumPy, which the help of the command line does without
+    from revgen.options import to_builtins  # with it comes NumPy, which the help of the command line does without
 
     def listed(collection: Any) -> Any:
         if not isinstance(collection, Iterable):
             raise TypeError(f"a value of the type {type(collection).__name__} is not JSON serializable")
-        return _finite(plain(list(collection)))
+        return _replace_non_finite(to_builtins(list(collection)))
 
-    return json.dumps(_finite(plain(value)), allow_nan=False, **({"default": listed} | options))
+    return json.dumps(_replace_non_finite(to_builtins(value)), allow_nan=False, **({"default": listed} | options))
 
 
-def _finite(value: Any) -> Any:
+def _replace_non_finite(value: Any) -> Any:
     """The same plain value with None in place of each number that is not finite."""
     if isinstance(value, dict):
         infinite = any(isinstance(item, float) and math.isinf(item) for item in value.values())
-        return {key: _finite(item) for key, item in value.items()} | ({"infinite": True} if infinite else {})
+        return {key: _replace_non_finite(item) for key, item in value.items()} | (
+            {"infinite": True} if infinite else {}
+        )
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [_replace_non_finite(item) for item in value]
     if isinstance(value, set | frozenset):
-        return sorted(map(_finite, value), key=str)
+        return sorted(map(_replace_non_finite, value), key=str)
     return None if isinstance(value, float) and not math.isfinite(value) else value

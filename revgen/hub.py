@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from revgen.arguments import checked
+from revgen.arguments import validate_call
 from revgen.card import HISTORY_FILE, draw_history, make_card
 from revgen.errors import CheckpointError, HubError, OptionError, RevgenError, UnknownNameError
 from revgen.files import expand_user
@@ -104,7 +104,7 @@ def _model_directory_of(name: str | Path) -> Path | None:
         return None
 
 
-@checked
+@validate_call
 def pull(
     repo_id: str, *, revision: str | None = None, token: str | None = None, local_files_only: bool = False
 ) -> Path:
@@ -164,7 +164,7 @@ def pull_pretrained(name: str, *, revision: str | None, token: str | None, local
         raise HubError(f"{name} has no weights in the package or the cache; {error}") from None
 
 
-@checked
+@validate_call
 def push(
     model: Model | str | Path,
     repo_id: str,

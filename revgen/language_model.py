@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen import storage
-from revgen.arguments import checked
+from revgen.arguments import validate_call
 from revgen.corpus import read
 from revgen.errors import OptionError
 from revgen.generation.config import DEFAULTS, GenerationOptions
 from revgen.model import Model
 from revgen.novelty import CopyReport, SuffixIndex, find_copies
-from revgen.options import ReadOptions, at_least
+from revgen.options import ReadOptions, check_at_least
 
 if TYPE_CHECKING:
     from revgen.evaluation.attention import Attention
@@ -67,7 +67,7 @@ class LanguageModel(Model):
         self, prompt: list[str] | tuple[str, ...], *, n: int, **options: Unpack[GenerationOptions]
     ) -> list[list[str]]: ...
 
-    @checked(defaults=DEFAULTS)
+    @validate_call(defaults=DEFAULTS)
     def generate(
         self,
         prompt: str | list[str] | tuple[str, ...] = "",
@@ -89,7 +89,7 @@ class LanguageModel(Model):
 
         return generate(self, prompt, n, options)
 
-    @checked(defaults=DEFAULTS)
+    @validate_call(defaults=DEFAULTS)
     def stream(self, prompt: str = "", **options: Unpack[GenerationOptions]) -> Iterator[str]:
         """Yield the continuation of the prompt in pieces, as it is sampled.
 
@@ -99,7 +99,7 @@ class LanguageModel(Model):
 
         return stream(self, prompt, options)
 
-    @checked(defaults=DEFAULTS)
+    @validate_call(defaults=DEFAULTS)
     def write_samples(
         self,
         path: str | Path,
@@ -131,7 +131,7 @@ class LanguageModel(Model):
             source=source,
         )
 
-    @checked
+    @validate_call
     def regenerate(self, receipt: Mapping[str, Any]) -> str:
         """Return the text of a line that ``write_samples`` wrote, from its receipt."""
         from revgen.generation.samples import remake
@@ -140,14 +140,14 @@ class LanguageModel(Model):
 
     # Evaluation
 
-    @checked
+    @validate_call
     def score(self, text: str, *, label: Label = None) -> Score:
         """Return the log-probability of each token of a document and of its end."""
         from revgen.evaluation.likelihood import score
 
         return score(self, text, label)
 
-    @checked
+    @validate_call
     def evaluate(self, texts: Any, *, labels: Any = None, **reading: Unpack[ReadOptions]) -> Evaluation:
         """Measure how well the model predicts documents: nats and bits per character, perplexity per token.
 
@@ -160,7 +160,7 @@ class LanguageModel(Model):
             self.check_labels()
         return evaluate(self, read(texts, labels=labels, **reading), () if labels is None else self.labels)
 
-    @checked
+    @validate_call
     def explain(self, text: str, *, top: int = 5, label: Label = None) -> Explanation:
         """Return how expected each token of a text was: log-probability, entropy, rank, and the ``top`` alternatives.
 
@@ -170,14 +170,14 @@ class LanguageModel(Model):
 
         return explain(self, text, top, label)
 
-    @checked
+    @validate_call
     def attention(self, text: str, *, label: Label = None) -> Attention:
         """Return the attention weights on a text, with a figure. Raises OptionError for a model without attention."""
         from revgen.evaluation.attention import attention
 
         return attention(self, text, label)
 
-    @checked
+    @validate_call
     def embed(self, texts: list[str] | tuple[str, ...], *, pool: str = "mean") -> NDArray[np.float32]:
         """Return a vector of each text, (texts, features).
 
@@ -188,7 +188,7 @@ class LanguageModel(Model):
 
         return embed(self, texts, pool)
 
-    @checked
+    @validate_call
     def similarity(self, text: str, texts: list[str] | tuple[str, ...], *, pool: str = "mean") -> NDArray[np.float32]:
         """Return the cosine similarity between the vectors of a text and of each of the others, (texts,).
 
@@ -200,7 +200,7 @@ class LanguageModel(Model):
 
     # Copied text
 
-    @checked
+    @validate_call
     def index_texts(self, texts: Any, **reading: Unpack[ReadOptions]) -> None:
         """Add texts to the index that tells which parts of a text are copied from them. It is saved with the model.
 
@@ -210,15 +210,15 @@ class LanguageModel(Model):
         earlier = self.index.documents() if self.has_index else []
         self._index = SuffixIndex([*earlier, *read(texts, **reading)])
 
-    @checked
+    @validate_call
     def novelty(self, text: str, minimum: int = 20) -> CopyReport:
         """Find the spans of a text, of at least ``minimum`` characters, that occur in the training text."""
-        at_least("minimum", minimum, 1)
+        check_at_least("minimum", minimum, 1)
         return find_copies(text, self.index, minimum)
 
     # The model directory and the Hub
 
-    @checked
+    @validate_call
     def save(self, directory: str | Path, *, dtype: Literal["float32", "float16"] = "float32") -> Path:
         """Write the model directory: configuration, tokenizer, weights, and a card if it has none. Return its path.
 
@@ -227,12 +227,12 @@ class LanguageModel(Model):
         """
         return storage.save(self, Path(directory), dtype)
 
-    @checked
+    @validate_call
     def save_pretrained(self, directory: str | Path) -> Path:
         """Do what ``save`` does, under the name that other libraries of the Hub use."""
         return self.save(directory)
 
-    @checked
+    @validate_call
     def push_to_hub(
         self,
         repo_id: str,
@@ -260,7 +260,7 @@ class LanguageModel(Model):
         )
 
     @staticmethod
-    @checked
+    @validate_call
     def from_directory(directory: str | Path) -> LanguageModel:
         """Return the model in a directory. Raises CheckpointError that names the file if one is damaged."""
         return cast(LanguageModel, storage.load_directory(Path(directory)))

@@ -17,19 +17,19 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.arguments import checked
+from revgen.arguments import validate_call
 from revgen.corpus import Corpus
 from revgen.corpus.cache import train_or_load
 from revgen.corpus.progress import with_progress
 from revgen.corpus.tokens import shift
 from revgen.errors import NotFittedError, OptionError, VocabularyError
 from revgen.novelty import SuffixIndex
-from revgen.options import as_float, make_plain, plain, shown
+from revgen.options import as_float, convert_fields, format_value, to_builtins
 from revgen.registry import package_of, tokenizers
 from revgen.schema import join_names
 from revgen.sequences import iter_blocks, score_sequences
 from revgen.tokenizers import Tokenizer
-from revgen.tokenizers.spelled import MIN_SPELLED_FRACTION
+from revgen.tokenizers.hex_fallback import MIN_SPELLED_FRACTION
 
 Weights = dict[str, NDArray[Any]]
 T_co = TypeVar("T_co", covariant=True)
@@ -107,7 +107,7 @@ class Model(ABC):
         self.architecture = architecture
         self.level = level
         self.config = config
-        self.tokenizer_options = plain(tokenizer_options or {})
+        self.tokenizer_options = to_builtins(tokenizer_options or {})
         self.metadata: dict[str, Any] = {}
         """Facts about the model that are saved with it: licence, corpus, training, evaluation."""
         self.device = "cpu"
@@ -246,7 +246,7 @@ class Model(ABC):
     def suppressed_tokens(self) -> list[int]:
         """The ids of the tokens that are never sampled, unless a regular expression or choices need a digit."""
         tokenizer = self.tokenizer
-        return [tokenizer.bos_id, tokenizer.unk_id, *([] if self.writes_digits else tokenizer.digits)]
+        return [tokenizer.bos_id, tokenizer.unk_id, *([] if self.writes_digits else tokenizer.digit_ids)]
 
     @property
     def labels(self) -> tuple[str | int, ...]:
@@ -274,7 +274,7 @@ class Model(ABC):
     @config.setter
     def config(self, config: Any) -> None:
         if dataclasses.is_dataclass(config):
-            make_plain(config)
+            convert_fields(config)
         self._config = config
 
     @property
@@ -343,16 +343,16 @@ class Model(ABC):
             "parameters": self.num_parameters,
             "tokens": len(self.tokenizer),
             "config": dataclasses.asdict(self.config),
-            "metadata": plain(self.metadata),
+            "metadata": to_builtins(self.metadata),
         }
 
     # Where and how it computes
 
-    @checked
+    @validate_call
     def to(self, device: str) -> Self:
         """Compute on this device from now on: "cpu", "cuda", "cuda:1" or "mps". Raises OptionError if it is missing."""
         if device != "cpu":
-            raise OptionError(f"{self.name} computes on the CPU only: device must be 'cpu', not {shown(device)}")
+            raise OptionError(f"{self.name} computes on the CPU only: device must be 'cpu', not {format_value(device)}")
         return self
 
     def compile(self) -> Self:

@@ -15,13 +15,13 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from revgen.errors import CheckpointError, OptionError
-from revgen.options import scalar
+from revgen.options import unwrap_scalar
 from revgen.registry import unknown_name_message
 
-LARGEST_FILE = 4 << 20  # bytes
-LARGEST_NUMBER = 1 << 31
+MAX_CONFIG_BYTES = 4 << 20  # bytes
+NUMBER_LIMIT = 1 << 31
 
-WANTED = {
+REQUIRED_STRINGS = {
     "architecture": (r"(?=.{1,100}$)[^\W_]+(-[^\W_]+)*", "a name of letters and digits, joined by hyphens"),
     "level": (r"[^\W_]{1,100}", "a name of letters and digits"),
     "tokenizer.file": (r"[\w-][\w.-]{0,100}", "the plain name of a file"),
@@ -31,25 +31,27 @@ WANTED = {
 }
 """The texts that every config.json holds: by their places, the pattern and what it is in words."""
 
-INDEX = {place.replace("weights", "index"): wanted for place, wanted in WANTED.items() if "weights" in place}
+INDEX_STRINGS = {
+    place.replace("weights", "index"): wanted for place, wanted in REQUIRED_STRINGS.items() if "weights" in place
+}
 """Those of a model that remembers its training text."""
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file. Raises CheckpointError that names it."""
     try:
-        if (size := path.stat().st_size) > LARGEST_FILE:
-            raise ValueError(f"it has {size:,} bytes, more than {LARGEST_FILE:,}")
-        return parse(path.read_bytes(), path)
+        if (size := path.stat().st_size) > MAX_CONFIG_BYTES:
+            raise ValueError(f"it has {size:,} bytes, more than {MAX_CONFIG_BYTES:,}")
+        return parse_json(path.read_bytes(), path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged, or not of a revgen model: {error!r}") from None
 
 
-def parse(data: bytes, path: Path) -> dict[str, Any]:
+def parse_json(data: bytes, path: Path) -> dict[str, Any]:
     """Return the JSON object in the content of a file. Raises CheckpointError that names it."""
     try:
-        if len(data) > LARGEST_FILE:
-            raise ValueError(f"it has {len(data):,} bytes, more than {LARGEST_FILE:,}")
+        if len(data) > MAX_CONFIG_BYTES:
+            raise ValueError(f"it has {len(data):,} bytes, more than {MAX_CONFIG_BYTES:,}")
         content = json.loads(data)
         if not isinstance(content, dict):
             raise TypeError(f"it holds a {type(content).__name__}")
@@ -58,9 +60,9 @@ def parse(data: bytes, path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged, or not of a revgen model: {error!r}") from None
 
 
-def check(content: Mapping[str, Any], path: Path) -> None:
+def check_config(content: Mapping[str, Any], path: Path) -> None:
     """Raise CheckpointError unless the content of a config.json has all that a model is made from."""
-    for place, (pattern, words) in (WANTED | (INDEX if "index" in content else {})).items():
+    for place, (pattern, words) in (REQUIRED_STRINGS | (INDEX_STRINGS if "index" in content else {})).items():
         value: Any = content
         for key in place.split("."):
             value = value.get(key) if isinstance(value, dict) else None
@@ -86,7 +88,7 @@ def check_options(kind: type[Any], options: Mapping[str, Any]) -> None:
 
 def matches_type(value: Any, hint: Any) -> bool:
     """Whether a value out of JSON is one of an annotation, and its numbers are of a sensible size."""
-    value = scalar(value)
+    value = unwrap_scalar(value)
     origin, parts = get_origin(hint) or hint, get_args(hint)
     if origin in (Union, UnionType):
         return any(matches_type(value, part) for part in parts)
@@ -96,7 +98,7 @@ def matches_type(value: Any, hint: Any) -> bool:
         return isinstance(value, bool)
     if origin in (int, float):
         number = isinstance(value, int | origin) and not isinstance(value, bool)
-        return number and -LARGEST_NUMBER < value < LARGEST_NUMBER
+        return number and -NUMBER_LIMIT < value < NUMBER_LIMIT
     if origin is str:
         return isinstance(value, str)
     if isinstance(origin, type) and issubclass(origin, Mapping):
@@ -105,12 +107,12 @@ def matches_type(value: Any, hint: Any) -> bool:
         )
     if isinstance(origin, type) and issubclass(origin, Sequence):
         return isinstance(value, list) and all(matches_type(item, parts[0] if parts else Any) for item in value)
-    return not isinstance(value, int | float) or -LARGEST_NUMBER < value < LARGEST_NUMBER
+    return not isinstance(value, int | float) or -NUMBER_LIMIT < value < NUMBER_LIMIT
 
 
 def truncate(value: object, most: int = 60) -> str:
     """A value as it is shown in a message of one line."""
-    shown = repr(value) if not isinstance(value, int) or -LARGEST_NUMBER < value < LARGEST_NUMBER else "a huge number"
+    shown = repr(value) if not isinstance(value, int) or -NUMBER_LIMIT < value < NUMBER_LIMIT else "a huge number"
     return shown if len(shown) <= most else f"{shown[:most]}…"
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from revgen import schema
 from revgen.card import make_card
 from revgen.errors import CheckpointError, OptionError, UnknownNameError
-from revgen.files import HeldFile, is_first_process, to_json, write_atomically
+from revgen.files import FileHandle, is_rank_zero, to_json, write_atomically
 from revgen.model import Model, Weights
 from revgen.novelty import SuffixIndex
 from revgen.options import is_int
@@ -52,7 +52,7 @@ def save(model: Model, directory: Path, dtype: str = "float32") -> Path:
 
     if dtype not in ("float32", "float16"):
         raise OptionError(f'dtype must be "float32" or "float16", not {dtype!r}')
-    if not is_first_process():
+    if not is_rank_zero():
         return directory
     with np.errstate(over="ignore"):
         arrays = {
@@ -129,8 +129,8 @@ def configuration(model: Model) -> dict[str, Any]:
 
 def _check_readable(model: Model, directory: Path, config: bytes, tokenizer: bytes, weights: bytes) -> None:
     """Raise CheckpointError if these files could not be loaded again."""
-    content = schema.parse(config, directory / CONFIG)
-    schema.check(content, directory / CONFIG)
+    content = schema.parse_json(config, directory / CONFIG)
+    schema.check_config(content, directory / CONFIG)
     read_back = type(model.tokenizer).from_bytes(tokenizer)
     if read_back.fingerprint != model.tokenizer.fingerprint:
         raise CheckpointError(f"{directory}: the tokenizer's file would give another tokenizer; not saved")
@@ -146,8 +146,8 @@ def finish_interrupted_save(directory: Path) -> None:
     pending = directory / f"{CONFIG}{PENDING_SUFFIX}"
     if not pending.exists():
         return
-    content = schema.read(pending)
-    schema.check(content, pending)
+    content = schema.read_json(pending)
+    schema.check_config(content, pending)
     try:
         entries = [content["weights"], content["tokenizer"], *([content["index"]] if "index" in content else [])]
         for name in (*(entry["file"] for entry in entries), CONFIG):
@@ -193,7 +193,7 @@ def load_directory(directory: Path) -> Model:
     model.weights = {name: a.astype(np.float32) if a.dtype.kind == "f" else a for name, a in arrays.items()}
     index = content.get("index")
     if index is not None and (directory / index["file"]).exists():  # the text may have been removed before sharing
-        model._read_index = partial(_read_index, HeldFile(directory / index["file"]), index["sha256"])
+        model._read_index = partial(_read_index, FileHandle(directory / index["file"]), index["sha256"])
     return model
 
 
@@ -207,7 +207,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     path = directory / CONFIG
     if not path.is_file():
         raise CheckpointError(f"{directory} is not a model directory: it has no {CONFIG}")
-    content = schema.read(path)
+    content = schema.read_json(path)
     if "format_version" not in content:
         raise CheckpointError(f"{path} is damaged, or not of a revgen model: it has no format_version")
     version = content["format_version"]
@@ -217,7 +217,7 @@ def read_config(directory: Path) -> dict[str, Any]:
             f"{path} has the format version {schema.truncate(version)}; this revgen {__version__} reads 1 to "
             f"{FORMAT_VERSION}{remedy}"
         )
-    schema.check(content, path)
+    schema.check_config(content, path)
     return content
 
 
@@ -238,7 +238,7 @@ def read_tokenizer(directory: Path, content: Mapping[str, Any]) -> Tokenizer:
     return tokenizer
 
 
-def _read_index(file: HeldFile, sha256: object) -> SuffixIndex:
+def _read_index(file: FileHandle, sha256: object) -> SuffixIndex:
     try:
         return SuffixIndex.from_bytes(_read(file, sha256))
     except ValueError as error:
@@ -272,7 +272,7 @@ def _installation_hint(content: Mapping[str, Any]) -> str:
     return "Import the package that provides it"
 
 
-def _read(path: Path | HeldFile, sha256: object) -> bytes:
+def _read(path: Path | FileHandle, sha256: object) -> bytes:
     """Return the bytes of a file of a model directory. Raises CheckpointError if its hash is another one."""
     try:
         data = path.read_bytes()

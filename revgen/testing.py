@@ -164,7 +164,7 @@ def _spelled(tokenizer: Tokenizer, ids: Sequence[int]) -> bytes:
     """Return the bytes of the tokens and of the characters that digits spell."""
     spelled, digits = b"", list[int]()
     for i in ids:
-        if i in tokenizer.parts:
+        if i in tokenizer.partial_char_ids:
             digits.append(i)
             character = tokenizer.spelled_character(digits)
             if character is not None:

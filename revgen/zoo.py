@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack, cast
 
 from revgen import hub
-from revgen.arguments import check_fields, checked
+from revgen.arguments import check_fields, validate_call
 from revgen.cells import Cell
 from revgen.errors import OptionError, UnknownNameError
 from revgen.language_model import LanguageModel
@@ -33,7 +33,7 @@ from revgen.tables import to_frame, to_text
 from revgen.tokenizers import Tokenizer
 
 
-@checked
+@validate_call
 def list_models(pattern: str | Iterable[str] = "*", *, pretrained: bool = False) -> list[str]:
     """Return the names that match a wildcard pattern (``"lstm-*"``), or any of several patterns.
 
@@ -73,7 +73,7 @@ class ModelOptions(TypedDict, total=False):
     max_bytes: int | None
 
 
-@checked(open_ended=True)
+@validate_call(open_ended=True)
 def create(
     name: str, /, *, tokenizer: Tokenizer | Mapping[str, Any] | None = None, **options: Unpack[ModelOptions]
 ) -> LanguageModel:
@@ -102,7 +102,7 @@ def create(
     return model
 
 
-@checked
+@validate_call
 def load(
     name: str | Path,
     *,
@@ -173,7 +173,7 @@ class ModelTable:
     __repr__ = __str__
 
 
-@checked
+@validate_call
 def models(pattern: str | Iterable[str] = "*", *, pretrained: bool = False) -> ModelTable:
     """Return what ``list_models`` lists as a table, with a description, and size and score of pretrained models."""
     return ModelTable(map(_info, list_models(pattern, pretrained=pretrained)))

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from revgen.arguments import checked
+from revgen.arguments import validate_call
 from revgen.deprecation import renamed_parameter
 from revgen.errors import OptionError
 
 
 @renamed_parameter("beams", "num_beams", removed_in="0.4")
-@checked
+@validate_call
 def search(prompt: str, *, num_beams: int = 1) -> tuple[str, int]:
     """Return the arguments."""
     return prompt, num_beams

@@ -15,7 +15,7 @@ from conftest import same_weights
 import revgen
 from revgen import OptionError
 from revgen.files import to_json
-from revgen.options import plain
+from revgen.options import to_builtins
 
 NUMPY: dict[type, Callable[[Any], Any]] = {bool: np.bool_, int: np.int64, float: np.float32}
 KINDS: dict[str, Callable[[Any], Any]] = {
@@ -177,7 +177,7 @@ def test_json_has_no_numbers_of_numpy_and_none_that_is_not_finite() -> None:
         "c": {"x"},
     }
     assert json.loads(to_json(given)) == {"1": 0.5, "a": [[1.0, None]], "b": [True, None], "c": ["x"]}
-    assert plain(np.longdouble(2)) == 2.0 and type(plain(np.longdouble(2))) is float
+    assert to_builtins(np.longdouble(2)) == 2.0 and type(to_builtins(np.longdouble(2))) is float
 
 
 def test_metadata_that_no_file_can_hold_is_found_before_anything_is_written(

@@ -14,10 +14,10 @@ import pytest
 
 import revgen
 from revgen.architectures.neural import NeuralModel
-from revgen.arguments import check_type, checked, in_words
+from revgen.arguments import check_type, describe_annotation, validate_call
 from revgen.cells import Cell
 from revgen.generation.config import GenerationConfig, GenerationOptions
-from revgen.options import shown
+from revgen.options import format_value
 from revgen.registry import architecture_class, architectures, cells
 from revgen.training.options import FitOptions
 from revgen.zoo import ModelOptions
@@ -125,7 +125,7 @@ def test_a_type_checker_finds_names_and_types_that_are_wrong(tmp_path: Path) -> 
 # Checks by annotation
 
 
-@checked
+@validate_call
 def function(
     number: int = 0,
     ratio: float | None = None,
@@ -175,7 +175,7 @@ def test_arguments_of_the_right_type_arrive_as_plain_values(given: dict[str, Any
         ("by_name", {1: 2}, "by_name must be a dictionary"),
         ("nmber", 3, "there is no option of function 'nmber'; did you mean number"),
     ],
-    ids=shown,
+    ids=format_value,
 )
 def test_other_arguments_are_errors_that_name_the_parameter(name: str, value: Any, message: str) -> None:
     with pytest.raises(revgen.OptionError, match=message.replace("|", "\\|")):
@@ -192,7 +192,7 @@ def test_a_value_that_cannot_be_shown_is_an_error_too() -> None:
 
 
 def test_an_annotation_is_said_in_words() -> None:
-    assert in_words(str | Path | None) == "a string, a path or None"
+    assert describe_annotation(str | Path | None) == "a string, a path or None"
 
 
 def test_the_home_directory_stands_for_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

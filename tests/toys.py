@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from revgen import LanguageModel, Tokenizer
 from revgen.tokenizers import CharTokenizer
-from revgen.tokenizers.tokenizer import SPECIALS
+from revgen.tokenizers.tokenizer import SPECIAL_TOKENS
 
 Floats = NDArray[np.floating[Any]]
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -50,7 +50,7 @@ def table(tokenizer: Tokenizer, logits: Floats | float = 0.0, kind: type[Table] 
 
 def chars(text: str) -> Tokenizer:
     """Return a tokenizer of only these characters, without the digits that spell others."""
-    return CharTokenizer((*SPECIALS, *sorted(set(text))))
+    return CharTokenizer((*SPECIAL_TOKENS, *sorted(set(text))))
 
 
 def alphabet() -> Table:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Self, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.arguments import checked
+from revgen.arguments import validate_call
 from revgen.corpus import read
 from revgen.corpus.tokens import tokenize
 from revgen.errors import OptionError, VocabularyError
@@ -27,7 +27,7 @@ from revgen.history import EpochMetrics, History
 from revgen.language_model import LanguageModel
 from revgen.model import Weights
 from revgen.ops import log_softmax
-from revgen.options import ReadOptions, as_float, check, shown
+from revgen.options import ReadOptions, as_float, check, format_value
 from revgen.registry import architecture_class, register_model
 
 MAX_EM_STEPS, EM_TOLERANCE = 1000, 1e-7
@@ -49,7 +49,7 @@ class MixtureConfig:
         check("the number of models", count, count <= MAX_MODELS, f"at most {MAX_MODELS}")
         in_range = all(0 <= as_float(weight) <= 1 for weight in self.shares)
         if not in_range or abs(sum(self.shares) - 1) > 1e-6:
-            raise OptionError(f"weights must be 0 or more and sum to 1, not {shown(list(self.shares))}")
+            raise OptionError(f"weights must be 0 or more and sum to 1, not {format_value(list(self.shares))}")
 
 
 @register_model("mixture")
@@ -81,7 +81,7 @@ class Mixture(LanguageModel):
         """The weight of each model, (models,)."""
         return np.array(self.config.shares, float)
 
-    @checked
+    @validate_call
     def fit(  # type: ignore[override]  # the models have been trained
         self,
         texts: Any,
@@ -135,7 +135,7 @@ class Mixture(LanguageModel):
         logprobs = np.stack([log_softmax(array) for array in logits])  # (models, batch, vocab)
         return interpolate(logprobs, self.mixing_weights[:, None, None]), states
 
-    @checked
+    @validate_call
     def to(self, device: str) -> Self:
         for model in self.models:
             model.to(device)
@@ -170,7 +170,7 @@ class Mixture(LanguageModel):
         return None
 
 
-@checked
+@validate_call
 def mix(models: Sequence[LanguageModel], weights: Sequence[float] | None = None) -> Mixture:
     """Interpolate fitted models that share a tokenizer. Without ``weights``, all are equal until ``fit`` is called.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.arguments import checked
+from revgen.arguments import validate_call
 from revgen.card import history_metadata
 from revgen.errors import OptionError
 from revgen.language_model import LanguageModel
@@ -59,7 +59,7 @@ class NeuralModel(LanguageModel):
         """The PyTorch network on the model's device, in evaluation mode."""
         return self.make_network().to(self.device).eval()
 
-    @checked
+    @validate_call
     def to(self, device: str) -> Self:
         if device != "cpu":
             import torch
@@ -118,7 +118,7 @@ class NeuralModel(LanguageModel):
             weights[name] = np.concatenate([array, rows]) if added else array
         self.weights = weights
 
-    @checked
+    @validate_call
     def fit(
         self,
         texts: Any,
@@ -233,7 +233,7 @@ class NeuralModel(LanguageModel):
         """Remove the metadata that describe a published version of the weights."""
         self.metadata = {k: v for k, v in self.metadata.items() if k not in ("load_as", "description", "samples")}
 
-    @checked
+    @validate_call
     def find_lr(
         self,
         texts: Any,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.arguments import checked
+from revgen.arguments import validate_call
 from revgen.corpus import Corpus, read
 from revgen.corpus.summary import summarize
 from revgen.corpus.tokens import tokenize_train_valid
@@ -78,7 +78,7 @@ class NGramModel(LanguageModel):
             contexts = len(counted.counts)
         return orders, probabilities, backoffs
 
-    @checked
+    @validate_call
     def fit(  # type: ignore[override]  # counting takes some of the options
         self,
         texts: Any,

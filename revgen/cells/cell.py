@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from revgen import ops
 from revgen.errors import OptionError
 from revgen.ops import Array
-from revgen.options import scalar, shown
+from revgen.options import format_value, unwrap_scalar
 
 Parameters = SimpleNamespace | Any
 """The parameters of one layer as attributes, by the names that ``shapes`` gives them."""
@@ -41,10 +41,12 @@ class Cell:
             if name not in known:
                 offer = f"its options: {', '.join(known)}" if known else "it has no options"
                 raise OptionError(f"the cell {type(self).__name__} has no option {name!r}; {offer}")
-            plain = scalar(value)
+            plain = unwrap_scalar(value)
             if not isinstance(plain, type(known[name])):
                 wanted = type(known[name]).__name__
-                raise OptionError(f"{name} of {type(self).__name__} must be of the type {wanted}, not {shown(value)}")
+                raise OptionError(
+                    f"{name} of {type(self).__name__} must be of the type {wanted}, not {format_value(value)}"
+                )
             setattr(self, name, plain)
 
     @classmethod

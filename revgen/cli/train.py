@@ -21,7 +21,7 @@ from revgen.cli.options import (
 )
 from revgen.cli.parser import Command
 from revgen.errors import OptionError
-from revgen.files import expand_user, is_first_process, to_json
+from revgen.files import expand_user, is_rank_zero, to_json
 from revgen.hub import is_repository
 from revgen.language_model import LanguageModel
 from revgen.options import parse_assignment
@@ -75,7 +75,7 @@ def run_fit(options: argparse.Namespace) -> None:
     make_directory(options.out)
     history = model.to(options.device).fit(paths(options.texts), valid, **fit_options, **read_options(options))
     directory = model.save(options.out)
-    if not is_first_process():
+    if not is_rank_zero():
         return
     if options.json:
         print(to_json({"directory": str(directory), "notes": history.notes, "epochs": history.to_dicts()}, indent=2))

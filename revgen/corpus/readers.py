@@ -15,7 +15,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar, Unpack, cast, get_type_hints
 
-from revgen.arguments import check_type, checked
+from revgen.arguments import check_type, validate_call
 from revgen.corpus.decoding import check_encoding
 from revgen.corpus.labels import Label, parse_label, sorted_labels
 from revgen.corpus.quoting import check_table_options
@@ -23,7 +23,7 @@ from revgen.corpus.sources import DAMAGES, Source, are_names_of_files, file_form
 from revgen.corpus.tables import READERS
 from revgen.corpus.text import Block
 from revgen.errors import CorpusError, OptionError
-from revgen.options import ReadOptions, shown
+from revgen.options import ReadOptions, format_value
 from revgen.registry import unknown_name_message
 
 Item = TypeVar("Item")
@@ -214,7 +214,7 @@ class Corpus:
             if item is nothing or label is nothing:
                 raise OptionError(f"labels must be one for each text or file: {len(self._labels)} are not as many")
             if label is None:
-                what = shown(str(item))
+                what = format_value(str(item))
                 raise OptionError(f"labels has none for number {number}, {what}: give it one, or leave it out")
             self.label = label
             yield item
@@ -255,7 +255,7 @@ class _NotText(NamedTuple):
         }.get(self.kind, "")
 
 
-@checked
+@validate_call
 def read(source: Any = None, *, paths: Any = None, labels: Any = None, **options: Unpack[ReadOptions]) -> Corpus:
     """Return the documents of files or of strings, to be read again and again.
 
@@ -298,7 +298,7 @@ def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
     chosen: dict[str, Any] = DEFAULTS | {name: check_type(name, value, hints[name]) for name, value in options.items()}
     for name, allowed in ALLOWED.items():
         if chosen[name] not in allowed:
-            raise OptionError(f"{name} must be {' or '.join(map(repr, allowed))}, not {shown(chosen[name])}")
+            raise OptionError(f"{name} must be {' or '.join(map(repr, allowed))}, not {format_value(chosen[name])}")
     chosen["encoding"] = check_encoding(chosen["encoding"])
     chosen["delimiter"] = check_table_options(chosen["delimiter"], chosen["quoting"])
     return chosen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from revgen.arguments import checked
+from revgen.arguments import validate_call
 from revgen.corpus import Corpus, read
 from revgen.errors import UnknownNameError
 from revgen.registry import unknown_name_message
@@ -12,7 +12,7 @@ from revgen.registry import unknown_name_message
 _HERE = Path(__file__).parent
 
 
-@checked
+@validate_call
 def load(name: str) -> Corpus:
     """A corpus by its name: ``"reviews"``, 166 short reviews of music that does not exist (66,000 characters,
     written for this package, MIT). Iterate over it, or hand it to ``fit``."""

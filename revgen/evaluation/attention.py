@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.arguments import checked
+from revgen.arguments import validate_call
 from revgen.errors import OptionError
 from revgen.model import Model
 from revgen.options import check
@@ -50,7 +50,7 @@ class Attention:
                 axes.tick_params(length=0)
         return figure
 
-    @checked
+    @validate_call
     def save(self, path: str | Path) -> Path:
         """Save the figure and return its path. The suffix determines the format (``.png``, ``.svg``, ``.pdf``, …).
 

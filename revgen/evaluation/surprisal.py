@@ -12,7 +12,7 @@ import numpy as np
 
 from revgen.model import Model
 from revgen.ops import log_softmax
-from revgen.options import at_least, check
+from revgen.options import check, check_at_least
 from revgen.tables import to_frame, to_text
 
 BLOCK_VALUES = 1 << 18
@@ -111,7 +111,7 @@ class Explanation:
 def explain(model: Model, text: str, top: int = 5, label: str | float | bool | None = None) -> Explanation:
     """Return log-probability, entropy and rank of each token of a text and of its end, with ``top`` alternatives."""
     check("text", text, isinstance(text, str), "a string")
-    at_least("top", top, 0)
+    check_at_least("top", top, 0)
     tokenizer = model.tokenizer
     vocabulary = tokenizer.vocabulary
     ids = np.array([tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id])

@@ -11,7 +11,7 @@ import numpy as np
 
 from revgen.arguments import check_fields
 from revgen.errors import OptionError
-from revgen.options import as_float, at_least, check, is_int, make_plain
+from revgen.options import as_float, check, check_at_least, convert_fields, is_int
 from revgen.registry import unknown_name_message
 
 Temperature: TypeAlias = float | Sequence[float] | Callable[[int], float]
@@ -146,7 +146,7 @@ class GenerationConfig:
         return cls(**options)
 
     def __post_init__(self) -> None:
-        make_plain(self)
+        convert_fields(self)
         check_fields(self)
         self._check_sampling()
         self._check_tokens()
@@ -189,7 +189,7 @@ class GenerationConfig:
         is_list = isinstance(choices, list | tuple) and len(choices) > 0 and all(isinstance(c, str) for c in choices)
         check("choices", choices, choices is None or is_list, "a list of one or more strings")
         if self.max_copied_chars is not None:
-            at_least("max_copied_chars", self.max_copied_chars, 1)
+            check_at_least("max_copied_chars", self.max_copied_chars, 1)
         check("check_novelty", self.check_novelty, type(self.check_novelty) is bool, "True or False")
         is_number = self.num_beams is None or (is_int(self.num_beams, 1) and self.num_beams <= MAX_BEAMS)
         check("num_beams", self.num_beams, is_number, f"a whole number from 1 to {MAX_BEAMS:,}")

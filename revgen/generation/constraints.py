@@ -58,7 +58,7 @@ class Constraints:
         self.spelling: SpellingGuide | None = None
         if not (self.guide and self.guide.binding):
             self.biases[model.suppressed_tokens] = -np.inf
-            self.spelling = spelling_guide(tokenizer) if tokenizer.digits and model.writes_digits else None
+            self.spelling = spelling_guide(tokenizer) if tokenizer.digit_ids and model.writes_digits else None
 
     def apply(
         self,

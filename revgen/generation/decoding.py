@@ -15,7 +15,7 @@ from revgen.generation.constraints import Constraints, TextState
 from revgen.generation.sampler import Floats, sample
 from revgen.novelty import check_text
 from revgen.ops import tree_map
-from revgen.options import at_least, check
+from revgen.options import check, check_at_least
 from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def decode(
     end of the document, before the first of the stop strings, where a pattern can have nothing more, or after
     ``max_tokens``. Bad options raise OptionError here, before anything is drawn.
     """
-    at_least("n", n, 1)
+    check_at_least("n", n, 1)
     check("prompt", prompts, len(prompts) > 0, "a string, or a list of at least one")
     for prompt in prompts:
         check("prompt", prompt, isinstance(prompt, str), "a string, or a list of strings")

@@ -51,7 +51,8 @@ class Vocabulary:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         strings: list[Sequence[Symbol]] = [
-            (token,) if token in tokenizer.parts else text for token, text in enumerate(token_texts(tokenizer).texts)
+            (token,) if token in tokenizer.partial_char_ids else text
+            for token, text in enumerate(token_texts(tokenizer).texts)
         ]
         self.symbols: list[Symbol] = sorted({symbol for string in strings for symbol in string}, key=str)
         places = {symbol: place for place, symbol in enumerate(self.symbols)}
@@ -159,7 +160,7 @@ def choices_guide(
 ) -> PatternGuide:
     """The guide of texts that are one of some. Raises OptionError for one that cannot be written."""
     allowed = [token for token in range(len(tokenizer)) if token not in banned]
-    parts = tokenizer.parts.intersection(allowed)
+    parts = tokenizer.partial_char_ids.intersection(allowed)
     tokens = {token_texts(tokenizer).texts[token] for token in allowed} - {""}
     for choice in choices:
         fewest = _fewest(
@@ -212,14 +213,14 @@ class CopyGuide:
         self.root = _Node()
         self.texts = token_texts(tokenizer).texts
         for token, text in enumerate(self.texts):
-            if token not in tokenizer.parts:
+            if token not in tokenizer.partial_char_ids:
                 self.root.add(text, token)
 
     def initial_state(self, prompt: str) -> TextEnd:
         return self._end(prompt)
 
     def next_state(self, state: TextEnd, token: int) -> TextEnd:
-        if token not in self.tokenizer.parts:
+        if token not in self.tokenizer.partial_char_ids:
             return self._end(state.text + self.texts[token])
         parts = (*state.parts, token)
         character = self.tokenizer.spelled_character(parts)
@@ -239,7 +240,7 @@ class CopyGuide:
             return self.nothing_refused
         allowed = self.nothing_refused.copy()
         allowed[list(self._refused(self.root, state.text))] = False
-        for token in self.tokenizer.parts:
+        for token in self.tokenizer.partial_char_ids:
             after = self.next_state(state, token)
             allowed[token] = bool(after.parts) or not self._might_copy(after.text, 0)
         return allowed

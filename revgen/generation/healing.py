@@ -25,7 +25,7 @@ class TokenTexts:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.texts = [
-            "" if token in tokenizer.parts else spelled.decode("utf-8", "surrogatepass")
+            "" if token in tokenizer.partial_char_ids else spelled.decode("utf-8", "surrogatepass")
             for token, spelled in enumerate(tokenizer.token_bytes)
         ]
         self.longest = max(map(len, self.texts))

@@ -17,7 +17,7 @@ from revgen.errors import OptionError
 from revgen.files import to_json
 from revgen.generation.config import GenerationConfig
 from revgen.generation.decoding import decode, generate
-from revgen.options import at_least, check, is_int, plain
+from revgen.options import check, check_at_least, is_int, to_builtins
 
 if TYPE_CHECKING:
     from revgen.model import Model
@@ -41,8 +41,8 @@ def write_samples(
     """See ``LanguageModel.write_samples``."""
     from tqdm import tqdm
 
-    at_least("n", n, 1)
-    at_least("batch_size", batch_size, 1)
+    check_at_least("n", n, 1)
+    check_at_least("batch_size", batch_size, 1)
     settings = GenerationConfig.from_kwargs(**options)
     size = min(n, batch_size) if settings.num_beams is None else n
     receipt: dict[str, Any] = {
@@ -84,7 +84,7 @@ def write_samples(
 
 def remake(model: Model, receipt: Mapping[str, Any]) -> str:
     """See ``LanguageModel.remake``."""
-    receipt = plain(receipt)
+    receipt = to_builtins(receipt)
     kinds = {"revision": str, "prompt": str, "seed": int, "n": int, "row": int, "options": Mapping}
     for name, kind in kinds.items():
         check(f"receipt[{name!r}]", receipt.get(name), isinstance(receipt.get(name), kind), f"a {kind.__name__}")

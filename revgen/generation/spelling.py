@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.tokenizers import Tokenizer
-from revgen.tokenizers.spelled import BASE
+from revgen.tokenizers.hex_fallback import HEX_BASE
 from revgen.tokenizers.tokenizer import UNICODE_SIZE
 
 NO_DIGITS = -1
@@ -19,7 +19,7 @@ class SpellingGuide:
     """What may follow in a text with spelled characters, by the number that the digits at its end make."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self.digits = tokenizer.digits
+        self.digits = tokenizer.digit_ids
         self.vocab_size = len(tokenizer)
         self.allowed_tokens = lru_cache(maxsize=512)(self._allowed_tokens)
 
@@ -28,15 +28,15 @@ class SpellingGuide:
         if token not in self.digits:
             return NO_DIGITS
         digit = token - self.digits[0]
-        return NO_DIGITS if digit >= BASE else max(state, 0) * BASE + digit
+        return NO_DIGITS if digit >= HEX_BASE else max(state, 0) * HEX_BASE + digit
 
     def _allowed_tokens(self, state: int, room: int) -> NDArray[np.bool_]:
         """Return which tokens may follow where as many as ``room`` do, (vocab,)."""
-        numbers = max(state, 0) * BASE + np.arange(BASE)
+        numbers = max(state, 0) * HEX_BASE + np.arange(HEX_BASE)
         allowed = np.full(self.vocab_size, state == NO_DIGITS)
         surrogates = (numbers >= 0xD80) & (numbers <= 0xDFF)  # the digits before their last one
-        allowed[self.digits[:BASE]] = (numbers * BASE < UNICODE_SIZE) & ~surrogates & (room > 1)
-        allowed[self.digits[BASE:]] = numbers < UNICODE_SIZE
+        allowed[self.digits[:HEX_BASE]] = (numbers * HEX_BASE < UNICODE_SIZE) & ~surrogates & (room > 1)
+        allowed[self.digits[HEX_BASE:]] = numbers < UNICODE_SIZE
         return allowed
 
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 
-from revgen.arguments import checked
+from revgen.arguments import validate_call
 from revgen.errors import OptionError
 from revgen.generation.config import DEFAULTS, GenerationConfig, GenerationOptions
 from revgen.generation.constraints import Constraints, TextState
 from revgen.generation.sampler import sample
-from revgen.options import at_least, check
+from revgen.options import check, check_at_least
 
 if TYPE_CHECKING:
     from revgen.model import Model
@@ -40,7 +40,7 @@ def synthesize(
 ) -> list[str]: ...
 
 
-@checked(defaults=DEFAULTS)
+@validate_call(defaults=DEFAULTS)
 def synthesize(
     models: Sequence[Model], prompt: str = "", *, n: int | None = None, **options: Unpack[GenerationOptions]
 ) -> str | list[str]:
@@ -52,7 +52,7 @@ def synthesize(
     check("models", models, isinstance(models, Sequence) and len(models) > 0, "a list of at least one model")
     check("prompt", prompt, isinstance(prompt, str), "a string")
     if n is not None:
-        at_least("n", n, 1)
+        check_at_least("n", n, 1)
     settings, plain = GenerationConfig.from_kwargs(**options), GenerationConfig()
     for name in vars(settings):
         if name not in SHARED and getattr(settings, name) != getattr(plain, name):

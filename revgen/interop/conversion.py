@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from revgen.architectures.neural import NeuralModel
-from revgen.arguments import checked
+from revgen.arguments import validate_call
 from revgen.errors import MissingExtraError, OptionError
 from revgen.language_model import LanguageModel
 from revgen.storage import configuration
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from revgen.interop.transformers import RevgenForCausalLM
 
 
-@checked
+@validate_call
 def to_transformers(model: LanguageModel, *, label: str | None = None) -> RevgenForCausalLM:
     """Convert a network to a ``PreTrainedModel`` with ``generate``; its ``tokenizer`` comes with it.
 

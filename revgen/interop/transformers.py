@@ -33,7 +33,7 @@ from transformers.utils import ModelOutput
 from revgen import schema
 from revgen.architectures.neural import NeuralModel
 from revgen.errors import OptionError
-from revgen.files import is_first_process, write_atomically
+from revgen.files import is_rank_zero, write_atomically
 from revgen.hub import find_directory
 from revgen.interop.transformers_config import RevgenConfig
 from revgen.model import Model, Weights
@@ -42,9 +42,9 @@ from revgen.ops import tree_map
 from revgen.registry import architecture_class, tokenizers
 from revgen.storage import CONFIG, WEIGHTS, load_directory, read_config, read_tokenizer, write_directory
 from revgen.tokenizers import Tokenizer
-from revgen.tokenizers.tokenizer import SPECIALS
+from revgen.tokenizers.tokenizer import SPECIAL_TOKENS
 
-START, END, UNKNOWN = SPECIALS
+START, END, UNKNOWN = SPECIAL_TOKENS
 TOKENIZER_CONFIG, GENERATION_CONFIG = "tokenizer_config.json", "generation_config.json"
 FILE_ENTRIES = {"format_version", "tokenizer", "weights", "index", "metadata", "package"}
 """The entries of config.json that hold for the files of a model directory that revgen writes."""
@@ -86,7 +86,7 @@ class RevgenTokenizer(PreTrainedTokenizer):
         by ``save_pretrained``."""
         directory = found(pretrained_model_name_or_path, options)
         saved = directory / TOKENIZER_CONFIG
-        level = str(schema.read(saved).get("level")) if saved.exists() else ""
+        level = str(schema.read_json(saved).get("level")) if saved.exists() else ""
         if level in tokenizers and (file := directory / tokenizers.get(level).file).exists():
             tokenizer = tokenizers.get(level).from_bytes(file.read_bytes())
         else:
@@ -113,7 +113,7 @@ class RevgenTokenizer(PreTrainedTokenizer):
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
         """The text of tokens; special ones stand there by their names."""
-        runs = groupby(tokens, SPECIALS.__contains__)
+        runs = groupby(tokens, SPECIAL_TOKENS.__contains__)
         return "".join(
             "".join(run) if special else self.levelled.decode(map(self._convert_token_to_id, run))
             for special, run in runs
@@ -335,7 +335,7 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
         with TemporaryDirectory() as name:
             made = Path(name)
             super().save_pretrained(made, is_main_process, state_dict, **(options | {"max_shard_size": ONE_FILE}))
-            if not (is_main_process and is_first_process()):
+            if not (is_main_process and is_rank_zero()):
                 return
             files = {path.name: path.read_bytes() for path in made.iterdir()}
         if WEIGHTS in files:  # and not those of an adapter alone
@@ -363,7 +363,7 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
             return super().from_pretrained(None, *args, **options)
         directory = found(pretrained_model_name_or_path, options)
         model = None
-        if "format_version" in schema.read(directory / CONFIG):
+        if "format_version" in schema.read_json(directory / CONFIG):
             model = load_directory(directory)
             check_network(model)
         loaded = super().from_pretrained(str(directory), model, label, **options)

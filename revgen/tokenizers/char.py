@@ -8,16 +8,22 @@ from typing import Self
 import numpy as np
 
 from revgen.errors import CheckpointError
-from revgen.options import at_least
+from revgen.options import check_at_least
 from revgen.registry import register_tokenizer
-from revgen.tokenizers.spelled import BASE, RESERVED, SpelledTokenizer, code_points, frequent_characters
+from revgen.tokenizers.hex_fallback import (
+    HEX_BASE,
+    RESERVED_TOKENS,
+    HexFallbackTokenizer,
+    code_points,
+    frequent_characters,
+)
 from revgen.tokenizers.tokenizer import Ids
 
-SIZES = BASE ** np.arange(1, 6)  # the first code points of 2, 3, … digits
+MIN_CODE_POINTS = HEX_BASE ** np.arange(1, 6)  # the first code points of 2, 3, … digits
 
 
 @register_tokenizer("char")
-class CharTokenizer(SpelledTokenizer):
+class CharTokenizer(HexFallbackTokenizer):
     """One token for each frequent character (Unicode code point), in code point order; digits spell the rest."""
 
     level = "char"
@@ -32,11 +38,11 @@ class CharTokenizer(SpelledTokenizer):
     @classmethod
     def train(cls, texts: Iterable[str], *, min_count: int = 3) -> Self:
         """Learn every character that is seen at least ``min_count`` times."""
-        at_least("min_count", min_count, 1)
-        return cls((*RESERVED, *frequent_characters(texts, min_count)), min_count)
+        check_at_least("min_count", min_count, 1)
+        return cls((*RESERVED_TOKENS, *frequent_characters(texts, min_count)), min_count)
 
     def extend(self, texts: Iterable[str]) -> Self:
-        return self.extended(frequent_characters(texts, self.min_count))
+        return self.with_tokens(frequent_characters(texts, self.min_count))
 
     def encode(self, text: str) -> Ids:
         points = code_points(text)
@@ -45,14 +51,14 @@ class CharTokenizer(SpelledTokenizer):
         if not len(places) or not self.is_lossless:
             return ids
         points = points[places]
-        sizes = 1 + SIZES.searchsorted(points, "right")  # digits of each unknown character
+        sizes = 1 + MIN_CODE_POINTS.searchsorted(points, "right")  # digits of each unknown character
         counts = np.ones(len(ids), np.int64)
         counts[places] = sizes
         ids, ends = ids.repeat(counts), counts.cumsum()[places]
         for power in range(sizes.max()):
             some = sizes > power
-            digits = points[some] >> (4 * power) & (BASE - 1)
-            ids[ends[some] - 1 - power] = self.digits[0] + digits + (0 if power else BASE)
+            digits = points[some] >> (4 * power) & (HEX_BASE - 1)
+            ids[ends[some] - 1 - power] = self.digit_ids[0] + digits + (0 if power else HEX_BASE)
         return ids
 
     @classmethod

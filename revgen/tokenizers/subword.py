@@ -20,30 +20,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.errors import CheckpointError, CorpusError
-from revgen.options import at_least
+from revgen.options import check_at_least
 from revgen.registry import register_tokenizer
-from revgen.tokenizers.tokenizer import REPLACEMENT, SPECIALS, Ids, Tokenizer
+from revgen.tokenizers.tokenizer import REPLACEMENT_CHARACTER, SPECIAL_TOKENS, Ids, Tokenizer
 
 SPACE = "▁"  # what SentencePiece writes for a space
-SENTENCE = 500  # characters
-BYTES = 256
-NO_PIECES = "no pieces are loaded"  # SentencePiece's error
-PROBE = "  a \U0010ffff\n "
+MAX_SENTENCE_CHARS = 500  # characters
+NUM_BYTES = 256
+NO_PIECES_ERROR = "no pieces are loaded"  # SentencePiece's error
+ROUND_TRIP_TEXT = "  a \U0010ffff\n "
 
 SEEDS_PER_PIECE, MIN_SEEDS = 10, 20_000
 """Candidates that the search for the vocabulary starts from. SentencePiece's million take longer, for no better
 pieces."""
-LONG_WORD = 16  # characters: SentencePiece's longest piece
-LONG_TEXT_PER_PIECE = 100
+LONG_WORD_CHARS = 16  # characters: SentencePiece's longest piece
+LONG_WORD_CHARS_PER_PIECE = 100
 """Characters in long words that are learnt from, for each piece. Text without spaces (DNA, Chinese) is one long word,
 and SentencePiece takes many times as long for it as for words that come again."""
-MAX_DISTINCT_WORDS = 0.5
+MAX_DISTINCT_FRACTION = 0.5
 """The fraction of the text that its different words may make up before short ones are limited like long ones: those of
 sequences cut to a length (DNA in lines of 12) hardly ever come again."""
 
 # What SentencePiece cannot give back (its own sign for a space, and NUL), spelled by bytes instead.
-_apart = re.compile(f"([{SPACE}\0]+)").split
-_apart_with_spaces = re.compile(f"([ {SPACE}\0]+)").split
+_split_unsupported = re.compile(f"([{SPACE}\0]+)").split
+_split_unsupported_and_spaces = re.compile(f"([ {SPACE}\0]+)").split
 _surrogate = re.compile("[\ud800-\udfff]")
 
 
@@ -64,7 +64,7 @@ class SubwordTokenizer(Tokenizer):
         self._bytes = [
             b""
             if i < self.unk_id
-            else REPLACEMENT.encode()
+            else REPLACEMENT_CHARACTER.encode()
             if i == self.unk_id
             else bytes([int(piece[3:5], 16)])
             if self._pieces.is_byte(i)
@@ -72,21 +72,21 @@ class SubwordTokenizer(Tokenizer):
             for i, piece in enumerate(self.vocabulary)
         ]
         # Early versions made models without a piece for the space from text that has none.
-        self._apart = _apart if SPACE in self.vocabulary else _apart_with_spaces
-        self._byte_ids = [self._pieces.piece_to_id(f"<0x{byte:02X}>") for byte in range(BYTES)]
+        self._apart = _split_unsupported if SPACE in self.vocabulary else _split_unsupported_and_spaces
+        self._byte_ids = [self._pieces.piece_to_id(f"<0x{byte:02X}>") for byte in range(NUM_BYTES)]
 
     @classmethod
-    def train(cls, texts: Iterable[str], *, vocab_size: int = 2_000, sentences: int = 50_000) -> Self:
+    def train(cls, texts: Iterable[str], *, vocab_size: int = 2_000, max_sentences: int = 50_000) -> Self:
         """Learn at most ``vocab_size`` pieces from at most ``sentences`` lines, drawn by chance.
 
         The 256 byte pieces and the special tokens are part of ``vocab_size``; a small text gives fewer.
         """
         import sentencepiece
 
-        at_least("vocab_size", vocab_size, BYTES + len(SPECIALS) + 1)
-        at_least("sentences", sentences, 1)
-        lines = _drop_rare_characters(_sample(_sentences(texts), sentences), vocab_size)
-        lines = [line for line in _limit_long_words(lines, LONG_TEXT_PER_PIECE * vocab_size) if line]
+        check_at_least("vocab_size", vocab_size, NUM_BYTES + len(SPECIAL_TOKENS) + 1)
+        check_at_least("max_sentences", max_sentences, 1)
+        lines = _drop_rare_characters(_sample(_sentences(texts), max_sentences), vocab_size)
+        lines = [line for line in _limit_long_words(lines, LONG_WORD_CHARS_PER_PIECE * vocab_size) if line]
         if not lines:
             raise CorpusError("the corpus is empty: no text in it to learn a vocabulary from")
         options: dict[str, Any] = {
@@ -104,7 +104,7 @@ class SubwordTokenizer(Tokenizer):
             "unk_id": Tokenizer.unk_id,
             "required_chars": SPACE,  # even where the text has no space: every text is spelled with it
             "seed_sentencepiece_size": max(SEEDS_PER_PIECE * vocab_size, MIN_SEEDS),
-            "max_sentence_length": SENTENCE * 4,  # bytes: SentencePiece passes over longer ones
+            "max_sentence_length": MAX_SENTENCE_CHARS * 4,  # bytes: SentencePiece passes over longer ones
             "num_threads": 1,  # more threads add up in another order: not the same pieces every time
             "minloglevel": 2,
         }
@@ -116,13 +116,13 @@ class SubwordTokenizer(Tokenizer):
                 return cls(model.getvalue())
             except (RuntimeError, OSError) as error:
                 reason = str(error)
-                if NO_PIECES not in reason:
+                if NO_PIECES_ERROR not in reason:
                     break
         raise CorpusError(f"SentencePiece could not learn {vocab_size} pieces from this text: {reason}")
 
     def encode(self, text: str) -> Ids:
         if _surrogate.search(text):
-            text = _surrogate.sub(REPLACEMENT, text)
+            text = _surrogate.sub(REPLACEMENT_CHARACTER, text)
         ids: list[int] = []
         for i, part in enumerate(self._apart(text)):
             if i % 2:
@@ -132,14 +132,14 @@ class SubwordTokenizer(Tokenizer):
         return np.array(ids, self.dtype)
 
     def spell(self, character: str) -> tuple[int, ...]:
-        return tuple(self._byte_ids[byte] for byte in _surrogate.sub(REPLACEMENT, character).encode())
+        return tuple(self._byte_ids[byte] for byte in _surrogate.sub(REPLACEMENT_CHARACTER, character).encode())
 
     def spelled_character(self, ids: Sequence[int]) -> str | None:
         spelled = b"".join(self._bytes[i] for i in ids)
         try:
             return spelled.decode()
         except UnicodeDecodeError as error:
-            return None if error.reason == "unexpected end of data" else REPLACEMENT
+            return None if error.reason == "unexpected end of data" else REPLACEMENT_CHARACTER
 
     def stream_decoder(self) -> Callable[[int], str]:
         utf8 = codecs.getincrementaldecoder("utf-8")("replace")
@@ -153,7 +153,7 @@ class SubwordTokenizer(Tokenizer):
         return tuple(b"" if i <= self.unk_id else spelled for i, spelled in enumerate(self._bytes))
 
     @cached_property
-    def parts(self) -> frozenset[int]:
+    def partial_char_ids(self) -> frozenset[int]:
         return frozenset(self._byte_ids[0x80:])
 
     @cached_property
@@ -174,10 +174,10 @@ class SubwordTokenizer(Tokenizer):
             tokenizer = cls(data)
         except (RuntimeError, ValueError, IndexError) as error:
             raise CheckpointError(f"{cls.file} is damaged: {error}") from None
-        if tokenizer.vocabulary[: len(SPECIALS)] != SPECIALS:
-            raise CheckpointError(f"{cls.file} has other special tokens than {', '.join(SPECIALS)}")
+        if tokenizer.vocabulary[: len(SPECIAL_TOKENS)] != SPECIAL_TOKENS:
+            raise CheckpointError(f"{cls.file} has other special tokens than {', '.join(SPECIAL_TOKENS)}")
         # A file that is cut between two of its parts can be read, and is set otherwise.
-        if tokenizer.decode(tokenizer.encode(PROBE)) != PROBE:
+        if tokenizer.decode(tokenizer.encode(ROUND_TRIP_TEXT)) != ROUND_TRIP_TEXT:
             raise CheckpointError(f"{cls.file} is damaged, or not made by revgen: text does not come back exactly")
         return tokenizer
 
@@ -186,8 +186,8 @@ def _sentences(texts: Iterable[str]) -> Iterator[str]:
     """The lines of the texts, cut to a length that SentencePiece takes."""
     for text in texts:
         for line in _surrogate.sub("", text).replace("\0", "").split("\n"):
-            for start in range(0, len(line), SENTENCE):
-                yield line[start : start + SENTENCE]
+            for start in range(0, len(line), MAX_SENTENCE_CHARS):
+                yield line[start : start + MAX_SENTENCE_CHARS]
 
 
 def _sample(lines: Iterator[str], count: int) -> list[str]:
@@ -205,7 +205,7 @@ def _limit_long_words(lines: list[str], limit: int) -> list[str]:
     """Drop lines at random until those left have about ``limit`` characters in long words, or in all words where
     most come only once."""
     distinct = sum(map(len, {word for line in lines for word in line.split(" ")}))
-    longest = 0 if distinct > MAX_DISTINCT_WORDS * sum(map(len, lines)) else LONG_WORD
+    longest = 0 if distinct > MAX_DISTINCT_FRACTION * sum(map(len, lines)) else LONG_WORD_CHARS
     sizes = [sum(len(word) for word in line.split(" ") if len(word) > longest) for line in lines]
     if sum(sizes) <= limit:
         return lines
@@ -218,6 +218,6 @@ def _drop_rare_characters(lines: list[str], vocab_size: int) -> list[str]:
     counts = Counter[str]()
     for line in lines:
         counts.update(line)
-    room = max(1, (vocab_size - BYTES - len(SPECIALS)) // 2)
+    room = max(1, (vocab_size - NUM_BYTES - len(SPECIAL_TOKENS)) // 2)
     table = {ord(character): "\n" for character, _ in counts.most_common()[room:]}
     return [part for line in lines for part in line.translate(table).split("\n") if part] if table else lines

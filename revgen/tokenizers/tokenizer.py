@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.errors import CheckpointError
-from revgen.options import at_least, plain
+from revgen.options import check_at_least, to_builtins
 
 Ids = NDArray[np.unsignedinteger[Any]]
 
-SPECIALS = ("<s>", "</s>", "<unk>")
+SPECIAL_TOKENS = ("<s>", "</s>", "<unk>")
 """The start of a document, its end, and a character that a tokenizer cannot write: ids 0, 1, 2 at every level."""
 
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+REPLACEMENT_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 UNICODE_SIZE = sys.maxunicode + 1
 
 
@@ -44,7 +44,7 @@ class Tokenizer(ABC):
     """Whether it spells every text. Vocabularies saved by early versions do not: they read a character outside of them
     as ``<unk>``, which ``decode`` shows as U+FFFD."""
 
-    digits: range = range(0)
+    digit_ids: range = range(0)
     """The ids of the digits that spell a character outside the vocabulary, where the level has such tokens."""
 
     vocabulary: tuple[str, ...]
@@ -120,7 +120,7 @@ class Tokenizer(ABC):
         return tuple(text.encode("utf-8", "surrogatepass") for text in texts)
 
     @cached_property
-    def parts(self) -> frozenset[int]:
+    def partial_char_ids(self) -> frozenset[int]:
         """The tokens of which several spell one character."""
         return frozenset()
 
@@ -154,25 +154,25 @@ class Tokenizer(ABC):
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
 
-def to_json(level: str, tokens: Sequence[str], **options: int | None) -> bytes:
+def vocabulary_to_json(level: str, tokens: Sequence[str], **options: int | None) -> bytes:
     """Return the file of a tokenizer that is a list of tokens and the options of its training."""
-    return json.dumps({"level": level, **plain(options), "tokens": list(tokens)}, indent=0).encode()
+    return json.dumps({"level": level, **to_builtins(options), "tokens": list(tokens)}, indent=0).encode()
 
 
-def from_json(level: str, data: bytes) -> dict[str, Any]:
+def vocabulary_from_json(level: str, data: bytes) -> dict[str, Any]:
     """Read ``to_json`` back; raises CheckpointError where it is anything else."""
     try:
         content = dict(json.loads(data))
         tokens = content["tokens"]
         if content["level"] != level:
             raise ValueError(f"it is of the level {content['level']!r}, not {level!r}")
-        if tokens[:3] != list(SPECIALS) or not all(isinstance(t, str) and t for t in tokens):
+        if tokens[:3] != list(SPECIAL_TOKENS) or not all(isinstance(t, str) and t for t in tokens):
             raise ValueError("bad tokens")
         if len(set(tokens)) != len(tokens):
             raise ValueError("it holds a token twice")
         for name in ("min_count", "vocab_size"):
             if content.get(name) is not None:
-                at_least(name, content[name], 1)
+                check_at_least(name, content[name], 1)
         return content
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"vocabulary.json is damaged: {type(error).__name__}: {error}") from None

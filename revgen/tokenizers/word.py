@@ -14,9 +14,9 @@ from typing import Self
 
 import numpy as np
 
-from revgen.options import at_least
+from revgen.options import check_at_least
 from revgen.registry import register_tokenizer
-from revgen.tokenizers.spelled import RESERVED, SpelledTokenizer, frequent_characters
+from revgen.tokenizers.hex_fallback import RESERVED_TOKENS, HexFallbackTokenizer, frequent_characters
 from revgen.tokenizers.tokenizer import Ids
 
 # A word with its inner apostrophes, a run of line ends, a run of spaces, or any one character.
@@ -24,7 +24,7 @@ split = re.compile(r"\w+(?:['’]\w+)*|\n+| +|.", re.DOTALL).findall
 
 
 @register_tokenizer("word")
-class WordTokenizer(SpelledTokenizer):
+class WordTokenizer(HexFallbackTokenizer):
     """The most frequent words of the training text, and all of its frequent characters."""
 
     level = "word"
@@ -37,13 +37,13 @@ class WordTokenizer(SpelledTokenizer):
         Characters come first, in code point order, then words, the most frequent first. The special tokens and the
         digits are part of ``vocab_size``.
         """
-        at_least("min_count", min_count, 1)
+        check_at_least("min_count", min_count, 1)
         if vocab_size is not None:
-            at_least("vocab_size", vocab_size, len(RESERVED) + 1)
-        return cls((*RESERVED, *_frequent(texts, min_count, vocab_size)), min_count, vocab_size)
+            check_at_least("vocab_size", vocab_size, len(RESERVED_TOKENS) + 1)
+        return cls((*RESERVED_TOKENS, *_frequent(texts, min_count, vocab_size)), min_count, vocab_size)
 
     def extend(self, texts: Iterable[str]) -> Self:
-        return self.extended(_frequent(texts, self.min_count, self.vocab_size))
+        return self.with_tokens(_frequent(texts, self.min_count, self.vocab_size))
 
     def encode(self, text: str) -> Ids:
         known = self.token_ids.get
@@ -68,7 +68,7 @@ def _frequent(texts: Iterable[str], min_count: int, vocab_size: int | None) -> l
             counts.update(split(text))
             yield text
 
-    room = None if vocab_size is None else max(0, vocab_size - len(RESERVED))
+    room = None if vocab_size is None else max(0, vocab_size - len(RESERVED_TOKENS))
     characters = frequent_characters(counted(), min_count, room)
     words = [(-count, word) for word, count in counts.items() if count >= min_count and len(word) > 1]
     return (characters + [word for _, word in sorted(words)])[:room]

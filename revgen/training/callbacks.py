@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from revgen.arguments import checked
+from revgen.arguments import validate_call
 from revgen.errors import MissingExtraError, OptionError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class TensorBoard(Callback):
     Logs the loss and the learning rate every ``every`` steps, and the metrics and the sample of each epoch.
     """
 
-    @checked
+    @validate_call
     def __init__(self, directory: str | Path, every: int = 10) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
@@ -101,7 +101,7 @@ class WandB(Callback):
     ``options`` are passed to ``wandb.init``: ``project``, ``name``, ``mode``, …
     """
 
-    @checked
+    @validate_call
     def __init__(self, every: int = 10, **options: Any) -> None:
         try:
             import wandb

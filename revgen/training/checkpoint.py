@@ -20,7 +20,7 @@ from revgen.errors import CheckpointError
 from revgen.files import write_atomically
 from revgen.history import EpochMetrics
 from revgen.ops import tree_map
-from revgen.options import as_float, at_least, check, is_int, make_plain, plain
+from revgen.options import as_float, check, check_at_least, convert_fields, is_int, to_builtins
 from revgen.training.device import get_random_states, set_random_states
 from revgen.training.run import EpochProgress, TrainingRun
 
@@ -58,10 +58,10 @@ class CheckpointConfig:
     keep: int = 2
 
     def __post_init__(self) -> None:
-        make_plain(self)
+        convert_fields(self)
         check("steps", self.steps, self.steps is None or is_int(self.steps, 1), "a whole number of at least 1")
         check("seconds", self.seconds, self.seconds is None or 0 <= as_float(self.seconds) < math.inf, "0 or more")
-        at_least("keep", self.keep, 1)
+        check_at_least("keep", self.keep, 1)
         self.directory = Path(check_type("directory", self.directory, str | Path))
 
     @property
@@ -134,7 +134,7 @@ class Checkpointer:
             if run.current_epoch.chunk == 0:
                 run.model.save(self.config.directory)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, save(tensors, {"state": json.dumps(plain(values))}))
+            write_atomically(path, save(tensors, {"state": json.dumps(to_builtins(values))}))
             for old in self.config.paths[: -self.config.keep]:
                 old.unlink()
         except OSError as error:

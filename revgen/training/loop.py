@@ -26,7 +26,7 @@ from revgen.errors import OptionError, RevgenError, TrainingError
 from revgen.evaluation.likelihood import Evaluation, measure
 from revgen.history import EpochMetrics, History
 from revgen.networks.network import network_forward
-from revgen.options import as_float, at_least
+from revgen.options import as_float, check_at_least
 from revgen.sequences import score_sequences
 from revgen.training.callbacks import Callback, StepMetrics, as_callback
 from revgen.training.checkpoint import CheckpointConfig, Checkpointer
@@ -62,7 +62,7 @@ def fit(
     """Train a model as ``NeuralModel.fit`` describes. The model does not change before all text has been read."""
     if resume and checkpoint is None:
         raise OptionError("resume=True needs the directory to continue from: checkpoint=…")
-    at_least("gradient_accumulation_steps", gradient_accumulation_steps, 1)
+    check_at_least("gradient_accumulation_steps", gradient_accumulation_steps, 1)
     check_type("checkpoint", checkpoint, str | Path | CheckpointConfig | None)
     if isinstance(checkpoint, str | Path):
         checkpoint = CheckpointConfig(checkpoint)

@@ -16,7 +16,7 @@ import torch
 from revgen.corpus import Corpus
 from revgen.corpus.tokens import tokenize_train_valid
 from revgen.errors import OptionError
-from revgen.options import as_float, at_least, check
+from revgen.options import as_float, check, check_at_least
 from revgen.plots import COLORS, new_figure, style_axes
 from revgen.training.cpu import flush_denormals, keep_freed_memory
 from revgen.training.device import to_device
@@ -75,7 +75,7 @@ def find_lr(
     model: TrainableModel, texts: Corpus, recipe: Recipe, low: float, high: float, steps: int
 ) -> LRFinderResult:
     """Train a copy of the model with growing learning rates, as ``NeuralModel.find_lr`` describes."""
-    at_least("steps", steps, 10)
+    check_at_least("steps", steps, 10)
     check("low", low, 1e-30 <= as_float(low) < math.inf, "at least 1e-30")
     check("high", high, as_float(low) < as_float(high) < math.inf, "above low")
     trial = copy.copy(model)

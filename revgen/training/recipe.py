@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from revgen.options import as_float, check, is_int, make_plain
+from revgen.options import as_float, check, convert_fields, is_int
 
 WARM_UP_FRACTION = 0.1
 """The fraction of a run in which the learning rate rises to its peak."""
@@ -67,7 +67,7 @@ class Recipe:
     preset: str = "balanced"
 
     def __post_init__(self) -> None:
-        make_plain(self)
+        convert_fields(self)
         for name in ("epochs", "batch_size", "sequence_length", "patience"):
             value = getattr(self, name)
             is_optional = name != "sequence_length"

@@ -170,8 +170,8 @@ def test_a_character_is_spelled_by_parts_and_read_from_them(level: str, characte
     ids = tokenizer.spell(character)
 
     assert tokenizer.decode(ids) == character
-    if not tokenizer.parts.isdisjoint(ids):
-        assert tokenizer.parts.issuperset(ids)
+    if not tokenizer.partial_char_ids.isdisjoint(ids):
+        assert tokenizer.partial_char_ids.issuperset(ids)
         assert [tokenizer.spelled_character(ids[:i]) for i in range(1, len(ids))] == [None] * (len(ids) - 1)
         assert tokenizer.spelled_character(ids) == character
 
@@ -254,11 +254,11 @@ def test_subwords_of_a_sample_are_the_same_in_every_process(reviews: list[str]) 
         "import revgen\n"
         "from revgen.registry import tokenizers\n"
         "texts = revgen.datasets.load('reviews')\n"
-        "print(tokenizers.get('subword').train(texts, vocab_size=500, sentences=100).fingerprint)"
+        "print(tokenizers.get('subword').train(texts, vocab_size=500, max_sentences=100).fingerprint)"
     )
 
     elsewhere = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    here = tokenizers.get("subword").train(reviews, vocab_size=500, sentences=100)
+    here = tokenizers.get("subword").train(reviews, vocab_size=500, max_sentences=100)
 
     assert here.fingerprint == elsewhere.strip()
     assert here != tokenizers.get("subword").train(reviews, vocab_size=500)
@@ -326,7 +326,7 @@ def test_many_characters_take_wider_ids() -> None:
         ("word", {"vocab_size": "many"}),
         ("subword", {"vocab_size": 259}),
         ("subword", {"vocab_size": None}),
-        ("subword", {"sentences": 0}),
+        ("subword", {"max_sentences": 0}),
     ],
 )
 def test_a_bad_option_is_named(level: str, options: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from revgen.networks.recurrent import bf16_rnn_is_fast
 from revgen.networks.stack import make_cell
 from revgen.registry import cells
 from revgen.tokenizers import CharTokenizer, WordTokenizer
-from revgen.tokenizers.spelled import DIGITS
+from revgen.tokenizers.hex_fallback import DIGIT_TOKENS
 
 SMALL: dict[str, Any] = {"hidden_size": 16, "num_layers": 1}
 QUICK: dict[str, Any] = {"epochs": 3, "batch_size": 8, "sequence_length": 32, "progress": False}
@@ -174,7 +174,7 @@ def test_new_characters_are_spelled_or_extend_the_vocabulary(level: str, texts: 
 def test_new_characters_are_an_error_or_extend_a_vocabulary_that_cannot_spell(
     tokenizer_class: type[CharTokenizer | WordTokenizer], texts: list[str]
 ) -> None:
-    without_digits = [token for token in tokenizer_class.train(texts).vocabulary if token not in DIGITS]
+    without_digits = [token for token in tokenizer_class.train(texts).vocabulary if token not in DIGIT_TOKENS]
     model = small(f"lstm-{tokenizer_class.level}", tokenizer=tokenizer_class(without_digits, min_count=3))
     model.fit(texts, **QUICK)
     old, weights = model.tokenizer, {name: array.copy() for name, array in model.weights.items()}

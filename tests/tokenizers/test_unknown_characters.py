@@ -136,8 +136,8 @@ def test_digits_may_make_every_character_and_nothing_else() -> None:
 
     for point in (*range(0x3000), *range(0xD700, 0xE100), 0x4E2D, 0xFFFF, 0x1F600, 0x10FFFF):
         assert may_spell(tokenizer.spell(chr(point))) == (not 0xD800 <= point <= 0xDFFF)
-    beyond = (*(tokenizer.digits[digit] for digit in (1, 1, 0, 0, 0)), tokenizer.digits[16])
+    beyond = (*(tokenizer.digit_ids[digit] for digit in (1, 1, 0, 0, 0)), tokenizer.digit_ids[16])
     assert not may_spell(beyond)
-    state = guide.next_state(NO_DIGITS, tokenizer.digits[4])
+    state = guide.next_state(NO_DIGITS, tokenizer.digit_ids[4])
     assert not guide.allowed_tokens(state, 2)[[tokenizer.eos_id, *tokenizer.encode("a")]].any()
-    assert not guide.allowed_tokens(NO_DIGITS, 1)[list(tokenizer.digits[:16])].any()
+    assert not guide.allowed_tokens(NO_DIGITS, 1)[list(tokenizer.digit_ids[:16])].any()

@@ -15,19 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.tokenizers.tokenizer import (
-    REPLACEMENT,
-    SPECIALS,
+    REPLACEMENT_CHARACTER,
+    SPECIAL_TOKENS,
     UNICODE_SIZE,
     Tokenizer,
-    from_json,
-    to_json,
+    vocabulary_from_json,
+    vocabulary_to_json,
 )
 
-BASE = 16
-DIGITS = tuple(f"<x{digit:X}{mark}>" for mark in ("", ";") for digit in range(BASE))
+HEX_BASE = 16
+DIGIT_TOKENS = tuple(f"<x{digit:X}{mark}>" for mark in ("", ";") for digit in range(HEX_BASE))
 """The digits 0 to F, then the same as the last digit of a character."""
 
-RESERVED = (*SPECIALS, *DIGITS)
+RESERVED_TOKENS = (*SPECIAL_TOKENS, *DIGIT_TOKENS)
 """The tokens that a new vocabulary begins with."""
 
 MIN_SPELLED_FRACTION = 0.05
@@ -36,7 +36,7 @@ MIN_SPELLED_FRACTION = 0.05
 BLOCK_SIZE = 1 << 20  # characters
 
 
-class SpelledTokenizer(Tokenizer):
+class HexFallbackTokenizer(Tokenizer):
     """A tokenizer that is a list of tokens, the digits among them.
 
     A vocabulary that was saved before there were digits has none, and reads characters outside of it as ``<unk>``.
@@ -48,26 +48,26 @@ class SpelledTokenizer(Tokenizer):
         self.vocabulary = tuple(vocabulary)
         self.min_count = min_count
         self.vocab_size = vocab_size
-        start = self.vocabulary.index(DIGITS[0]) if DIGITS[0] in self.vocabulary else len(self)
-        self.is_lossless = self.vocabulary[start : start + len(DIGITS)] == DIGITS
-        self.digits = range(start, start + len(DIGITS)) if self.is_lossless else range(0)
+        start = self.vocabulary.index(DIGIT_TOKENS[0]) if DIGIT_TOKENS[0] in self.vocabulary else len(self)
+        self.is_lossless = self.vocabulary[start : start + len(DIGIT_TOKENS)] == DIGIT_TOKENS
+        self.digit_ids = range(start, start + len(DIGIT_TOKENS)) if self.is_lossless else range(0)
         self.token_ids = {
-            token: i for i, token in enumerate(self.vocabulary) if i >= len(SPECIALS) and i not in self.digits
+            token: i for i, token in enumerate(self.vocabulary) if i >= len(SPECIAL_TOKENS) and i not in self.digit_ids
         }
-        self._shown = ("", "", REPLACEMENT, *self.vocabulary[len(SPECIALS) :])
+        self._shown = ("", "", REPLACEMENT_CHARACTER, *self.vocabulary[len(SPECIAL_TOKENS) :])
 
     def spell(self, character: str) -> tuple[int, ...]:
         if not self.is_lossless:
             return (self.unk_id,)
-        digits = [int(digit, BASE) for digit in f"{ord(character):X}"]
-        digits[-1] += BASE
-        return tuple(self.digits[digit] for digit in digits)
+        digits = [int(digit, HEX_BASE) for digit in f"{ord(character):X}"]
+        digits[-1] += HEX_BASE
+        return tuple(self.digit_ids[digit] for digit in digits)
 
     def spelled_character(self, ids: Sequence[int]) -> str | None:
-        if ids[-1] < self.digits[BASE]:
+        if ids[-1] < self.digit_ids[HEX_BASE]:
             return None
-        point = int("".join(f"{(i - self.digits[0]) % BASE:X}" for i in ids), BASE)
-        return chr(point) if point < UNICODE_SIZE else REPLACEMENT
+        point = int("".join(f"{(i - self.digit_ids[0]) % HEX_BASE:X}" for i in ids), HEX_BASE)
+        return chr(point) if point < UNICODE_SIZE else REPLACEMENT_CHARACTER
 
     def stream_decoder(self) -> Callable[[int], str]:
         if not self.is_lossless:
@@ -75,8 +75,8 @@ class SpelledTokenizer(Tokenizer):
         waiting: list[int] = []
 
         def decode(i: int) -> str:
-            if i not in self.digits:
-                lost = REPLACEMENT if waiting else ""  # of a character that was never completed
+            if i not in self.digit_ids:
+                lost = REPLACEMENT_CHARACTER if waiting else ""  # of a character that was never completed
                 waiting.clear()
                 return lost + self._shown[i]
             waiting.append(i)
@@ -90,17 +90,19 @@ class SpelledTokenizer(Tokenizer):
     def unknown_characters(self, texts: Iterable[str]) -> list[str]:
         return [c for c in frequent_characters(texts, self.min_count) if c not in self.token_ids]
 
-    def extended(self, tokens: Sequence[str]) -> Self:
+    def with_tokens(self, tokens: Sequence[str]) -> Self:
         """This tokenizer with those tokens after its last one that are new, and with the digits."""
-        new = [*(() if self.is_lossless else DIGITS), *(token for token in tokens if token not in self.token_ids)]
+        new = [*(() if self.is_lossless else DIGIT_TOKENS), *(token for token in tokens if token not in self.token_ids)]
         return type(self)((*self.vocabulary, *new), self.min_count, self.vocab_size) if new else self
 
     def to_bytes(self) -> bytes:
-        return to_json(self.level, self.vocabulary, **{name: getattr(self, name) for name in self.saved_options})
+        return vocabulary_to_json(
+            self.level, self.vocabulary, **{name: getattr(self, name) for name in self.saved_options}
+        )
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        content = from_json(cls.level, data)
+        content = vocabulary_from_json(cls.level, data)
         return cls(content["tokens"], content.get("min_count") or 1, content.get("vocab_size"))
 
     @cached_property
@@ -109,13 +111,13 @@ class SpelledTokenizer(Tokenizer):
         return tuple(token.encode("utf-8", "surrogatepass") for token in known)
 
     @cached_property
-    def parts(self) -> frozenset[int]:
-        return frozenset(self.digits)
+    def partial_char_ids(self) -> frozenset[int]:
+        return frozenset(self.digit_ids)
 
     @cached_property
     def completes_unknown_character(self) -> NDArray[np.bool_]:
         completes = super().completes_unknown_character
-        completes[self.digits[BASE:]] = True
+        completes[self.digit_ids[HEX_BASE:]] = True
         return completes
 
 
@@ -127,7 +129,7 @@ def code_points(text: str) -> NDArray[np.uint32]:
 def frequent_characters(texts: Iterable[str], min_count: int, most: int | None = None) -> list[str]:
     """Return the characters seen at least ``min_count`` times, the ``most`` frequent ones, in code point order."""
     counts = np.zeros(1 << 8, np.int64)
-    for block in joined(texts, BLOCK_SIZE):
+    for block in join_blocks(texts, BLOCK_SIZE):
         seen = np.bincount(code_points(block), minlength=len(counts))
         seen[: len(counts)] += counts
         counts = seen
@@ -135,7 +137,7 @@ def frequent_characters(texts: Iterable[str], min_count: int, most: int | None =
     return [chr(point) for point in np.sort(points[np.argsort(-counts[points], kind="stable")[:most]])]
 
 
-def joined(texts: Iterable[str], size: int) -> Iterator[str]:
+def join_blocks(texts: Iterable[str], size: int) -> Iterator[str]:
     """Yield the texts joined into blocks of about ``size`` characters, so that NumPy has enough to do."""
     waiting: list[str] = []
     length = 0
