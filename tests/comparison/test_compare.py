@@ -1,4 +1,4 @@
-"""The side-by-side report: its figures are the models' own, its page needs nothing else, its pictures are true."""
+"""Tests of the comparison: its numbers, its report, and its charts and graphs."""
 
 from __future__ import annotations
 
@@ -48,38 +48,40 @@ def report(comparison: Comparison, tmp_path_factory: pytest.TempPathFactory) -> 
     return comparison.save(tmp_path_factory.mktemp("report"))
 
 
-# The figures
+# The numbers
 
 
-def test_the_figures_are_what_the_models_say(texts: list[str], comparison: Comparison, report: Path) -> None:
+def test_the_numbers_are_those_of_separately_trained_models(
+    texts: list[str], comparison: Comparison, report: Path
+) -> None:
     content = json.loads((report / "report.json").read_text("utf-8"))
     train, held_out = split(revgen.read(texts), 0.1, 0, {})
-    for name, found in zip(NAMES, content["models"], strict=True):
+    for name, result in zip(NAMES, content["models"], strict=True):
         model: Any = parse_spec(name)
         model.fit(train, held_out, seed=0, progress=False, **({"epochs": 1} if "hidden_size" in name else {}))
         evaluation = model.evaluate(held_out)
         sample = model.generate("the ", max_tokens=120, seed=0)
         copies = find_copies(sample, train)
         expected = [model.num_parameters, 1, sample, copies.longest, copies.fraction]
-        assert [found[n] for n in ("parameters", "epochs", "sample", "longest_copy", "copied_fraction")] == expected
+        assert [result[n] for n in ("parameters", "epochs", "sample", "longest_copy", "copied_fraction")] == expected
         if np.isfinite(evaluation.nats_per_char):
-            assert found["nats_per_char"] == pytest.approx(evaluation.nats_per_char)
-            assert found["perplexity"] == pytest.approx(evaluation.perplexity)
+            assert result["nats_per_char"] == pytest.approx(evaluation.nats_per_char)
+            assert result["perplexity"] == pytest.approx(evaluation.perplexity)
         else:
-            assert found["nats_per_char"] is None  # JSON has no infinity
-        assert found["seconds"] > 0 and found["chars_per_second"] > 0 and found["error"] is None
+            assert result["nats_per_char"] is None  # JSON has no infinity
+        assert result["seconds"] > 0 and result["chars_per_second"] > 0 and result["error"] is None
     assert content["settings"]["training"]["characters"] == sum(map(len, train))
-    assert comparison.to_dicts()[0]["copied_fraction"] > 0.2, "n-grams of order 8 copy so small a text"
+    assert comparison.to_dicts()[0]["copied_fraction"] > 0.2, "n-grams of order 8 copy from so small a text"
 
 
-def test_every_model_is_measured_on_the_same_documents_none_of_which_it_has_seen(texts: list[str]) -> None:
+def test_the_split_depends_only_on_the_seed_and_holds_out_whole_documents(texts: list[str]) -> None:
     train, held_out = split(revgen.read(texts), 0.1, 3, {})
     assert sorted(train + held_out) == sorted(texts)
     assert 0.05 < sum(map(len, held_out)) / sum(map(len, texts)) < 0.15
     assert split(revgen.read(texts), 0.1, 3, {}) == (train, held_out) != split(revgen.read(texts), 0.1, 4, {})
     assert split(revgen.read(texts[:9]), texts[20:22], 0, {}) == (texts[:9], texts[20:22])
-    one, rest = split(revgen.read(iter(["a long text of one document " * 9])), 0.1, 0, {})
-    assert one[0] + rest[0] == "a long text of one document " * 9
+    train, held_out = split(revgen.read(iter(["a long text of one document " * 9])), 0.1, 0, {})
+    assert train[0] + held_out[0] == "a long text of one document " * 9
 
 
 def test_the_loss_on_the_training_text_falls_with_the_order(comparison: Comparison) -> None:
@@ -90,30 +92,30 @@ def test_the_loss_on_the_training_text_falls_with_the_order(comparison: Comparis
     assert comparison.orders[3].valid_nats_per_char == pytest.approx(kneser_ney.nats_per_char)
 
 
-def test_it_prints_iterates_and_becomes_a_frame(comparison: Comparison) -> None:
+def test_a_comparison_prints_iterates_and_converts_to_a_data_frame(comparison: Comparison) -> None:
     assert [row.model for row in comparison] == NAMES and len(comparison) == len(NAMES)
     lines = str(comparison).splitlines()
     assert len(lines) == 2 + len(NAMES) and "error" not in lines[0]
     assert list(comparison.to_frame()["model"]) == NAMES
 
 
-def test_a_model_that_fails_is_in_the_table_with_its_error(texts: list[str], tmp_path: Path) -> None:
+def test_a_model_that_fails_has_its_error_in_the_table(texts: list[str], tmp_path: Path) -> None:
     good, bad = revgen.create("kneser-ney-char", order=2), revgen.create("ngram-char")
 
     def fit(*_: Any, **__: Any) -> Any:
         raise TrainingError("the loss | diverged <three> times")
 
     bad.fit = fit  # type: ignore[method-assign]
-    found = compare(texts, [bad, good], max_order=0, progress=False)
-    assert found[0].error == "the loss | diverged <three> times" and found[0].nats_per_char is None
-    assert found[1].error is None and found[1].nats_per_char is not None
-    assert "diverged" in str(found)
-    report = found.save(tmp_path)
+    comparison = compare(texts, [bad, good], max_order=0, progress=False)
+    assert comparison[0].error == "the loss | diverged <three> times" and comparison[0].nats_per_char is None
+    assert comparison[1].error is None and comparison[1].nats_per_char is not None
+    assert "diverged" in str(comparison)
+    report = comparison.save(tmp_path)
     assert "the loss | diverged &lt;three&gt; times" in (report / "report.html").read_text("utf-8")
     assert "the loss \\| diverged" in (report / "report.md").read_text("utf-8")
 
 
-def test_what_cannot_be_is_said_before_anything_is_trained(texts: list[str]) -> None:
+def test_invalid_arguments_raise_an_error_before_anything_is_trained(texts: list[str]) -> None:
     with pytest.raises(UnknownNameError, match="lstm-char"):
         compare(texts, ["kneser-ney-char", "lsmt-char"])
     with pytest.raises(OptionError, match="hidden"):
@@ -128,16 +130,16 @@ def test_what_cannot_be_is_said_before_anything_is_trained(texts: list[str]) -> 
         compare([], NAMES)
 
 
-# The page
+# The report
 
 
 class Page(HTMLParser):
-    """Holds every tag to be closed, and notes what a browser would load."""
+    """Checks that every tag is closed, and records the addresses that a browser would load."""
 
     def __init__(self) -> None:
         super().__init__()
         self.open: list[str] = []
-        self.loads: list[str] = []
+        self.addresses: list[str] = []
         self.ids: list[str] = []
         self.text = ""
 
@@ -147,7 +149,7 @@ class Page(HTMLParser):
         assert tag not in ("script", "link", "iframe"), tag
         for name, value in attrs:
             if name in ("src", "href", "xlink:href", "srcset") and not (value or "").startswith("#"):
-                self.loads.append(str(value))
+                self.addresses.append(str(value))
             if name == "id":
                 self.ids.append(str(value))
 
@@ -163,11 +165,11 @@ class Page(HTMLParser):
         self.text += data
 
 
-def test_the_page_is_one_file_that_loads_nothing(comparison: Comparison, report: Path) -> None:
+def test_the_html_report_is_self_contained(comparison: Comparison, report: Path) -> None:
     html = (report / "report.html").read_text("utf-8")
     page = Page()
     page.feed(html)
-    assert page.open == [] and page.loads == []
+    assert page.open == [] and page.addresses == []
     for namespace in NAMESPACES:
         html = html.replace(namespace, "")
     assert "http:" not in html and "https:" not in html and "@import" not in html and "url(http" not in html
@@ -179,12 +181,12 @@ def test_the_page_is_one_file_that_loads_nothing(comparison: Comparison, report:
     assert html.count("<mark>") >= 2 and "∞" in page.text
 
 
-def test_the_markdown_names_pictures_that_are_there(comparison: Comparison, report: Path) -> None:
+def test_the_images_of_the_markdown_report_exist(comparison: Comparison, report: Path) -> None:
     text = (report / "report.md").read_text("utf-8")
-    pictures = [part.partition(")")[0] for part in text.split("](")[1:]]
-    assert len(pictures) == 8
-    for picture in pictures:
-        assert ElementTree.parse(report / picture).getroot().tag.endswith("svg")
+    images = [part.partition(")")[0] for part in text.split("](")[1:]]
+    assert len(images) == 8
+    for image in images:
+        assert ElementTree.parse(report / image).getroot().tag.endswith("svg")
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert len(table) == 2 + len(comparison) and {line.count("|") for line in table} == {len(COLUMNS) + 2}
 
@@ -201,15 +203,15 @@ def test_without_matplotlib_the_report_says_so(
     assert "revgen[plots]" in (comparison.save(tmp_path) / "report.html").read_text("utf-8")
 
 
-def test_it_plots_both_charts(comparison: Comparison) -> None:
+def test_plot_draws_both_charts(comparison: Comparison) -> None:
     loss, orders = comparison.plot().axes
-    # The unsmoothed model holds something in the held-out text to be impossible: there is no place for it.
+    # The model without smoothing has an infinite loss, so it is not in the chart.
     assert [line.get_label() for line in loss.lines] == NAMES[1:]
     assert loss.lines[0].get_ydata() == pytest.approx([comparison[1].nats_per_char])
     assert list(orders.lines[1].get_ydata()) == [point.train_nats_per_char for point in comparison.orders]
 
 
-def test_the_command_writes_the_report(
+def test_the_compare_command_saves_the_report(
     texts: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -228,7 +230,7 @@ def test_the_command_writes_the_report(
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.25, "0.25 s"), (12.34, "12.3 s"), (61, "61.0 s"), (125, "2 min 05 s")]
 )
-def test_durations_are_read_at_a_glance(seconds: float, text: str) -> None:
+def test_durations_have_about_three_digits(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
@@ -236,26 +238,26 @@ def test_durations_are_read_at_a_glance(seconds: float, text: str) -> None:
 
 
 def longest_matches(text: str, training: list[str]) -> list[tuple[int, int]]:
-    """By trying everything: the spans that stand in a training text and lie in no other such span."""
-    places = [(i, j) for i in range(len(text)) for j in range(i + 1, len(text) + 1)]
-    found = [(i, j) for i, j in places if any(text[i:j] in document for document in training)]
-    return [(i, j) for i, j in found if not any(a <= i and j <= b and (a, b) != (i, j) for a, b in found)]
+    """Return all spans that occur in a training text and that no other such span contains, by brute force."""
+    spans = [(i, j) for i in range(len(text)) for j in range(i + 1, len(text) + 1)]
+    copied = [(i, j) for i, j in spans if any(text[i:j] in document for document in training)]
+    return [(i, j) for i, j in copied if not any(a <= i and j <= b and (a, b) != (i, j) for a, b in copied)]
 
 
 WORDS = st.text("abé", max_size=14)
 
 
 @given(WORDS, st.lists(WORDS, max_size=4), st.integers(1, 5))
-def test_copied_spans_are_those_of_trying_everything(text: str, training: list[str], minimum: int) -> None:
+def test_find_copies_agrees_with_brute_force(text: str, training: list[str], minimum: int) -> None:
     matches = longest_matches(text, training)
-    found = find_copies(text, training, minimum)
-    assert list(found.spans) == [(i, j) for i, j in matches if j - i >= minimum]
-    assert found.longest == max([j - i for i, j in matches], default=0)
-    inside = {place for i, j in found.spans for place in range(i, j)}
-    assert found.fraction == pytest.approx(len(inside) / len(text) if text else 0)
+    report = find_copies(text, training, minimum)
+    assert list(report.spans) == [(i, j) for i, j in matches if j - i >= minimum]
+    assert report.longest == max([j - i for i, j in matches], default=0)
+    positions = {position for i, j in report.spans for position in range(i, j)}
+    assert report.fraction == pytest.approx(len(positions) / len(text) if text else 0)
 
 
-def test_a_copied_review_is_found_and_no_span_reaches_over_two_documents(reviews: list[str]) -> None:
+def test_a_copied_document_is_one_span_and_no_span_crosses_documents(reviews: list[str]) -> None:
     index = SuffixIndex(reviews)
     assert find_copies(reviews[3], index).spans == ((0, len(reviews[3])),)
     assert find_copies(reviews[3], index).fraction == 1
@@ -264,29 +266,30 @@ def test_a_copied_review_is_found_and_no_span_reaches_over_two_documents(reviews
     assert find_copies("the same thing said again", "the same thing said again").longest == 25
 
 
-def test_what_is_copied_is_marked_once_and_nothing_in_a_sample_becomes_a_tag() -> None:
-    found = find_copies("<b> abcdef ghi", ["abcdef", "cdef ghi"], minimum=5)
-    assert mark_spans("<b> abcdef ghi", found.spans) == "&lt;b&gt; <mark>abcdef ghi</mark>"
+def test_overlapping_spans_are_marked_once_and_text_is_escaped() -> None:
+    report = find_copies("<b> abcdef ghi", ["abcdef", "cdef ghi"], minimum=5)
+    assert mark_spans("<b> abcdef ghi", report.spans) == "&lt;b&gt; <mark>abcdef ghi</mark>"
 
 
-# Pictures
+# Graphs
 
 
-def names_in(graph: Graph) -> str:
+def drawn_text(graph: Graph) -> str:
+    """Return the labels in the drawing of a graph."""
     root = ElementTree.fromstring(draw(graph))
     return " ".join(element.text or "" for element in root.iter("{http://www.w3.org/2000/svg}text"))
 
 
 @pytest.mark.parametrize("name", cells.names())
-def test_the_picture_of_a_cell_names_its_parameters(name: str) -> None:
+def test_the_drawing_of_a_cell_names_its_parameters(name: str) -> None:
     cell = make_cell(name, 6, 8, {})
-    shown = names_in(trace_cell(cell).simplify())
+    text = drawn_text(trace_cell(cell).simplify())
     for parameter in cell.param_shapes():
-        assert parameter in shown
-    assert "x" in shown.split()
+        assert parameter in text
+    assert "x" in text.split()
 
 
-def test_a_picture_is_the_equation() -> None:
+def test_the_graph_of_a_cell_is_its_equation() -> None:
     graph = trace_cell(make_cell("elman", 5, 8, {}))
     x, h = (graph.nodes[i] for i in (0, 1))
     assert (x.label, h.label) == ("x", "h")
@@ -302,10 +305,10 @@ def test_a_picture_is_the_equation() -> None:
 
 
 @pytest.fixture
-def own_cell() -> Iterator[str]:
+def blend_cell() -> Iterator[str]:
     @revgen.register_cell("blend")
     class Blend(revgen.Cell):
-        """h' = (1 - a) h + a relu(x W / 2), with a state that has names."""
+        """h' = (1 - a) h + a relu(x W / 2), with a state that is a dictionary."""
 
         def param_shapes(self) -> dict[str, tuple[int, ...]]:
             return {"W": (self.input_size, self.hidden_size), "a": (self.hidden_size,), "unused": (3,)}
@@ -321,42 +324,43 @@ def own_cell() -> Iterator[str]:
     cells.unregister("blend")
 
 
-def test_a_cell_of_ones_own_has_its_picture(own_cell: str) -> None:
-    labels = [node.label for node in trace_cell(make_cell(own_cell, 4, 4, {})).simplify().nodes]
+def test_a_registered_cell_of_a_user_can_be_traced(blend_cell: str) -> None:
+    labels = [node.label for node in trace_cell(make_cell(blend_cell, 4, 4, {})).simplify().nodes]
     assert {"x", "memory", "memory′", "y", "@ W", "÷ 2", "relu", "(1 − a) ×", "a ×", "× 2"} == {*labels} - {"+"}
 
 
-def drawn(name: str, texts: list[str], **options: Any) -> dict[str, Graph]:
+def untrained_graphs(name: str, texts: list[str], **options: Any) -> dict[str, Graph]:
+    """Return the graphs of a new model with initial weights."""
     model: Any = revgen.create(name, **options)
     model.prepare(model.tokenizer_for(revgen.read(iter(texts))), 0)
     return graphs(model)
 
 
-def test_the_network_around_the_cells_is_drawn_too(texts: list[str]) -> None:
-    found = drawn("gru-char", texts, hidden_size=8, num_layers=3)
-    labels = [node.label for node in found["network"].nodes]
+def test_a_recurrent_network_has_a_graph_with_its_cells_as_nodes(texts: list[str]) -> None:
+    network = untrained_graphs("gru-char", texts, hidden_size=8, num_layers=3)["network"]
+    labels = [node.label for node in network.nodes]
     assert [label for label in labels if label.startswith("gru")] == ["gru 1", "gru 2", "gru 3"]
     assert labels[:2] == ["token", "embedding[token]"] and labels[-1] == "logits"
 
 
-def test_the_layers_of_a_long_network_are_drawn_once(texts: list[str]) -> None:
-    graph = drawn("gru-char", texts, hidden_size=8, num_layers=9)["network"]
+def test_repeated_layers_of_a_long_network_are_drawn_once(texts: list[str]) -> None:
+    graph = untrained_graphs("gru-char", texts, hidden_size=8, num_layers=9)["network"]
     assert graph.repeated is not None and graph.repeated[2] == 9
-    assert len(graph.nodes) < 12 and "× 9" in names_in(graph)
+    assert len(graph.nodes) < 12 and "× 9" in drawn_text(graph)
 
 
-def test_a_model_without_a_graph_is_drawn_by_its_weights(small_model: LanguageModel, texts: list[str]) -> None:
+def test_a_model_that_cannot_be_traced_has_a_graph_of_its_weights(small_model: LanguageModel, texts: list[str]) -> None:
     model = revgen.create("kneser-ney-char", order=3)
     model.fit(texts)
-    shown = names_in(graphs(model)["weights"])
-    assert "order 3" in shown and "backoff" in shown
+    text = drawn_text(graphs(model)["weights"])
+    assert "order 3" in text and "backoff" in text
     assert set(graphs(small_model)) == {"network", "one time step of a cell"}
 
 
 @given(st.lists(st.tuples(st.floats(-50, 50), st.floats(1, 30)), min_size=1, max_size=8))
-def test_boxes_never_overlap(things: list[tuple[float, float]]) -> None:
-    wished, widths = ([*values] for values in zip(*things, strict=True))
-    placed = spread(wished, widths)
-    for i in range(1, len(placed)):
-        assert placed[i] - placed[i - 1] >= (widths[i] + widths[i - 1]) / 2
-    assert sum(placed) == pytest.approx(sum(wished), abs=1e-6)
+def test_boxes_never_overlap_and_keep_their_mean(boxes: list[tuple[float, float]]) -> None:
+    wanted, widths = ([*values] for values in zip(*boxes, strict=True))
+    positions = spread(wanted, widths)
+    for i in range(1, len(positions)):
+        assert positions[i] - positions[i - 1] >= (widths[i] + widths[i - 1]) / 2
+    assert sum(positions) == pytest.approx(sum(wanted), abs=1e-6)
