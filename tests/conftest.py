@@ -115,3 +115,25 @@ def pushed(hub: Hub, small_model: LanguageModel) -> Repository:
     small_model.push_to_hub("me/model")
     hub.requests.clear()
     return hub.repositories["me/model"]
+
+
+@pytest.fixture(scope="session")
+def models_by_level(small_model: LanguageModel, reviews: list[str]) -> dict[str, LanguageModel]:
+    """A small trained model for each tokenizer level. Tests must not change them."""
+    word = revgen.create("gru-word", hidden_size=12, num_layers=1, embedding_size=8)
+    subword = revgen.create("elman-subword", hidden_size=12, tie_embeddings=False, tokenizer={"vocab_size": 400})
+    for model in (word, subword):
+        model.fit(reviews[:20], epochs=1, progress=False)
+    return {"char": small_model, "word": word, "subword": subword}
+
+
+@pytest.fixture(scope="session")
+def original_directory(small_model: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of the saved small model. Tests must not change it."""
+    return small_model.save(tmp_path_factory.mktemp("saved") / "model")
+
+
+@pytest.fixture
+def saved(original_directory: Path, tmp_path: Path) -> Path:
+    """A copy of the directory of the saved small model, which tests may change."""
+    return Path(shutil.copytree(original_directory, tmp_path / "model"))
