@@ -21,7 +21,7 @@ from revgen.arguments import validate_call
 from revgen.corpus import Corpus
 from revgen.corpus.cache import train_or_load
 from revgen.corpus.progress import with_progress
-from revgen.corpus.tokens import shift
+from revgen.corpus.tokens import label_offset
 from revgen.errors import NotFittedError, OptionError, VocabularyError
 from revgen.novelty import SuffixIndex
 from revgen.options import as_float, convert_fields, format_value, to_builtins
@@ -92,7 +92,7 @@ class Model(ABC):
     """The tokenizer levels that the architecture works with; None for all."""
     takes_labels: ClassVar[bool] = False
     """Whether the architecture can be conditioned on labels. If so, ``Config`` has a field ``labels``, which ``fit``
-    sets, and ``forward`` accepts ids that carry a label (``corpus.tokens.shift``)."""
+    sets, and ``forward`` accepts ids that carry a label (``corpus.tokens.label_offset``)."""
 
     _compile_requested = False
 
@@ -259,10 +259,10 @@ class Model(ABC):
             raise OptionError(f"{self.name} cannot be conditioned on labels")
 
     def label_offset(self, label: str | float | bool | None) -> int:
-        """Return what a label adds to the ids of its text (``corpus.tokens.shift``). Raises OptionError if unknown."""
+        """Return what a label adds to ids (``corpus.tokens.label_offset``). Raises OptionError for an unknown label."""
         if label is not None:
             self.check_labels()
-        return shift(label, self.labels, len(self.tokenizer))
+        return label_offset(label, self.labels, len(self.tokenizer))
 
     # Configuration and weights
 

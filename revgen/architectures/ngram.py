@@ -110,7 +110,7 @@ class NGramModel(LanguageModel):
         train, held_out = tokenize_train_valid(corpus, valid, tokenizer, seed, progress=progress)
         summary = summarize(corpus, train, None if isinstance(valid, Corpus) else held_out, tokenizer)
         bar = Progress(progress)
-        for line in filter(None, (str(summary), summary.note)):
+        for line in filter(None, (str(summary), summary.vocabulary_hint)):
             bar.say(line)
         orders = count(train.documents(), len(tokenizer), self.config.order)
         kept, probabilities, backoffs = self.estimate(orders)
@@ -124,14 +124,14 @@ class NGramModel(LanguageModel):
         if held_out is not None:
             metrics = measure(self.logprobs, tokenizer, held_out.documents()).metrics()
             self.metadata["evaluation"] = {name: metrics[name] for name in ("nats_per_char", "bits_per_char")}
-        self.metadata["spelled"] = round(summary.spelled, 6)
+        self.metadata["spelled"] = round(summary.unknown_fraction, 6)
         sample = self.generate("", max_tokens=80, seed=seed)
         if kept is orders:
             loss = text_loss(orders, probabilities)
         else:
             loss = -float(np.concatenate(self.trie.logprobs([*train.documents()])).mean())
         epoch = EpochMetrics(1, loss, 0.0, len(train) / seconds, seconds, **metrics, best=True, sample=sample)
-        notes = [summary.note] if summary.note else []
+        notes = [summary.vocabulary_hint] if summary.vocabulary_hint else []
         history = History([epoch], settings={"tokens": len(train), "seed": seed}, notes=notes)
         self.metadata["training"] = history.settings | {"seconds": round(seconds, 2)}
         bar.on_epoch_end(epoch)

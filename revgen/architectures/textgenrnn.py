@@ -93,7 +93,7 @@ class AttentiveStack(Stack):
     def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend) -> tuple[Array, Any]:
         """Compute the averages and the newest features, (time, batch, 2 * features).
 
-        The tokens include labels (``corpus.tokens.shift``).
+        The tokens include labels (``corpus.tokens.label_offset``).
         """
         layers, average_state = state
         labels, tokens = tokens // self.vocab, tokens % self.vocab

@@ -1,4 +1,4 @@
-"""Corpora: text from files or memory, document by document, and its token ids on disk."""
+"""Corpora: documents from files or memory, their token ids on disk, and batches for training."""
 
 from revgen.corpus.readers import Corpus, read
 

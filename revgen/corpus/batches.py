@@ -1,4 +1,4 @@
-"""Batches for truncated backpropagation through time: rows of a stream of documents, chunk by chunk."""
+"""Batches for truncated backpropagation through time: rows of one stream of documents, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -8,35 +8,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.corpus.tokens import MAPPED, Tokens
+from revgen.corpus.tokens import MAX_MAPPED_BYTES, Tokens
 from revgen.errors import CorpusError
 
-UNLABELLED = 0.1
-"""The share of documents that are read without their labels, drawn anew for each epoch: so a model learns both."""
-LENGTHS = (0.75, 1.0, 1.25)
-"""How long a chunk is, drawn by chance, in parts of ``sequence_length``: few, as each is a shape to prepare for."""
+LABEL_DROPOUT = 0.1
+"""The fraction of documents read without their labels in an epoch, so that a model learns to work without a label."""
+CHUNK_LENGTH_FACTORS = (0.75, 1.0, 1.25)
+"""The possible lengths of a chunk, in units of ``sequence_length``. They are few: each costs a compilation."""
 
-AROUND = 1 << 16
-"""Bytes that come into memory with each piece that is read: a system fetches what lies around it too."""
+READAHEAD_SIZE = 1 << 16
+"""Bytes that the system may load in addition with each read of the memory map."""
 
 
 class Batches:
     """The batches of one epoch over a corpus.
 
-    The documents, in an order drawn anew for each epoch, make one stream; it is cut into ``batch_size`` rows of
-    equal length from an offset drawn by chance, and the rows are read side by side in chunks of about
-    ``sequence_length`` tokens, so that the state behind one chunk is the state before the next. The epoch is
-    a function of ``seed`` and ``epoch`` alone.
+    The documents are shuffled and concatenated into one stream. From a random offset, the stream is cut into
+    ``batch_size`` rows of equal length. The rows are read in parallel, in chunks of about ``sequence_length`` tokens, so
+    the state after one chunk is the initial state of the next. The batches depend only on ``seed`` and ``epoch``.
     """
 
     def __init__(self, tokens: Tokens, batch_size: int, sequence_length: int, seed: int, epoch: int) -> None:
-        random = np.random.default_rng((seed, epoch))
+        rng = np.random.default_rng((seed, epoch))
         self.tokens = tokens
-        self.ids = np.asarray(tokens.ids)  # slices of a memory map itself cost several times as much
-        self.touched = 0  # bytes of the map, at most
-        order = random.permutation(len(tokens.spans))
-        self.begins = tokens.spans[order, 0]
-        self.ends = np.cumsum(tokens.spans[order, 1] - self.begins)
+        self.ids = np.asarray(tokens.ids)  # slicing a memory map itself is several times as slow
+        order = rng.permutation(len(tokens.spans))
+        self.starts = tokens.spans[order, 0]  # of documents, in ``ids``
+        self.ends = np.cumsum(tokens.spans[order, 1] - self.starts)  # of documents, in the stream
         self.batch_size = batch_size
         total = int(self.ends[-1])
         self.row_length = (total - 1) // batch_size
@@ -45,55 +43,59 @@ class Batches:
                 f"the corpus is shorter than a batch: {total:,} tokens for batch_size={batch_size}; "
                 "use more text or a smaller batch_size"
             )
-        self.offset = int(random.integers(total - self.row_length * batch_size))
-        self.lengths = self._lengths(sequence_length, random)
+        self.offset = int(rng.integers(total - self.row_length * batch_size))
+        self.chunk_lengths = self._sample_chunk_lengths(sequence_length, rng)
         self.vocab = tokens.vocab
-        self.unlabelled = random.random(len(order) if self.vocab else 0) < UNLABELLED
+        self.drops_label = rng.random(len(order) if self.vocab else 0) < LABEL_DROPOUT
+        self._bytes_mapped = 0  # an upper bound
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self.chunk_lengths)
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         return self.chunks()
 
     def chunks(self, first: int = 0) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Yield inputs and targets, the inputs one token later, each (time, batch), from the chunk ``first`` on; only
-        inputs carry labels."""
-        start = sum(self.lengths[:first])
-        for length in self.lengths[first:]:
+        """Yield ``(inputs, targets)`` for each chunk from number ``first`` on, both (time, batch).
+
+        The targets are the tokens that follow the inputs. Only inputs carry labels.
+        """
+        start = sum(self.chunk_lengths[:first])
+        for length in self.chunk_lengths[first:]:
             rows = np.empty((self.batch_size, length + 1), np.int64)
             for row in range(self.batch_size):
-                self._read(self.offset + row * self.row_length + start, rows[row])
-            if self.touched > MAPPED:
+                self._fill(rows[row], self.offset + row * self.row_length + start)
+            if self._bytes_mapped > MAX_MAPPED_BYTES:
                 self.tokens.release()
-                self.touched = 0
-            chunk = np.ascontiguousarray(rows.T)
+                self._bytes_mapped = 0
+            chunk = np.ascontiguousarray(rows.T)  # (time + 1, batch)
             yield chunk[:-1], chunk[1:] if self.vocab is None else chunk[1:] % self.vocab
             start += length
 
-    def _lengths(self, sequence_length: int, random: np.random.Generator) -> list[int]:
+    def _sample_chunk_lengths(self, sequence_length: int, rng: np.random.Generator) -> list[int]:
+        """Return random chunk lengths that add up to the length of a row."""
         lengths: list[int] = []
-        left = self.row_length
-        choices = [max(1, round(sequence_length * part)) for part in LENGTHS]
-        while left:
-            lengths.append(min(left, choices[random.integers(len(choices))]))
-            left -= lengths[-1]
+        remaining = self.row_length
+        choices = [max(1, round(sequence_length * factor)) for factor in CHUNK_LENGTH_FACTORS]
+        while remaining:
+            lengths.append(min(remaining, choices[rng.integers(len(choices))]))
+            remaining -= lengths[-1]
         return lengths
 
-    def _read(self, position: int, out: NDArray[Any]) -> None:
-        """Fill ``out`` with the stream from ``position`` on."""
+    def _fill(self, out: NDArray[Any], position: int) -> None:
+        """Fill ``out`` with the tokens of the stream from ``position`` on."""
         document = int(np.searchsorted(self.ends, position, "right"))
         filled = 0
         while filled < len(out):
             end = int(self.ends[document])
-            take = min(end - position, len(out) - filled)
-            begin = int(self.begins[document]) + position - (end - self._length(document))
-            ids = self.ids[begin : begin + take]
-            out[filled : filled + take] = ids % self.vocab if self.vocab and self.unlabelled[document] else ids
-            self.touched += AROUND + ids.nbytes
-            filled += take
-            position += take
+            count = min(end - position, len(out) - filled)
+            start = int(self.starts[document]) + position - (end - self._document_length(document))
+            ids = self.ids[start : start + count]
+            out[filled : filled + count] = ids % self.vocab if self.vocab and self.drops_label[document] else ids
+            self._bytes_mapped += READAHEAD_SIZE + ids.nbytes
+            filled += count
+            position += count
             document += 1
 
-    def _length(self, document: int) -> int:
+    def _document_length(self, document: int) -> int:
         return int(self.ends[document] - (self.ends[document - 1] if document else 0))

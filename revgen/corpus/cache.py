@@ -27,18 +27,18 @@ from revgen.errors import CheckpointError, CorpusError
 from revgen.tokenizers import Tokenizer
 from revgen.version import __version__
 
-PIECE = 1 << 22  # bytes that are read at once
-CHECKSUM = 4  # bytes
+READ_SIZE = 1 << 22  # bytes that are read at once
+CHECKSUM_SIZE = 4  # bytes
 KEY_VERSION = 2
 """Changes where the same text and options give other entries, within one version of the package."""
-LEFT_BEHIND = 24 * 60 * 60
+MAX_PART_AGE = 24 * 60 * 60
 """Seconds after which a temporary file is one that a killed process left."""
 
-Stamp = tuple[tuple[Path, int, int, int], ...]
+FileStamp = tuple[tuple[Path, int, int, int], ...]
 """The files of a corpus, with what changes where their content does: bytes, and the times of the last changes."""
 
 
-def directory() -> Path:
+def cache_directory() -> Path:
     """Where the entries lie. Raises OSError where that needs a home directory and there is none."""
     if named := os.environ.get("REVGEN_CACHE"):
         return Path(named)
@@ -49,23 +49,23 @@ def directory() -> Path:
     return Path(caches, "revgen", "tokens")
 
 
-def file_stamp(corpus: Corpus) -> Stamp:
+def file_stamp(corpus: Corpus) -> FileStamp:
     """What to compare in order to see whether the files have changed meanwhile."""
     states = [(path, stat(path)) for path in corpus.files]
     return tuple((path, now.st_size, now.st_mtime_ns, now.st_ctime_ns) for path, now in states)
 
 
-def key(corpus: Corpus, *what: Any) -> str:
+def entry_name(corpus: Corpus, *what: Any) -> str:
     """The name of what is made from the content of a corpus, as its options have it read, and from ``what``."""
     read = [corpus.options, corpus.labels]
     kinds = [file_format(path) + path.suffix for path in corpus.files]
-    made_of = [__version__, KEY_VERSION, _content(file_stamp(corpus)), kinds, read, what]
+    made_of = [__version__, KEY_VERSION, _hash_contents(file_stamp(corpus)), kinds, read, what]
     whole = json.dumps(made_of, default=repr, sort_keys=True)
     return hashlib.blake2b(whole.encode(), digest_size=20).hexdigest()
 
 
 @lru_cache(maxsize=16)
-def _content(files: Stamp) -> tuple[str, ...]:
+def _hash_contents(files: FileStamp) -> tuple[str, ...]:
     """A hash of the bytes of each file."""
     hashes = []
     for path, *_ in files:
@@ -78,13 +78,13 @@ def _content(files: Stamp) -> tuple[str, ...]:
 
 
 @contextmanager
-def new_entry(name: str) -> Iterator[IO[bytes]]:
+def create_entry(name: str) -> Iterator[IO[bytes]]:
     """A file that is the entry of that name from the end of the block on. Raises OSError where it cannot be written."""
-    folder = directory()
+    folder = cache_directory()
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob("*.part"):
         with suppress(OSError):  # gone already
-            if time.time() - left.stat().st_mtime > LEFT_BEHIND:
+            if time.time() - left.stat().st_mtime > MAX_PART_AGE:
                 left.unlink()
     file = tempfile.NamedTemporaryFile(dir=folder, prefix=name, suffix=".part", delete=False)  # noqa: SIM115
     try:
@@ -105,30 +105,30 @@ def write_checksum(file: IO[bytes]) -> None:
     file.write(checksum)
 
 
-def is_whole(file: IO[bytes]) -> bool:
+def has_valid_checksum(file: IO[bytes]) -> bool:
     """Whether a file ends with the checksum of what comes before, and so is as it was written."""
-    size = os.fstat(file.fileno()).st_size - CHECKSUM
+    size = os.fstat(file.fileno()).st_size - CHECKSUM_SIZE
     file.seek(0)
-    return size >= 0 and _checksum(file, size) == file.read(CHECKSUM)
+    return size >= 0 and _checksum(file, size) == file.read(CHECKSUM_SIZE)
 
 
 def _checksum(file: IO[bytes], size: int) -> bytes:
     checksum = 0
-    while size and (piece := file.read(min(size, PIECE))):
+    while size and (piece := file.read(min(size, READ_SIZE))):
         checksum = zlib.crc32(piece, checksum)
         size -= len(piece)
-    return checksum.to_bytes(CHECKSUM, "little")
+    return checksum.to_bytes(CHECKSUM_SIZE, "little")
 
 
 @cache
-def cannot_be_used(why: str) -> None:
+def warn_unusable(reason: str) -> None:
     """Warn once that there is no cache."""
     try:
-        where = f" in {directory()}"
+        where = f" in {cache_directory()}"
     except OSError:
         where = ""
     warnings.warn(
-        f"the cache of token ids{where} cannot be used, the next run reads the text again: {why}; "
+        f"the cache of token ids{where} cannot be used, the next run reads the text again: {reason}; "
         "REVGEN_CACHE names another directory",
         stacklevel=2,
     )
@@ -142,17 +142,17 @@ def train_or_load(level: type[Tokenizer], corpus: Corpus, options: dict[str, Any
     if not (corpus.is_large and level.__module__.startswith("revgen.")):
         return level.train(corpus.pieces(), **options)
     before = file_stamp(corpus)
-    name = key(corpus, level.level, options)
-    with suppress(OSError, CheckpointError), (directory() / name).open("rb") as file:
-        if is_whole(file):
+    name = entry_name(corpus, level.level, options)
+    with suppress(OSError, CheckpointError), (cache_directory() / name).open("rb") as file:
+        if has_valid_checksum(file):
             file.seek(0)
-            return level.from_bytes(file.read()[:-CHECKSUM])
+            return level.from_bytes(file.read()[:-CHECKSUM_SIZE])
     tokenizer = level.train(with_progress(corpus.pieces(), corpus, "vocabulary", progress), **options)
     if file_stamp(corpus) == before:
         try:
-            with new_entry(name) as file:
+            with create_entry(name) as file:
                 file.write(tokenizer.to_bytes())
                 write_checksum(file)
         except OSError as error:
-            cannot_be_used(str(error))
+            warn_unusable(str(error))
     return tokenizer

@@ -1,4 +1,4 @@
-"""Labels of documents: strings, or whole numbers that stay numbers."""
+"""Labels of documents: strings or integers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ Label: TypeAlias = str | int
 
 
 def parse_label(value: Any) -> Label | None:
-    """Return a label as a string or a whole number; None where ``value`` says that there is none.
+    """Return a label as a string or an integer, or None if ``value`` is empty or missing.
 
-    ``1``, ``1.0``, ``True`` and NumPy's 1 are the number 1, as a column with missing values turns integers into floats.
+    ``1``, ``1.0``, ``True`` and NumPy's 1 all become the integer 1, because a table with missing values stores integers
+    as floats.
     """
     if isinstance(value, str):
         return value or None
@@ -24,20 +25,20 @@ def parse_label(value: Any) -> Label | None:
 
 
 def sorted_labels(labels: Iterable[Label]) -> list[Label]:
-    """Return the labels there are, each once: numbers first, then strings."""
+    """Return the distinct labels in order: integers first, then strings."""
     return sorted(set(labels), key=lambda label: (isinstance(label, str), label))
 
 
 def find_label(label: Any, labels: Sequence[Label]) -> int | None:
-    """Return the index of a label; a number finds its string where only that is a label, and the other way round."""
-    wanted = parse_label(label)
-    same = [i for i, known in enumerate(labels) if known == wanted]
-    alike = [i for i, known in enumerate(labels) if str(known) == str(wanted)]
-    return next(iter(same or alike), None)
+    """Return the index of a label, or None. Without an exact match, the integer 1 matches "1", and the reverse."""
+    target = parse_label(label)
+    exact = [i for i, known in enumerate(labels) if known == target]
+    as_text = [i for i, known in enumerate(labels) if str(known) == str(target)]
+    return next(iter(exact or as_text), None)
 
 
 def _is_missing(value: Any) -> bool:
-    """Whether a value is NaN, NaT or pandas' NA, whose comparisons are not even false."""
+    """Return whether a value is NaN, NaT or the NA of pandas, which cannot be compared with itself."""
     try:
         return bool(value != value)
     except TypeError:

@@ -1,4 +1,4 @@
-"""How far a large corpus is read, as a bar on a terminal."""
+"""A progress bar for reading a large corpus."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from revgen.corpus.readers import Corpus
 Item = TypeVar("Item")
 
 
-def with_progress(items: Iterable[Item], corpus: Corpus, what: str, progress: bool) -> Iterator[Item]:
-    """The items, made from ``corpus``, as they are; meanwhile a bar says how much of the files is read, for ``what``.
+def with_progress(items: Iterable[Item], corpus: Corpus, description: str, progress: bool) -> Iterator[Item]:
+    """Yield ``items``, which are made while ``corpus`` is read, and show how many bytes of its files have been read.
 
-    There is none for a small corpus, where ``progress`` is False, or where standard error is no terminal.
+    The bar is shown only for a large corpus, if ``progress`` is True and standard error is a terminal.
     """
     if not (progress and sys.stderr.isatty() and corpus.is_large):
         yield from items
         return
     from tqdm import tqdm
 
-    with tqdm(total=corpus.size, desc=what, unit="B", unit_scale=True, leave=False, mininterval=0.3) as bar:
+    with tqdm(total=corpus.size, desc=description, unit="B", unit_scale=True, leave=False, mininterval=0.3) as bar:
         for item in items:
             yield item
-            bar.update(corpus.place - bar.n)
+            bar.update(corpus.bytes_read - bar.n)

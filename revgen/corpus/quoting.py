@@ -9,17 +9,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from revgen.corpus.text import Reading
+from revgen.corpus.text import ReadContext
 from revgen.errors import OptionError
 
 QUOTINGS = ("minimal", "none")
-SAMPLE = 1 << 20  # characters that tell whether a file quotes its fields
-LONGEST_FIELD = 500  # lines that a quoted field in the sample may take
+QUOTING_SAMPLE_SIZE = 1 << 20  # characters that tell whether a file quotes its fields
+MAX_FIELD_LINES = 500  # lines that a quoted field in the sample may take
 
 _QUOTED = re.compile(r'"([^"]*(?:""[^"]*)*)"')
 _NAMED_DELIMITERS = {"\\t": "\t", "tab": "\t"}
 
-Lines = Iterator[tuple[int, str]]
+NumberedLines = Iterator[tuple[int, str]]
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class Dialect:
     """How a file writes its rows; in one of a single column, a delimiter is text."""
 
     delimiter: str
-    quotes: bool = True
+    has_quotes: bool = True
     is_lenient: bool = False
-    is_single: bool = False
+    has_one_column: bool = False
 
-    def plain(self, line: str) -> list[str]:
+    def split_literally(self, line: str) -> list[str]:
         """Return the fields of a line in which quotes are plain characters, but for those that are doubled."""
-        fields = [line] if self.is_single else line.split(self.delimiter)
-        return [_unquoted(field) for field in fields] if self.is_lenient and '""' in line else fields
+        fields = [line] if self.has_one_column else line.split(self.delimiter)
+        return [_unquote(field) for field in fields] if self.is_lenient and '""' in line else fields
 
 
 def check_table_options(delimiter: str | None, quoting: str | None) -> str | None:
@@ -51,23 +51,23 @@ def check_table_options(delimiter: str | None, quoting: str | None) -> str | Non
     return delimiter
 
 
-def dialect_of(lines: Lines, usual: str, reading: Reading) -> tuple[Dialect, Lines]:
+def detect_dialect(lines: NumberedLines, usual: str, context: ReadContext) -> tuple[Dialect, NumberedLines]:
     """Return how a file writes its rows, with its lines from the first that is not blank on."""
     header = next(((number, line) for number, line in lines if line.strip()), None)
     if header is None:
         return Dialect(usual), iter(())
-    delimiter = reading.delimiter or _delimiter(header[1], usual, reading.fields)
+    delimiter = context.delimiter or _detect_delimiter(header[1], usual, context.fields)
     is_single = delimiter not in header[1]
-    if reading.quoting is not None:
-        return Dialect(delimiter, reading.quoting == "minimal", False, is_single), chain([header], lines)
+    if context.quoting is not None:
+        return Dialect(delimiter, context.quoting == "minimal", False, is_single), chain([header], lines)
     names = header[1].removesuffix("\n").split(delimiter)
     if usual == "," or all(_QUOTED.fullmatch(name) for name in names):
         return Dialect(delimiter, True, is_single, is_single), chain([header], lines)
     sample, size = [header], 0
-    while size < SAMPLE and (line := next(lines, None)) is not None:
+    while size < QUOTING_SAMPLE_SIZE and (line := next(lines, None)) is not None:
         sample.append(line)
         size += len(line[1])
-    quotes = _quotes_properly([line for _, line in sample], delimiter)
+    quotes = _follows_csv_rules([line for _, line in sample], delimiter)
     return Dialect(delimiter, quotes, True, is_single), chain(sample, lines)
 
 
@@ -77,62 +77,62 @@ class Rows(Iterator[list[str]]):
     ``number`` is that of the last line read, ``last_good`` that of the last line before the present row.
     """
 
-    def __init__(self, lines: Lines, dialect: Dialect) -> None:
-        self.number = self.last_good = 0
+    def __init__(self, lines: NumberedLines, dialect: Dialect) -> None:
+        self.line_number = self.row_start = 0
         self._lines, self._dialect = lines, dialect
-        self._is_plain = not dialect.quotes
-        self._again: deque[tuple[int, str]] = deque()  # lines to read once more, as rows of their own
-        self._row: list[tuple[int, str]] = []  # the lines of the present row
-        self._width: int | None = None  # how many delimiters the first line has
-        self._quoted = self._reader()
+        self._is_literal = not dialect.has_quotes
+        self._pushed_back: deque[tuple[int, str]] = deque()  # lines to read once more, as rows of their own
+        self._row_lines: list[tuple[int, str]] = []  # the lines of the present row
+        self._num_delimiters: int | None = None  # how many delimiters the first line has
+        self._csv_rows = self._make_reader()
 
     def __next__(self) -> list[str]:
         while True:
-            self.last_good, self._row = self.number, []
+            self.row_start, self._row_lines = self.line_number, []
             row = self._read_row()
             if row:
-                if self._width is None:
-                    self._width = len(row) - 1
+                if self._num_delimiters is None:
+                    self._num_delimiters = len(row) - 1
                 return row
 
     def _read_row(self) -> list[str]:
-        if self._is_plain:
-            line = next(self._counted()).removesuffix("\n")
-            return self._dialect.plain(line) if line else []
+        if self._is_literal:
+            line = next(self._next_lines()).removesuffix("\n")
+            return self._dialect.split_literally(line) if line else []
         try:
-            row = next(self._quoted)
+            row = next(self._csv_rows)
         except csv.Error:
-            if not self._dialect.is_lenient or any("\r" in line for _, line in self._row):
+            if not self._dialect.is_lenient or any("\r" in line for _, line in self._row_lines):
                 raise
         else:
-            if not self._takes_in_rows():
+            if not self._spans_whole_rows():
                 return row
         # The quote that the row opens is a character of the text, and the lines after the first are rows.
-        self._is_plain = not self._dialect.is_single
-        (self.number, line), *rest = self._row
-        self._again.extendleft(reversed(rest))
-        self._quoted = self._reader()
-        return self._dialect.plain(line.removesuffix("\n"))
+        self._is_literal = not self._dialect.has_one_column
+        (self.line_number, line), *rest = self._row_lines
+        self._pushed_back.extendleft(reversed(rest))
+        self._csv_rows = self._make_reader()
+        return self._dialect.split_literally(line.removesuffix("\n"))
 
-    def _takes_in_rows(self) -> bool:
+    def _spans_whole_rows(self) -> bool:
         """Return whether a field that is quoted over several lines takes in what look like whole rows."""
-        if not self._dialect.is_lenient or len(self._row) < 2 or not self._width:
+        if not self._dialect.is_lenient or len(self._row_lines) < 2 or not self._num_delimiters:
             return False
-        return all(line.count(self._dialect.delimiter) == self._width for _, line in self._row)
+        return all(line.count(self._dialect.delimiter) == self._num_delimiters for _, line in self._row_lines)
 
-    def _reader(self) -> Iterator[list[str]]:
+    def _make_reader(self) -> Iterator[list[str]]:
         # No text has a NUL as its delimiter: a row of a single column is one field.
-        delimiter = "\0" if self._dialect.is_single else self._dialect.delimiter
-        return csv.reader(self._counted(), delimiter=delimiter, strict=True)
+        delimiter = "\0" if self._dialect.has_one_column else self._dialect.delimiter
+        return csv.reader(self._next_lines(), delimiter=delimiter, strict=True)
 
-    def _counted(self) -> Iterator[str]:
-        while line := self._again.popleft() if self._again else next(self._lines, None):
-            self.number = line[0]
-            self._row.append(line)
+    def _next_lines(self) -> Iterator[str]:
+        while line := self._pushed_back.popleft() if self._pushed_back else next(self._lines, None):
+            self.line_number = line[0]
+            self._row_lines.append(line)
             yield line[1]
 
 
-def _delimiter(header: str, usual: str, fields: list[str]) -> str:
+def _detect_delimiter(header: str, usual: str, fields: list[str]) -> str:
     """Return the delimiter of the first line: another than usual where only that one gives the columns wanted."""
     if usual != ",":
         return usual
@@ -152,7 +152,7 @@ def _delimiter(header: str, usual: str, fields: list[str]) -> str:
     return fitting[0] if len(fitting) == 1 else usual
 
 
-def _quotes_properly(sample: list[str], delimiter: str) -> bool:
+def _follows_csv_rules(sample: list[str], delimiter: str) -> bool:
     """Return whether a file quotes its fields by the rules of CSV, as no file does that writes quotes as text."""
     field = rf'(?:"[^"]*(?:""[^"]*)*"|[^"{re.escape(delimiter)}]*)'
     row = re.compile(rf"{field}(?:{re.escape(delimiter)}{field})*\n?")
@@ -166,13 +166,13 @@ def _quotes_properly(sample: list[str], delimiter: str) -> bool:
             more = next(rest, None)
             inner += 1
             # A quote that is open over lines which look like whole rows is a character of the text.
-            if more is None or inner > LONGEST_FIELD or (0 < width == line.count(delimiter) == more.count(delimiter)):
+            if more is None or inner > MAX_FIELD_LINES or (0 < width == line.count(delimiter) == more.count(delimiter)):
                 return False
             text += more
     return True
 
 
-def _unquoted(field: str) -> str:
+def _unquote(field: str) -> str:
     """Return the content of a field that is quoted, with quotes inside that are doubled; others stay as they are."""
     match = _QUOTED.fullmatch(field)
     return match[1].replace('""', '"') if match and '""' in match[1] else field

@@ -19,7 +19,7 @@ from revgen.arguments import check_type, validate_call
 from revgen.corpus.decoding import check_encoding
 from revgen.corpus.labels import Label, parse_label, sorted_labels
 from revgen.corpus.quoting import check_table_options
-from revgen.corpus.sources import DAMAGES, Source, are_names_of_files, file_format, find, stat
+from revgen.corpus.sources import READ_ERRORS, Source, are_file_names, file_format, find_sources, stat
 from revgen.corpus.tables import READERS
 from revgen.corpus.text import Block
 from revgen.errors import CorpusError, OptionError
@@ -28,9 +28,9 @@ from revgen.registry import unknown_name_message
 
 Item = TypeVar("Item")
 
-LARGE = 32 << 20  # bytes: files of less are read in a moment
+LARGE_CORPUS_SIZE = 32 << 20  # bytes: files of less are read in a moment
 
-DEFAULTS: ReadOptions = {
+DEFAULT_OPTIONS: ReadOptions = {
     "field": "text",
     "documents": "file",
     "errors": "raise",
@@ -38,7 +38,7 @@ DEFAULTS: ReadOptions = {
     "delimiter": None,
     "quoting": None,
 }
-ALLOWED = {"documents": ("file", "line", "blank"), "errors": ("raise", "skip")}
+ALLOWED_VALUES = {"documents": ("file", "line", "blank"), "errors": ("raise", "skip")}
 
 
 class Corpus:
@@ -54,7 +54,7 @@ class Corpus:
     ) -> None:
         if paths is not None and source is not None:
             raise OptionError("give either texts or paths=, not both")
-        chosen = _checked(options)
+        chosen = _resolve_options(options)
         self.field: str = chosen["field"]
         self.documents: str = chosen["documents"]
         self.errors: str = chosen["errors"]
@@ -64,11 +64,11 @@ class Corpus:
         self.skipped = 0
         self.first_skipped = ""
         self.label: Label | None = None
-        self._found = find(source, paths)
-        self.files = self._found.files
-        self._file: IO[bytes] | None = None
-        self._behind = 0  # bytes of the files that were read before it
-        self._texts = None if self._found.items else _texts(source, self.field)
+        self._sources = find_sources(source, paths)
+        self.files = self._sources.files
+        self._current_file: IO[bytes] | None = None
+        self._bytes_finished = 0  # bytes of the files that were read before it
+        self._texts = None if self._sources.items else _as_texts(source, self.field)
         self._spool: IO[str] | None = None
         self._source = source
         self._labels: str | list[Label | None] | None = None
@@ -87,14 +87,14 @@ class Corpus:
         """The documents in pieces: (text, whether the document ends with it). Empty documents are left out."""
         self.skipped, self.first_skipped = 0, ""
         self.label = None
-        self._behind = 0
+        self._bytes_finished = 0
         if self._texts is not None:
-            yield from self._from_memory()
+            yield from self._blocks_from_memory()
         else:
-            for item in self._labelled(self._found.items):
+            for item in self._attach_labels(self._sources.items):
                 yield from READERS[file_format(item.name)](item, self)
-                self._file = None
-                self._behind += stat(item.path).st_size if item.is_plain else 0
+                self._current_file = None
+                self._bytes_finished += stat(item.path).st_size if item.is_plain else 0
 
     def pieces(self) -> Iterator[str]:
         """The text of the blocks: all there is to read where documents do not matter."""
@@ -103,12 +103,12 @@ class Corpus:
     @property
     def options(self) -> dict[str, Any]:
         """The options of reading with their values."""
-        return {name: getattr(self, name) for name in DEFAULTS}
+        return {name: getattr(self, name) for name in DEFAULT_OPTIONS}
 
     @property
     def sources(self) -> str:
         """How many files are read and how many skipped, such as "3 files; 2 files skipped (.png)"; "" for texts."""
-        return str(self._found) if self._texts is None else ""
+        return str(self._sources) if self._texts is None else ""
 
     @property
     def size(self) -> int:
@@ -118,16 +118,18 @@ class Corpus:
     @property
     def is_large(self) -> bool:
         """Whether reading the files takes so long that a bar and a cache are worth it."""
-        return self.size >= LARGE and all(item.spool is None for item in self._found.items)
+        return self.size >= LARGE_CORPUS_SIZE and all(item.spool is None for item in self._sources.items)
 
     @property
-    def place(self) -> int:
+    def bytes_read(self) -> int:
         """How many of these bytes the present reading has passed."""
-        if self._file is None:
-            return self._behind
-        return self._behind + (stat(Path(self._file.name)).st_size if self._file.closed else self._file.tell())
+        if self._current_file is None:
+            return self._bytes_finished
+        return self._bytes_finished + (
+            stat(Path(self._current_file.name)).st_size if self._current_file.closed else self._current_file.tell()
+        )
 
-    def labelled(self, labels: Any) -> Corpus:
+    def with_labels(self, labels: Any) -> Corpus:
         """The same documents with labels, as ``read`` takes them."""
         corpus = copy(self)
         corpus._set_labels(labels)
@@ -149,14 +151,14 @@ class Corpus:
         """The columns that are read."""
         return list(dict.fromkeys([self.field, self.label_field or self.field]))
 
-    def document(self, text: str, row: Mapping[str, Any], source: Source, number: int | None) -> Iterator[Block]:
+    def make_document(self, text: str, row: Mapping[str, Any], source: Source, number: int | None) -> Iterator[Block]:
         """Yield the document of a row, with its label where that is in a field; a missing label is an error."""
         if not text:
             return
         if self.label_field is not None:
             self.label = parse_label(row.get(self.label_field))
             if self.label is None:
-                self.bad(f"the row has no label in {self.label_field!r}", source, number)
+                self.report_error(f"the row has no label in {self.label_field!r}", source, number)
                 return
         yield text, True
 
@@ -166,20 +168,20 @@ class Corpus:
         return self._labels
 
     @contextmanager
-    def open(self, source: Source, *damages: type[Exception]) -> Iterator[IO[bytes]]:
+    def open_source(self, source: Source, *damages: type[Exception]) -> Iterator[IO[bytes]]:
         """Open one of the files for reading, unpacked. Damage is an error, or the rest of the file is skipped."""
-        caught: tuple[type[Exception], ...] = (*DAMAGES, *damages)
+        caught: tuple[type[Exception], ...] = (*READ_ERRORS, *damages)
         try:
             with ExitStack() as stack:
                 file = stack.enter_context(source.open())
-                self._file = file if source.is_plain else None
-                yield stack.enter_context(source.unpacked(file))
+                self._current_file = file if source.is_plain else None
+                yield stack.enter_context(source.decompress(file))
         except caught as error:
             if getattr(error, "errno", None) is not None:  # of the system, not of the content
                 raise CorpusError(f"cannot be read: {error}", source.name) from None
-            self.bad(f"cannot be read any further, it is damaged: {error}", source)
+            self.report_error(f"cannot be read any further, it is damaged: {error}", source)
 
-    def bad(self, message: str, source: Source | None = None, line: int | None = None) -> None:
+    def report_error(self, message: str, source: Source | None = None, line: int | None = None) -> None:
         """Raise a CorpusError, or count it where errors are skipped."""
         error = CorpusError(message, None if source is None else source.name, line)
         if self.errors == "raise":
@@ -187,16 +189,16 @@ class Corpus:
         self.skipped += 1
         self.first_skipped = self.first_skipped or str(error)
 
-    def _from_memory(self) -> Iterator[Block]:
-        for number, text in enumerate(self._labelled(self._replay()), 1):
-            if isinstance(text, _NotText):
-                self.bad(f"text number {number} is of the type {text.kind}, not a string{text.hint}")
+    def _blocks_from_memory(self) -> Iterator[Block]:
+        for number, text in enumerate(self._attach_labels(self._replay()), 1):
+            if isinstance(text, _NonString):
+                self.report_error(f"text number {number} is of the type {text.type_name}, not a string{text.hint}")
             elif text:
                 yield text, True
 
     def _set_labels(self, labels: Any) -> None:
         if isinstance(labels, str) and self._texts is not None:
-            labels = _texts(self._source, labels) if _columns(self._source) is not None else None
+            labels = _as_texts(self._source, labels) if _column_names(self._source) is not None else None
         if isinstance(labels, str):
             self._labels = labels
         elif isinstance(labels, Iterable):
@@ -204,7 +206,7 @@ class Corpus:
         else:
             raise OptionError("labels must be one for each text or file, or name the field that holds them")
 
-    def _labelled(self, items: Iterable[Item]) -> Iterator[Item]:
+    def _attach_labels(self, items: Iterable[Item]) -> Iterator[Item]:
         """The items, texts or files, with ``label`` set to that of each where they have one."""
         if not isinstance(self._labels, list):
             yield from items
@@ -224,25 +226,25 @@ class Corpus:
         if isinstance(self._texts, Iterator) and self._spool is None:
             spool = cast(IO[str], tempfile.TemporaryFile("w+", encoding="ascii"))  # noqa: SIM115
             for text in self._texts:
-                spool.write(json.dumps(text if isinstance(text, str) else [_NotText.of(text).kind]) + "\n")
+                spool.write(json.dumps(text if isinstance(text, str) else [_NonString.of(text).type_name]) + "\n")
             self._spool = spool
         if self._spool is None:
             for text in cast(Iterable[Any], self._texts):
-                yield text if isinstance(text, str) else _NotText.of(text)
+                yield text if isinstance(text, str) else _NonString.of(text)
         else:
             self._spool.seek(0)
             for line in self._spool:
                 text = json.loads(line)
-                yield text if isinstance(text, str) else _NotText(*text)
+                yield text if isinstance(text, str) else _NonString(*text)
 
 
-class _NotText(NamedTuple):
+class _NonString(NamedTuple):
     """The place of a text in memory that is none, with the name of its type."""
 
-    kind: str
+    type_name: str
 
     @classmethod
-    def of(cls, value: Any) -> _NotText:
+    def of(cls, value: Any) -> _NonString:
         return cls("Path" if isinstance(value, Path) else type(value).__name__)
 
     @property
@@ -252,7 +254,7 @@ class _NotText(NamedTuple):
             "Path": "; give paths as paths=",
             "bytes": "; decode it first",
             "dict": "; give the strings of one field",
-        }.get(self.kind, "")
+        }.get(self.type_name, "")
 
 
 @validate_call
@@ -279,9 +281,9 @@ def read(source: Any = None, *, paths: Any = None, labels: Any = None, **options
     Raises CorpusError with the file and the line, and OptionError.
     """
     if isinstance(source, Corpus) and paths is None:
-        _checked(options)
-        return source if labels is None else source.labelled(labels)
-    if isinstance(source, list | tuple) and are_names_of_files(source):
+        _resolve_options(options)
+        return source if labels is None else source.with_labels(labels)
+    if isinstance(source, list | tuple) and are_file_names(source):
         warnings.warn(
             "the strings of the list are taken for texts, though each is the name of a file; paths=[…] reads the files",
             stacklevel=2,
@@ -289,14 +291,16 @@ def read(source: Any = None, *, paths: Any = None, labels: Any = None, **options
     return Corpus(source, paths=paths, labels=labels, **options)
 
 
-def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
+def _resolve_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return all options of reading. Raises OptionError for one that there is not, or a value that it cannot have."""
-    strange = next((name for name in options if name not in DEFAULTS), None)
+    strange = next((name for name in options if name not in DEFAULT_OPTIONS), None)
     if strange is not None:
-        raise OptionError(unknown_name_message("option of read", strange, [*DEFAULTS, "paths", "labels"]))
+        raise OptionError(unknown_name_message("option of read", strange, [*DEFAULT_OPTIONS, "paths", "labels"]))
     hints = get_type_hints(ReadOptions)
-    chosen: dict[str, Any] = DEFAULTS | {name: check_type(name, value, hints[name]) for name, value in options.items()}
-    for name, allowed in ALLOWED.items():
+    chosen: dict[str, Any] = DEFAULT_OPTIONS | {
+        name: check_type(name, value, hints[name]) for name, value in options.items()
+    }
+    for name, allowed in ALLOWED_VALUES.items():
         if chosen[name] not in allowed:
             raise OptionError(f"{name} must be {' or '.join(map(repr, allowed))}, not {format_value(chosen[name])}")
     chosen["encoding"] = check_encoding(chosen["encoding"])
@@ -304,10 +308,10 @@ def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
     return chosen
 
 
-def _texts(source: Any, field: str) -> Iterable[Any]:
+def _as_texts(source: Any, field: str) -> Iterable[Any]:
     if hasattr(source, "collect") and hasattr(source, "lazy"):
         raise CorpusError(f"cannot read text from a {type(source).__name__}: call its collect() first")
-    columns = _columns(source)
+    columns = _column_names(source)
     if columns is not None:
         if field not in columns:
             raise CorpusError(f"the table has no column {field!r}; it has {', '.join(map(str, columns))}")
@@ -319,6 +323,6 @@ def _texts(source: Any, field: str) -> Iterable[Any]:
     return source
 
 
-def _columns(source: Any) -> Any:
+def _column_names(source: Any) -> Any:
     """The columns of a whole table of pandas or datasets; None for anything else."""
     return None if isinstance(source, list) else getattr(source, "column_names", getattr(source, "columns", None))

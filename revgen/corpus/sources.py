@@ -23,14 +23,14 @@ from typing import IO, Any, cast
 from revgen.errors import CorpusError
 from revgen.formatting import pluralize
 
-KINDS = (".txt", ".md", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
-ARCHIVE = ".zip"
-STDIN = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
-DAMAGES = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, UnicodeError)
+FORMATS = (".txt", ".md", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+ARCHIVE_FORMAT = ".zip"
+STDIN_PATHS = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
+READ_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, UnicodeError)
 """What reading a file raises whose compression or encoding is damaged, or unknown."""
-PIECE = 1 << 20  # bytes or characters that are copied at once
-SHOWN_SUFFIXES = 5
-LONGEST_PATTERN = 1000  # characters: more is a text
+COPY_SIZE = 1 << 20  # bytes or characters that are copied at once
+MAX_SHOWN_SUFFIXES = 5
+MAX_PATTERN_LENGTH = 1000  # characters: more is a text
 
 PathLike = str | Path
 
@@ -52,7 +52,7 @@ class Spool:
                 copy = stack.enter_context(tempfile.NamedTemporaryFile(prefix="revgen-stream-", delete=False))
                 weakref.finalize(self, _remove, copy.name, os.getpid())
                 try:
-                    while piece := stream.read(PIECE):
+                    while piece := stream.read(COPY_SIZE):
                         copy.write(piece.encode("utf-8", "surrogatepass") if isinstance(piece, str) else piece)
                 except ValueError as error:  # closed, only for writing, or not in the encoding that it was opened with
                     raise CorpusError(f"the open file cannot be read: {error}") from None
@@ -97,7 +97,7 @@ class Source:
             else:
                 yield stack.enter_context(self.path.open("rb"))
 
-    def unpacked(self, file: IO[bytes]) -> IO[bytes]:
+    def decompress(self, file: IO[bytes]) -> IO[bytes]:
         """Unpack what was opened where it is gzip: its name says so, or how a stream begins."""
         packed = self.name.suffix.lower() == ".gz"
         if self.spool is not None:
@@ -105,10 +105,10 @@ class Source:
             file.seek(0)
         return cast(IO[bytes], gzip.open(file)) if packed else file
 
-    def head(self, size: int) -> bytes:
+    def read_head(self, size: int) -> bytes:
         """Return the unpacked start of the file, or as much of it as can be read."""
         head = b""
-        with suppress(*DAMAGES), self.open() as opened, self.unpacked(opened) as file:
+        with suppress(*READ_ERRORS), self.open() as opened, self.decompress(opened) as file:
             while len(head) < size and (piece := cast(Any, file).read1(size - len(head))):
                 head += piece
         return head
@@ -140,9 +140,9 @@ class Sources:
         counts += ["standard input"] if streams else []
         if self.skipped:
             suffixes = [suffix or "without a suffix" for suffix, _ in self.skipped.most_common()]
-            more = ", …" if len(suffixes) > SHOWN_SUFFIXES else ""
+            more = ", …" if len(suffixes) > MAX_SHOWN_SUFFIXES else ""
             counts.append(
-                f"{pluralize(self.skipped.total(), 'file')} skipped ({', '.join(suffixes[:SHOWN_SUFFIXES])}{more})",
+                f"{pluralize(self.skipped.total(), 'file')} skipped ({', '.join(suffixes[:MAX_SHOWN_SUFFIXES])}{more})",
             )
         return "; ".join(counts)
 
@@ -154,19 +154,19 @@ class Sources:
             raise CorpusError(f"cannot be read: {error}", str(path)) from None
 
     def _add(self, path: PathLike, hint: str) -> None:
-        if str(path) in STDIN:
+        if str(path) in STDIN_PATHS:
             if sys.stdin is None:
                 raise CorpusError("there is no standard input", str(path))
-            self.items.append(Source(Path(STDIN_NAME), spool=_standard_input(sys.stdin)))
+            self.items.append(Source(Path(STDIN_NAME), spool=_spool_stdin(sys.stdin)))
             return
         try:
             expanded = Path(path).expanduser()
         except RuntimeError:  # no such user
             expanded = Path(path)
         if str(path) and _exists(expanded):
-            self._add_one(expanded)
+            self._add_path(expanded)
             return
-        matches = _matches(expanded)
+        matches = _expand_glob(expanded)
         if "**" in str(path):  # which matches what is in a directory, too
             matches = [match for match in matches if not match.is_dir()]
         if not matches:
@@ -175,10 +175,10 @@ class Sources:
         readable = [match for match in matches if match.is_dir() or _is_readable(match)]
         before = len(self.items)
         for match in readable or matches:
-            self._add_one(match, required=False)
+            self._add_path(match, required=False)
         self.skipped.update(_suffix(match) for match in matches if readable and match not in readable)
         if len(self.items) == before:
-            raise CorpusError(f"nothing that matches has one of the kinds {_kinds()}", str(path))
+            raise CorpusError(f"nothing that matches has one of the kinds {_list_formats()}", str(path))
 
     def add_stream(self, stream: IO[Any]) -> None:
         """Add an open file; its name, where it has one, tells its kind."""
@@ -187,19 +187,19 @@ class Sources:
             return
         name = getattr(stream, "name", None)
         path = Path(name) if isinstance(name, str) and name else Path("the open file")
-        if file_format(path) == ARCHIVE:
+        if file_format(path) == ARCHIVE_FORMAT:
             raise CorpusError("an open .zip file cannot be read: give its path", path)
         is_text = isinstance(cast(Any, stream), io.TextIOBase) or "b" not in str(getattr(stream, "mode", "b"))
         if path.suffix.lower() == ".gz":  # the content may be unpacked already: how it begins tells
             path = path.with_suffix("")
         self.items.append(Source(path, spool=Spool(stream), is_text=is_text))
 
-    def _add_one(self, path: Path, required: bool = True) -> None:
+    def _add_path(self, path: Path, required: bool = True) -> None:
         if path.is_dir():
             self._add_directory(path, required)
         elif not path.is_file():  # a pipe or a device
             self.items.append(Source(path, spool=Spool(path)))
-        elif file_format(path) == ARCHIVE:
+        elif file_format(path) == ARCHIVE_FORMAT:
             self._add_archive(path, required)
         else:
             self.items.append(Source(path))
@@ -209,11 +209,11 @@ class Sources:
         inside = (file for file in path.rglob("*") if not _is_hidden(file.relative_to(path)) and file.is_file())
         for file in sorted(inside):
             if _is_readable(file):
-                self._add_one(file, required=False)
+                self._add_path(file, required=False)
             else:
                 self.skipped[_suffix(file)] += 1
         if required and len(self.items) == before:
-            raise CorpusError(f"the directory has no file of the kinds {_kinds()}", path)
+            raise CorpusError(f"the directory has no file of the kinds {_list_formats()}", path)
 
     def _add_archive(self, path: Path, required: bool) -> None:
         try:
@@ -226,26 +226,26 @@ class Sources:
             name = PurePath(member.filename)
             if member.is_dir() or _is_hidden(name):
                 continue
-            if _suffix(name) not in KINDS:
+            if _suffix(name) not in FORMATS:
                 self.skipped[_suffix(name)] += 1
             elif member.flag_bits & 1:
                 raise CorpusError("is encrypted: unpack the archive with its password first", path / name)
             else:
                 self.items.append(Source(path, member.filename))
         if required and len(self.items) == before:
-            raise CorpusError(f"the archive has no file of the kinds {', '.join(KINDS)}", path)
+            raise CorpusError(f"the archive has no file of the kinds {', '.join(FORMATS)}", path)
 
 
 STDIN_NAME = "standard input"
 
 
 @lru_cache(maxsize=1)
-def _standard_input(stream: Any) -> Spool:
+def _spool_stdin(stream: Any) -> Spool:
     """Return the one copy of standard input: it can be read only once in a process."""
     return Spool(getattr(stream, "buffer", stream))
 
 
-def find(source: Any, paths: Any) -> Sources:
+def find_sources(source: Any, paths: Any) -> Sources:
     """Return the files that a source or ``paths`` names; none where the source holds texts."""
     found = Sources()
     if paths is not None:
@@ -274,16 +274,17 @@ def find(source: Any, paths: Any) -> Sources:
     return found
 
 
-def are_names_of_files(texts: Any) -> bool:
+def are_file_names(texts: Any) -> bool:
     """Return whether all texts of a list look like paths of files that exist."""
     return bool(texts) and all(
-        isinstance(text, str) and _suffix(PurePath(text)) in (*KINDS, ARCHIVE) and _exists(Path(text)) for text in texts
+        isinstance(text, str) and _suffix(PurePath(text)) in (*FORMATS, ARCHIVE_FORMAT) and _exists(Path(text))
+        for text in texts
     )
 
 
 def file_format(path: PurePath) -> str:
     """Return the kind of a file by its name; what has no other one is text."""
-    return _suffix(path) if _suffix(path) in (*KINDS, ARCHIVE) else ".txt"
+    return _suffix(path) if _suffix(path) in (*FORMATS, ARCHIVE_FORMAT) else ".txt"
 
 
 def stat(path: Path) -> os.stat_result:
@@ -300,7 +301,7 @@ def _suffix(path: PurePath) -> str:
 
 
 def _is_readable(path: Path) -> bool:
-    return _suffix(path) in (*KINDS, ARCHIVE)
+    return _suffix(path) in (*FORMATS, ARCHIVE_FORMAT)
 
 
 def _is_hidden(path: PurePath) -> bool:
@@ -314,9 +315,9 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _matches(pattern: Path) -> list[Path]:
+def _expand_glob(pattern: Path) -> list[Path]:
     """Return the files and directories that match a glob, in the order of their names."""
-    if not glob.has_magic(str(pattern)) or len(str(pattern)) > LONGEST_PATTERN:
+    if not glob.has_magic(str(pattern)) or len(str(pattern)) > MAX_PATTERN_LENGTH:
         return []
     try:
         found = glob.glob(str(pattern), recursive=True)  # noqa: PTH207 - of absolute patterns too
@@ -325,5 +326,5 @@ def _matches(pattern: Path) -> list[Path]:
         return []
 
 
-def _kinds() -> str:
-    return ", ".join((*KINDS, ARCHIVE))
+def _list_formats() -> str:
+    return ", ".join((*FORMATS, ARCHIVE_FORMAT))

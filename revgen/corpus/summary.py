@@ -1,4 +1,4 @@
-"""What was read: how many documents and characters, from which files, and how much of it is spelled."""
+"""A summary of the text that was read: documents, characters, files, and characters outside the vocabulary."""
 
 from __future__ import annotations
 
@@ -9,51 +9,52 @@ from revgen.corpus.tokens import Tokens
 from revgen.formatting import pluralize
 from revgen.tokenizers import Tokenizer
 
-MAX_SPELLED = 0.01
+MAX_UNKNOWN_FRACTION = 0.01
+"""With a larger fraction of characters outside the vocabulary, ``vocabulary_hint`` says how to extend it."""
 
 
 @dataclass(frozen=True)
 class CorpusSummary:
-    """How much text there is. It prints as one line."""
+    """The size of a corpus. It prints as one line."""
 
     documents: int
     characters: int
-    unknown: int
-    """How many of the characters have no token of their own."""
+    unknown_characters: int
+    """The number of characters without a token of their own."""
     is_lossless: bool
+    """Whether the tokenizer spells such characters out, instead of reading them as ``<unk>``."""
     sources: str
 
     @property
-    def spelled(self) -> float:
-        """The fraction of the characters that have no token of their own."""
-        return self.unknown / self.characters
+    def unknown_fraction(self) -> float:
+        """The fraction of characters without a token of their own."""
+        return self.unknown_characters / self.characters
 
     def __str__(self) -> str:
         line = f"{pluralize(self.documents, 'document')}, {pluralize(self.characters, 'character')}"
         return f"{line} from {self.sources}" if self.sources else line
 
     @property
-    def note(self) -> str | None:
-        """What to do where more than 1 % of the characters have no token of their own."""
-        if self.spelled <= MAX_SPELLED:
+    def vocabulary_hint(self) -> str | None:
+        """Advice on the vocabulary if more than 1 % of the characters are not in it, else None."""
+        if self.unknown_fraction <= MAX_UNKNOWN_FRACTION:
             return None
         how = "spelled out by several tokens each" if self.is_lossless else "read as <unk>"
         return (
-            f"{self.spelled:.1%} of the characters are not in the vocabulary, and {how}: a smaller min_count or a "
-            "larger vocab_size of the tokenizer, or extending the vocabulary of a fitted model, gives them tokens of "
-            "their own"
+            f"{self.unknown_fraction:.1%} of the characters are not in the vocabulary, and {how}; to give them tokens "
+            "of their own, lower min_count, raise vocab_size, or extend the vocabulary of a fitted model"
         )
 
 
 def summarize(corpus: Corpus, tokens: Tokens, held_out: Tokens | None, tokenizer: Tokenizer) -> CorpusSummary:
-    """Count what was read; ``tokens`` are those of the corpus but what was ``held_out`` of it for validation."""
+    """Return the summary of a corpus, given its tokens and, separately, the tokens held out for validation."""
     counts = tokens.counts(len(tokenizer))
     if held_out is not None:
         counts += held_out.counts(len(tokenizer))
     return CorpusSummary(
         documents=int(counts[tokenizer.eos_id]),
         characters=int(counts @ tokenizer.char_counts),
-        unknown=int(counts @ tokenizer.completes_unknown_character),
+        unknown_characters=int(counts @ tokenizer.completes_unknown_character),
         is_lossless=tokenizer.is_lossless,
         sources=corpus.sources,
     )

@@ -7,38 +7,40 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from revgen.corpus.quoting import Rows, dialect_of
+from revgen.corpus.quoting import Rows, detect_dialect
 from revgen.corpus.sources import Source
-from revgen.corpus.text import Block, Reading, lines, read_text, whole
+from revgen.corpus.text import Block, ReadContext, read_lines, read_pieces, read_text
 from revgen.errors import CorpusError, MissingExtraError
 
-Reader = Callable[[Source, Reading], Iterator[Block]]
+Reader = Callable[[Source, ReadContext], Iterator[Block]]
 
-CURE = "quote the text, or name delimiter= or quoting="
-LONGEST_LIST = 300  # characters of the names of columns in a message
+EXTRA_FIELDS_HINT = "quote the text, or name delimiter= or quoting="
+MAX_NAMES_LENGTH = 300  # characters of the names of columns in a message
 
 
-def _read_delimited(delimiter: str) -> Reader:
-    def read_rows(source: Source, reading: Reading) -> Iterator[Block]:
+def _delimited_reader(delimiter: str) -> Reader:
+    def read_rows(source: Source, context: ReadContext) -> Iterator[Block]:
         csv.field_size_limit(1 << 30)
-        skipped = reading.skipped
-        dialect, numbered = dialect_of(lines(source, reading), delimiter, reading)
+        skipped = context.skipped
+        dialect, numbered = detect_dialect(read_lines(source, context), delimiter, context)
         rows = Rows(numbered, dialect)
         try:
             names = next(rows, [])
         except csv.Error as error:
             raise CorpusError(f"the names of the columns cannot be read: {error}", source.name, 1) from None
-        if not names and reading.skipped > skipped:
+        if not names and context.skipped > skipped:
             return  # what is damaged from its start on
         while names and not names[-1].strip():  # a separator at the end of the first line names no column
             names.pop()
-        _check_names(names, source, reading)
-        columns = {field: names.index(field) for field in reading.fields}
+        _check_names(names, source, context)
+        columns = {field: names.index(field) for field in context.fields}
         while True:
             try:
                 row = next(rows, None)
             except csv.Error as error:
-                reading.bad(f"the row after line {rows.last_good}: {_explained(error)}", source, rows.number)
+                context.report_error(
+                    f"the row after line {rows.row_start}: {_explain(error)}", source, rows.line_number
+                )
                 continue
             if row is None:
                 return
@@ -46,29 +48,31 @@ def _read_delimited(delimiter: str) -> Reader:
                 row.pop()
             if len(row) > len(names):
                 message = f"the row has {len(row)} fields where the first line names {len(names)}, separated by"
-                reading.bad(f"{message} {dialect.delimiter!r}: {CURE}", source, rows.number)
-            elif len(row) <= columns[reading.field]:
-                reading.bad(f"the row has no column {reading.field!r}: too few fields", source, rows.number)
+                context.report_error(f"{message} {dialect.delimiter!r}: {EXTRA_FIELDS_HINT}", source, rows.line_number)
+            elif len(row) <= columns[context.field]:
+                context.report_error(
+                    f"the row has no column {context.field!r}: too few fields", source, rows.line_number
+                )
             else:
                 found = {field: row[i] if i < len(row) else None for field, i in columns.items()}
-                yield from reading.document(row[columns[reading.field]], found, source, rows.number)
+                yield from context.make_document(row[columns[context.field]], found, source, rows.line_number)
 
     return read_rows
 
 
-def _check_names(names: list[str], source: Source, reading: Reading) -> None:
+def _check_names(names: list[str], source: Source, context: ReadContext) -> None:
     """Raise CorpusError unless the first line names each column that is read, and none twice."""
     if not names:
-        raise CorpusError(f"no column {reading.field!r}: the file is empty", source.name, 1)
-    for field in reading.fields:
+        raise CorpusError(f"no column {context.field!r}: the file is empty", source.name, 1)
+    for field in context.fields:
         if field not in names:
-            raise CorpusError(f"no column {field!r}; it has {', '.join(names)[:LONGEST_LIST]}", source.name, 1)
+            raise CorpusError(f"no column {field!r}; it has {', '.join(names)[:MAX_NAMES_LENGTH]}", source.name, 1)
     for name in names:
         if name and names.count(name) > 1:
             raise CorpusError(f"the first line names the column {name!r} more than once", source.name, 1)
 
 
-def _explained(error: csv.Error) -> str:
+def _explain(error: csv.Error) -> str:
     if str(error) == "unexpected end of data":
         return (
             "it opens a quote that is never closed, which takes in all that follows; "
@@ -77,94 +81,96 @@ def _explained(error: csv.Error) -> str:
     return f"{error}; double the quotes within a quoted text, or quoting='none' takes quotes for plain characters"
 
 
-def _text_of(row: Any, reading: Reading) -> str:
+def _get_text(row: Any, context: ReadContext) -> str:
     """Return the text of a JSON object. Raises KeyError or TypeError."""
     if not isinstance(row, dict):
         raise TypeError(f"it is of the type {type(row).__name__}, not an object")
-    text = row[reading.field]
+    text = row[context.field]
     if not isinstance(text, str):
         raise TypeError(f"it is of the type {type(text).__name__}, not a string")
     return text
 
 
-def _read_objects(rows: Iterator[tuple[int | None, str, Any]], source: Source, reading: Reading) -> Iterator[Block]:
+def _read_json_values(
+    rows: Iterator[tuple[int | None, str, Any]], source: Source, context: ReadContext
+) -> Iterator[Block]:
     """Yield the texts of JSON values: (line, what to call the value in a message, a function that gives it)."""
     for number, called, value in rows:
         try:
             row = value()
-            text = row if isinstance(row, str) and number is None else _text_of(row, reading)
+            text = row if isinstance(row, str) and number is None else _get_text(row, context)
         except (ValueError, RecursionError) as error:
-            reading.bad(f"not valid JSON: {error}", source, number)
+            context.report_error(f"not valid JSON: {error}", source, number)
         except KeyError as error:
-            reading.bad(f"{called} has no field {error}", source, number)
+            context.report_error(f"{called} has no field {error}", source, number)
         except TypeError as error:
-            reading.bad(f"{called} has no text in the field {reading.field!r}: {error}", source, number)
+            context.report_error(f"{called} has no text in the field {context.field!r}: {error}", source, number)
         else:
-            yield from reading.document(text, row if isinstance(row, dict) else {}, source, number)
+            yield from context.make_document(text, row if isinstance(row, dict) else {}, source, number)
 
 
-def _read_jsonl(source: Source, reading: Reading) -> Iterator[Block]:
+def _read_jsonl(source: Source, context: ReadContext) -> Iterator[Block]:
     rows = (
         (number, "the object", lambda line=line: json.loads(line))
-        for number, line in lines(source, reading)
+        for number, line in read_lines(source, context)
         if line.strip()
     )
-    yield from _read_objects(rows, source, reading)
+    yield from _read_json_values(rows, source, context)
 
 
-def _read_json(source: Source, reading: Reading) -> Iterator[Block]:
-    text = "".join(whole(source, reading))
+def _read_json(source: Source, context: ReadContext) -> Iterator[Block]:
+    text = "".join(read_pieces(source, context))
     if not text.strip():
         return
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":  # several values: JSON lines under another name
-            yield from _read_jsonl(source, reading)
+            yield from _read_jsonl(source, context)
         else:
-            reading.bad(f"not valid JSON: {error}", source, error.lineno)
+            context.report_error(f"not valid JSON: {error}", source, error.lineno)
         return
     except (ValueError, RecursionError) as error:
-        reading.bad(f"not valid JSON: {error}", source)
+        context.report_error(f"not valid JSON: {error}", source)
         return
-    if isinstance(content, dict) and reading.field in content:
+    if isinstance(content, dict) and context.field in content:
         content = [content]
     if not isinstance(content, list):
         raise CorpusError("must hold an array of strings or of objects with the text in a field", source.name)
-    if reading.label_field is not None and any(isinstance(item, str) for item in content):
-        raise CorpusError(f"strings have no field {reading.label_field!r} with labels", source.name)
+    if context.label_field is not None and any(isinstance(item, str) for item in content):
+        raise CorpusError(f"strings have no field {context.label_field!r} with labels", source.name)
     items = ((None, f"item {number}", lambda item=item: item) for number, item in enumerate(content, 1))
-    yield from _read_objects(items, source, reading)
+    yield from _read_json_values(items, source, context)
 
 
-def _read_parquet(source: Source, reading: Reading) -> Iterator[Block]:
+def _read_parquet(source: Source, context: ReadContext) -> Iterator[Block]:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
         raise MissingExtraError("reading .parquet needs pyarrow: pip install 'revgen[parquet]'") from None
-    with reading.open(source, ArrowException) as file:
+    with context.open_source(source, ArrowException) as file:
         table = parquet.ParquetFile(file)
-        for field in reading.fields:
+        for field in context.fields:
             if field not in table.schema_arrow.names:
                 raise CorpusError(f"no column {field!r}; it has {', '.join(table.schema_arrow.names)}", source.name)
             if table.schema_arrow.names.count(field) > 1:
                 raise CorpusError(f"it has the column {field!r} more than once", source.name)
         number = 0
-        for batch in table.iter_batches(batch_size=1024, columns=reading.fields):
+        for batch in table.iter_batches(batch_size=1024, columns=context.fields):
             for row in batch.to_pylist():
-                text = row[reading.field]
+                text = row[context.field]
                 number += 1
                 if not isinstance(text, str):
-                    reading.bad(f"the column {reading.field!r} has no string in this row", source, number)
+                    context.report_error(f"the column {context.field!r} has no string in this row", source, number)
                 else:
-                    yield from reading.document(text, row, source, number)
+                    yield from context.make_document(text, row, source, number)
 
 
 READERS: dict[str, Reader] = {
     ".txt": read_text,
     ".md": read_text,
-    ".csv": _read_delimited(","),
-    ".tsv": _read_delimited("\t"),
+    ".csv": _delimited_reader(","),
+    ".tsv": _delimited_reader("\t"),
     ".jsonl": _read_jsonl,
     ".ndjson": _read_jsonl,
     ".json": _read_json,

@@ -28,17 +28,17 @@ from revgen.errors import CorpusError, OptionError
 from revgen.options import check_at_least, format_value
 from revgen.tokenizers import Tokenizer
 
-PART = 1 << 20
+PART_SIZE = 1 << 20
 """Characters that are encoded at once."""
-ALONE = 16
+PARTS_BEFORE_WORKERS = 16
 """Such parts before more processes help: a corpus of no more is done in the time that it takes to start them."""
-MAPPED = 1 << 28
+MAX_MAPPED_BYTES = 1 << 28
 """Bytes of the map that may lie in the memory of the process because they were read."""
-COUNTED = 1 << 20  # tokens at once
-LENGTH = 8  # bytes of the number with which a cached entry tells how long its description is
+COUNT_BLOCK_SIZE = 1 << 20  # tokens at once
+LENGTH_SIZE = 8  # bytes of the number with which a cached entry tells how long its description is
 
 Ids = NDArray[np.unsignedinteger[Any]]
-Piece = tuple[str, bool, bool, int]
+LabeledPiece = tuple[str, bool, bool, int]
 """Text, whether a document begins with it, whether one ends with it, and what its label adds to ids."""
 
 
@@ -64,7 +64,7 @@ class Tokens:
         for start, end in self.spans:
             yield self.ids[start:end]
             read += (end - start) * self.ids.itemsize
-            if read > MAPPED:
+            if read > MAX_MAPPED_BYTES:
                 self.release()
                 read = 0
 
@@ -72,7 +72,7 @@ class Tokens:
     def checksum(self) -> int:
         """The CRC-32 of the ids of the whole corpus and of the spans of this part."""
         checksum = 0
-        step = max(MAPPED // self.ids.itemsize, 1)
+        step = max(MAX_MAPPED_BYTES // self.ids.itemsize, 1)
         for start in range(0, len(self.ids), step):
             checksum = zlib.crc32(np.ascontiguousarray(self.ids[start : start + step]).data, checksum)
             self.release()
@@ -88,8 +88,8 @@ class Tokens:
         """Return how often each token is in these documents, (vocab,)."""
         counts = np.zeros(vocab, np.int64)
         for ids in self.documents():
-            for first in range(0, len(ids), COUNTED):
-                counts += np.bincount(ids[first : first + COUNTED] % vocab, minlength=vocab)
+            for first in range(0, len(ids), COUNT_BLOCK_SIZE):
+                counts += np.bincount(ids[first : first + COUNT_BLOCK_SIZE] % vocab, minlength=vocab)
         return counts
 
     def split(self, fraction: float, seed: int) -> tuple[Tokens, Tokens]:
@@ -103,7 +103,7 @@ class Tokens:
         if len(sizes) == 1:
             start, end = self.spans[0]
             boundary = end - max(int((end - start) * fraction), 2)
-            return self._part(np.array([[start, boundary]])), self._part(np.array([[boundary, end]]))
+            return self._select(np.array([[start, boundary]])), self._select(np.array([[boundary, end]]))
         order = np.random.default_rng(seed).permutation(len(sizes))
         fitting = order[sizes[order] <= len(self) * fraction]
         if not len(fitting):
@@ -111,13 +111,13 @@ class Tokens:
         held_out = sizes[fitting].cumsum()
         count = 1 + int(np.abs(held_out - len(self) * fraction).argmin())
         chosen = fitting[: min(count, max(1, round(len(sizes) * max(fraction, 0.5))), len(sizes) - 1)]
-        return self._part(self.spans[np.sort(np.setdiff1d(order, chosen))]), self._part(self.spans[np.sort(chosen)])
+        return self._select(self.spans[np.sort(np.setdiff1d(order, chosen))]), self._select(self.spans[np.sort(chosen)])
 
-    def _part(self, spans: NDArray[np.int64]) -> Tokens:
+    def _select(self, spans: NDArray[np.int64]) -> Tokens:
         return Tokens(self.ids, spans, self.vocab)
 
 
-def shift(label: Label | float | None, labels: Sequence[Label], vocab: int) -> int:
+def label_offset(label: Label | float | None, labels: Sequence[Label], vocab: int) -> int:
     """Return what a label adds to the ids of its text: a token with the n-th label, from 1 on, is token + n * vocab.
 
     So every token carries its label wherever the text is cut; ``divmod(id, vocab)`` tells both. Raises OptionError.
@@ -139,9 +139,9 @@ def tokenize(corpus: Corpus, tokenizer: Tokenizer, labels: Sequence[Label] = (),
     text in the corpus, and where there is no room for the ids.
     """
     encoder = Encoder(tokenizer, tuple(labels))
-    tokens = _from_cache(corpus, encoder, progress) if corpus.is_large else None
+    tokens = _tokenize_with_cache(corpus, encoder, progress) if corpus.is_large else None
     if tokens is None:
-        tokens = _to_temporary_file(corpus, encoder, progress)
+        tokens = _tokenize_to_temporary_file(corpus, encoder, progress)
     if corpus.skipped:
         warnings.warn(f"{corpus.skipped:,} places in the text were skipped, first {corpus.first_skipped}", stacklevel=2)
     return tokens
@@ -159,22 +159,22 @@ class Encoder:
         """The type of the ids."""
         return np.uint32 if self.labels else self.tokenizer.dtype
 
-    def parts(self, corpus: Corpus) -> Iterator[list[Piece]]:
+    def split_parts(self, corpus: Corpus) -> Iterator[list[LabeledPiece]]:
         """The text in parts to encode."""
-        part: list[Piece] = []
+        part: list[LabeledPiece] = []
         size, begins = 0, True
         for text, last in corpus.blocks():
-            label = shift(corpus.label, self.labels, len(self.tokenizer)) if self.labels else 0
+            label = label_offset(corpus.label, self.labels, len(self.tokenizer)) if self.labels else 0
             part.append((text, begins, last, label))
             begins = last
             size += len(text)
-            if size >= PART:
+            if size >= PART_SIZE:
                 yield part
                 part, size = [], 0
         if part:
             yield part
 
-    def __call__(self, part: list[Piece]) -> tuple[Ids, list[int]]:
+    def __call__(self, part: list[LabeledPiece]) -> tuple[Ids, list[int]]:
         """The ids of a part, (tokens,), and the places in them behind the documents that end there."""
         marks = np.array([self.tokenizer.bos_id, self.tokenizer.eos_id], self.tokenizer.dtype)
         found: list[Ids] = []
@@ -188,19 +188,19 @@ class Encoder:
                 ends.append(size)
         return np.concatenate(found, dtype=self.dtype), ends
 
-    def tokens(self, file: IO[bytes], ends: NDArray[np.int64]) -> Tokens:
+    def map_tokens(self, file: IO[bytes], ends: NDArray[np.int64]) -> Tokens:
         """The ids that a file begins with, of documents that lie one behind the other up to these ends."""
         ids = np.memmap(file, self.dtype, "r", shape=(int(ends[-1]),))
         spans = np.stack([np.concatenate([[0], ends[:-1]]), ends], 1)
         return Tokens(ids, spans, len(self.tokenizer) if self.labels else None)
 
 
-def _write(file: IO[bytes], corpus: Corpus, encoder: Encoder, progress: bool) -> NDArray[np.int64]:
+def _write_ids(file: IO[bytes], corpus: Corpus, encoder: Encoder, progress: bool) -> NDArray[np.int64]:
     """Write the ids of a corpus to a file; the places behind its documents, (documents,)."""
     ends = array.array("q")
     size = 0
-    parts = with_progress(encoder.parts(corpus), corpus, "tokens", progress)
-    with closing(parallel_map(encoder, parts, ALONE)) as encoded:
+    parts = with_progress(encoder.split_parts(corpus), corpus, "tokens", progress)
+    with closing(parallel_map(encoder, parts, PARTS_BEFORE_WORKERS)) as encoded:
         for ids, ends_there in encoded:
             file.write(ids.data)
             ends.extend([size + end for end in ends_there])
@@ -211,10 +211,10 @@ def _write(file: IO[bytes], corpus: Corpus, encoder: Encoder, progress: bool) ->
     return np.frombuffer(ends, np.int64)
 
 
-def _to_temporary_file(corpus: Corpus, encoder: Encoder, progress: bool) -> Tokens:
+def _tokenize_to_temporary_file(corpus: Corpus, encoder: Encoder, progress: bool) -> Tokens:
     try:
         with tempfile.TemporaryFile() as file:
-            return encoder.tokens(file, _write(file, corpus, encoder, progress))
+            return encoder.map_tokens(file, _write_ids(file, corpus, encoder, progress))
     except OSError as error:
         raise CorpusError(
             f"the token ids cannot be written to {tempfile.gettempdir()}: {error.strerror or error}; "
@@ -222,51 +222,51 @@ def _to_temporary_file(corpus: Corpus, encoder: Encoder, progress: bool) -> Toke
         ) from error
 
 
-def _from_cache(corpus: Corpus, encoder: Encoder, progress: bool) -> Tokens | None:
+def _tokenize_with_cache(corpus: Corpus, encoder: Encoder, progress: bool) -> Tokens | None:
     """The tokens that the cache has, or has from now on; None where it cannot be used."""
     before = cache.file_stamp(corpus)
     tokenizer = encoder.tokenizer
-    name = cache.key(corpus, type(tokenizer).__qualname__, tokenizer.fingerprint, encoder.labels)
-    with suppress(OSError), (cache.directory() / name).open("rb") as file:
-        if (ends := _described(file, corpus, encoder)) is not None:
-            return encoder.tokens(file, ends)
+    name = cache.entry_name(corpus, type(tokenizer).__qualname__, tokenizer.fingerprint, encoder.labels)
+    with suppress(OSError), (cache.cache_directory() / name).open("rb") as file:
+        if (ends := _read_footer(file, corpus, encoder)) is not None:
+            return encoder.map_tokens(file, ends)
     try:
-        with cache.new_entry(name) as file:
-            ends = _write(file, corpus, encoder, progress)
-            _describe(file, corpus, ends)
+        with cache.create_entry(name) as file:
+            ends = _write_ids(file, corpus, encoder, progress)
+            _write_footer(file, corpus, ends)
             cache.write_checksum(file)
-        path = cache.directory() / name
+        path = cache.cache_directory() / name
         with path.open("rb") as file:
             if cache.file_stamp(corpus) != before:
                 path.unlink()  # it may be of another content than its name says
-            return encoder.tokens(file, ends)
+            return encoder.map_tokens(file, ends)
     except OSError as error:
-        cache.cannot_be_used(str(error))
+        cache.warn_unusable(str(error))
         return None
 
 
-def _describe(file: IO[bytes], corpus: Corpus, ends: NDArray[np.int64]) -> None:
+def _write_footer(file: IO[bytes], corpus: Corpus, ends: NDArray[np.int64]) -> None:
     """Write behind the ids what else an entry of the cache tells."""
     skipped = {"skipped": corpus.skipped, "first_skipped": corpus.first_skipped}
     description = json.dumps(skipped | {"documents": len(ends)}).encode()
-    file.write(ends.tobytes() + description + len(description).to_bytes(LENGTH, "little"))
+    file.write(ends.tobytes() + description + len(description).to_bytes(LENGTH_SIZE, "little"))
 
 
-def _described(file: IO[bytes], corpus: Corpus, encoder: Encoder) -> NDArray[np.int64] | None:
+def _read_footer(file: IO[bytes], corpus: Corpus, encoder: Encoder) -> NDArray[np.int64] | None:
     """The places behind the documents of an entry of the cache, (documents,).
 
     None where it is damaged, or does not begin with the ids that the text begins with now: the tokenizer's code may
     have changed.
     """
-    if not cache.is_whole(file):
+    if not cache.has_valid_checksum(file):
         return None
-    place = file.seek(-cache.CHECKSUM - LENGTH, os.SEEK_END)
-    place = file.seek(place - int.from_bytes(file.read(LENGTH), "little"))
-    description = json.loads(file.read()[: -LENGTH - cache.CHECKSUM])
+    place = file.seek(-cache.CHECKSUM_SIZE - LENGTH_SIZE, os.SEEK_END)
+    place = file.seek(place - int.from_bytes(file.read(LENGTH_SIZE), "little"))
+    description = json.loads(file.read()[: -LENGTH_SIZE - cache.CHECKSUM_SIZE])
     size = np.dtype(np.int64).itemsize * description["documents"]
     file.seek(place - size)
     ends = np.frombuffer(file.read(size), np.int64)
-    for ids, _ in map(encoder, islice(encoder.parts(corpus), 1)):
+    for ids, _ in map(encoder, islice(encoder.split_parts(corpus), 1)):
         file.seek(0)
         if file.read(ids.nbytes) != ids.tobytes():
             return None

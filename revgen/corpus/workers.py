@@ -1,4 +1,4 @@
-"""Work on a corpus in several processes: in order, and with no more of it in memory than they need to be busy."""
+"""A parallel map over forked processes that keeps the order and holds few items in memory."""
 
 from __future__ import annotations
 
@@ -20,89 +20,92 @@ from revgen.errors import CorpusError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-MOST = 8
-"""Processes: the one that reads the text cannot feed more."""
-AHEAD = 2
-"""Items for each process, at work or waiting."""
-WORTH = 0.02
-"""Seconds of work on an item: for less, sending it to and fro costs as much."""
+MAX_WORKERS = 8
+"""The process that reads the text cannot keep more workers busy."""
+ITEMS_PER_WORKER = 2
+"""Items in flight for each worker: one at work and one waiting."""
+MIN_SECONDS_PER_ITEM = 0.02
+"""With less work on an item, sending it to a worker and back costs as much as the work."""
 
-_work: Callable[[Any], Any]  # in a worker, what it is for
+_function: Callable[[Any], Any]  # set in each worker
 
 
 def parallel_map(
-    function: Callable[[Item], Result], items: Iterable[Item], alone: int
+    function: Callable[[Item], Result], items: Iterable[Item], num_serial: int
 ) -> Generator[Result, None, None]:
-    """``map(function, items)``: the first ``alone`` items in this process, all others in one for each processor, if
-    these took long enough.
+    """Yield ``function(item)`` for each item, in order.
 
-    The processes are forked, so that ``function`` may be anything and a script needs no ``__main__`` guard; where that
-    cannot be, this process does everything. What ``function`` raises is raised here. It must not use threads or locks
-    that may have been in use when the process was forked.
+    This process computes the first ``num_serial`` items and measures the time. If they are slow enough, one worker per
+    CPU computes the rest. Workers are forked, so ``function`` may be any callable and a script needs no ``__main__``
+    guard. Where forking is impossible, this process computes everything.
+
+    An exception in ``function`` is raised here. ``function`` must not use threads, or locks that another thread may
+    hold at the time of the fork. Raises CorpusError if a worker is killed.
     """
     items = iter(items)
     seconds = 0.0
-    for item in islice(items, alone):
-        began = time.perf_counter()
+    for item in islice(items, num_serial):
+        start = time.perf_counter()
         result = function(item)
-        seconds += time.perf_counter() - began
+        seconds += time.perf_counter() - start
         yield result
-    count, more = min(processors(), MOST), list(islice(items, 1))
-    pool = _forked(function, count) if more and count > 1 and seconds >= alone * WORTH else None
+    count, next_items = min(available_cpus(), MAX_WORKERS), list(islice(items, 1))
+    is_slow = seconds >= num_serial * MIN_SECONDS_PER_ITEM
+    pool = _fork_pool(function, count) if next_items and count > 1 and is_slow else None
     if pool is None:
-        yield from map(function, chain(more, items))
+        yield from map(function, chain(next_items, items))
         return
-    waiting: deque[Future[Result]] = deque()
+    pending: deque[Future[Result]] = deque()
     try:
-        for item in chain(more, items):
-            waiting.append(pool.submit(_run, item))
-            if len(waiting) == AHEAD * count:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        for item in chain(next_items, items):
+            pending.append(pool.submit(_call_function, item))
+            if len(pending) == ITEMS_PER_WORKER * count:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     except BrokenProcessPool:
         raise CorpusError(
-            "a process that tokenizes was ended from outside, perhaps for want of memory; try again with more of it"
+            "a process that tokenizes was killed, perhaps because memory ran out; try again with more free memory"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def processors() -> int:
-    """How many processors this process may use."""
+def available_cpus() -> int:
+    """Return the number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _forked(function: Callable[[Any], Any], count: int) -> ProcessPoolExecutor | None:
-    """Processes that are ready to work; None where there can be none."""
+def _fork_pool(function: Callable[[Any], Any], count: int) -> ProcessPoolExecutor | None:
+    """Return a pool of ``count`` running workers, or None if processes cannot be forked."""
     if "fork" not in multiprocessing.get_all_start_methods() or multiprocessing.current_process().daemon:
         return None
     try:
-        fork = multiprocessing.get_context("fork")
-        pool = ProcessPoolExecutor(count, fork, initializer=_begin, initargs=(function, os.getpid()))
+        context = multiprocessing.get_context("fork")
+        pool = ProcessPoolExecutor(count, context, initializer=_init_worker, initargs=(function, os.getpid()))
         with warnings.catch_warnings():
-            # Python 3.12 and later warn of threads; the workers touch nothing that these may have locked.
+            # Python 3.12 and later warn about threads. The workers use nothing that other threads may have locked.
             warnings.simplefilter("ignore", DeprecationWarning)
             pool.submit(os.getpid).result()
-    except (OSError, ImportError, NotImplementedError, BrokenProcessPool):  # no semaphores, or no room for a process
+    except (OSError, ImportError, NotImplementedError, BrokenProcessPool):  # no semaphores, or no memory for a process
         return None
     return pool
 
 
-def _begin(function: Callable[[Any], Any], parent: int) -> None:
-    """Make a worker ready. Ctrl-C is for its parent, with which it ends."""
-    global _work
-    _work = function
+def _init_worker(function: Callable[[Any], Any], parent: int) -> None:
+    """Prepare a worker: it ignores Ctrl-C, which its parent handles, and ends when its parent does."""
+    global _function
+    _function = function
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
+def _exit_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
 
 
-def _run(item: Any) -> Any:
-    return _work(item)
+def _call_function(item: Any) -> Any:
+    return _function(item)

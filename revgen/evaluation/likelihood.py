@@ -107,8 +107,9 @@ def evaluate(model: Model, corpus: Corpus, labels: Sequence[str | int] = ()) -> 
 def measure(logprobs: LogProbs, tokenizer: Tokenizer, documents: Iterable[NDArray[Any]]) -> Evaluation:
     """Evaluate on documents of ids, each with its start and end token, with the log-probabilities of ``logprobs``.
 
-    The ids may carry labels (``corpus.tokens.shift``). A document of more than 4,096 tokens is scored in windows. For
-    each window, the 512 tokens before it are read first. Raises CorpusError if the documents have no characters.
+    The ids may carry labels (``corpus.tokens.label_offset``). A document of more than 4,096 tokens is scored in
+    windows. For each window, the 512 tokens before it are read first. Raises CorpusError if the documents have no
+    characters.
     """
     nats, num_documents = 0.0, 0
     counts = np.zeros(len(tokenizer), np.int64)  # how often each token is predicted

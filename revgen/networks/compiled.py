@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from revgen.compiler import Program
 from revgen.compiler.primitives import PRIMITIVES
-from revgen.corpus.cache import directory
+from revgen.corpus.cache import cache_directory
 from revgen.errors import MissingExtraError
 from revgen.files import write_atomically
 from revgen.networks.codegen import SourceWriter, input_name
@@ -170,7 +170,7 @@ def load_source(source: str) -> ModuleType:
     if name in sys.modules:
         return sys.modules[name]
     try:
-        path = directory() / "programs" / f"{name}.py"
+        path = cache_directory() / "programs" / f"{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.is_file() or path.read_text("utf-8") != source:
             write_atomically(path, source.encode())

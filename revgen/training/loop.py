@@ -91,9 +91,9 @@ def fit(
         trainer.progress.say(str(summary))
         if checkpointer is not None:
             checkpointer.begin(run, resume)
-        if summary.note is not None and summary.note not in run.history.notes:
-            trainer.add_note(summary.note)
-        model.metadata["spelled"] = max(round(summary.spelled, 6), as_float(model.metadata.get("spelled", 0)))
+        if summary.vocabulary_hint is not None and summary.vocabulary_hint not in run.history.notes:
+            trainer.add_note(summary.vocabulary_hint)
+        model.metadata["spelled"] = max(round(summary.unknown_fraction, 6), as_float(model.metadata.get("spelled", 0)))
         with flush_denormals(), keep_freed_memory(), report_failed_process(ranks):
             return trainer.train()
 

@@ -146,7 +146,7 @@ def test_a_nul_in_a_text_does_not_make_it_another_encoding(tmp_path: Path, text:
 
 
 def test_a_long_file_of_another_encoding_is_read_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("revgen.corpus.text.BLOCK", 1 << 12)
+    monkeypatch.setattr("revgen.corpus.text.BLOCK_SIZE", 1 << 12)
     text = "слово " * 50_000
     path = tmp_path / "a.txt"
     path.write_bytes(text.encode("utf-16"))

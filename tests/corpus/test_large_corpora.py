@@ -39,12 +39,12 @@ forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork her
 @pytest.fixture(autouse=True)
 def everything_is_large(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Files of a few kilobytes are treated as those of gigabytes are, by two processes."""
-    monkeypatch.setattr(readers, "LARGE", 1)
-    monkeypatch.setattr(text_reader, "BLOCK", 3000)
-    monkeypatch.setattr(tokens, "PART", 2000)
-    monkeypatch.setattr(tokens, "ALONE", 1)
-    monkeypatch.setattr(workers, "WORTH", 0.0)
-    monkeypatch.setattr(workers, "processors", lambda: 2)
+    monkeypatch.setattr(readers, "LARGE_CORPUS_SIZE", 1)
+    monkeypatch.setattr(text_reader, "BLOCK_SIZE", 3000)
+    monkeypatch.setattr(tokens, "PART_SIZE", 2000)
+    monkeypatch.setattr(tokens, "PARTS_BEFORE_WORKERS", 1)
+    monkeypatch.setattr(workers, "MIN_SECONDS_PER_ITEM", 0.0)
+    monkeypatch.setattr(workers, "available_cpus", lambda: 2)
     monkeypatch.setenv("REVGEN_CACHE", str(tmp_path / "cache"))
 
 
@@ -62,7 +62,7 @@ def chars(reviews: list[str]) -> Tokenizer:
 
 
 def entries() -> list[Path]:
-    return sorted(cache.directory().glob("*")) if cache.directory().exists() else []
+    return sorted(cache.cache_directory().glob("*")) if cache.cache_directory().exists() else []
 
 
 def same(a: Tokens, b: Tokens) -> bool:
@@ -95,7 +95,7 @@ def test_several_processes_give_the_tokens_of_one(
 
     by_two = tokenize(revgen.read(text, documents=documents), tokenizer)
     entries()[0].unlink()
-    monkeypatch.setattr(workers, "processors", lambda: 1)
+    monkeypatch.setattr(workers, "available_cpus", lambda: 1)
     by_one = tokenize(revgen.read(text, documents=documents), tokenizer)
 
     assert same(by_one, by_two)
@@ -130,20 +130,20 @@ def test_results_come_in_order_and_few_items_wait() -> None:
             yield drawn - 1
 
     found = []
-    for number, by in parallel_map(process, items(), alone=3):
+    for number, by in parallel_map(process, items(), num_serial=3):
         found.append((number, by))
         ahead.append(drawn - number)
 
     assert [number for number, _ in found] == list(range(40))
     assert {by for _, by in found[:3]} == {os.getpid()}
     assert os.getpid() not in {by for _, by in found[3:]}
-    assert max(ahead) <= workers.AHEAD * 2 + 1
+    assert max(ahead) <= workers.ITEMS_PER_WORKER * 2 + 1
 
 
 def test_few_items_or_quick_ones_start_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert {by for _, by in parallel_map(process, range(5), alone=5)} == {os.getpid()}
-    monkeypatch.setattr(workers, "WORTH", 1.0)
-    assert {by for _, by in parallel_map(process, range(10), alone=5)} == {os.getpid()}
+    assert {by for _, by in parallel_map(process, range(5), num_serial=5)} == {os.getpid()}
+    monkeypatch.setattr(workers, "MIN_SECONDS_PER_ITEM", 1.0)
+    assert {by for _, by in parallel_map(process, range(10), num_serial=5)} == {os.getpid()}
 
 
 @pytest.mark.parametrize("why", [OSError(errno.EAGAIN, "no more processes"), NotImplementedError("no semaphores")])
@@ -155,7 +155,7 @@ def test_where_no_process_can_be_started_this_one_does_everything(
 
     monkeypatch.setattr(workers, "ProcessPoolExecutor", fail)
 
-    assert list(parallel_map(process, range(5), alone=1)) == [(i, os.getpid()) for i in range(5)]
+    assert list(parallel_map(process, range(5), num_serial=1)) == [(i, os.getpid()) for i in range(5)]
 
 
 @forks
@@ -167,7 +167,7 @@ def test_an_error_in_a_worker_is_raised_as_it_is() -> None:
 
     found = []
     with pytest.raises(CorpusError, match=r"^a\.txt, line 3: bad$") as caught:
-        for item in parallel_map(fail, range(20), alone=1):
+        for item in parallel_map(fail, range(20), num_serial=1):
             found.append(item)
 
     assert found == list(range(7))
@@ -184,7 +184,7 @@ def test_a_worker_that_is_killed_is_an_error_and_not_a_hang() -> None:
         return item
 
     with pytest.raises(CorpusError, match="memory"):
-        list(parallel_map(die, range(20), alone=1))
+        list(parallel_map(die, range(20), num_serial=1))
 
 
 @forks
@@ -207,7 +207,8 @@ from revgen.registry import tokenizers
 
 print("started", flush=True)
 threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
-tokens.PART, tokens.ALONE, workers.WORTH, workers.processors = 2000, 1, 0, lambda: 2
+tokens.PART_SIZE, tokens.PARTS_BEFORE_WORKERS = 2000, 1
+workers.MIN_SECONDS_PER_ITEM, workers.available_cpus = 0, lambda: 2
 texts = list(revgen.datasets.load("reviews"))
 class Slow(tokenizers.get("char")):
     def encode(self, text):
@@ -409,7 +410,7 @@ def test_without_a_home_directory_there_is_no_cache(text: Path, monkeypatch: pyt
     for name in ("REVGEN_CACHE", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(pwd, "getpwuid", unknown)
-    cache.cannot_be_used.cache_clear()
+    cache.warn_unusable.cache_clear()
 
     with pytest.warns(UserWarning, match="REVGEN_CACHE"):
         revgen.create("ngram-char", order=2).fit(text, progress=False)
@@ -422,7 +423,7 @@ def test_a_full_disk_leaves_no_entry_and_costs_no_run(
     entries()[0].unlink()
 
     def full(file: Any) -> None:
-        raise OSError(errno.ENOSPC, f"No space left on {cache.directory()}")
+        raise OSError(errno.ENOSPC, f"No space left on {cache.cache_directory()}")
 
     monkeypatch.setattr(cache, "write_checksum", full)
 
@@ -442,8 +443,8 @@ def test_no_room_for_a_temporary_file_says_what_to_do(chars: Tokenizer, monkeypa
 
 
 def test_what_killed_processes_left_is_removed_after_a_day(text: Path, chars: Tokenizer) -> None:
-    cache.directory().mkdir()
-    old, new = cache.directory() / "old.part", cache.directory() / "new.part"
+    cache.cache_directory().mkdir()
+    old, new = cache.cache_directory() / "old.part", cache.cache_directory() / "new.part"
     old.touch()
     new.touch()
     os.utime(old, (0, time.time() - 2 * 24 * 60 * 60))
@@ -458,7 +459,7 @@ def test_two_processes_at_once_do_no_harm(text: Path, chars: Tokenizer) -> None:
     code = (
         "import sys, revgen\n"
         "from revgen.corpus import readers\n"
-        "readers.LARGE = 1\n"
+        "readers.LARGE_CORPUS_SIZE = 1\n"
         "model = revgen.create('kneser-ney-char', order=2)\n"
         "print(model.fit(sys.argv[1], progress=False)[0].train_loss)\n"
     )
@@ -490,19 +491,19 @@ def test_small_files_and_texts_in_memory_leave_no_trace(
     text: Path, chars: Tokenizer, reviews: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenize(revgen.read(reviews), chars)
-    monkeypatch.setattr(readers, "LARGE", 10**9)
+    monkeypatch.setattr(readers, "LARGE_CORPUS_SIZE", 10**9)
     revgen.create("kneser-ney-char").fit(text, progress=False)
 
-    assert not cache.directory().exists()
+    assert not cache.cache_directory().exists()
 
 
 def test_the_directory_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert cache.directory() == tmp_path / "cache"
+    assert cache.cache_directory() == tmp_path / "cache"
     monkeypatch.delenv("REVGEN_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache.directory() == tmp_path / "revgen" / "tokens"
+    assert cache.cache_directory() == tmp_path / "revgen" / "tokens"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache.directory() == Path.home() / ".cache" / "revgen" / "tokens"
+    assert cache.cache_directory() == Path.home() / ".cache" / "revgen" / "tokens"
 
 
 # The bar ---------------------------------------------------------------------------------
@@ -519,7 +520,7 @@ def test_a_bar_is_shown_on_a_terminal_for_a_large_corpus(
 ) -> None:
     screen = Terminal() if terminal else io.StringIO()
     monkeypatch.setattr(sys, "stderr", screen)
-    monkeypatch.setattr(readers, "LARGE", 1 if large else 10**9)
+    monkeypatch.setattr(readers, "LARGE_CORPUS_SIZE", 1 if large else 10**9)
 
     revgen.create("ngram-char", order=2).fit(text, progress=bool(shown))
 
@@ -537,11 +538,11 @@ def test_the_place_of_reading_grows_to_the_size_of_the_files(tmp_path: Path, rev
             (tmp_path / f"{name}{kind}").write_bytes(gzip.compress(content) if ".gz" in kind else content)
     corpus = revgen.read(tmp_path)
 
-    places = [corpus.place for _ in corpus.blocks()]
+    places = [corpus.bytes_read for _ in corpus.blocks()]
 
     assert corpus.size == sum(path.stat().st_size for path in tmp_path.glob(f"*{kind}"))
     assert places == sorted(places) or kind == ".parquet"
-    assert 0 < places[0] <= places[-1] <= corpus.place == corpus.size
+    assert 0 < places[0] <= places[-1] <= corpus.bytes_read == corpus.size
 
 
 def test_watched_items_are_the_same(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -561,7 +562,7 @@ def test_the_map_is_let_go_of_and_read_again(text: Path, chars: Tokenizer, monke
     plain = zlib.crc32(whole.spans.tobytes(), zlib.crc32(whole.ids.tobytes()))
     released = counted(monkeypatch, Tokens, "release")
     for module in (tokens, batches):
-        monkeypatch.setattr(module, "MAPPED", 1000)
+        monkeypatch.setattr(module, "MAX_MAPPED_BYTES", 1000)
 
     assert [ids.tolist() for ids in whole.documents()] == documents
     assert [inputs.tolist() for inputs, _ in Batches(whole, 4, 20, 0, 0)] == chunks

@@ -57,8 +57,8 @@ def write(path: Path, texts: list[str], field: str = "text") -> Path:
 
 
 def small_pieces(monkeypatch: pytest.MonkeyPatch, block: int, line: int) -> None:
-    monkeypatch.setattr(text_reader, "BLOCK", block)
-    monkeypatch.setattr(text_reader, "LINE", line)
+    monkeypatch.setattr(text_reader, "BLOCK_SIZE", block)
+    monkeypatch.setattr(text_reader, "LINE_PIECE_SIZE", line)
 
 
 # Kinds of files --------------------------------------------------------------------------

@@ -209,7 +209,7 @@ def test_a_pipe_can_be_read_twice(folder: Path) -> None:
 
     assert list(corpus) == ["piped"]
     assert list(corpus) == ["piped"]
-    assert (corpus.files, corpus.size, corpus.place, corpus.is_large) == ([], 0, 0, False)
+    assert (corpus.files, corpus.size, corpus.bytes_read, corpus.is_large) == ([], 0, 0, False)
     writer.join()
 
 
@@ -314,7 +314,7 @@ def test_blank_lines_can_separate_documents(tmp_path: Path, name: str, end: str)
 
 
 def test_a_long_document_between_blank_lines_comes_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("revgen.corpus.text.BLOCK", 256)
+    monkeypatch.setattr("revgen.corpus.text.BLOCK_SIZE", 256)
     texts = ["some words \n" * 200 + "end", "short"]
     path = tmp_path / "a.txt"
     path.write_text("\n\n".join(texts), encoding="utf-8")

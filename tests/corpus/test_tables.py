@@ -49,7 +49,7 @@ def test_a_quote_that_is_open_over_whole_rows_of_a_tsv_file_is_text(tmp_path: Pa
 
 
 def test_a_late_quote_of_a_tsv_file_is_text_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("revgen.corpus.quoting.SAMPLE", 20)
+    monkeypatch.setattr("revgen.corpus.quoting.QUOTING_SAMPLE_SIZE", 20)
     texts = ["one", "two", "three", *PLAIN, '"never closed', "four"]
 
     assert read(tmp_path / "a.tsv", "id\ttext\n" + "".join(f"{i}\t{text}\n" for i, text in enumerate(texts))) == texts
