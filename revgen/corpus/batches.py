@@ -24,8 +24,8 @@ class Batches:
     """The batches of one epoch over a corpus.
 
     The documents are shuffled and concatenated into one stream. From a random offset, the stream is cut into
-    ``batch_size`` rows of equal length. The rows are read in parallel, in chunks of about ``sequence_length`` tokens, so
-    the state after one chunk is the initial state of the next. The batches depend only on ``seed`` and ``epoch``.
+    ``batch_size`` rows of equal length. The rows are read in parallel, in chunks of about ``sequence_length`` tokens,
+    so the state after one chunk is the initial state of the next. The batches depend only on ``seed`` and ``epoch``.
     """
 
     def __init__(self, tokens: Tokens, batch_size: int, sequence_length: int, seed: int, epoch: int) -> None:
