@@ -62,14 +62,14 @@ class ReadOptions(TypedDict, total=False):
     quoting: str | None
 
 
-def parse_assignment(text: str) -> tuple[str, Any]:
+def parse_assignment(text: str, parameter: str) -> tuple[str, Any]:
     """Return the name and the value of ``name=value``. A value that is valid JSON is parsed, any other is a string.
 
-    Raises OptionError for text without "=".
+    Raises OptionError, which names the ``parameter``, for text without "=".
     """
     name, sign, value = text.partition("=")
     if not sign:
-        raise OptionError(f"an option of a model must have the form name=value, not {format_value(text)}")
+        raise OptionError(f"{parameter}: an option must have the form name=value, not {format_value(text)}")
     try:
         return name.strip(), json.loads(value)
     except ValueError:

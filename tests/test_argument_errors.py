@@ -55,7 +55,7 @@ VALUES: list[Any] = [
 
 SAID = {
     "path": "",
-    "repo_id": "name for a repository",
+    "repo_id": "name of a repository",
     "cell_options": "cell",
     "gradient_accumulation_steps": "batch_size",
 }
