@@ -112,7 +112,7 @@ def compare(
 def parse_spec(spec: str) -> LanguageModel:
     """Create a model from ``name:option=value,option=value``. Values are read as JSON if they are valid JSON."""
     name, _, options = spec.partition(":")
-    return create(name, **dict(parse_assignment(option, "models") for option in options.split(",") if option))
+    return create(name, **dict(parse_assignment(option, f"models: {spec}") for option in options.split(",") if option))
 
 
 def split(corpus: Corpus, valid: Any, seed: int, reading: ReadOptions) -> tuple[list[str], list[str]]:
