@@ -1,4 +1,4 @@
-"""The package as users get it: built, checked, installed in a fresh environment, run outside the checkout."""
+"""Tests of the package as users get it: the size of its weights, and the wheel in a new environment."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ PRETRAINED = ROOT / "revgen" / "pretrained"
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    # Nothing may be fetched at run time, and the checkout must not be found by accident.
+    """Run a command offline, without the checkout on the path of modules, and return its output."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}"
-    return done.stdout
+    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 0, f"{command}: {result.stdout}\n{result.stderr}"
+    return result.stdout
 
 
-def test_the_weights_in_the_package_are_small() -> None:
+def test_each_model_in_the_package_is_small_and_has_a_card() -> None:
     directories = [path for path in PRETRAINED.iterdir() if path.is_dir()]
     assert "lstm-char" in [path.name for path in directories]
     for directory in directories:
@@ -33,7 +33,7 @@ def test_the_weights_in_the_package_are_small() -> None:
         assert (directory / "README.md").read_text("utf-8").startswith("---\nlibrary_name: revgen\n")
 
 
-def test_the_weights_in_the_package_are_small_and_write() -> None:
+def test_the_models_in_the_package_are_small_together_and_prefer_english_words() -> None:
     names = {"lstm-char", "gru-char", "rnn-char", "lstm-word", "gru-subword", "transformer-subword", "textgenrnn-char"}
     assert names <= set(revgen.list_models(pretrained=True))
     assert sum(file.stat().st_size for file in PRETRAINED.rglob("*") if file.is_file()) <= 20e6
@@ -44,7 +44,7 @@ def test_the_weights_in_the_package_are_small_and_write() -> None:
 
 
 @pytest.mark.slow
-def test_the_wheel_does_the_main_job_in_a_fresh_environment(tmp_path: Path) -> None:
+def test_the_wheel_generates_text_in_a_new_environment(tmp_path: Path) -> None:
     run(sys.executable, "-m", "build", "--outdir", tmp_path / "dist", ROOT, cwd=tmp_path)
     wheel, sdist = next((tmp_path / "dist").glob("*.whl")), next((tmp_path / "dist").glob("*.tar.gz"))
     run(sys.executable, "-m", "twine", "check", "--strict", wheel, sdist, cwd=tmp_path)

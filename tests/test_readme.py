@@ -1,4 +1,4 @@
-"""What README and docs say works as it is printed there."""
+"""Tests that code, commands, tables and paths in the README and the documentation are correct."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "revgen"
 
 
-def blocks(path: str, language: str) -> list[str]:
+def code_blocks(path: str, language: str) -> list[str]:
+    """Return the code blocks of a page in one language."""
     return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / path).read_text("utf-8"), re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reviews: list[str], hub: Hub) -> Path:
-    """A folder with the files that README speaks of, and a Hub."""
+    """The current directory, with the files that the README mentions, and a Hub."""
     monkeypatch.chdir(tmp_path)
     Path("reviews.txt").write_text("\n".join(reviews[:40]), "utf-8")
     Path("held_out.txt").write_text("\n".join(reviews[40:50]), "utf-8")
@@ -36,33 +37,35 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reviews: list[str], 
     return tmp_path
 
 
-def test_the_python_of_the_readme_runs(folder: Path) -> None:
+def test_the_python_code_in_the_readme_runs(folder: Path) -> None:
     scope: dict[str, object] = {}
-    for block in blocks("README.md", "python"):
+    for block in code_blocks("README.md", "python"):
         exec(compile(block, "README.md", "exec"), scope)
     assert cells.get("relu-rnn").__name__ == "ReluRNN"
     check_cell("relu-rnn")
     cells.unregister("relu-rnn")
 
 
-def test_the_commands_of_the_readme_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = [line for block in blocks("README.md", "sh") for line in block.splitlines() if line.startswith("revgen ")]
+def test_the_commands_in_the_readme_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [
+        line for block in code_blocks("README.md", "sh") for line in block.splitlines() if line.startswith("revgen ")
+    ]
     assert len(lines) == 7
     for line in lines:
         assert main(shlex.split(line)[1:]) == 0, line
     assert "the " in capsys.readouterr().out
 
 
-def test_the_python_of_the_page_on_generation_runs() -> None:
+def test_the_python_code_in_the_generation_page_runs() -> None:
     scope: dict[str, Any] = {}
-    for block in blocks("docs/generation.md", "python"):
+    for block in code_blocks("docs/generation.md", "python"):
         exec(compile(block, "docs/generation.md", "exec"), scope)
     assert 0 <= scope["text"].copied.fraction <= 1
 
 
-def test_the_python_of_the_docs_runs() -> None:
+def test_the_python_code_in_the_extending_page_runs() -> None:
     scope: dict[str, object] = {}
-    for block in blocks("docs/extending.md", "python"):
+    for block in code_blocks("docs/extending.md", "python"):
         exec(compile(block, "docs/extending.md", "exec"), scope)
     scope["test_leaky"]()  # type: ignore[operator]
     check_cell("leaky", scale=0.5)
@@ -73,7 +76,7 @@ def test_the_python_of_the_docs_runs() -> None:
         architectures.unregister(name)
 
 
-def test_the_table_of_the_pretrained_models_is_made_from_their_cards() -> None:
+def test_the_tables_of_pretrained_models_are_up_to_date() -> None:
     with_table = runpy.run_path(str(ROOT / "examples" / "pretrain.py"))["with_table"]
     for page in ("README.md", "docs/zoo.md"):
         text = (ROOT / page).read_text("utf-8")
@@ -83,7 +86,7 @@ def test_the_table_of_the_pretrained_models_is_made_from_their_cards() -> None:
     )
 
 
-def test_the_table_of_generation_options_is_made_from_the_config() -> None:
+def test_the_table_of_generation_options_is_up_to_date() -> None:
     page = (ROOT / "docs" / "generation.md").read_text("utf-8")
 
     assert page == runpy.run_path(str(ROOT / "docs" / "options_table.py"))["with_table"](page)
@@ -91,17 +94,17 @@ def test_the_table_of_generation_options_is_made_from_the_config() -> None:
 
 
 def definitions(file: Path) -> set[str]:
-    """The functions and classes of a file, and the methods as ``Class.method``."""
-    found = set()
+    """Return the functions and classes of a file, and the methods as ``Class.method``."""
+    names = set()
     for node in ast.parse(file.read_text("utf-8")).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            found.add(node.name)
+            names.add(node.name)
         if isinstance(node, ast.ClassDef):
-            found |= {f"{node.name}.{part.name}" for part in node.body if isinstance(part, ast.FunctionDef)}
-    return found
+            names |= {f"{node.name}.{part.name}" for part in node.body if isinstance(part, ast.FunctionDef)}
+    return names
 
 
-def test_the_page_on_the_architecture_names_what_there_is() -> None:
+def test_the_architecture_page_names_every_module_and_only_existing_functions() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
     for path in re.findall(r"`([\w/]+(?:\.py|/))`", page):
         assert (PACKAGE / path).exists() or (ROOT / path).exists(), path
@@ -112,14 +115,14 @@ def test_the_page_on_the_architecture_names_what_there_is() -> None:
     for path in PACKAGE.iterdir():
         name = f"{path.name}/" if path.is_dir() else path.name
         if not name.startswith("__") and path.name != "py.typed":
-            assert f"`{name}`" in page, f"{name} is not on the page"
+            assert f"`{name}`" in page, f"docs/architecture.md does not mention {name}"
 
 
-def test_ci_runs_the_test_command_of_the_readme() -> None:
-    main_job, tests = blocks("README.md", "sh")[:2]
+def test_ci_runs_the_test_command_in_the_readme() -> None:
+    main_job, tests = code_blocks("README.md", "sh")[:2]
     assert "revgen generate lstm-char" in main_job
     assert tests.strip() in (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
 
 
-def test_the_version_stands_in_one_place() -> None:
+def test_the_version_is_not_repeated_in_pyproject() -> None:
     assert revgen.__version__ not in (ROOT / "pyproject.toml").read_text("utf-8")

@@ -1,4 +1,4 @@
-"""Models that several threads and processes use at once: each sees what it would see alone."""
+"""Tests of models that several threads or processes use at once: each gets the same results as alone."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ ATTENTIVE = ["textgenrnn-char", "transformer-char"]
 THREADS, ROUNDS = 8, 3
 
 
-def small(name: str, texts: list[str]) -> LanguageModel:
-    """A model whose weights are not trained, but for n-grams."""
+def make_small(name: str, texts: list[str]) -> LanguageModel:
+    """Return a small model with initial weights; a model that counts n-grams is trained."""
     sizes: dict[str, Any] = {"hidden_size": 8} if name == "mlp-char" else {"hidden_size": 16, "num_layers": 2}
     model = revgen.create(name, **({} if "ngram" in name or "kneser" in name else sizes))
     if isinstance(model, NeuralModel):
@@ -43,9 +43,9 @@ def small(name: str, texts: list[str]) -> LanguageModel:
 
 
 def calls(model: LanguageModel) -> dict[str, Callable[[], Any]]:
-    """Return every method that leaves a model as it is, as a function of nothing."""
+    """Return calls of all methods that do not change a model, by a name."""
     texts = ["the song is good", "a", "not the film that I saw"]
-    found: dict[str, Callable[[], Any]] = {
+    functions: dict[str, Callable[[], Any]] = {
         "generate": lambda: model.generate("the ", max_tokens=30, seed=1),
         "rows": lambda: model.generate(["the ", "a film"], n=3, max_tokens=12, seed=2, top_k=5, repetition_penalty=1.2),
         "num_beams": lambda: model.generate("so", num_beams=2, max_tokens=6),
@@ -59,76 +59,76 @@ def calls(model: LanguageModel) -> dict[str, Callable[[], Any]]:
         "explain": lambda: [round(token.logprob, 4) for token in model.explain(texts[2])],
         "novelty": lambda: model.novelty("the film is good"),
         "fingerprint": lambda: model.fingerprint,
-        "describe": lambda: model.info()["parameters"],
+        "info": lambda: model.info()["parameters"],
         "pickle": lambda: pickle.loads(pickle.dumps(model)).generate("the ", max_tokens=5, seed=6),
         "copy": lambda: copy.deepcopy(model).generate("the ", max_tokens=5, seed=6),
     }
     if isinstance(model, NeuralModel):
-        found["embed"] = lambda: model.embed(texts).round(4).tolist()
-        found["similarity"] = lambda: model.similarity(texts[0], texts, pool="last").round(4).tolist()
+        functions["embed"] = lambda: model.embed(texts).round(4).tolist()
+        functions["similarity"] = lambda: model.similarity(texts[0], texts, pool="last").round(4).tolist()
     if model.name in ATTENTIVE:
-        found["attention"] = lambda: model.attention(texts[0]).weights.round(4).tolist()
-    return found
+        functions["attention"] = lambda: model.attention(texts[0]).weights.round(4).tolist()
+    return functions
 
 
 @pytest.fixture
 def eager_switching() -> Iterator[None]:
-    """Threads that take turns as often as they can."""
-    before = sys.getswitchinterval()
+    """Switch between threads as often as possible."""
+    interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
-    sys.setswitchinterval(before)
+    sys.setswitchinterval(interval)
 
 
 def check_threads(model: LanguageModel) -> None:
-    """Call all methods from several threads at once, beginning with a model that nobody has used."""
+    """Call all methods from several threads at once, on a model that was not used before."""
     expected = {name: call() for name, call in calls(copy.deepcopy(model)).items()}
-    todo = [item for _ in range(ROUNDS) for item in calls(model).items()]
-    random.Random(0).shuffle(todo)
+    tasks = [item for _ in range(ROUNDS) for item in calls(model).items()]
+    random.Random(0).shuffle(tasks)
     with ThreadPoolExecutor(THREADS) as pool:
-        found = list(pool.map(lambda item: (item[0], item[1]()), todo))
-    assert [name for name, result in found if result != expected[name]] == []
+        results = list(pool.map(lambda task: (task[0], task[1]()), tasks))
+    assert [name for name, result in results if result != expected[name]] == []
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_threads_do_not_disturb_each_other(name: str, reviews: list[str], eager_switching: None) -> None:
-    check_threads(small(name, reviews[:6]))
+def test_threads_get_the_same_results_with_numpy(name: str, reviews: list[str], eager_switching: None) -> None:
+    check_threads(make_small(name, reviews[:6]))
 
 
 @pytest.mark.parametrize("name", ["awd-lstm-char", "lstm-char", "mlp-char", "textgenrnn-char", "transformer-char"])
-def test_nor_do_they_by_pytorch(name: str, reviews: list[str], eager_switching: None) -> None:
-    check_threads(small(name, reviews[:6]).to("cpu:0"))
+def test_threads_get_the_same_results_with_pytorch(name: str, reviews: list[str], eager_switching: None) -> None:
+    check_threads(make_small(name, reviews[:6]).to("cpu:0"))
 
 
-def test_nor_do_they_with_a_module_as_a_cell(reviews: list[str], eager_switching: None) -> None:
+def test_threads_get_the_same_results_with_a_module_as_cell(reviews: list[str], eager_switching: None) -> None:
     revgen.register_cell("module-gru")(torch.nn.GRU)
     try:
-        check_threads(small("module-gru-char", reviews[:6]))
+        check_threads(make_small("module-gru-char", reviews[:6]))
     finally:
         revgen.registry.cells.unregister("module-gru")
 
 
 @pytest.mark.slow  # a compiler runs
 @pytest.mark.parametrize("name", COMPILED)
-def test_nor_do_they_by_machine_code(name: str, reviews: list[str], eager_switching: None) -> None:
+def test_threads_get_the_same_results_with_compiled_code(name: str, reviews: list[str], eager_switching: None) -> None:
     pytest.importorskip("numba")
-    check_threads(small(name, reviews[:6]).compile())
+    check_threads(make_small(name, reviews[:6]).compile())
 
 
-def test_runs_side_by_side_learn_what_each_learns_alone(reviews: list[str]) -> None:
+def test_parallel_training_runs_give_the_same_weights_as_sequential_ones(reviews: list[str]) -> None:
     def fit(name: str) -> LanguageModel:
         model = revgen.create(name, hidden_size=16, num_layers=1, dropout=0.3)
         model.fit(reviews[:8], epochs=2, seed=7, progress=False)
         return model
 
     names = ["gru-char", "awd-lstm-char", "transformer-char", "gru-char"]
-    alone = [fit(name) for name in names]
+    sequential = [fit(name) for name in names]
     with ThreadPoolExecutor(len(names)) as pool:
-        together = list(pool.map(fit, names))
-    assert all(map(same_weights, alone, together))
+        parallel = list(pool.map(fit, names))
+    assert all(map(same_weights, sequential, parallel))
 
 
-def test_threads_of_a_new_process_may_begin_with_anything() -> None:
+def test_threads_of_a_new_process_can_import_in_any_order() -> None:
     code = """if True:
         import threading, revgen
         failed = []
@@ -147,15 +147,15 @@ def test_threads_of_a_new_process_may_begin_with_anything() -> None:
         for thread in threads: thread.join()
         print(failed)
     """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "[]", done.stderr
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.stdout.strip() == "[]", result.stderr
 
 
 # Other processes
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_forked_process_computes_where_its_parent_had_threads(reviews: list[str]) -> None:
+def test_a_forked_process_can_compute_after_its_parent_used_threads(reviews: list[str]) -> None:
     code = """if True:
         import multiprocessing, sys, torch, revgen
         texts = list(revgen.datasets.load("reviews"))[:10]
@@ -172,14 +172,14 @@ def test_a_forked_process_computes_where_its_parent_had_threads(reviews: list[st
             assert len(pool.map_async(evaluate, range(2)).get(100)) == 2
             print(len(pool.map_async(fit, range(2)).get(100)))
     """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=250)
-    assert done.stdout.strip() == "2", done.stderr
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=250)
+    assert result.stdout.strip() == "2", result.stderr
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_model_survives_a_pickle(name: str, reviews: list[str]) -> None:
-    model = small(name, reviews[:6])
-    expected = model.generate("the ", max_tokens=20, seed=1)  # so that it has made all it needs
+def test_pickled_and_copied_models_generate_the_same_text(name: str, reviews: list[str]) -> None:
+    model = make_small(name, reviews[:6])
+    expected = model.generate("the ", max_tokens=20, seed=1)  # computes all values that are computed on demand
     for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model), copy.copy(model)):
         assert again.generate("the ", max_tokens=20, seed=1) == expected
         assert again.fingerprint == model.fingerprint
@@ -188,21 +188,21 @@ def test_a_model_survives_a_pickle(name: str, reviews: list[str]) -> None:
 
 @pytest.mark.slow  # a compiler runs
 @pytest.mark.parametrize("name", COMPILED)
-def test_a_compiled_model_survives_a_pickle_compiled(name: str, reviews: list[str]) -> None:
+def test_pickled_and_copied_models_stay_compiled(name: str, reviews: list[str]) -> None:
     pytest.importorskip("numba")
-    model = small(name, reviews[:6]).compile()
+    model = make_small(name, reviews[:6]).compile()
     expected = model.generate("the ", max_tokens=20, seed=1)
     for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
         assert again._compile_requested and again.compiled is not None
         assert again.generate("the ", max_tokens=20, seed=1) == expected
 
 
-def test_an_index_can_be_read_when_its_directory_is_gone(
+def test_an_index_can_be_read_after_its_directory_was_moved_or_deleted(
     reviews: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     text = reviews[0][:60]
-    small("kneser-ney-char", reviews[:6]).save("model")
+    make_small("kneser-ney-char", reviews[:6]).save("model")
     models = [revgen.load("model") for _ in range(4)]
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -218,18 +218,18 @@ def test_an_index_can_be_read_when_its_directory_is_gone(
     assert copy.deepcopy(models[3]).novelty(text).fraction == 1
 
 
-def test_an_index_is_its_own_model_s_when_another_takes_the_place(reviews: list[str], tmp_path: Path) -> None:
-    first = revgen.load(small("kneser-ney-char", reviews[:3]).save(tmp_path / "model"))
-    small("kneser-ney-char", reviews[3:6]).save(tmp_path / "model")
+def test_an_index_belongs_to_its_model_after_the_directory_is_overwritten(reviews: list[str], tmp_path: Path) -> None:
+    first = revgen.load(make_small("kneser-ney-char", reviews[:3]).save(tmp_path / "model"))
+    make_small("kneser-ney-char", reviews[3:6]).save(tmp_path / "model")
     assert first.novelty(reviews[0][:60]).fraction == 1
     assert first.index.documents() == reviews[:3]
 
 
-def _spawned(model: LanguageModel) -> str:
+def generate_text(model: LanguageModel) -> str:
     return model.generate("the ", max_tokens=10, seed=3)
 
 
-def test_a_model_is_sent_to_a_new_process(reviews: list[str]) -> None:
-    model = small("gru-char", reviews[:6])
+def test_a_model_can_be_sent_to_a_new_process(reviews: list[str]) -> None:
+    model = make_small("gru-char", reviews[:6])
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply(_spawned, (model,)) == _spawned(model)
+        assert pool.apply(generate_text, (model,)) == generate_text(model)
