@@ -1,4 +1,4 @@
-"""Checks of the arguments of public functions, by the annotations of their signatures."""
+"""Run-time checks of the arguments of public functions, based on their type annotations."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ from revgen.registry import unknown_name_message
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-INT_LIMIT = 1 << 128
-"""No whole number may reach it."""
+ARGUMENT_INT_LIMIT = 1 << 128  # whole numbers must be smaller in magnitude
 
 TYPE_NAMES: dict[Any, str] = {
     NoneType: "None",
@@ -44,6 +43,7 @@ TYPE_NAMES: dict[Any, str] = {
     str: "a string",
     os.PathLike: "a path",
 }
+"""The description of each type in error messages."""
 
 
 @overload
@@ -55,17 +55,17 @@ def validate_call(*, defaults: Mapping[str, Any] = ..., open_ended: bool = ...) 
 
 
 def validate_call(function: Any = None, *, defaults: Mapping[str, Any] | None = None, open_ended: bool = False) -> Any:
-    """Decorate a public function: it raises OptionError for an argument that its annotation does not allow.
+    """Decorate a public function so that it raises OptionError for an argument that does not match its annotation.
 
-    The message names the parameter. NumPy's scalars arrive as Python's numbers, and a path with the home directory in
-    place of ``~``. The signature, which help and Tab completion read, lists the keywords of ``**options: Unpack[…]``
-    with their ``defaults``; ``open_ended`` allows others too. An annotation that cannot be resolved at run time allows
-    every value.
+    The message names the parameter. The function receives NumPy's scalars as Python's numbers, and paths with ``~``
+    replaced by the home directory. In the signature, which help and Tab completion read, ``**options: Unpack[…]`` is
+    replaced by the keywords of the TypedDict with their ``defaults``; ``open_ended`` allows other keywords too. An
+    annotation that cannot be resolved at run time allows every value.
     """
     if function is None:
         return functools.partial(validate_call, defaults=defaults, open_ended=open_ended)
-    own = inspect.signature(function)
-    signature = _expand_options(own, function, defaults or {})
+    declared = inspect.signature(function)
+    signature = _expand_options(declared, function, defaults or {})
 
     @functools.cache
     def hints() -> dict[str, Any]:
@@ -76,9 +76,9 @@ def validate_call(function: Any = None, *, defaults: Mapping[str, Any] | None = 
         if not open_ended:
             _check_keywords(function.__name__, signature, options)
         options = {name: unwrap_scalar(value) for name, value in options.items()}
-        bound = own.bind(*map(unwrap_scalar, args), **options)
+        bound = declared.bind(*map(unwrap_scalar, args), **options)
         for name, value in bound.arguments.items():
-            if own.parameters[name].kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL):
+            if declared.parameters[name].kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL):
                 bound.arguments[name] = check_type(name, value, hints().get(name, Any))
         return function(*bound.args, **bound.kwargs)
 
@@ -87,77 +87,76 @@ def validate_call(function: Any = None, *, defaults: Mapping[str, Any] | None = 
 
 
 def check_type(name: str, value: Any, hint: Any) -> Any:
-    """Return a value that the annotation ``hint`` allows. Raises OptionError for any other.
+    """Return ``value`` if it matches the annotation ``hint``, otherwise raise OptionError.
 
-    A path comes without ``~``, and an array of NumPy as a list where the annotation wants one.
+    A leading ``~`` of a path is replaced by the home directory. A NumPy array is converted to a list if only a list
+    matches.
     """
     if isinstance(value, np.ndarray) and not matches_annotation(value, hint):
         value = to_builtins(value)
     if not matches_annotation(value, hint):
         raise OptionError(f"{name} must be {describe_annotation(hint)}, not {format_value(value)}")
     if isinstance(value, str | os.PathLike) and Path in (hint, *get_args(hint)):
-        check(name, value, _is_path(value), "a path that the file system can hold")
+        check(name, value, _is_valid_path(value), "a path that the file system can hold")
         return expand_user(value) if isinstance(value, os.PathLike) or value.startswith("~") else value
     return value
 
 
-def _is_path(value: str | os.PathLike[str]) -> bool:
+def _is_valid_path(value: str | os.PathLike[str]) -> bool:
     try:
         return b"\0" not in os.fsencode(value)
-    except UnicodeEncodeError:  # half of a surrogate pair
+    except UnicodeEncodeError:  # a lone surrogate
         return False
 
 
 def check_fields(config: Any) -> None:
-    """Raise OptionError for a field of a dataclass that its annotation does not allow."""
-    kind: Any = type(config)
-    hints = _field_hints(kind)
+    """Raise OptionError if a field of a dataclass does not match its annotation."""
+    config_class: Any = type(config)
+    hints = _field_hints(config_class)
     for field in dataclasses.fields(config):
         check_type(field.name, getattr(config, field.name), hints.get(field.name, Any))
 
 
 @functools.cache
-def _field_hints(kind: Any) -> dict[str, Any]:
+def _field_hints(config_class: Any) -> dict[str, Any]:
     try:
-        return get_type_hints(kind)
-    except (NameError, TypeError):  # of a class whose annotations name what is not there at run time
+        return get_type_hints(config_class)
+    except (NameError, TypeError):  # an annotation uses a name that only type checkers import
         return {}
 
 
 def matches_annotation(value: Any, hint: Any) -> bool:
-    """Whether an annotation allows a value; numbers must be within the range of their type."""
-    origin, parts, value = get_origin(hint) or hint, get_args(hint), unwrap_scalar(value)
+    """Return whether ``value`` matches an annotation; a whole number matches float, NaN does not."""
+    origin, args, value = get_origin(hint) or hint, get_args(hint), unwrap_scalar(value)
     if origin in (Union, UnionType):
-        return any(matches_annotation(value, part) for part in parts)
+        return any(matches_annotation(value, arg) for arg in args)
     if origin is Literal:
-        return any(type(value) is type(part) and value == part for part in parts)
+        return any(type(value) is type(arg) and value == arg for arg in args)
     if origin in (None, NoneType):
         return value is None
     if origin in (int, float) and isinstance(value, int) and not isinstance(value, bool):
-        return abs(value) < INT_LIMIT
+        return abs(value) < ARGUMENT_INT_LIMIT
     if origin is float:
         return isinstance(value, float) and not math.isnan(value)
     if not isinstance(origin, type) or origin in (Any, object):
         return True
-    if origin is int or not isinstance(value, origin) or (parts and isinstance(value, str | bytes)):
+    if origin is int or not isinstance(value, origin) or (args and isinstance(value, str | bytes)):
         return False
-    if isinstance(value, Mapping) and len(parts) == 2:
-        return all(
-            matches_annotation(key, parts[0]) and matches_annotation(item, parts[1]) for key, item in value.items()
-        )
-    if isinstance(value, Collection) and parts and issubclass(origin, Iterable):
-        return all(matches_annotation(item, parts[0]) for item in value)
+    if isinstance(value, Mapping) and len(args) == 2:
+        return all(matches_annotation(k, args[0]) and matches_annotation(v, args[1]) for k, v in value.items())
+    if isinstance(value, Collection) and args and issubclass(origin, Iterable):
+        return all(matches_annotation(item, args[0]) for item in value)
     return True
 
 
 def describe_annotation(hint: Any) -> str:
-    """An annotation as a message says it: ``int | None`` is "a whole number or None"."""
-    origin, parts = get_origin(hint) or hint, get_args(hint)
+    """Return an annotation in words, as in "a whole number or None" for ``int | None``."""
+    origin, args = get_origin(hint) or hint, get_args(hint)
     if origin in (Union, UnionType):
-        *others, last = dict.fromkeys(map(describe_annotation, parts))
+        *others, last = dict.fromkeys(map(describe_annotation, args))
         return f"{', '.join(others)} or {last}" if others else last
     if origin is Literal:
-        return " or ".join(map(repr, parts))
+        return " or ".join(map(repr, args))
     if origin in TYPE_NAMES or origin is None:
         return TYPE_NAMES[origin or NoneType]
     if isinstance(origin, type) and issubclass(origin, os.PathLike):
@@ -166,55 +165,57 @@ def describe_annotation(hint: Any) -> str:
         return "a function"
     if issubclass(origin, Mapping):
         return "a dictionary"
-    if issubclass(origin, Iterable) and parts:
-        of = {str: " of strings", float: " of numbers", int: " of whole numbers"}.get(parts[0], "")
-        return f"a list{of}"
+    if issubclass(origin, Iterable) and args:
+        items = {str: " of strings", float: " of numbers", int: " of whole numbers"}.get(args[0], "")
+        return f"a list{items}"
     return f"a {origin.__name__}"
 
 
-def _check_keywords(function: str, signature: inspect.Signature, given: Iterable[str]) -> None:
-    """Raise OptionError for a keyword that a function does not have, with the nearest ones."""
+def _check_keywords(function: str, signature: inspect.Signature, keywords: Iterable[str]) -> None:
+    """Raise OptionError for a keyword that a function does not have; the message suggests similar ones."""
     kinds = {parameter.kind for parameter in signature.parameters.values()}
     if inspect.Parameter.VAR_KEYWORD in kinds:
         return
     known = [name for name in signature.parameters if name != "self"]
-    if strange := [name for name in given if name not in known]:
-        raise OptionError(unknown_name_message(f"option of {function}", strange[0], known))
+    if unknown := [name for name in keywords if name not in known]:
+        raise OptionError(unknown_name_message(f"option of {function}", unknown[0], known))
 
 
-def _resolve_annotation(name: str, function: Any, face: Any = None) -> Any:
-    """The annotation of a parameter as a type; Any where a name in it is there for type checkers only, and neither
-    usual nor one of the public ``face``."""
-    one = SimpleNamespace(__annotations__={name: function.__annotations__[name]})
+def _resolve_annotation(name: str, function: Any, public: Any = None) -> Any:
+    """Return the annotation of a parameter as a type.
+
+    A name that only type checkers import is taken from the module ``public``; without it there, return Any.
+    """
+    holder = SimpleNamespace(__annotations__={name: function.__annotations__[name]})
     names: dict[str, Any] = {"Path": Path}
     while True:
         try:
-            return get_type_hints(one, function.__globals__, names).get(name, Any)
+            return get_type_hints(holder, function.__globals__, names).get(name, Any)
         except NameError as error:
             missing = error.name or ""
-            if missing in names or not hasattr(face, missing):
+            if missing in names or not hasattr(public, missing):
                 return Any
-            names[missing] = getattr(face, missing)
+            names[missing] = getattr(public, missing)
         except (TypeError, AttributeError):
             return Any
 
 
 def _expand_options(signature: inspect.Signature, function: Any, defaults: Mapping[str, Any]) -> inspect.Signature:
-    """A signature with the keywords of ``**options: Unpack[…]`` in place of ``options``."""
+    """Return a signature with ``**options: Unpack[…]`` replaced by the keywords of the TypedDict."""
     parameters: list[inspect.Parameter] = []
     for parameter in signature.parameters.values():
         hint = _resolve_annotation(parameter.name, function) if parameter.kind is parameter.VAR_KEYWORD else None
         if get_origin(hint) is Unpack and is_typeddict(options := get_args(hint)[0]):
             parameters += [
                 inspect.Parameter(name, parameter.KEYWORD_ONLY, default=defaults.get(name, ...), annotation=text)
-                for name, text in _list_keys(options)
+                for name, text in _iter_annotations(options)
             ]
         else:
             parameters.append(parameter)
     return signature.replace(parameters=parameters)
 
 
-def _list_keys(options: type) -> Iterator[tuple[str, Any]]:
-    """The keys of a TypedDict with their annotations as they are written."""
+def _iter_annotations(options: type) -> Iterator[tuple[str, Any]]:
+    """Yield the keys of a TypedDict with their annotations, unevaluated."""
     for name, annotation in options.__annotations__.items():
         yield name, getattr(annotation, "__forward_arg__", annotation)

@@ -1,4 +1,4 @@
-"""The family of errors: each says what was wrong, where, and what to do."""
+"""The exceptions that revgen raises; each message says what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 
 class RevgenError(Exception):
-    """The root of the family: catch it to catch every error that revgen raises on purpose.
+    """The base class of the exceptions that revgen raises on purpose.
 
-    ``command`` is the message for the command line, where it gives other advice than the one for Python.
+    ``command`` is the message that the command line prints, for errors whose advice is different there.
     """
 
     def __init__(self, message: str = "", *, command: str | None = None) -> None:
@@ -17,11 +17,11 @@ class RevgenError(Exception):
 
 
 class UnknownNameError(RevgenError, LookupError):
-    """A name that no registry knows; the message lists the nearest names."""
+    """A name that is not registered; the message suggests similar names."""
 
 
 class RegistrationError(RevgenError, ValueError):
-    """A registration that cannot stand: a duplicate name, or an object of the wrong kind."""
+    """An invalid registration: a duplicate name, or an object of the wrong kind."""
 
 
 class OptionError(RevgenError, ValueError):
@@ -29,17 +29,17 @@ class OptionError(RevgenError, ValueError):
 
 
 class CorpusError(RevgenError, ValueError):
-    """Text that cannot be read; the message names the file and the line where there is one."""
+    """Text that cannot be read; the message names the file, and the line if known."""
 
     def __init__(self, message: str, path: str | Path | None = None, line: int | None = None) -> None:
-        where = "" if path is None else f"{path}: " if line is None else f"{path}, line {line}: "
-        super().__init__(where + message)
+        location = "" if path is None else f"{path}: " if line is None else f"{path}, line {line}: "
+        super().__init__(location + message)
         self.path = path
         self.line = line
 
 
 class VocabularyError(RevgenError, ValueError):
-    """Text and vocabulary, or two vocabularies, that do not belong together."""
+    """A text and a vocabulary, or two vocabularies, that do not match."""
 
 
 class NotFittedError(RevgenError, RuntimeError):
@@ -47,20 +47,20 @@ class NotFittedError(RevgenError, RuntimeError):
 
 
 class CheckpointError(RevgenError, RuntimeError):
-    """A model directory or checkpoint that is damaged, foreign or incomplete; names the file."""
+    """A model directory or checkpoint that is damaged, incomplete or not revgen's; the message names the file."""
 
 
 class TrainingError(RevgenError, RuntimeError):
-    """Training that could not go on; the model keeps its last good weights."""
+    """Training that could not continue; the model keeps its last good weights."""
 
 
 class NotTraceableError(RevgenError, TypeError):
-    """An equation that cannot be recorded as a program, because it depends on the values of arrays."""
+    """A function that cannot be traced into a program, because it depends on the values of its arrays."""
 
 
 class MissingExtraError(RevgenError, ImportError):
-    """A feature needs a package that is not installed; the message says how to install it."""
+    """A feature that needs a package which is not installed; the message says how to install it."""
 
 
 class HubError(RevgenError, RuntimeError):
-    """The Hub could not be reached, or refused."""
+    """The Hub could not be reached, or rejected a request."""

@@ -1,4 +1,4 @@
-"""Writing files so that a process killed at any moment leaves the last good one, and JSON that any program reads."""
+"""Atomic writes, which survive a killed process, and strict JSON, which any program can read."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import Any
 
 
 def is_rank_zero() -> bool:
-    """Whether this process is the one that writes and speaks, of several under ``torchrun``; one alone is."""
+    """Return whether this process saves and prints: of several under ``torchrun``, only rank 0 does."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def expand_user(path: str | os.PathLike[str]) -> Path:
-    """Return a path with the home directory in place of a ``~`` at its beginning."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111  unlike Path, it leaves the ``~`` of a user that there is not
+    """Return a path with a leading ``~`` replaced by the home directory."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  Path.expanduser raises for an unknown user
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Put ``data`` at ``path``: written beside it, flushed to the disk, then renamed over it.
+    """Write ``data`` to a temporary file next to ``path``, flush it to disk and rename it to ``path``.
 
-    The temporary file has one name, so that what killed processes leave does not pile up.
+    The temporary file always has the same name, so that killed processes leave at most one.
     """
     temporary = path.with_name(f".{path.name}.part")
     try:
@@ -40,9 +40,9 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 class FileHandle:
-    """A file that can still be read after its directory was moved or removed, and after a change of the present one.
+    """A file that stays readable after its directory is moved or removed, or the working directory changes.
 
-    It is held open, so that its content takes no memory before it is read. A pickle holds the content.
+    The file is kept open, so its content takes no memory until it is read. A pickle contains the content.
     """
 
     def __init__(self, path: Path, content: bytes | None = None) -> None:
@@ -50,7 +50,7 @@ class FileHandle:
         self._content = content
         self._descriptor: int | None = None
         if content is None:
-            with contextlib.suppress(OSError):  # too many open files, or one that cannot be read: see ``read_bytes``
+            with contextlib.suppress(OSError):  # too many open files, or unreadable: read_bytes tries the path
                 self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
                 weakref.finalize(self, os.close, self._descriptor)
 
@@ -67,41 +67,41 @@ class FileHandle:
         return self
 
     def read_bytes(self) -> bytes:
-        """Read the file as a whole; several threads and processes may do so at once. Raises OSError."""
+        """Return the content of the file. Safe to call from several threads and processes at once. Raises OSError."""
         if self._content is not None:
             return self._content
         if self._descriptor is None or not hasattr(os, "pread"):
             return self.path.read_bytes()
-        size, parts = 0, []
-        while part := os.pread(self._descriptor, 1 << 30, size):
-            parts.append(part)
-            size += len(part)
-        return b"".join(parts)
+        offset, chunks = 0, []
+        while chunk := os.pread(self._descriptor, 1 << 30, offset):
+            chunks.append(chunk)
+            offset += len(chunk)
+        return b"".join(chunks)
 
 
 def to_json(value: Any, **options: Any) -> str:
-    """Return ``value`` as JSON; ``options`` are those of ``json.dumps``.
+    """Return ``value`` as strict JSON; ``options`` are passed to ``json.dumps``.
 
-    NumPy's numbers and arrays are written as plain ones, sets as sorted lists, other collections as lists. JSON has no
-    infinity and no NaN: each is null, and an object with an infinite number has ``"infinite": true`` too. Raises
-    TypeError for a value that JSON has nothing for.
+    NumPy's numbers and arrays become numbers and lists, sets become sorted lists, and other iterables become lists.
+    JSON has no infinity and no NaN: both become null, and an object with an infinite number also gets
+    ``"infinite": true``. Raises TypeError for a value that JSON cannot represent.
     """
-    from revgen.options import to_builtins  # with it comes NumPy, which the help of the command line does without
+    from revgen.options import to_builtins  # imports NumPy, which `revgen --help` does without
 
-    def listed(collection: Any) -> Any:
+    def to_list(collection: Any) -> Any:
         if not isinstance(collection, Iterable):
             raise TypeError(f"a value of the type {type(collection).__name__} is not JSON serializable")
         return _replace_non_finite(to_builtins(list(collection)))
 
-    return json.dumps(_replace_non_finite(to_builtins(value)), allow_nan=False, **({"default": listed} | options))
+    return json.dumps(_replace_non_finite(to_builtins(value)), allow_nan=False, **({"default": to_list} | options))
 
 
 def _replace_non_finite(value: Any) -> Any:
-    """The same plain value with None in place of each number that is not finite."""
+    """Return ``value`` with None for each infinity and NaN, and with sets as sorted lists."""
     if isinstance(value, dict):
-        infinite = any(isinstance(item, float) and math.isinf(item) for item in value.values())
+        has_infinity = any(isinstance(item, float) and math.isinf(item) for item in value.values())
         return {key: _replace_non_finite(item) for key, item in value.items()} | (
-            {"infinite": True} if infinite else {}
+            {"infinite": True} if has_infinity else {}
         )
     if isinstance(value, list | tuple):
         return [_replace_non_finite(item) for item in value]

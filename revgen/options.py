@@ -1,4 +1,4 @@
-"""Checks of options: an OptionError that names the parameter and what it may be."""
+"""Checks of options. A failed check raises OptionError, which names the parameter and the values that it accepts."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ import numpy as np
 
 from revgen.errors import OptionError
 
-MAX_INT = 1 << 63
-MAX_SIZES = {"num_layers": 256}
+INT_LIMIT = 1 << 63  # whole numbers must be smaller
+
 MAX_SIZE = 65_536
-"""No size of a network is larger, or than ``MOST`` says: a configuration from elsewhere cannot ask for all memory."""
+MAX_SIZES = {"num_layers": 256}
+"""The largest value of each size of a network, ``MAX_SIZE`` by default: it keeps a downloaded configuration from
+asking for all memory."""
 
 
 def unwrap_scalar(value: Any) -> Any:
-    """Return a scalar of NumPy or PyTorch as Python's own, and anything else as it is."""
-    if isinstance(value, np.longdouble):  # whose item is a longdouble again
+    """Return a scalar of NumPy or PyTorch as a Python number, and any other value unchanged."""
+    if isinstance(value, np.longdouble):  # item() would return a longdouble again
         return float(value)
     return value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value
 
 
 def to_builtins(value: Any) -> Any:
-    """Return ``value`` with Python's own numbers, strings and lists in place of NumPy's, in containers too.
+    """Return ``value`` with NumPy's numbers, strings and arrays converted to Python's, also inside containers.
 
-    A container that contains itself stays as it is, for a check to refuse.
+    A container that contains itself is returned unchanged; later checks reject it.
     """
     try:
         return _to_builtins(value)
@@ -46,13 +48,13 @@ def _to_builtins(value: Any) -> Any:
 
 
 def convert_fields(config: Any) -> None:
-    """Give the fields of a dataclass their ``plain`` values, so that it is equal to one made from Python's numbers."""
+    """Apply ``to_builtins`` to the fields of a dataclass, so that it equals one that was made from Python's numbers."""
     for field in dataclasses.fields(config):
-        object.__setattr__(config, field.name, to_builtins(getattr(config, field.name)))  # a configuration is frozen
+        object.__setattr__(config, field.name, to_builtins(getattr(config, field.name)))  # may be frozen
 
 
 class ReadOptions(TypedDict, total=False):
-    """The keyword arguments of ``revgen.read`` beside the source and its labels; it says what each is for."""
+    """The keyword arguments of ``revgen.read`` other than the source and its labels; ``read`` documents them."""
 
     field: str
     documents: str
@@ -63,12 +65,12 @@ class ReadOptions(TypedDict, total=False):
 
 
 def parse_assignment(text: str, parameter: str) -> tuple[str, Any]:
-    """Return the name and the value of ``name=value``. A value that is valid JSON is parsed, any other is a string.
+    """Split ``name=value`` into the name and the value; a value that is valid JSON is parsed, any other is a string.
 
     Raises OptionError, which names the ``parameter``, for text without "=".
     """
-    name, sign, value = text.partition("=")
-    if not sign:
+    name, separator, value = text.partition("=")
+    if not separator:
         raise OptionError(f"{parameter}: an option must have the form name=value, not {format_value(text)}")
     try:
         return name.strip(), json.loads(value)
@@ -77,13 +79,13 @@ def parse_assignment(text: str, parameter: str) -> tuple[str, Any]:
 
 
 def check(name: str, value: object, is_valid: bool, expected: str) -> None:
-    """Raise OptionError unless ``good``."""
+    """Raise OptionError unless ``is_valid``; ``expected`` describes the valid values."""
     if not is_valid:
         raise OptionError(f"{name} must be {expected}, not {format_value(value)}")
 
 
 def as_float(value: object) -> float:
-    """``value`` where it is a number, else a NaN, which lies in no range."""
+    """Return ``value`` as a float, or NaN if it is not a number: NaN fails every range check."""
     value = unwrap_scalar(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return np.nan
@@ -94,42 +96,43 @@ def as_float(value: object) -> float:
 
 
 def is_int(value: object, minimum: int) -> bool:
-    """Whether ``value`` is a whole number of at least ``least``."""
+    """Return whether ``value`` is a whole number of at least ``minimum``."""
     value = unwrap_scalar(value)
     return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
 
 
 def check_at_least(name: str, value: object, minimum: int) -> None:
-    """Raise OptionError unless ``value`` is a whole number of at least ``least``."""
-    fits = is_int(value, minimum) and int(value) < MAX_INT  # type: ignore[call-overload]
-    check(name, value, fits, f"a whole number of at least {minimum}")
+    """Raise OptionError unless ``value`` is a whole number of at least ``minimum``."""
+    is_valid = is_int(value, minimum) and int(value) < INT_LIMIT  # type: ignore[call-overload]
+    check(name, value, is_valid, f"a whole number of at least {minimum}")
 
 
 def check_sizes(config: Any, *names: str, optional: Sequence[str] = ()) -> None:
-    """Check fields of a configuration that are sizes; the ``optional`` ones may be None."""
+    """Raise OptionError unless the named fields are sizes of a network; the ``optional`` ones may be None."""
     for name in (*names, *optional):
-        value, most = getattr(config, name), MAX_SIZES.get(name, MAX_SIZE)
-        unset = value is None and name in optional
-        check(name, value, unset or (is_int(value, 1) and value <= most), f"a whole number from 1 to {most:,}")
+        value, maximum = getattr(config, name), MAX_SIZES.get(name, MAX_SIZE)
+        is_unset = value is None and name in optional
+        is_valid = is_unset or (is_int(value, 1) and value <= maximum)
+        check(name, value, is_valid, f"a whole number from 1 to {maximum:,}")
 
 
 def check_fractions(config: Any, *names: str) -> None:
-    """Check fields that are shares of something that is left out."""
+    """Raise OptionError unless the named fields are fractions from 0 to less than 1, such as dropout rates."""
     for name in names:
         check(name, getattr(config, name), 0 <= as_float(getattr(config, name)) < 1, f"in 0 ≤ {name} < 1")
 
 
 def check_flags(config: Any, *names: str) -> None:
-    """Check fields that are True or False."""
+    """Raise OptionError unless the named fields are True or False."""
     for name in names:
         check(name, getattr(config, name), isinstance(unwrap_scalar(getattr(config, name)), bool), "True or False")
 
 
 def format_value(value: object, max_chars: int = 80) -> str:
-    """Return a value as a message shows it: on one line, and shortened where it is long or cannot be printed."""
+    """Return ``value`` as one line for a message; long values are cut and unprintable ones replaced by their type."""
     try:
         text = repr(value)
-    except Exception:  # an integer of too many digits, or whatever the class of the value does
+    except Exception:  # an integer of too many digits, or an error in the __repr__ of a class
         text = f"a value of the type {type(value).__name__}"
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= max_chars else f"{text[:max_chars]}…"
