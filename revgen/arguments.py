@@ -28,7 +28,7 @@ import numpy as np
 
 from revgen.errors import OptionError
 from revgen.files import expand_user
-from revgen.options import check, format_value, to_builtins, unwrap_scalar
+from revgen.options import check, safe_repr, to_builtins, unwrap_scalar
 from revgen.registry import unknown_name_message
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -95,7 +95,7 @@ def check_type(name: str, value: Any, hint: Any) -> Any:
     if isinstance(value, np.ndarray) and not matches_annotation(value, hint):
         value = to_builtins(value)
     if not matches_annotation(value, hint):
-        raise OptionError(f"{name} must be {describe_annotation(hint)}, not {format_value(value)}")
+        raise OptionError(f"{name} must be {describe_annotation(hint)}, not {safe_repr(value)}")
     if isinstance(value, str | os.PathLike) and Path in (hint, *get_args(hint)):
         check(name, value, _is_valid_path(value), "a path that the file system can hold")
         return expand_user(value) if isinstance(value, os.PathLike) or value.startswith("~") else value

@@ -100,9 +100,8 @@ def _replace_non_finite(value: Any) -> Any:
     """Return ``value`` with None for each infinity and NaN, and with sets as sorted lists."""
     if isinstance(value, dict):
         has_infinity = any(isinstance(item, float) and math.isinf(item) for item in value.values())
-        return {key: _replace_non_finite(item) for key, item in value.items()} | (
-            {"infinite": True} if has_infinity else {}
-        )
+        finite = {key: _replace_non_finite(item) for key, item in value.items()}
+        return finite | {"infinite": True} if has_infinity else finite
     if isinstance(value, list | tuple):
         return [_replace_non_finite(item) for item in value]
     if isinstance(value, set | frozenset):

@@ -24,7 +24,7 @@ from revgen.corpus.progress import with_progress
 from revgen.corpus.tokens import label_offset
 from revgen.errors import NotFittedError, OptionError, VocabularyError
 from revgen.novelty import SuffixIndex
-from revgen.options import as_float, convert_fields, format_value, to_builtins
+from revgen.options import as_float, convert_fields, safe_repr, to_builtins
 from revgen.registry import package_of, tokenizers
 from revgen.schema import join_names
 from revgen.sequences import iter_blocks, score_sequences
@@ -352,7 +352,7 @@ class Model(ABC):
     def to(self, device: str) -> Self:
         """Compute on this device from now on: "cpu", "cuda", "cuda:1" or "mps". Raises OptionError if it is missing."""
         if device != "cpu":
-            raise OptionError(f"{self.name} computes on the CPU only: device must be 'cpu', not {format_value(device)}")
+            raise OptionError(f"{self.name} computes on the CPU only: device must be 'cpu', not {safe_repr(device)}")
         return self
 
     def compile(self) -> Self:

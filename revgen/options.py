@@ -71,7 +71,7 @@ def parse_assignment(text: str, parameter: str) -> tuple[str, Any]:
     """
     name, separator, value = text.partition("=")
     if not separator:
-        raise OptionError(f"{parameter}: an option must have the form name=value, not {format_value(text)}")
+        raise OptionError(f"{parameter}: an option must have the form name=value, not {safe_repr(text)}")
     try:
         return name.strip(), json.loads(value)
     except ValueError:
@@ -81,7 +81,7 @@ def parse_assignment(text: str, parameter: str) -> tuple[str, Any]:
 def check(name: str, value: object, is_valid: bool, expected: str) -> None:
     """Raise OptionError unless ``is_valid``; ``expected`` describes the valid values."""
     if not is_valid:
-        raise OptionError(f"{name} must be {expected}, not {format_value(value)}")
+        raise OptionError(f"{name} must be {expected}, not {safe_repr(value)}")
 
 
 def as_float(value: object) -> float:
@@ -128,7 +128,7 @@ def check_flags(config: Any, *names: str) -> None:
         check(name, getattr(config, name), isinstance(unwrap_scalar(getattr(config, name)), bool), "True or False")
 
 
-def format_value(value: object, max_chars: int = 80) -> str:
+def safe_repr(value: object, max_chars: int = 80) -> str:
     """Return ``value`` as one line for a message; long values are cut and unprintable ones replaced by their type."""
     try:
         text = repr(value)

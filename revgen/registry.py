@@ -17,7 +17,7 @@ from threading import get_ident
 from typing import Any, Generic, TypeVar
 
 from revgen.errors import RegistrationError, UnknownNameError
-from revgen.options import format_value
+from revgen.options import safe_repr
 
 T = TypeVar("T")
 
@@ -51,10 +51,10 @@ class Registry(Generic[T]):
         """
         parts = (name.split(self.joiner) if self.joiner else [name]) if isinstance(name, str) else [""]
         if type(replace) is not bool:
-            raise RegistrationError(f"replace must be True or False, not {format_value(replace)}")
+            raise RegistrationError(f"replace must be True or False, not {safe_repr(replace)}")
         if not all(part.isalnum() and part == part.lower() for part in parts):
             joined = ", joined by hyphens" if self.joiner else ""
-            raise RegistrationError(f"{self.kind} name {format_value(name)}: use lower-case letters and digits{joined}")
+            raise RegistrationError(f"{self.kind} name {safe_repr(name)}: use lower-case letters and digits{joined}")
 
         def add(value: T) -> T:
             if not getattr(value, "__module__", "").startswith(f"{self.package}."):
@@ -63,7 +63,7 @@ class Registry(Generic[T]):
             if not (isinstance(value, type) and complete):
                 groups = ", or ".join(" and ".join(group) for group in self.required_attributes)
                 raise RegistrationError(
-                    f"the {self.kind} {name!r} must be a class with {groups}; got {format_value(value)}"
+                    f"the {self.kind} {name!r} must be a class with {groups}; got {safe_repr(value)}"
                 )
             if name in self._entries and not replace:
                 raise RegistrationError(
@@ -163,7 +163,7 @@ def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:
     known = list(known)
     nearest = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(nearest)}?" if nearest else f"known: {', '.join(known) or 'none'}"
-    return f"there is no {kind} {format_value(name)}; {hint}"
+    return f"there is no {kind} {safe_repr(name)}; {hint}"
 
 
 architectures: Registry[Any] = Registry("architecture", "revgen.architectures", ("fit", "generate", "Config"))

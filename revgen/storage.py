@@ -24,7 +24,7 @@ from revgen.errors import CheckpointError, OptionError, UnknownNameError
 from revgen.files import FileHandle, is_rank_zero, to_json, write_atomically
 from revgen.model import Model, Weights
 from revgen.novelty import SuffixIndex
-from revgen.options import is_int
+from revgen.options import is_int, safe_repr
 from revgen.registry import architecture_class, tokenizers
 from revgen.tokenizers import Tokenizer
 from revgen.version import __version__
@@ -214,7 +214,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     if not (is_int(version, 1) and version <= FORMAT_VERSION):
         remedy = ": upgrade revgen to read a newer one" if is_int(version, FORMAT_VERSION + 1) else ""
         raise CheckpointError(
-            f"{path} has the format version {schema.truncate(version)}; this revgen {__version__} reads 1 to "
+            f"{path} has the format version {safe_repr(version)}; this revgen {__version__} reads 1 to "
             f"{FORMAT_VERSION}{remedy}"
         )
     schema.check_config(content, path)

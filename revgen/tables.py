@@ -10,16 +10,19 @@ from revgen.formatting import format_cell
 
 
 def to_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """Return rows as aligned text columns with a header. Columns of numbers are aligned to the right."""
+    """Return rows as text in aligned columns with a header; columns of numbers are aligned to the right."""
     cells = [[format_cell(row.get(name)) for name in columns] for row in rows]
     widths = [max([len(name), *(len(row[i]) for row in cells)]) for i, name in enumerate(columns)]
     is_numeric = [any(isinstance(row.get(name), int | float) for row in rows) for name in columns]
 
-    def line(values: Sequence[str]) -> str:
-        parts = (v.rjust(w) if r else v.ljust(w) for v, w, r in zip(values, widths, is_numeric, strict=True))
-        return "  ".join(parts).rstrip()
+    def join(values: Sequence[str]) -> str:
+        aligned = [
+            value.rjust(width) if right else value.ljust(width)
+            for value, width, right in zip(values, widths, is_numeric, strict=True)
+        ]
+        return "  ".join(aligned).rstrip()
 
-    return "\n".join([line(columns), line(["-" * width for width in widths]), *map(line, cells)])
+    return "\n".join([join(columns), join(["-" * width for width in widths]), *map(join, cells)])
 
 
 def to_frame(rows: Sequence[Mapping[str, Any]]) -> Any:

@@ -17,7 +17,7 @@ import pytest
 import revgen
 from revgen.errors import RevgenError
 from revgen.generation.config import GenerationOptions
-from revgen.options import format_value
+from revgen.options import safe_repr
 from revgen.registry import architectures, cells, tokenizers
 from revgen.training.options import FitOptions
 from revgen.zoo import ModelOptions
@@ -192,7 +192,7 @@ def making(models: dict[str, Any], where: Path) -> dict[str, Call]:
         "compare(models)": lambda v: revgen.compare([TEXT] * 4, v, max_order=0, progress=False),
         "compare(model)": lambda v: revgen.compare([TEXT] * 4, [v], max_order=0, progress=False),
         "compare(models: order)": lambda v: revgen.compare(
-            [TEXT] * 4, [f"ngram-char:order={format_value(v)}"], max_order=0, progress=False
+            [TEXT] * 4, [f"ngram-char:order={safe_repr(v)}"], max_order=0, progress=False
         ),
         "Checkpoints(directory)": revgen.CheckpointConfig,
         "Checkpoints(steps)": lambda v: revgen.CheckpointConfig(where, steps=v),
@@ -264,11 +264,11 @@ def faults(calls: dict[str, Call], values: list[Any]) -> list[str]:
             except RevgenError as error:
                 parameter = name.partition("(")[2].split(" ")[-1].rstrip(")")
                 if isinstance(error, revgen.OptionError) and not named(parameter, str(error)):
-                    found.append(f"{name} = {format_value(value)}: the message does not name the parameter: {error}")
+                    found.append(f"{name} = {safe_repr(value)}: the message does not name the parameter: {error}")
                 if "\n" in str(error).strip() or not str(error):
-                    found.append(f"{name} = {format_value(value)}: a message of several lines, or none: {error}")
+                    found.append(f"{name} = {safe_repr(value)}: a message of several lines, or none: {error}")
             except BaseException as error:
-                found.append(f"{name} = {format_value(value)}: {type(error).__name__}: {str(error)[:150]}")
+                found.append(f"{name} = {safe_repr(value)}: {type(error).__name__}: {str(error)[:150]}")
     return found
 
 

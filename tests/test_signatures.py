@@ -17,7 +17,7 @@ from revgen.architectures.neural import NeuralModel
 from revgen.arguments import check_type, describe_annotation, validate_call
 from revgen.cells import Cell
 from revgen.generation.config import GenerationConfig, GenerationOptions
-from revgen.options import format_value
+from revgen.options import safe_repr
 from revgen.registry import architecture_class, architectures, cells
 from revgen.training.options import FitOptions
 from revgen.zoo import ModelOptions
@@ -175,7 +175,7 @@ def test_arguments_of_the_right_type_arrive_as_plain_values(given: dict[str, Any
         ("by_name", {1: 2}, "by_name must be a dictionary"),
         ("nmber", 3, "there is no option of function 'nmber'; did you mean number"),
     ],
-    ids=format_value,
+    ids=safe_repr,
 )
 def test_other_arguments_are_errors_that_name_the_parameter(name: str, value: Any, message: str) -> None:
     with pytest.raises(revgen.OptionError, match=message.replace("|", "\\|")):

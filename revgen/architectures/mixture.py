@@ -27,7 +27,7 @@ from revgen.history import EpochMetrics, History
 from revgen.language_model import LanguageModel
 from revgen.model import Weights
 from revgen.ops import log_softmax
-from revgen.options import ReadOptions, as_float, check, format_value
+from revgen.options import ReadOptions, as_float, check, safe_repr
 from revgen.registry import architecture_class, register_model
 
 MAX_EM_STEPS, EM_TOLERANCE = 1000, 1e-7
@@ -49,7 +49,7 @@ class MixtureConfig:
         check("the number of models", count, count <= MAX_MODELS, f"at most {MAX_MODELS}")
         in_range = all(0 <= as_float(weight) <= 1 for weight in self.shares)
         if not in_range or abs(sum(self.shares) - 1) > 1e-6:
-            raise OptionError(f"weights must be 0 or more and sum to 1, not {format_value(list(self.shares))}")
+            raise OptionError(f"weights must be 0 or more and sum to 1, not {safe_repr(list(self.shares))}")
 
 
 @register_model("mixture")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from revgen import ops
 from revgen.errors import OptionError
 from revgen.ops import Array
-from revgen.options import format_value, unwrap_scalar
+from revgen.options import safe_repr, unwrap_scalar
 
 Parameters = SimpleNamespace | Any
 """The parameters of one layer as attributes, by the names that ``shapes`` gives them."""
@@ -45,7 +45,7 @@ class Cell:
             if not isinstance(plain, type(known[name])):
                 wanted = type(known[name]).__name__
                 raise OptionError(
-                    f"{name} of {type(self).__name__} must be of the type {wanted}, not {format_value(value)}"
+                    f"{name} of {type(self).__name__} must be of the type {wanted}, not {safe_repr(value)}"
                 )
             setattr(self, name, plain)
 

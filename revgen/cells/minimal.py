@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from revgen.cells.cell import Cell, Parameters
 from revgen.errors import OptionError
 from revgen.ops import Array, concatenate, linear_scan, relu, sigmoid, softplus, split
-from revgen.options import format_value
+from revgen.options import safe_repr
 from revgen.registry import register_cell
 
 
@@ -40,7 +40,7 @@ class MinGRU(Cell):
     def __init__(self, input_size: int, hidden_size: int, **options: Any) -> None:
         super().__init__(input_size, hidden_size, **options)
         if self.expansion < 1 or self.expansion is True:
-            raise OptionError(f"expansion must be a whole number of at least 1, not {format_value(self.expansion)}")
+            raise OptionError(f"expansion must be a whole number of at least 1, not {safe_repr(self.expansion)}")
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
         parts, wide = (self.gates + 1) * self.hidden_size, self.expansion * self.hidden_size

@@ -9,7 +9,7 @@ from revgen.cells.cell import Parameters
 from revgen.cells.elman import Elman
 from revgen.errors import OptionError
 from revgen.ops import Array
-from revgen.options import format_value
+from revgen.options import safe_repr
 from revgen.registry import register_cell
 
 
@@ -22,7 +22,7 @@ class RNN(Elman):
     def __init__(self, input_size: int, hidden_size: int, **options: Any) -> None:
         super().__init__(input_size, hidden_size, **options)
         if self.nonlinearity not in ("tanh", "relu"):
-            raise OptionError(f'nonlinearity must be "tanh" or "relu", not {format_value(self.nonlinearity)}')
+            raise OptionError(f'nonlinearity must be "tanh" or "relu", not {safe_repr(self.nonlinearity)}')
         self.function = ops.tanh if self.nonlinearity == "tanh" else ops.relu
         self.fused_kernel = f"rnn_{self.nonlinearity}"  # type: ignore[misc]
 

@@ -20,7 +20,7 @@ from revgen.corpus.tokens import Tokens
 from revgen.errors import CorpusError, OptionError, RevgenError
 from revgen.language_model import LanguageModel
 from revgen.novelty import SuffixIndex, find_copies
-from revgen.options import ReadOptions, check, format_value, parse_assignment
+from revgen.options import ReadOptions, check, parse_assignment, safe_repr
 from revgen.zoo import create
 
 DEFAULT_MODELS = ("ngram-char", "kneser-ney-char", "elman-char", "rnn-char", "gru-char", "lstm-char")
@@ -121,7 +121,7 @@ def split(corpus: Corpus, valid: Any, seed: int, reading: ReadOptions) -> tuple[
     if not isinstance(valid, int | float):
         train, held_out = texts, list(read(valid, **reading))
     elif not 0 < valid < 1:
-        raise OptionError(f"valid must be text, or a fraction in 0 < valid < 1, not {format_value(valid)}")
+        raise OptionError(f"valid must be text, or a fraction in 0 < valid < 1, not {safe_repr(valid)}")
     else:
         ends = np.cumsum([0, *map(len, texts)])
         characters = Tokens(np.zeros(0, np.uint8), np.stack([ends[:-1], ends[1:]], 1))  # each counts as a token

@@ -23,7 +23,7 @@ from revgen.corpus.sources import READ_ERRORS, Source, are_file_names, file_form
 from revgen.corpus.tables import READERS
 from revgen.corpus.text import Block
 from revgen.errors import CorpusError, OptionError
-from revgen.options import ReadOptions, format_value
+from revgen.options import ReadOptions, safe_repr
 from revgen.registry import unknown_name_message
 
 Item = TypeVar("Item")
@@ -216,7 +216,7 @@ class Corpus:
             if item is nothing or label is nothing:
                 raise OptionError(f"labels must be one for each text or file: {len(self._labels)} are not as many")
             if label is None:
-                what = format_value(str(item))
+                what = safe_repr(str(item))
                 raise OptionError(f"labels has none for number {number}, {what}: give it one, or leave it out")
             self.label = label
             yield item
@@ -302,7 +302,7 @@ def _resolve_options(options: Mapping[str, Any]) -> dict[str, Any]:
     }
     for name, allowed in ALLOWED_VALUES.items():
         if chosen[name] not in allowed:
-            raise OptionError(f"{name} must be {' or '.join(map(repr, allowed))}, not {format_value(chosen[name])}")
+            raise OptionError(f"{name} must be {' or '.join(map(repr, allowed))}, not {safe_repr(chosen[name])}")
     chosen["encoding"] = check_encoding(chosen["encoding"])
     chosen["delimiter"] = check_table_options(chosen["delimiter"], chosen["quoting"])
     return chosen

@@ -25,7 +25,7 @@ from revgen.corpus.progress import with_progress
 from revgen.corpus.readers import Corpus
 from revgen.corpus.workers import parallel_map
 from revgen.errors import CorpusError, OptionError
-from revgen.options import check_at_least, format_value
+from revgen.options import check_at_least, safe_repr
 from revgen.tokenizers import Tokenizer
 
 PART_SIZE = 1 << 20
@@ -127,7 +127,7 @@ def label_offset(label: Label | float | None, labels: Sequence[Label], vocab: in
     index = find_label(label, labels)
     if index is None:
         known = ", ".join(map(str, labels)) or "none was"
-        raise OptionError(f"label must be one that was learnt ({known}), not {format_value(label)}")
+        raise OptionError(f"label must be one that was learnt ({known}), not {safe_repr(label)}")
     return (1 + index) * vocab
 
 
@@ -287,7 +287,7 @@ def tokenize_train_valid(
     Raises CorpusError where one of them has no characters.
     """
     if isinstance(valid, int | float) and not 0 <= valid < 1:
-        raise OptionError(f"valid must be text, or a fraction in 0 ≤ valid < 1, not {format_value(valid)}")
+        raise OptionError(f"valid must be text, or a fraction in 0 ≤ valid < 1, not {safe_repr(valid)}")
     tokens = tokenize(texts, tokenizer, labels, progress)
     if isinstance(valid, Corpus):
         held_out: Tokens | None = tokenize(valid, tokenizer, labels, progress)
