@@ -5,9 +5,9 @@
     python examples/pretrain.py path/to/train.jsonl path/to/valid.jsonl --push organization
     python examples/pretrain.py --table README.md docs/zoo.md
 
-The corpus is a file of texts, one JSON object ``{"text": …}`` a line, and so is the validation text. Each model is
-written with its card to ``--out``, half precision, and can be loaded from there or from the package. ``--push`` puts
-all that were trained on the Hub; ``--table`` writes the table of the pretrained models into pages with a place for it.
+The training text and the validation text are files with one JSON object ``{"text": …}`` per line. Each model is saved
+to ``--out`` in half precision, with its card. ``--push`` pushes the trained models to the Hub. ``--table`` updates the
+table of pretrained models in Markdown pages that have one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import revgen
 from revgen.hub import push_all
 
-# How each model is made and trained; what is not named has revgen's default.
+# The options of ``create`` and ``fit`` for each model. revgen's defaults apply to all others.
 RECIPES: dict[str, dict[str, Any]] = {
     "lstm-char": {
         "create": {"hidden_size": 384, "num_layers": 2, "dropout": 0.4},
@@ -53,18 +53,20 @@ PROMPTS = ["the ", "The band ", "I first heard "]
 
 
 def main() -> None:
-    """Train, evaluate, describe and save."""
+    """Train, evaluate and save the models."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("train", nargs="?", help="the text to train on")
     parser.add_argument("valid", nargs="?", help="the text to validate on")
-    parser.add_argument("--also", action="append", default=[], help="another text to evaluate on, for the card")
+    parser.add_argument("--also", action="append", default=[], help="another text to evaluate on; can be repeated")
     parser.add_argument("--models", nargs="+", default=list(RECIPES), choices=list(RECIPES))
     parser.add_argument("--out", type=Path, default=Path(revgen.__file__).parent / "pretrained")
-    parser.add_argument("--data", default="", help="what the card says of the data and its licence")
-    parser.add_argument("--max-seconds", type=float, help="a budget for each model, instead of the recipe's epochs")
-    parser.add_argument("--push", metavar="ORGANIZATION", help="put the models on the Hub, for a user or organization")
+    parser.add_argument("--data", default="", help="the description of the data and its license, for the card")
     parser.add_argument(
-        "--table", nargs="+", type=Path, metavar="PAGE", help="write the table of the models into pages"
+        "--max-seconds", type=float, help="a time budget for each model, instead of the recipe's epochs"
+    )
+    parser.add_argument("--push", metavar="ORGANIZATION", help="push the models to this user or organization")
+    parser.add_argument(
+        "--table", nargs="+", type=Path, metavar="PAGE", help="update the table of pretrained models in these pages"
     )
     options = parser.parse_args()
     if options.table:
@@ -72,7 +74,7 @@ def main() -> None:
             page.write_text(with_table(page.read_text("utf-8")), "utf-8")
         return
     if not options.train or not options.valid:
-        parser.error("the text to train on and the text to validate on are needed")
+        parser.error("give the text to train on and the text to validate on")
     for name in options.models:
         train(name, options)
     if options.push:
@@ -80,15 +82,15 @@ def main() -> None:
 
 
 def train(name: str, options: argparse.Namespace) -> None:
-    """Train one model by its recipe and write it with its card."""
+    """Train one model by its recipe, and save it with its card."""
     recipe = RECIPES[name]
-    settings = dict(recipe["fit"])
+    fit_options = dict(recipe["fit"])
     if options.max_seconds:
-        settings |= {"epochs": None, "max_seconds": options.max_seconds}
+        fit_options |= {"epochs": None, "max_seconds": options.max_seconds}
     model = revgen.create(name, **recipe["create"])
-    print(model.fit(options.train, options.valid, sample_prompt="the ", **settings))
+    print(model.fit(options.train, options.valid, sample_prompt="the ", **fit_options))
 
-    first = model.evaluate(options.valid)
+    evaluation = model.evaluate(options.valid)
     model.metadata |= {
         "licence": "MIT",
         "language": "en",
@@ -96,25 +98,26 @@ def train(name: str, options: argparse.Namespace) -> None:
         "description": f"A {model.level}-level {model.architecture} language model, trained on music reviews. "
         "It ships with revgen, ready to use or to fine-tune.",
         "data": options.data,
-        "evaluation": {"nats_per_char": first.nats_per_char, "bits_per_char": first.bits_per_char}
+        "evaluation": {"nats_per_char": evaluation.nats_per_char, "bits_per_char": evaluation.bits_per_char}
         | {f"nats_per_char on {Path(path).stem}": model.evaluate(path).nats_per_char for path in options.also},
         "samples": [model.generate(p, temperature=0.7, max_tokens=300, seed=1) for p in PROMPTS],
     }
     directory = options.out / name
-    (directory / "README.md").unlink(missing_ok=True)  # the card is written anew
+    (directory / "README.md").unlink(missing_ok=True)  # so that ``save`` writes a new card
     model.save(directory, dtype="float16")
     print(f"{directory}: {sum(f.stat().st_size for f in directory.iterdir()) / 1e6:.2f} MB")
 
 
 def with_table(page: str) -> str:
-    """A page with the table of the pretrained models between its marks, made from their cards."""
+    """Return a Markdown page with the table of pretrained models, made from their configurations."""
     rows = ["| model | parameters | size | nats/char | bits/char | trained |", "|---|--:|--:|--:|--:|---|"]
     for info in revgen.models(pretrained=True):
         content = json.loads((Path(revgen.__file__).parent / "pretrained" / info.name / "config.json").read_bytes())
-        found, training = (content["metadata"][key] for key in ("evaluation", "training"))
+        evaluation, training = (content["metadata"][key] for key in ("evaluation", "training"))
         rows.append(
-            f"| `{info.name}` | {info.parameters:,} | {(info.size or 0) / 1e6:.1f} MB | {found['nats_per_char']:.3f} "
-            f"| {found['bits_per_char']:.3f} | {training['epochs']} epochs, {training['seconds'] / 60:.0f} min |"
+            f"| `{info.name}` | {info.parameters:,} | {(info.size or 0) / 1e6:.1f} MB "
+            f"| {evaluation['nats_per_char']:.3f} "
+            f"| {evaluation['bits_per_char']:.3f} | {training['epochs']} epochs, {training['seconds'] / 60:.0f} min |"
         )
     table = "\n".join(rows)
     return re.sub(r"(?s)(<!-- pretrained -->\n).*?(<!-- end -->)", rf"\g<1>\n{table}\n\n\g<2>", page)

@@ -1,10 +1,11 @@
-"""Measure what each architecture reaches on one corpus within a budget, as docs/zoo.md shows it.
+"""Train each architecture on one corpus with the same time budget, for the table in docs/zoo.md.
 
     python examples/zoo_table.py path/to/corpus --max-seconds 300 --out figures.jsonl
     python examples/zoo_table.py --show figures.jsonl
 
-The corpus is a directory with train.jsonl, valid.jsonl and valid_clean.jsonl, one JSON object ``{"text": …}`` a line;
-text is lowercased. Models that are in the file already are left out, so that several runs can share the work.
+The corpus is a directory with train.jsonl, valid.jsonl and valid_clean.jsonl, with one JSON object ``{"text": …}`` per
+line. The text is converted to lower case. Models that the output file already has are skipped, so several runs can
+divide the work.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from typing import Any
 
 import revgen
 
-# What is not named has revgen's defaults. Cells without a fused kernel take fewer steps in the same time: they are
-# smaller here, and less is left out of each step.
-SETTINGS: dict[str, dict[str, Any]] = {
+# The options of ``create``. Cells without a fused kernel take fewer steps in the same time, so they are smaller here
+# and have less dropout.
+OPTIONS: dict[str, dict[str, Any]] = {
     "ngram-char": {"order": 6},
     "kneser-ney-char": {"order": 10},
     "mlp-char": {},
@@ -41,10 +42,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    """Train, evaluate and write one line a model; or show the lines as a table."""
+    """Train and evaluate models and write one line per model, or print the lines as a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", nargs="?", type=Path)
-    parser.add_argument("--models", nargs="+", default=list(SETTINGS))
+    parser.add_argument("--models", nargs="+", default=list(OPTIONS))
     parser.add_argument("--max-seconds", type=float, default=300)
     parser.add_argument("--out", type=Path, default=Path("figures.jsonl"))
     parser.add_argument("--show", type=Path)
@@ -54,22 +55,22 @@ def main() -> None:
         return
     train, valid, clean = (lowercased(options.corpus / f"{n}.jsonl") for n in ("train", "valid", "valid_clean"))
     for name in options.models:
-        if name not in [line["name"] for line in lines(options.out)]:
-            line = measure(name, train, valid, clean, options.max_seconds)
+        if name not in [row["name"] for row in read_rows(options.out)]:
+            row = measure(name, train, valid, clean, options.max_seconds)
             with options.out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(json.dumps(row) + "\n")
 
 
 def measure(name: str, train: list[str], valid: list[str], clean: list[str], seconds: float) -> dict[str, Any]:
-    """The figures of one model."""
-    model = revgen.create(name, **SETTINGS.get(name, {}))
+    """Train one model and return its row of the table."""
+    model = revgen.create(name, **OPTIONS.get(name, {}))
     budget: dict[str, Any] = {"max_seconds": seconds} if hasattr(model, "make_network") else {}
-    began = time.perf_counter()
+    start = time.perf_counter()
     history = model.fit(train, valid, **budget)
     return {
         "name": name,
         "parameters": model.num_parameters,
-        "seconds": time.perf_counter() - began,
+        "seconds": time.perf_counter() - start,
         "epochs": len(history),
         "all": model.evaluate(valid).nats_per_char,
         "clean": model.evaluate(clean).nats_per_char,
@@ -78,22 +79,22 @@ def measure(name: str, train: list[str], valid: list[str], clean: list[str], sec
 
 
 def show(path: Path) -> None:
-    """Markdown, the best first."""
+    """Print the table in Markdown, with the best model first."""
     print("| model | parameters | seconds | epochs | nats/char, all | clean |\n|---|--:|--:|--:|--:|--:|")
-    for line in sorted(lines(path), key=lambda line: float(line["all"])):
+    for row in sorted(read_rows(path), key=lambda row: float(row["all"])):
         print(
-            f"| `{line['name']}` | {line['parameters']:,} | {line['seconds']:.0f} | {line['epochs']} "
-            f"| {line['all']:.4f} | {line['clean']:.4f} |"
+            f"| `{row['name']}` | {row['parameters']:,} | {row['seconds']:.0f} | {row['epochs']} "
+            f"| {row['all']:.4f} | {row['clean']:.4f} |"
         )
 
 
-def lines(path: Path) -> list[dict[str, Any]]:
-    """What was measured so far."""
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows in a file, or none if it does not exist."""
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
 
 
 def lowercased(path: Path) -> list[str]:
-    """The texts of a file."""
+    """Return the texts of a file in lower case."""
     return [text.lower() for text in revgen.read(path)]
 
 

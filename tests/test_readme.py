@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import doctest
+import importlib
 import re
 import runpy
 import shlex
@@ -34,6 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reviews: list[str], 
     Path("reviews.txt").write_text("\n".join(reviews[:40]), "utf-8")
     Path("held_out.txt").write_text("\n".join(reviews[40:50]), "utf-8")
     Path("more.txt").write_text("\n".join(reviews[:20]), "utf-8")
+    Path("my_cells.py").write_text(code_blocks("README.md", "python")[-1], "utf-8")
     return tmp_path
 
 
@@ -50,10 +53,24 @@ def test_the_commands_in_the_readme_run(folder: Path, capsys: pytest.CaptureFixt
     lines = [
         line for block in code_blocks("README.md", "sh") for line in block.splitlines() if line.startswith("revgen ")
     ]
-    assert len(lines) == 7
+    assert len(lines) == 8
     for line in lines:
         assert main(shlex.split(line)[1:]) == 0, line
     assert "the " in capsys.readouterr().out
+    cells.unregister("relu-rnn")
+
+
+def docstring_modules() -> list[str]:
+    """Return the names of the modules with examples in docstrings."""
+    paths = [path for path in sorted(PACKAGE.rglob("*.py")) if ">>> " in path.read_text("utf-8")]
+    return [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths]
+
+
+@pytest.mark.parametrize("name", docstring_modules())
+def test_the_examples_in_docstrings_run(name: str) -> None:
+    results = doctest.testmod(importlib.import_module(name))
+
+    assert results.attempted > 0 and results.failed == 0
 
 
 def test_the_python_code_in_the_generation_page_runs() -> None:
@@ -122,6 +139,13 @@ def test_ci_runs_the_test_command_in_the_readme() -> None:
     main_job, tests = code_blocks("README.md", "sh")[:2]
     assert "revgen generate lstm-char" in main_job
     assert tests.strip() in (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
+
+
+def test_the_workflow_runs_existing_tests() -> None:
+    workflow = (ROOT / ".github" / "workflows" / "tests.yml").read_text("utf-8")
+    paths = re.findall(r"\btests/[\w/.]*\w", workflow)
+
+    assert paths and all((ROOT / path).exists() for path in paths)
 
 
 def test_the_version_is_not_repeated_in_pyproject() -> None:

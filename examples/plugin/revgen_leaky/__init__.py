@@ -1,4 +1,4 @@
-"""A leaky integrator as a plug-in: ``pip install`` this package, and ``leaky-char`` is one of revgen's models."""
+"""A plug-in with one cell: after ``pip install`` of this package, revgen has the model ``leaky-char``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from revgen.ops import sigmoid, tanh
 
 @revgen.register_cell("leaky")
 class Leaky(revgen.Cell):
-    """c' = a c + (1 - a) x W and h' = tanh(c' + h U), with a learnt share a for each channel."""
+    """A leaky integrator: c' = a c + (1 - a) x W and h' = tanh(c' + h U), with a trained rate a for each channel."""
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
         return {
@@ -25,8 +25,8 @@ class Leaky(revgen.Cell):
 
     def step(self, p: Any, z: Any, state: Any) -> tuple[Any, Any]:
         h, c = state
-        share = sigmoid(p.a)
-        c = share * c + (1 - share) * z
+        rate = sigmoid(p.a)
+        c = rate * c + (1 - rate) * z
         h = tanh(c + h @ p.U)
         return h, (h, c)
 

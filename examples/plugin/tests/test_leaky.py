@@ -1,7 +1,7 @@
-"""The cell holds to revgen's contract."""
+"""The cell passes revgen's checks."""
 
 from revgen.testing import check_cell
 
 
-def test_leaky() -> None:
+def test_leaky_is_a_correct_cell() -> None:
     check_cell("leaky")
