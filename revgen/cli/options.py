@@ -3,42 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from revgen.errors import CheckpointError
 from revgen.files import expand_user
-from revgen.generation.config import GenerationOptions
+from revgen.generation.config import DEFAULTS, GenerationConfig
 
 MODEL = "the name of a pretrained model, the directory of a saved model, or a repository on the Hub (me/name)"
 VALID = "the fraction of the documents to hold out for validation, or a file"
 LABELS = "the column or JSON field with the label of each document"
-
-GENERATION_HELP = {
-    "temperature": "below 1: more predictable; above 1: more surprising; 0: greedy; a list: one per token",
-    "top_k": "sample from the K most likely tokens",
-    "top_p": "sample from the most likely tokens with this total probability",
-    "min_p": "sample from tokens with at least this fraction of the highest probability",
-    "typical_p": "sample from the most typical tokens with this total probability",
-    "repetition_penalty": "above 1: avoid tokens that have occurred",
-    "frequency_penalty": "above 0: avoid tokens that have occurred often",
-    "logit_bias": "make a token more likely, or less; can be repeated",
-    "banned_tokens": "never sample this token; can be repeated",
-    "max_tokens": "the maximum number of tokens (default: 300)",
-    "min_tokens": "the minimum number of tokens",
-    "stop": "end before this string; can be repeated",
-    "forced_tokens": "sample this token at this index, counted from 0; can be repeated",
-    "regex": "generate only text that matches",
-    "choices": "generate this text, or another of the choices; can be repeated",
-    "max_copied_chars": "copy at most this many characters in a row from the training text",
-    "check_novelty": "report what is copied from the training text",
-    "num_beams": "search for the most likely text with this many beams",
-    "length_penalty": "above 1: prefer longer texts, with --num-beams",
-    "seed": "the same seed gives the same text",
-    "label": "the label to condition on, for a model that was trained with labels",
-}
 
 READ_HELP = {
     "field": "the column or JSON field with the text (default: text)",
@@ -69,8 +46,11 @@ def add_prompt(parser: argparse.ArgumentParser) -> None:
 
 
 def add_generation_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``generate``. The Python function has the defaults."""
-    add_options(parser, GenerationOptions, GENERATION_HELP)
+    """Add the options of ``generate``."""
+    for option in dataclasses.fields(GenerationConfig):
+        text: str = option.metadata["help"]
+        default = f" (default: {option.default})" if option.default else ""
+        add_option(parser, option.name, str(option.type), f"{text[0].lower()}{text[1:].rstrip('.')}{default}")
 
 
 def add_read_options(parser: argparse.ArgumentParser) -> None:
@@ -79,26 +59,26 @@ def add_read_options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", choices=READ_CHOICES.get(name), help=text)
 
 
-def add_options(parser: argparse.ArgumentParser, keywords: Any, texts: Mapping[str, str]) -> None:
-    """Add options for keyword arguments, named after them.
+def add_option(parser: argparse.ArgumentParser, name: str, annotation: str, text: str) -> None:
+    """Add an option for a keyword argument. Its type follows from the annotation, and without the option it is None.
 
-    The type of an option follows from the annotation in the TypedDict ``keywords``, and ``texts`` has the help. An
-    option that is not given is None.
+    An option for a list or a dictionary is given once for each item.
     """
-    for name, text in texts.items():
-        annotation = keywords.__annotations__[name].__forward_arg__
-        flag, first_type = f"--{name.replace('_', '-')}", annotation.partition(" | ")[0]
-        if first_type == "bool":
-            parser.add_argument(flag, action="store_true", default=None, help=text)
-        elif name in PAIRS:
-            metavar, convert = PAIRS[name]
-            parser.add_argument(flag, action="append", type=convert, metavar=metavar, help=text)
-        elif name == "temperature":
-            parser.add_argument(flag, type=parse_temperature, metavar="T[,T…]", help=text)
-        elif re.search(r"\b(Sequence|Collection|Iterable)\[", annotation):
-            parser.add_argument(flag, action="append", help=text)
-        else:
-            parser.add_argument(flag, type={"int": int, "float": float}.get(first_type, str), help=text)
+    flag, first_type = f"--{name.replace('_', '-')}", annotation.partition(" | ")[0]
+    if first_type == "bool":
+        parser.add_argument(flag, action="store_true", default=None, help=text)
+    elif name in PAIRS:
+        metavar, convert = PAIRS[name]
+        parser.add_argument(flag, action="append", type=convert, metavar=metavar, help=f"{text}; can be repeated")
+    elif name == "temperature":
+        parser.add_argument(flag, type=parse_temperature, metavar="T[,T…]", help=text)
+    elif re.search(r"\b(Sequence|Collection)\[", annotation):
+        parser.add_argument(flag, action="append", metavar="TEXT", help=f"{text}; can be repeated")
+    elif first_type in NUMBERS:
+        metavar, convert = NUMBERS[first_type]
+        parser.add_argument(flag, type=convert, metavar=metavar, help=text)
+    else:
+        parser.add_argument(flag, help=text)
 
 
 def given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
@@ -109,7 +89,7 @@ def given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
 
 def generation_options(options: argparse.Namespace) -> Any:
     """Return the keyword arguments for ``generate``."""
-    return given(options, GENERATION_HELP)
+    return given(options, DEFAULTS)
 
 
 def read_options(options: argparse.Namespace) -> Any:
@@ -156,6 +136,9 @@ def parse_forced_token(text: str) -> tuple[int, str]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"not INDEX=TOKEN: {text!r}") from None
 
+
+NUMBERS: dict[str, tuple[str, Callable[[str], Any]]] = {"int": ("N", int), "float": ("X", float)}
+"""The name of a value in the help, and the function that parses it."""
 
 PAIRS: dict[str, tuple[str, Callable[[str], tuple[Any, Any]]]] = {
     "logit_bias": ("TOKEN=BIAS", parse_logit_bias),

@@ -11,7 +11,7 @@ from revgen.cli.options import (
     LABELS,
     VALID,
     add_device,
-    add_options,
+    add_option,
     add_read_options,
     given,
     make_directory,
@@ -56,7 +56,8 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pretrained", action="store_true", help="fine-tune the pretrained weights of that name")
     parser.add_argument("--out", required=True, help="the directory to save the model in")
     parser.add_argument("--valid", help=VALID)
-    add_options(parser, FitOptions, FIT_HELP)
+    for name, text in FIT_HELP.items():
+        add_option(parser, name, FitOptions.__annotations__[name].__forward_arg__, text)
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="an option of a new model; can be repeated"
     )

@@ -117,7 +117,8 @@ class GenerationConfig:
         },
     )
     check_novelty: bool = field(
-        default=False, metadata={"help": "Return texts whose attribute copied tells what they copy."}
+        default=False,
+        metadata={"help": "Report what each text copies from the training text, in its attribute copied."},
     )
     num_beams: int | None = field(
         default=None,

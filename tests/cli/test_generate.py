@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,15 @@ def test_generate_prints_the_text_that_the_python_function_returns(
     printed = run(capsys, "generate", model_directory, "--prompt", "the ", "--seed", "3", "--max-tokens", "40")
 
     assert printed == small_model.generate("the ", seed=3, max_tokens=40) + "\n"
+
+
+def test_generate_has_an_option_for_every_field_of_the_config(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["generate", "--help"])
+
+    text = capsys.readouterr().out
+    for field in dataclasses.fields(revgen.GenerationConfig):
+        assert f"--{field.name.replace('_', '-')} " in text or f"--{field.name.replace('_', '-')}]" in text
 
 
 def test_generate_takes_every_sampling_option(
