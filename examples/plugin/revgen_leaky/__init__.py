@@ -11,7 +11,7 @@ from revgen.ops import sigmoid, tanh
 
 @revgen.register_cell("leaky")
 class Leaky(revgen.Cell):
-    """A leaky integrator: c' = a c + (1 - a) x W and h' = tanh(c' + h U), with a trained rate a for each channel."""
+    """A leaky integrator: c' = a c + (1 - a) x W and h' = tanh(c' + h U), with one trained decay a per channel."""
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
         return {
@@ -25,8 +25,8 @@ class Leaky(revgen.Cell):
 
     def step(self, p: Any, z: Any, state: Any) -> tuple[Any, Any]:
         h, c = state
-        rate = sigmoid(p.a)
-        c = rate * c + (1 - rate) * z
+        decay = sigmoid(p.a)
+        c = decay * c + (1 - decay) * z
         h = tanh(c + h @ p.U)
         return h, (h, c)
 
