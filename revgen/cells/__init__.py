@@ -1,4 +1,4 @@
-"""Cells: the equations of recurrent networks, one file a family."""
+"""Cells: the equations of recurrent layers, one file per family."""
 
 from revgen.cells.cell import Cell
 

@@ -1,4 +1,4 @@
-"""What a cell is: the parameters of one recurrent layer, and its equation for one time step."""
+"""``Cell``: the parameters of one recurrent layer, and its equation for one time step."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ from revgen.ops import Array
 from revgen.options import safe_repr, unwrap_scalar
 
 Parameters = SimpleNamespace | Any
-"""The parameters of one layer as attributes, by the names that ``shapes`` gives them."""
+"""The parameters of one layer as attributes, by their names in ``param_shapes``."""
 
 
 class Cell:
     """One recurrent layer, written once for NumPy and PyTorch in the operators of ``revgen.ops``.
 
-    A subclass gives ``shapes`` and ``step``, most give ``project``. Its options are its annotated
-    class attributes (``nonlinearity: str = "tanh"``), set by keyword. The state may be an array, or
-    a tuple, list or dict of arrays, each (batch, …); nothing but the cell looks into it.
+    A subclass defines ``param_shapes`` and ``step``, and usually ``project``. Its options are annotated class
+    attributes (``nonlinearity: str = "tanh"``), which are set by keyword. The state is an array, or a tuple, list or
+    dict of arrays, each with the batch as its first axis.
     """
 
     fused_kernel: ClassVar[str | None] = None
-    """The fused sequence kernel of PyTorch that computes the same ("lstm", "gru", "rnn_tanh", "rnn_relu")."""
+    """The fused kernel of PyTorch that computes a whole sequence ("lstm", "gru", "rnn_tanh", "rnn_relu")."""
 
     supports_numpy: ClassVar[bool] = True
-    """Whether the equation runs on NumPy too; False where it needs what only PyTorch has."""
+    """Whether the cell runs on NumPy; False if it needs operations that only PyTorch has."""
 
     def __init__(self, input_size: int, hidden_size: int, **options: Any) -> None:
         self.input_size = input_size
         self.hidden_size = hidden_size
-        known = self.options()
+        defaults = self.options()
         for name, value in options.items():
-            if name not in known:
-                offer = f"its options: {', '.join(known)}" if known else "it has no options"
-                raise OptionError(f"the cell {type(self).__name__} has no option {name!r}; {offer}")
+            if name not in defaults:
+                hint = f"its options: {', '.join(defaults)}" if defaults else "it has no options"
+                raise OptionError(f"the cell {type(self).__name__} has no option {name!r}; {hint}")
             plain = unwrap_scalar(value)
-            if not isinstance(plain, type(known[name])):
-                wanted = type(known[name]).__name__
+            if not isinstance(plain, type(defaults[name])):
+                expected = type(defaults[name]).__name__
                 raise OptionError(
-                    f"{name} of {type(self).__name__} must be of the type {wanted}, not {safe_repr(value)}"
+                    f"{name} of {type(self).__name__} must be of the type {expected}, not {safe_repr(value)}"
                 )
             setattr(self, name, plain)
 
     @classmethod
     def options(cls) -> dict[str, Any]:
-        """The names of the options and their defaults."""
+        """Return the options and their defaults."""
         classes = [c for c in reversed(cls.__mro__) if issubclass(c, Cell) and c is not Cell]
         names = [name for c in classes for name in inspect.get_annotations(c)]
         return {name: getattr(cls, name) for name in names if hasattr(cls, name)}
@@ -62,46 +62,46 @@ class Cell:
         return self.hidden_size
 
     def param_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """The shape of each parameter, by name."""
+        """Return the shape of each parameter by name."""
         raise NotImplementedError
 
     def project(self, p: Parameters, x: Array) -> Array:
-        """What depends on the input alone, for all time steps at once: (time, batch, input) -> (time, batch, …).
+        """Compute what depends only on the input, for all time steps: (time, batch, input) -> (time, batch, …).
 
-        Each time step of the result depends on the same time step of ``x`` only.
+        Each time step of the result may depend only on the same time step of ``x``.
         """
         return x
 
     def step(self, p: Parameters, z: Array, state: Any) -> tuple[Array, Any]:
-        """One time step: z (batch, …) and the state -> output (batch, output), new state."""
+        """Compute one time step: z (batch, …) and the state -> the output (batch, output) and the next state."""
         raise NotImplementedError
 
     def sequence(self, p: Parameters, z: Array, state: Any) -> tuple[Array, Any]:
-        """All time steps: z (time, batch, …) and the state -> outputs (time, batch, output), the last state.
+        """Compute all time steps: z (time, batch, …) and the state -> outputs (time, batch, output) and the last state.
 
-        The same as ``step`` by ``step``; a cell overrides it where all steps can be computed at once.
+        The default calls ``step`` in a loop. A cell that can compute all steps at once overrides it.
         """
-        if len(z) == 1:  # one token after the other: nothing to stack
+        if len(z) == 1:  # as in generation: nothing to stack
             output, state = self.step(p, z[0], state)
             return output[None], state
         outputs = []
-        for now in z:
-            output, state = self.step(p, now, state)
+        for z_t in z:
+            output, state = self.step(p, z_t, state)
             outputs.append(output)
         return ops.stack(outputs), state
 
     def initial_state(self, batch: int, zeros: Callable[[tuple[int, ...]], Array]) -> Any:
-        """The state before the first step; ``zeros(shape)`` makes an array of the right kind."""
+        """Return the state before the first step. ``zeros(shape)`` returns an array of the right library and device."""
         return zeros((batch, self.hidden_size))
 
     def init_param(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.floating[Any]]:
-        """The parameter ``name`` before training: vectors are zero, matrices uniform within ±1/√hidden."""
+        """Return the initial value of a parameter: 0 for vectors, uniform within ±1/√hidden for matrices."""
         if len(shape) < 2:
             return np.zeros(shape)
         limit = self.hidden_size**-0.5
         return rng.uniform(-limit, limit, shape)
 
     def fused_kernel_weights(self, p: Parameters) -> Sequence[Array]:
-        """The weights as ``kernel`` takes them: input and hidden matrices, (gates, input) and (gates, hidden),
-        then their two biases, (gates,)."""
+        """Return the weights for ``fused_kernel``: input matrix (gates, input), hidden matrix (gates, hidden), and the
+        two biases, (gates,)."""
         return p.W.t(), p.U.t(), p.b, p.b.new_zeros(p.b.shape)

@@ -1,4 +1,4 @@
-"""The simple recurrent network, written from scratch: every operation of it stands here."""
+"""The simple recurrent network, written from scratch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from revgen.registry import register_cell
 class Elman(Cell):
     """h' = tanh(x W + h U + b), and the output is h' (Elman 1990, *Finding structure in time*).
 
-    The cell to read first, and to copy for one of your own: it has no fused kernel.
+    Read this cell first, and copy it for your own: it has no fused kernel.
     """
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -12,13 +12,14 @@ from revgen.registry import register_cell
 
 @register_cell("gru")
 class GRU(Cell):
-    """Two gates decide what of the past enters the new candidate and what stays (Cho et al. 2014).
+    """Two gates: r resets the state for the candidate n, and u mixes state and candidate (Cho et al. 2014).
 
-        r, u = sigmoid(x W_r + h U_r + b_r + c_r), sigmoid(x W_u + h U_u + b_u + c_u)
-        n = tanh(x W_n + b_n + r * (h U_n + c_n))
-        h' = (1 - u) * n + u * h
+    r, u = sigmoid(x W_r + h U_r + b_r + c_r), sigmoid(x W_u + h U_u + b_u + c_u)
+    n = tanh(x W_n + b_n + r * (h U_n + c_n))
+    h' = (1 - u) * n + u * h
 
-    The reset gate stands behind the matrix product, as in cuDNN and PyTorch, not before it as in the paper.
+    The matrices W and U hold the parts for r, u and n side by side. The reset gate is applied after the matrix product,
+    as in cuDNN and PyTorch, not before it as in the paper.
     """
 
     fused_kernel = "gru"

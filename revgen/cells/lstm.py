@@ -15,10 +15,10 @@ from revgen.registry import register_cell
 
 @register_cell("lstm")
 class LSTM(Cell):
-    """A memory c that gates write, keep and read (Hochreiter & Schmidhuber 1997; Gers et al. 2000).
+    """A memory cell c with input, forget and output gates (Hochreiter & Schmidhuber 1997; Gers et al. 2000).
 
-    i, f, o = sigmoid(x W + h U + b), the first three quarters
-    g = tanh(x W + h U + b), the last quarter
+    i, f, o = sigmoid(x W + h U + b)    the first three quarters
+    g = tanh(x W + h U + b)             the last quarter
     c' = f * c + i * g
     h' = o * tanh(c')
     """
@@ -43,12 +43,12 @@ class LSTM(Cell):
         return h, (h, c)
 
     def fused_kernel_weights(self, p: Parameters) -> Sequence[Array]:
-        def reordered(w: Array) -> Array:  # the kernel's order is i, f, g, o
+        def reorder(w: Array) -> Array:  # to the order of the kernel: i, f, g, o
             i, f, o, g = split(w, 4)
             return concatenate([i, f, g, o])
 
-        b = reordered(p.b)
-        return reordered(p.W).t(), reordered(p.U).t(), b, b.new_zeros(b.shape)
+        b = reorder(p.b)
+        return reorder(p.W).t(), reorder(p.U).t(), b, b.new_zeros(b.shape)
 
     def initial_state(self, batch: int, zeros: Callable[[tuple[int, ...]], Array]) -> Any:
         shape = (batch, self.hidden_size)
@@ -56,6 +56,6 @@ class LSTM(Cell):
 
     def init_param(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.floating[Any]]:
         weights = super().init_param(name, shape, rng)
-        if name == "b":  # remember from the start (Jozefowicz et al. 2015)
+        if name == "b":  # forget gates start open (Jozefowicz et al. 2015)
             weights[self.hidden_size : 2 * self.hidden_size] = 1
         return weights

@@ -1,15 +1,15 @@
-"""The minimal GRU and LSTM: gates that look at the input alone, so that all time steps are computed at once.
+"""The minimal GRU and LSTM: their gates depend only on the input, so that all time steps can be computed at once.
 
-h' = u * h + (1 - u) * n                         a running mean, with
-n = x W_n + b_n                                  the candidate, and
-u = sigmoid(x W_u + b_u)                         minGRU: what is kept
-u = f / (f + i)                                  minLSTM: f, i = sigmoid(x W_f + b_f), sigmoid(x W_i + b_i)
-y = relu(h' V + c) Y                             the layer's output
+    h' = u * h + (1 - u) * n      a running mean of
+    n = x W_n + b_n               the candidate, with
+    u = sigmoid(x W_u + b_u)      in the minGRU
+    u = f / (f + i)               in the minLSTM, where f, i = sigmoid(x W_f + b_f), sigmoid(x W_i + b_i)
+    y = relu(h' V + c) Y          the layer's output
 
-As h' is linear in h, a parallel scan computes h for a whole sequence in log2(time) rounds. What makes up for the
-weaker recurrence is the multilayer perceptron behind it, which the paper's blocks have as well; their convolution
-is left out. The candidate is linear, as in the paper's main text: its positive one of the appendix is for
-computing in logarithms, which a scan of means has no need of.
+As h' is linear in h, a parallel scan computes h for a whole sequence in log2(time) rounds. The perceptron after the
+recurrence, as in the paper's blocks, makes up for the weaker recurrence; their convolution is left out. The candidate
+is linear, as in the paper's main text. The positive candidate of its appendix is for computing in logarithms, which is
+not necessary for a scan of means.
 (Feng et al. 2024, *Were RNNs all we needed?*, arXiv 2410.01201, sections 3.1 and 3.2.)
 """
 
@@ -29,9 +29,10 @@ from revgen.registry import register_cell
 
 @register_cell("mingru")
 class MinGRU(Cell):
-    """h' = u * h + (1 - u) * (x W_n + b_n) with u = sigmoid(x W_u + b_u) (Feng et al. 2024).
+    """h' = u * h + (1 - u) * (x W_n + b_n) with u = sigmoid(x W_u + b_u), and y = relu(h' V + c) Y (Feng et al. 2024).
 
-    ``expansion`` is the width of the perceptron behind the recurrence, in hidden sizes.
+    W holds W_u and W_n side by side, and b the two biases. ``expansion`` is the width of the perceptron, in hidden
+    sizes.
     """
 
     expansion: int = 2
@@ -43,10 +44,10 @@ class MinGRU(Cell):
             raise OptionError(f"expansion must be a whole number of at least 1, not {safe_repr(self.expansion)}")
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
-        parts, wide = (self.gates + 1) * self.hidden_size, self.expansion * self.hidden_size
+        gates, wide = (self.gates + 1) * self.hidden_size, self.expansion * self.hidden_size
         return {
-            "W": (self.input_size, parts),
-            "b": (parts,),
+            "W": (self.input_size, gates),
+            "b": (gates,),
             "V": (self.hidden_size, wide),
             "c": (wide,),
             "Y": (wide, self.hidden_size),
@@ -54,44 +55,45 @@ class MinGRU(Cell):
 
     def project(self, p: Parameters, x: Array) -> Array:
         u, n = split(x @ p.W + p.b, 2)
-        return mean(u, n)  # (time, batch, 2 * hidden)
+        return decay_and_update(u, n)  # (time, batch, 2 * hidden)
 
     def step(self, p: Parameters, z: Array, h: Any) -> tuple[Array, Any]:
-        kept, new = split(z, 2)  # each (batch, hidden)
-        h = kept * h + new
+        decay, update = split(z, 2)  # each (batch, hidden)
+        h = decay * h + update
         return self.output(p, h), h
 
     def sequence(self, p: Parameters, z: Array, h: Any) -> tuple[Array, Any]:
         if len(z) == 1:
             return super().sequence(p, z, h)
-        kept, new = split(z, 2)  # each (time, batch, hidden)
-        h = linear_scan(kept, new, h)
+        decay, update = split(z, 2)  # each (time, batch, hidden)
+        h = linear_scan(decay, update, h)
         return self.output(p, h), h[-1]
 
     def init_param(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.floating[Any]]:
-        if len(shape) > 1:  # keep the variance of what goes through
+        if len(shape) > 1:  # outputs with the variance of the inputs
             return rng.normal(0, shape[0] ** -0.5, shape)
         return super().init_param(name, shape, rng)
 
     def output(self, p: Parameters, h: Array) -> Array:
-        """The multilayer perceptron behind the recurrence."""
+        """Return the layer's output from the state: the perceptron."""
         return relu(h @ p.V + p.c) @ p.Y
 
 
 @register_cell("minlstm")
 class MinLSTM(MinGRU):
-    """h' = u * h + (1 - u) * (x W_n + b_n) with u = f / (f + i), the gates of an LSTM (Feng et al. 2024).
+    """h' = u * h + (1 - u) * (x W_n + b_n) with u = f / (f + i), and y = relu(h' V + c) Y (Feng et al. 2024).
 
-    ``expansion`` is the width of the perceptron behind the recurrence, in hidden sizes.
+    f, i = sigmoid(x W_f + b_f), sigmoid(x W_i + b_i). W holds W_f, W_i and W_n side by side. ``expansion`` is the width
+    of the perceptron, in hidden sizes.
     """
 
     gates = 2
 
     def project(self, p: Parameters, x: Array) -> Array:
         f, i, n = split(x @ p.W + p.b, 3)
-        return mean(softplus(-i) - softplus(-f), n)  # log f - log i; f / (f + i) itself is 0 / 0 where both vanish
+        return decay_and_update(softplus(-i) - softplus(-f), n)  # log f - log i, as f / (f + i) can be 0 / 0
 
 
-def mean(u: Array, n: Array) -> Array:
-    """What is kept of the state and what comes to it, where sigmoid(u) weighs the state against n."""
+def decay_and_update(u: Array, n: Array) -> Array:
+    """Return sigmoid(u), the factor of the state, and (1 - sigmoid(u)) n, the summand, side by side."""
     return concatenate([sigmoid(u), sigmoid(-u) * n])

@@ -1,4 +1,4 @@
-"""Long short-term memory whose gates look at the memory itself."""
+"""Long short-term memory with peephole connections: its gates read the memory cell."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from revgen.registry import register_cell
 
 @register_cell("peephole-lstm")
 class PeepholeLSTM(LSTM):
-    """An LSTM with peepholes V from the memory to the gates, one weight a unit (Gers et al. 2002; Graves 2013).
+    """An LSTM with peepholes V from the memory cell to the gates, one weight per unit (Gers et al. 2002; Graves 2013).
 
     a_i, a_f, a_o, a_g = x W + h U + b
     i, f = sigmoid(a_i + V_i * c), sigmoid(a_f + V_f * c)
@@ -20,7 +20,7 @@ class PeepholeLSTM(LSTM):
     o = sigmoid(a_o + V_o * c')
     h' = o * tanh(c')
 
-    The output gate sees the new memory, the other two the old one (Graves 2013, equations 7 to 11).
+    The output gate reads the new memory cell, the other two the old one (Graves 2013, equations 7 to 11).
     """
 
     fused_kernel = None  # type: ignore[assignment]
@@ -31,8 +31,8 @@ class PeepholeLSTM(LSTM):
     def step(self, p: Parameters, z: Array, state: Any) -> tuple[Array, Any]:
         h, c = state
         i, f, o, g = split(z + h @ p.U, 4)  # each (batch, hidden)
-        to_i, to_f, to_o = split(p.V, 3)
-        i, f = sigmoid(i + to_i * c), sigmoid(f + to_f * c)
+        v_i, v_f, v_o = split(p.V, 3)
+        i, f = sigmoid(i + v_i * c), sigmoid(f + v_f * c)
         c = f * c + i * tanh(g)
-        h = sigmoid(o + to_o * c) * tanh(c)
+        h = sigmoid(o + v_o * c) * tanh(c)
         return h, (h, c)

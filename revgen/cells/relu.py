@@ -1,16 +1,15 @@
-"""Gated cells with ReLU in the place of tanh, which no fused kernel offers.
+"""Gated cells with ReLU instead of tanh, for which there is no fused kernel.
 
-GRU    n = relu(x W_n + b_n + r * (h U_n + c_n));   h' = (1 - u) * n + u * h
-LSTM   g = relu(x W + h U + b);   c' = f * c + (1 - f) * i * g;   h' = o * relu(c')
+    GRU    n = relu(x W_n + b_n + r * (h U_n + c_n));   h' = (1 - u) * n + u * h
+    LSTM   g = relu(x W + h U + b);   c' = f * c + (1 - f) * i * g;   h' = o * relu(c')
 
-Nothing holds the state within ±1 any more: it grows by what the gates let pass times what the candidate's matrix U
-stretches. The GRU's state is a mean of itself and the candidate at any gates, so it stays bounded while U shrinks
-what it maps. The LSTM's gates may keep all and write all, f = i = 1, and then its memory runs away in training
-however small U begins; what is written is therefore weighed with 1 - f, which makes the memory such a mean as well.
+ReLU does not keep the state within ±1, so it can grow from step to step. The GRU's state is a weighted mean of itself
+and the candidate, and stays bounded as long as U makes vectors shorter. A plain LSTM with f = i = 1 would add the
+candidate to its memory at each step and diverge in training, however small U is at first. So the candidate has the
+weight 1 - f here, which makes the memory a weighted mean too.
 
-U begins as half an orthogonal matrix: it halves what goes around, in all directions alike. (Le, Jaitly & Hinton
-2015, *A simple way to initialize recurrent networks of rectified linear units*, begin with the identity, which
-keeps it.)
+The candidate's part of U starts as half an orthogonal matrix, which halves the length of every vector. (Le, Jaitly &
+Hinton 2015, *A simple way to initialize recurrent networks of rectified linear units*, start with the identity.)
 """
 
 from __future__ import annotations
@@ -29,22 +28,22 @@ from revgen.registry import register_cell
 
 @register_cell("relu-gru")
 class ReluGRU(GRU):
-    """The GRU with n = relu(x W_n + b_n + r * (h U_n + c_n)) (Cho et al. 2014)."""
+    """The GRU with the candidate n = relu(x W_n + b_n + r * (h U_n + c_n)) (Cho et al. 2014)."""
 
     fused_kernel = None  # type: ignore[assignment]
     function = staticmethod(relu)
 
     def init_param(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.floating[Any]]:
         weights = super().init_param(name, shape, rng)
-        return with_candidate(weights, rng) if name == "U" else weights
+        return half_orthogonal(weights, rng) if name == "U" else weights
 
 
 @register_cell("relu-lstm")
 class ReluLSTM(LSTM):
     """The LSTM with g = relu(x W + h U + b), c' = f * c + (1 - f) * i * g and h' = o * relu(c').
 
-    As c never falls below zero, the second ReLU changes nothing. (Hochreiter & Schmidhuber 1997; writing tied to
-    forgetting: Greff et al. 2017, *LSTM: a search space odyssey*.)
+    As c is never below 0, the second ReLU changes nothing. (Hochreiter & Schmidhuber 1997; input gate coupled to the
+    forget gate: Greff et al. 2017, *LSTM: a search space odyssey*.)
     """
 
     fused_kernel = None  # type: ignore[assignment]
@@ -60,14 +59,14 @@ class ReluLSTM(LSTM):
         return h, (h, c)
 
     def init_param(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.floating[Any]]:
-        if name == "b":  # write and read from the start
+        if name == "b":  # input and output gates start open
             return np.repeat([1.0, 0.0, 1.0, 0.0], self.hidden_size)
         weights = super().init_param(name, shape, rng)
-        return with_candidate(weights, rng) if name == "U" else weights
+        return half_orthogonal(weights, rng) if name == "U" else weights
 
 
-def with_candidate(weights: NDArray[np.floating[Any]], rng: np.random.Generator) -> NDArray[np.floating[Any]]:
-    """U with half an orthogonal matrix as its last part, the candidate's: (hidden, gates)."""
+def half_orthogonal(weights: NDArray[np.floating[Any]], rng: np.random.Generator) -> NDArray[np.floating[Any]]:
+    """Return U (hidden, gates) with half an orthogonal matrix as its last part, which is the candidate's."""
     size = len(weights)
     weights[:, -size:] = np.linalg.qr(rng.normal(size=(size, size)))[0] / 2
     return weights

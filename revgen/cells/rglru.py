@@ -1,14 +1,14 @@
-"""The real-gated linear recurrent unit of Griffin: a gated memory that all time steps fill at once.
+"""The real-gated linear recurrent unit of Griffin: a gated linear recurrence, computed for all time steps at once.
 
-v = x W                                          what is to be remembered
-r, i = sigmoid(v W_r + b_r), sigmoid(v W_i + b_i)
-a = sigmoid(L)^(8 r)                             how much is kept: L is learnt for each unit, r for each step
-h' = a * h + sqrt(1 - a^2) * i * v               the root keeps the variance of h as it is
-y = (h' * gelu(x G)) V
+    v = x W                                              the input of the recurrence
+    r, i = sigmoid(v W_r + b_r), sigmoid(v W_i + b_i)    the recurrence gate and the input gate
+    a = sigmoid(L)^(8 r)                                 the decay: L is trained for each unit, r depends on the step
+    h' = a * h + sqrt(1 - a^2) * i * v                   the root keeps the variance of h constant
+    y = (h' * gelu(x G)) V
 
-(De et al. 2024, *Griffin: mixing gated linear recurrences with local attention*, arXiv 2402.19427,
-equations 1 to 4, and the recurrent block of figure 2.) The block's short convolution before the gates is left
-out, and so are the local attention and the perceptron between such blocks; W_r and W_i are full, kept as one R.
+(De et al. 2024, *Griffin: mixing gated linear recurrences with local attention*, arXiv 2402.19427, equations 1 to 4,
+and the recurrent block of figure 2.) The block's short convolution before the gates, the local attention and the
+perceptron between blocks are left out. W_r and W_i are full matrices, stored side by side as R.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from revgen.registry import register_cell
 
 SHARPNESS = 8.0
 """The exponent c of the paper."""
-SPECK = 1e-12
-"""Keeps the root's gradient finite where r is 0."""
-KEPT = 0.001, 0.999
-"""Where sigmoid(L)^8 begins, between these. The paper's 0.9 to 0.999 remembers 10 to 1,000 tokens, which suits its long
-sequences; a model of characters learns from the last few first, and L moves too slowly to get there."""
+MIN_DECAY_RATE = 1e-12
+"""Keeps the gradient of the root finite if r is 0."""
+INITIAL_DECAY_RANGE = 0.001, 0.999
+"""The initial range of sigmoid(L)^8. The paper's 0.9 to 0.999, a memory of 10 to 1,000 tokens, is for long sequences.
+A model of characters learns from the last few characters first, and L changes too slowly to get there."""
 
 
 @register_cell("rglru")
@@ -49,10 +49,10 @@ class RGLRU(Cell):
     def project(self, p: Parameters, x: Array) -> Array:
         v = x @ p.W
         r, i = split(sigmoid(v @ p.R + p.b), 2)
-        decay = SHARPNESS * softplus(-p.L) * r + SPECK  # -log a
-        t = tanh(decay)
-        root = (2 * t / (1 + t)) ** 0.5  # of 1 - a^2, as exact where a is almost 1
-        return concatenate([exp(-decay), root * i * v, gelu(x @ p.G)])  # (time, batch, 3 * hidden)
+        decay_rate = SHARPNESS * softplus(-p.L) * r + MIN_DECAY_RATE  # -log a
+        t = tanh(decay_rate)
+        root = (2 * t / (1 + t)) ** 0.5  # sqrt(1 - a^2), also exact if a is almost 1
+        return concatenate([exp(-decay_rate), root * i * v, gelu(x @ p.G)])  # (time, batch, 3 * hidden)
 
     def step(self, p: Parameters, z: Array, h: Any) -> tuple[Array, Any]:
         a, b, gate = split(z, 3)  # each (batch, hidden)
@@ -68,9 +68,9 @@ class RGLRU(Cell):
 
     def init_param(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.floating[Any]]:
         if name == "L":
-            low, high = KEPT
-            a = rng.uniform(low ** (1 / 3), high ** (1 / 3), shape) ** (3 / SHARPNESS)  # more short memories than long
+            low, high = INITIAL_DECAY_RANGE
+            a = rng.uniform(low ** (1 / 3), high ** (1 / 3), shape) ** (3 / SHARPNESS)  # more short memories
             return np.log(a) - np.log1p(-a)
-        if len(shape) > 1:  # keep the variance of what goes through
+        if len(shape) > 1:  # outputs with the variance of the inputs
             return rng.normal(0, shape[0] ** -0.5, shape)
         return super().init_param(name, shape, rng)

@@ -1,4 +1,4 @@
-"""The simple recurrent network as frameworks offer it: tanh or ReLU, with a fused kernel."""
+"""The simple recurrent network with tanh or ReLU, and a fused kernel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from revgen.registry import register_cell
 
 @register_cell("rnn")
 class RNN(Elman):
-    """h' = f(x W + h U + b) with f tanh or ReLU (Elman 1990; ReLU: Le, Jaitly & Hinton 2015)."""
+    """h' = f(x W + h U + b), where f is tanh or ReLU (Elman 1990; ReLU: Le, Jaitly & Hinton 2015)."""
 
     nonlinearity: str = "tanh"
 

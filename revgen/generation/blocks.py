@@ -117,7 +117,7 @@ def _on_gpu(model: NeuralModel, rules: Constraints, shift: int) -> Write:
         temperatures = np.empty((*uniforms.shape, 1), np.float32)
         temperatures[:] = sampling.temperatures(places + np.arange(BLOCK)[:, None])
         given = [torch.as_tensor(a, device=device) for a in (drawn, uniforms, temperatures)]
-        tokens, state = block(network.equation.pad_state(state), biases, *given)
+        tokens, state = block(network.definition.pad_state(state), biases, *given)
         return tokens.T.tolist(), state
 
     return write

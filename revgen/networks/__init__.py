@@ -1,1 +1,1 @@
-"""Networks: what stands around a cell, as an equation and as a PyTorch module that trains it."""
+"""Networks: the layers around a cell and other networks, their PyTorch modules, and compiled generation."""

@@ -1,4 +1,4 @@
-"""The AWD-LSTM in PyTorch: what training leaves out of it, and what it adds to the loss (Merity et al. 2018)."""
+"""The AWD-LSTM in PyTorch: its dropout and its activation penalties (Merity et al. 2018)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from revgen.networks.recurrent import RecurrentModule
 
 
 class AWDModule(RecurrentModule):
-    """A stack with masks on weights, words and channels, each drawn once for a whole sequence."""
+    """A stack with dropout masks on weights, words and channels, each sampled once per sequence."""
 
     def features_with(
         self, p: SimpleNamespace, tokens: Tensor, state: Any, backend: Backend | None = None
@@ -22,7 +22,7 @@ class AWDModule(RecurrentModule):
         if self.training:
             for layer in p.layers:  # DropConnect (Wan et al. 2013)
                 layer.U = layer.U * dropout_mask(layer.U, layer.U.shape, config.weight_drop, self.generator)
-            p.head = p.embedding  # the output knows all words
+            p.head = p.embedding  # the output keeps all words
             words = len(p.embedding), 1
             p.embedding = p.embedding * dropout_mask(p.embedding, words, config.embedding_dropout, self.generator)
         return super().features_with(p, tokens, state, backend)
@@ -30,7 +30,7 @@ class AWDModule(RecurrentModule):
     def dropout(self, x: Tensor, index: int = 0) -> Tensor:
         y = super().dropout(x, index)
         if self.training and index == len(self.stack.cells):
-            self.penalty = self.activation(y) + self.change(x)
+            self.penalty = self.activation_penalty(y) + self.change_penalty(x)
         return y
 
     def dropout_rate(self, index: int) -> float:
@@ -39,12 +39,12 @@ class AWDModule(RecurrentModule):
             return float(config.input_dropout)
         return float(config.dropout if index == len(self.stack.cells) else config.hidden_dropout)
 
-    def activation(self, y: Tensor) -> Penalty:
-        """Activation regularization: large outputs, behind their dropout, cost."""
+    def activation_penalty(self, y: Tensor) -> Penalty:
+        """Return the penalty on large outputs, after dropout (activation regularization)."""
         alpha: float = self.stack.config.alpha
         return alpha * y.square().mean() if alpha else 0.0
 
-    def change(self, x: Tensor) -> Penalty:
-        """Temporal activation regularization: outputs that change from one time step to the next cost."""
+    def change_penalty(self, x: Tensor) -> Penalty:
+        """Return the penalty on changes from one time step to the next (temporal activation regularization)."""
         beta: float = self.stack.config.beta
         return beta * (x[1:] - x[:-1]).square().mean() if beta and len(x) > 1 else 0.0

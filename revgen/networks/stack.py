@@ -1,8 +1,8 @@
-"""The recurrent network as an equation over any cell, for NumPy and PyTorch alike.
+"""The recurrent network around any cell, for NumPy and PyTorch.
 
-x = E[tokens]                          embedding
-x = x + cell(norm(x))                  for each layer, where sizes allow the residual connection
-logits = norm(x) [P] E' + b            the output shares the embedding matrix where it is tied
+x = E[token]
+x = x + cell(norm(x))     for each layer; without the residual connection if the sizes differ
+logits = norm(x) H + b    with H = E' if the embeddings are tied, or H = P E' if the sizes differ
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from revgen.ops import Array
 from revgen.options import check, check_flags, check_fractions, check_sizes
 from revgen.registry import cells
 
-TABLE = 1 << 22  # values
+MAX_TABLE_SIZE = 1 << 22
+"""The largest number of values in ``Stack.table``."""
 
 
 @dataclass(frozen=True)
 class RecurrentConfig:
     """The sizes and options of a recurrent network.
 
-    ``embedding_size`` None means ``hidden_size``; ``dropout`` is the share of each layer's output channels
-    that are left out of a training step, the same ones at every time step (Gal & Ghahramani 2016);
-    ``cell_options`` are the options of the cell. A ``hidden_size`` or ``dropout`` of None is left to ``fit``, which
-    chooses by the size of the corpus.
+    If ``hidden_size`` or ``dropout`` is None, ``fit`` chooses it by the size of the corpus. ``embedding_size`` None
+    means ``hidden_size``. ``dropout`` is the dropout rate of each layer's output, with one mask for all time steps (Gal
+    & Ghahramani 2016). ``cell_options`` are the options of the cell.
     """
 
     hidden_size: int | None = None
@@ -52,14 +52,15 @@ class RecurrentConfig:
 
 
 class Stack(FunctionalNetwork):
-    """Embedding, ``num_layers`` cells and output: the shapes, the first values and the equation.
+    """An embedding, ``num_layers`` cells and an output layer.
 
-    ``config`` is a RecurrentConfig, or has its names. A subclass may arrange the layers otherwise, by ``input_size``,
-    ``hidden_size`` and ``features``. The sites of ``Backend.dropout`` are 0 for the embedding, i + 1 for the output of
-    layer i.
+    ``config`` is a RecurrentConfig, or has the same fields. A subclass may connect the layers differently with
+    ``input_size``, ``hidden_size`` and ``features``. The index of ``Backend.dropout`` is 0 for the embedding and i + 1
+    for the output of layer i.
     """
 
     table: Array | None = None
+    """``project`` of the first layer for each token, (vocab, …), to look up in generation."""
 
     def __init__(self, cell: str, config: Any, vocab: int) -> None:
         super().__init__(config, vocab)
@@ -71,11 +72,11 @@ class Stack(FunctionalNetwork):
         self.sizes = [self.input_size(i) for i in range(config.num_layers + 1)]
 
     def input_size(self, i: int) -> int:
-        """What enters layer i, when the layers before it are there; behind the last layer, what enters the output."""
+        """Return the input size of layer i, after the layers before it have been made, or of the output layer."""
         return self.cells[i - 1].output_size if i else self.embedding_size
 
     def hidden_size(self, i: int) -> int:
-        """The size of layer i; before it is chosen, the least there is."""
+        """Return the size of layer i; 1 before ``fit`` has chosen it."""
         return int(self.config.hidden_size or 1)
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -92,12 +93,12 @@ class Stack(FunctionalNetwork):
         return shapes | {"bias": (self.vocab,)}
 
     def init_weight(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
-        kind, _, rest = name.partition(".")
-        if kind == "layers":
+        group, _, rest = name.partition(".")
+        if group == "layers":
             i, _, parameter = rest.partition(".")
             return self.cells[int(i)].init_param(parameter, shape, rng)
-        if kind == "embedding" and not self.config.layer_norm:
-            return rng.normal(0, 1, shape)  # as large as what is normalized
+        if group == "embedding" and not self.config.layer_norm:
+            return rng.normal(0, 1, shape)  # variance 1, as after a normalization
         return super().init_weight(name, shape, rng)
 
     @property
@@ -122,13 +123,13 @@ class Stack(FunctionalNetwork):
         return self.norm(p, len(self.cells), x), tuple(states)
 
     def norm(self, p: SimpleNamespace, i: int, x: Array) -> Array:
-        """What enters layer i, normalized where the configuration says so."""
+        """Return the input x of layer i, normalized if the configuration says so."""
         return ops.layer_norm(x, p.norms[i].scale, p.norms[i].shift) if self.config.layer_norm else x
 
     def run_layer(
         self, p: SimpleNamespace, i: int, x: Array, state: Any, tokens: Array, backend: Backend
     ) -> tuple[Array, Any]:
-        """Run layer i over a sequence: (time, batch, input), state -> (time, batch, output), state."""
+        """Run layer i over a sequence: (time, batch, input) and a state -> (time, batch, output) and a state."""
         if i == 0 and self.table is not None:
             return self.cells[0].sequence(p.layers[0], ops.embedding(self.table, tokens), state)
         return backend.run_layer(self.cells[i], p.layers[i], self.norm(p, i, x), state)
@@ -140,21 +141,20 @@ class Stack(FunctionalNetwork):
         return features @ head.T + p.bias
 
     def precompute(self, p: SimpleNamespace) -> None:
-        """Keep a table of what the first layer makes of each token before its recurrence, unless it would be large:
-        as it depends on the token alone, generation looks it up, (vocab, …)."""
+        """Compute ``table``, unless it would be too large."""
 
-        def projected(rows: Array) -> Array:
-            return self.cells[0].project(p.layers[0], self.norm(p, 0, rows[:, None]))[:, 0]
+        def project(embeddings: Array) -> Array:
+            return self.cells[0].project(p.layers[0], self.norm(p, 0, embeddings[:, None]))[:, 0]
 
-        if projected(p.embedding[:1]).size * self.vocab <= TABLE:
-            self.table = projected(p.embedding)
+        if project(p.embedding[:1]).size * self.vocab <= MAX_TABLE_SIZE:
+            self.table = project(p.embedding)
 
 
 def make_cell(name: str, input_size: int, hidden_size: int, options: Mapping[str, Any]) -> Cell:
-    """A registered cell; a ``torch.nn.Module`` is dressed as one."""
-    kind = cells.get(name)
-    if isinstance(kind, type) and issubclass(kind, Cell):
-        return kind(input_size, hidden_size, **options)
+    """Return one layer of a registered cell; a ``torch.nn.Module`` is wrapped in a ``ModuleCell``."""
+    cell_class = cells.get(name)
+    if isinstance(cell_class, type) and issubclass(cell_class, Cell):
+        return cell_class(input_size, hidden_size, **options)
     from revgen.networks.module_cell import ModuleCell
 
-    return ModuleCell(kind, input_size, hidden_size, options)
+    return ModuleCell(cell_class, input_size, hidden_size, options)

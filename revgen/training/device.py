@@ -56,7 +56,7 @@ def fork_generator(network: Network, device: str, seed: int) -> torch.Generator 
     Returns None if PyTorch's global generator must be used: on a GPU, where steps are recorded, and for networks that
     do not take a generator.
     """
-    takes_generator = isinstance(network, FunctionalModule) and network.equation.supports_numpy
+    takes_generator = isinstance(network, FunctionalModule) and network.definition.supports_numpy
     if torch.device(device).type != "cpu" or not takes_generator:
         return None
     return torch.Generator().manual_seed(seed)

@@ -443,5 +443,5 @@ def test_a_module_with_buffers_that_would_be_lost_is_refused() -> None:
 
     revgen.register_cell("buffered")(Buffered)
 
-    with pytest.raises(revgen.RegistrationError, match=r"Buffered keeps the buffers \['mean'\].*persistent=False"):
+    with pytest.raises(revgen.RegistrationError, match=r"Buffered has buffers \['mean'\].*persistent=False"):
         revgen.create("buffered-char")

@@ -183,7 +183,7 @@ def test_generating_a_block_of_tokens_does_not_wait_for_the_device(
     with torch.inference_mode():
         _, state = network(tokens[None])
         with MetaDeviceOnly():  # type: ignore[no-untyped-call]
-            block_tokens, _ = block(network.equation.pad_state(state), biases, tokens, uniforms, temperatures)
+            block_tokens, _ = block(network.definition.pad_state(state), biases, tokens, uniforms, temperatures)
     assert block_tokens.shape == (2, 3)
 
 

@@ -46,7 +46,7 @@ def test_what_follows_a_text_is_what_forward_says(
 ) -> None:
     monkeypatch.setattr("revgen.architectures.functional_model.MIN_TORCH_TOKENS", much)
     monkeypatch.setattr("revgen.sequences.READ_BLOCK_SIZE", 60)
-    monkeypatch.setattr(reading, "BLOCK", 60)
+    monkeypatch.setattr(reading, "BLOCK_SIZE", 60)
     model = small(name, reviews[:4])
     ids = ids_of(model, reviews[0][:250], rows=2)
     begun = model.next_logits(ids[:40], model.initial_state(2))[1]
@@ -65,9 +65,9 @@ def test_what_follows_a_text_is_what_forward_says(
 def test_windows_side_by_side_read_what_one_after_the_other_reads(
     name: str, rows: int, reviews: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "SHORTEST", 128)
-    monkeypatch.setattr(reading, "LONGEST", 256)
-    monkeypatch.setattr(reading, "STEP", 32)
+    monkeypatch.setattr(reading, "MIN_WINDOW_SIZE", 128)
+    monkeypatch.setattr(reading, "MAX_WINDOW_SIZE", 256)
+    monkeypatch.setattr(reading, "COMPARE_EVERY", 32)
     model = small(name, reviews[:4])
     assert isinstance(model, FunctionalModel)
     ids = ids_of(model, "".join(reviews)[:5000], rows)
@@ -92,7 +92,7 @@ def test_windows_side_by_side_read_what_one_after_the_other_reads(
 def test_a_network_that_does_not_forget_is_read_from_front_to_back(
     reviews: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "SHORTEST", 128)
+    monkeypatch.setattr(reading, "MIN_WINDOW_SIZE", 128)
     model = small("lstm-char", reviews[:4])
     assert isinstance(model, NeuralModel)
     for name, array in model.weights.items():
