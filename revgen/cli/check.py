@@ -27,7 +27,7 @@ def add_check_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_check(options: argparse.Namespace) -> int:
     """Print each property that holds. Return 0 if all checks pass, or 1 after the first one that fails."""
-    checks = checks_of(import_object(options.object), options.object)
+    checks = find_checks(import_object(options.object), options.object)
     passed: list[str] = []
     failure = None
     try:
@@ -44,7 +44,7 @@ def run_check(options: argparse.Namespace) -> int:
     return 0 if failure is None else 1
 
 
-def checks_of(item: Any, name: str) -> Iterator[str]:
+def find_checks(item: Any, name: str) -> Iterator[str]:
     """Return the checks for a class. Raises OptionError if it is not a cell, a model or a tokenizer."""
     import torch
 

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from revgen.cli.options import LABELS, MODEL, add_device, add_model, add_read_options, paths, read_options
+from revgen.cli.options import LABELS, MODEL, add_device, add_model, add_read_options, as_paths, get_read_options
 from revgen.cli.parser import Command
 from revgen.corpus import read
 from revgen.errors import OptionError
@@ -29,7 +29,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 def run_evaluate(options: argparse.Namespace) -> None:
     """Print nats and bits per character, and perplexity per token."""
     model = load(options.model, device=options.device, revision=options.revision)
-    evaluation = model.evaluate(paths(options.texts), labels=options.labels, **read_options(options))
+    evaluation = model.evaluate(as_paths(options.texts), labels=options.labels, **get_read_options(options))
     print(to_json(evaluation.to_dict(), indent=2) if options.json else evaluation)
 
 
@@ -80,9 +80,9 @@ def run_novelty(options: argparse.Namespace) -> None:
     """Print the copied spans of each text."""
     model = load(options.model)
     if options.training:
-        model.index_texts(paths(options.training), **read_options(options))
+        model.index_texts(as_paths(options.training), **get_read_options(options))
     rows = []
-    for i, text in enumerate(read(paths(options.texts), **read_options(options)), 1):
+    for i, text in enumerate(read(as_paths(options.texts), **get_read_options(options)), 1):
         report = model.novelty(text, options.minimum)
         row = {"text": i, "characters": len(text)} | report.to_dict()
         if options.json:

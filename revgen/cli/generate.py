@@ -6,7 +6,14 @@ import argparse
 import sys
 from collections.abc import Iterable
 
-from revgen.cli.options import MODEL, add_device, add_generation_options, add_model, add_prompt, generation_options
+from revgen.cli.options import (
+    MODEL,
+    add_device,
+    add_generation_options,
+    add_model,
+    add_prompt,
+    get_generation_options,
+)
 from revgen.cli.parser import Command
 from revgen.errors import OptionError
 from revgen.files import expand_user, to_json
@@ -45,13 +52,13 @@ def run_generate(options: argparse.Namespace) -> None:
             batch_size=options.batch_size,
             resume=options.resume,
             source=options.model,
-            **generation_options(options),
+            **get_generation_options(options),
         )
         print(f"{options.out}: {count} texts", file=sys.stderr)
     elif options.json or options.n != 1 or options.check_novelty:
         _print_texts(model, options)
     else:
-        pieces = model.stream(options.prompt, **generation_options(options))  # checks the options before any output
+        pieces = model.stream(options.prompt, **get_generation_options(options))  # checks the options before any output
         print(options.prompt, end="", flush=True)
         for piece in pieces:
             print(piece, end="", flush=True)
@@ -59,7 +66,7 @@ def run_generate(options: argparse.Namespace) -> None:
 
 
 def _print_texts(model: LanguageModel, options: argparse.Namespace) -> None:
-    texts = model.generate(options.prompt, n=options.n, **generation_options(options))
+    texts = model.generate(options.prompt, n=options.n, **get_generation_options(options))
     reports = [text.copied for text in texts if isinstance(text, CheckedText)]
     if options.json:
         for i, text in enumerate(texts):
@@ -85,7 +92,7 @@ def add_synthesize_arguments(parser: argparse.ArgumentParser) -> None:
 def run_synthesize(options: argparse.Namespace) -> None:
     """Generate texts with several models in turn."""
     models = [load(name) for name in options.models]
-    texts = synthesize(models, options.prompt, n=options.n, **generation_options(options))
+    texts = synthesize(models, options.prompt, n=options.n, **get_generation_options(options))
     if options.json:
         for text in texts:
             print(to_json({"models": options.models, "prompt": options.prompt, "text": text}))

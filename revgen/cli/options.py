@@ -81,23 +81,23 @@ def add_option(parser: argparse.ArgumentParser, name: str, annotation: str, text
         parser.add_argument(flag, help=text)
 
 
-def given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+def select_options(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
     """Return the options that the command line gives, by name."""
     values = {name: getattr(options, name) for name in names}
     return {name: dict(value) if name in PAIRS else value for name, value in values.items() if value is not None}
 
 
-def generation_options(options: argparse.Namespace) -> Any:
+def get_generation_options(options: argparse.Namespace) -> Any:
     """Return the keyword arguments for ``generate``."""
-    return given(options, DEFAULTS)
+    return select_options(options, DEFAULTS)
 
 
-def read_options(options: argparse.Namespace) -> Any:
+def get_read_options(options: argparse.Namespace) -> Any:
     """Return the keyword arguments for ``revgen.read``."""
-    return given(options, READ_HELP)
+    return select_options(options, READ_HELP)
 
 
-def paths(names: Iterable[str]) -> list[Path]:
+def as_paths(names: Iterable[str]) -> list[Path]:
     """Return paths. As strings, the names of missing files would be read as texts."""
     return [Path(name) for name in names]
 

@@ -13,11 +13,11 @@ from revgen.cli.options import (
     add_device,
     add_option,
     add_read_options,
-    given,
+    as_paths,
+    get_read_options,
     make_directory,
     parse_valid,
-    paths,
-    read_options,
+    select_options,
 )
 from revgen.cli.parser import Command
 from revgen.errors import OptionError
@@ -68,13 +68,13 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
 def run_fit(options: argparse.Namespace) -> None:
     """Train a model and save it."""
     model = _model_to_fit(options)
-    fit_options = given(options, FIT_HELP)
+    fit_options = select_options(options, FIT_HELP)
     accepted = inspect.signature(model.fit).parameters
     if unknown := [name for name in fit_options if name not in accepted]:
         raise OptionError(f"{model.name} is not trained with --{unknown[0].replace('_', '-')}")
     valid = parse_valid(options.valid) if options.valid else None
     make_directory(options.out)
-    history = model.to(options.device).fit(paths(options.texts), valid, **fit_options, **read_options(options))
+    history = model.to(options.device).fit(as_paths(options.texts), valid, **fit_options, **get_read_options(options))
     directory = model.save(options.out)
     if not is_rank_zero():
         return
@@ -128,11 +128,11 @@ def run_compare(options: argparse.Namespace) -> None:
     if options.out:
         make_directory(options.out)
     comparison = compare(
-        paths(options.texts),
+        as_paths(options.texts),
         options.models or DEFAULT_MODELS,
         valid=parse_valid(options.valid),
         **settings,
-        **read_options(options),
+        **get_read_options(options),
     )
     print(comparison.to_json() if options.json else comparison)
     if options.out:

@@ -66,7 +66,7 @@ from revgen.cli.parser import replace_parameters
         ("fit elman-char TEXTS --out OUT --set tokenizer=8", "tokenizer must be"),
         ("fit MODEL TEXTS --out OUT --set hidden_size=8", "--set is for a new model"),
         ("fit elman-char TEXTS --out TEXTS", "--out"),
-        ("fit elman-char TEXTS --out /proc/nowhere", "--out /proc/nowhere"),
+        ("fit elman-char TEXTS --out BELOW_A_FILE", "--out "),
     ],
 )
 @pytest.mark.usefixtures("hub")
@@ -78,7 +78,12 @@ def test_error_is_one_line_with_status_2(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    words = {"MODEL": model_directory, "TEXTS": texts_file, "OUT": str(tmp_path / "out")}
+    words = {
+        "MODEL": model_directory,
+        "TEXTS": texts_file,
+        "OUT": str(tmp_path / "out"),
+        "BELOW_A_FILE": f"{texts_file}/out",
+    }
 
     line = run_failing(capsys, *(words.get(word, word) for word in arguments.split()))
 
