@@ -1,4 +1,4 @@
-"""The corpora that ship in the package."""
+"""The corpora that are included in the package."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ from revgen.corpus import Corpus, read
 from revgen.errors import UnknownNameError
 from revgen.registry import unknown_name_message
 
-_HERE = Path(__file__).parent
+_FOLDER = Path(__file__).parent
 
 
 @validate_call
 def load(name: str) -> Corpus:
-    """A corpus by its name: ``"reviews"``, 166 short reviews of music that does not exist (66,000 characters,
-    written for this package, MIT). Iterate over it, or hand it to ``fit``."""
+    """Return a corpus by name, for ``fit`` or to iterate over its texts.
+
+    ``"reviews"`` is 166 short reviews of fictional music (66,000 characters, written for this package, MIT licence).
+    Raises UnknownNameError for any other name.
+    """
     if name not in names():
         raise UnknownNameError(unknown_name_message("data set", name, names()))
     return read(path(name))
 
 
 def names() -> list[str]:
-    """What ``load`` takes."""
-    return sorted(file.stem for file in _HERE.glob("*.jsonl"))
+    """Return the names of the corpora, sorted."""
+    return sorted(file.stem for file in _FOLDER.glob("*.jsonl"))
 
 
 def path(name: str) -> Path:
-    """The file of a corpus; beside ``text`` its objects hold ``artist``, ``title`` and ``genre``."""
-    return _HERE / f"{name}.jsonl"
+    """Return the file of a corpus: JSON objects with ``text``, ``artist``, ``title`` and ``genre``."""
+    return _FOLDER / f"{name}.jsonl"

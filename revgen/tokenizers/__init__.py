@@ -1,4 +1,4 @@
-"""From text to token ids and back, exactly: characters, words, subwords."""
+"""Lossless tokenizers of three levels: characters, words, and subwords."""
 
 from revgen.tokenizers.char import CharTokenizer
 from revgen.tokenizers.subword import SubwordTokenizer

@@ -1,4 +1,4 @@
-"""Characters: one token for each Unicode code point, by NumPy look-up tables."""
+"""The character tokenizer: one token per Unicode code point, by lookup in a NumPy table."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from revgen.tokenizers.hex_fallback import (
 )
 from revgen.tokenizers.tokenizer import Ids
 
-MIN_CODE_POINTS = HEX_BASE ** np.arange(1, 6)  # the first code points of 2, 3, … digits
+MIN_CODE_POINTS = HEX_BASE ** np.arange(1, 6)  # the smallest code points of 2, 3, … hexadecimal digits
 
 
 @register_tokenizer("char")
 class CharTokenizer(HexFallbackTokenizer):
-    """One token for each frequent character (Unicode code point), in code point order; digits spell the rest."""
+    """One token per frequent character, in code point order; any other character is spelled by hexadecimal digits."""
 
     level = "char"
 
     def __init__(self, vocabulary: Sequence[str], min_count: int = 1, vocab_size: int | None = None) -> None:
         super().__init__(vocabulary, min_count)
         points = np.array([ord(token) for token in self.token_ids], np.int64)
-        # One row more than the highest known character: whatever is above is clipped to it, unknown.
-        self._ids = np.full(points.max(initial=0) + 2, self.unk_id, self.dtype)
-        self._ids[points] = list(self.token_ids.values())
+        # The last entry is for all code points above the highest known one: ``encode`` clips them to it.
+        self._id_table = np.full(points.max(initial=0) + 2, self.unk_id, self.dtype)
+        self._id_table[points] = list(self.token_ids.values())
 
     @classmethod
     def train(cls, texts: Iterable[str], *, min_count: int = 3) -> Self:
-        """Learn every character that is seen at least ``min_count`` times."""
+        """Learn every character that occurs at least ``min_count`` times."""
         check_at_least("min_count", min_count, 1)
         return cls((*RESERVED_TOKENS, *frequent_characters(texts, min_count)), min_count)
 
@@ -46,19 +46,19 @@ class CharTokenizer(HexFallbackTokenizer):
 
     def encode(self, text: str) -> Ids:
         points = code_points(text)
-        ids: Ids = self._ids.take(points, mode="clip")
-        places = np.flatnonzero(ids == self.unk_id)
-        if not len(places) or not self.is_lossless:
+        ids: Ids = self._id_table.take(points, mode="clip")
+        unknown = np.flatnonzero(ids == self.unk_id)
+        if not len(unknown) or not self.is_lossless:
             return ids
-        points = points[places]
-        sizes = 1 + MIN_CODE_POINTS.searchsorted(points, "right")  # digits of each unknown character
-        counts = np.ones(len(ids), np.int64)
-        counts[places] = sizes
-        ids, ends = ids.repeat(counts), counts.cumsum()[places]
-        for power in range(sizes.max()):
-            some = sizes > power
-            digits = points[some] >> (4 * power) & (HEX_BASE - 1)
-            ids[ends[some] - 1 - power] = self.digit_ids[0] + digits + (0 if power else HEX_BASE)
+        points = points[unknown]
+        digit_counts = 1 + MIN_CODE_POINTS.searchsorted(points, "right")  # (unknown,)
+        repeats = np.ones(len(ids), np.int64)
+        repeats[unknown] = digit_counts
+        ids, ends = ids.repeat(repeats), repeats.cumsum()[unknown]
+        for power in range(digit_counts.max()):  # from the last digit of each character to the first
+            is_long = digit_counts > power
+            digits = points[is_long] >> (4 * power) & (HEX_BASE - 1)
+            ids[ends[is_long] - 1 - power] = self.digit_ids[0] + digits + (0 if power else HEX_BASE)
         return ids
 
     @classmethod
@@ -66,4 +66,4 @@ class CharTokenizer(HexFallbackTokenizer):
         try:
             return super().from_bytes(data)
         except TypeError:
-            raise CheckpointError(f"{cls.file} is damaged: it holds a token that is not one character") from None
+            raise CheckpointError(f"{cls.file} is damaged: a token has more than one character") from None

@@ -1,8 +1,8 @@
-"""What ``char`` and ``word`` share: a list of tokens, with digits that spell every character outside of it.
+"""The base class of ``char`` and ``word``: a list of tokens, with hexadecimal digits for all other characters.
 
-A character that has no token is written as the hexadecimal digits of its code point, of which the last is marked: 中,
-U+4E2D, is ``<x4> <xE> <x2> <xD;>``. Thirty-two tokens spell all of Unicode in this way, with one to six of them for a
-character. No text is lost, and a likelihood always says which character it was.
+A character without a token is encoded as the hexadecimal digits of its code point, the last of which is marked:
+中, U+4E2D, is ``<x4> <xE> <x2> <xD;>``. Thirty-two tokens cover all of Unicode this way, with one to six of them per
+character. No text is lost, and the likelihood always includes which character it was.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from revgen.tokenizers.tokenizer import (
 
 HEX_BASE = 16
 DIGIT_TOKENS = tuple(f"<x{digit:X}{mark}>" for mark in ("", ";") for digit in range(HEX_BASE))
-"""The digits 0 to F, then the same as the last digit of a character."""
+"""The digits 0 to F inside a character, then the digits 0 to F at its end."""
 
 RESERVED_TOKENS = (*SPECIAL_TOKENS, *DIGIT_TOKENS)
-"""The tokens that a new vocabulary begins with."""
+"""The first tokens of a new vocabulary."""
 
 MIN_SPELLED_FRACTION = 0.05
-"""The fraction of spelled characters in a text from which a model learns to spell: with less, it writes none."""
+"""A model generates spelled characters only if they make up more than this fraction of its training text."""
 
-BLOCK_SIZE = 1 << 20  # characters
+BLOCK_SIZE = 1 << 20  # characters that are counted at once
 
 
 class HexFallbackTokenizer(Tokenizer):
-    """A tokenizer that is a list of tokens, the digits among them.
+    """A tokenizer with a list of tokens, which includes the digits.
 
-    A vocabulary that was saved before there were digits has none, and reads characters outside of it as ``<unk>``.
+    Vocabularies saved by early versions have no digits: they encode unknown characters as ``<unk>``.
     """
 
     saved_options: ClassVar[tuple[str, ...]] = ("min_count",)
@@ -54,7 +54,7 @@ class HexFallbackTokenizer(Tokenizer):
         self.token_ids = {
             token: i for i, token in enumerate(self.vocabulary) if i >= len(SPECIAL_TOKENS) and i not in self.digit_ids
         }
-        self._shown = ("", "", REPLACEMENT_CHARACTER, *self.vocabulary[len(SPECIAL_TOKENS) :])
+        self._texts = ("", "", REPLACEMENT_CHARACTER, *self.vocabulary[len(SPECIAL_TOKENS) :])
 
     def spell(self, character: str) -> tuple[int, ...]:
         if not self.is_lossless:
@@ -71,18 +71,18 @@ class HexFallbackTokenizer(Tokenizer):
 
     def stream_decoder(self) -> Callable[[int], str]:
         if not self.is_lossless:
-            return self._shown.__getitem__
-        waiting: list[int] = []
+            return self._texts.__getitem__
+        pending: list[int] = []
 
         def decode(i: int) -> str:
             if i not in self.digit_ids:
-                lost = REPLACEMENT_CHARACTER if waiting else ""  # of a character that was never completed
-                waiting.clear()
-                return lost + self._shown[i]
-            waiting.append(i)
-            character = self.spelled_character(waiting)
+                incomplete = REPLACEMENT_CHARACTER if pending else ""
+                pending.clear()
+                return incomplete + self._texts[i]
+            pending.append(i)
+            character = self.spelled_character(pending)
             if character is not None:
-                waiting.clear()
+                pending.clear()
             return character or ""
 
         return decode
@@ -91,7 +91,7 @@ class HexFallbackTokenizer(Tokenizer):
         return [c for c in frequent_characters(texts, self.min_count) if c not in self.token_ids]
 
     def with_tokens(self, tokens: Sequence[str]) -> Self:
-        """This tokenizer with those tokens after its last one that are new, and with the digits."""
+        """Return this tokenizer with the digits and ``tokens`` appended, without those that it already has."""
         new = [*(() if self.is_lossless else DIGIT_TOKENS), *(token for token in tokens if token not in self.token_ids)]
         return type(self)((*self.vocabulary, *new), self.min_count, self.vocab_size) if new else self
 
@@ -122,30 +122,33 @@ class HexFallbackTokenizer(Tokenizer):
 
 
 def code_points(text: str) -> NDArray[np.uint32]:
-    """Return the code points of a text, (characters,)."""
+    """Return the code points of a text, (chars,)."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
-def frequent_characters(texts: Iterable[str], min_count: int, most: int | None = None) -> list[str]:
-    """Return the characters seen at least ``min_count`` times, the ``most`` frequent ones, in code point order."""
+def frequent_characters(texts: Iterable[str], min_count: int, limit: int | None = None) -> list[str]:
+    """Return the characters that occur at least ``min_count`` times, in code point order.
+
+    With a ``limit``, return only that many of the most frequent ones.
+    """
     counts = np.zeros(1 << 8, np.int64)
     for block in join_blocks(texts, BLOCK_SIZE):
-        seen = np.bincount(code_points(block), minlength=len(counts))
-        seen[: len(counts)] += counts
-        counts = seen
+        block_counts = np.bincount(code_points(block), minlength=len(counts))
+        block_counts[: len(counts)] += counts
+        counts = block_counts
     points = np.flatnonzero(counts >= min_count)
-    return [chr(point) for point in np.sort(points[np.argsort(-counts[points], kind="stable")[:most]])]
+    return [chr(point) for point in np.sort(points[np.argsort(-counts[points], kind="stable")[:limit]])]
 
 
 def join_blocks(texts: Iterable[str], size: int) -> Iterator[str]:
-    """Yield the texts joined into blocks of about ``size`` characters, so that NumPy has enough to do."""
-    waiting: list[str] = []
+    """Yield the texts joined into blocks of at least ``size`` characters, because NumPy is slow on short arrays."""
+    pending: list[str] = []
     length = 0
     for text in texts:
-        waiting.append(text)
+        pending.append(text)
         length += len(text)
         if length >= size:
-            yield "".join(waiting)
-            waiting, length = [], 0
+            yield "".join(pending)
+            pending, length = [], 0
     if length:
-        yield "".join(waiting)
+        yield "".join(pending)

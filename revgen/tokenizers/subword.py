@@ -1,7 +1,7 @@
-"""Subwords: SentencePiece (Kudo & Richardson 2018), set so that every text comes back exactly.
+"""The subword tokenizer: SentencePiece (Kudo & Richardson 2018), configured to be lossless.
 
-White space is kept as it is, a line end is a token, and a character outside the vocabulary is
-spelled by its UTF-8 bytes.
+White space is not normalized, a line end is a token, and a character outside the vocabulary is spelled by its UTF-8
+bytes.
 """
 
 from __future__ import annotations
@@ -24,24 +24,28 @@ from revgen.options import check_at_least
 from revgen.registry import register_tokenizer
 from revgen.tokenizers.tokenizer import REPLACEMENT_CHARACTER, SPECIAL_TOKENS, Ids, Tokenizer
 
-SPACE = "▁"  # what SentencePiece writes for a space
-MAX_SENTENCE_CHARS = 500  # characters
+SPACE = "▁"  # SentencePiece's symbol for a space
 NUM_BYTES = 256
-NO_PIECES_ERROR = "no pieces are loaded"  # SentencePiece's error
+NO_PIECES_ERROR = "no pieces are loaded"  # part of SentencePiece's error message
 ROUND_TRIP_TEXT = "  a \U0010ffff\n "
 
-SEEDS_PER_PIECE, MIN_SEEDS = 10, 20_000
-"""Candidates that the search for the vocabulary starts from. SentencePiece's million take longer, for no better
-pieces."""
-LONG_WORD_CHARS = 16  # characters: SentencePiece's longest piece
-LONG_WORD_CHARS_PER_PIECE = 100
-"""Characters in long words that are learnt from, for each piece. Text without spaces (DNA, Chinese) is one long word,
-and SentencePiece takes many times as long for it as for words that come again."""
-MAX_DISTINCT_FRACTION = 0.5
-"""The fraction of the text that its different words may make up before short ones are limited like long ones: those of
-sequences cut to a length (DNA in lines of 12) hardly ever come again."""
+MAX_SENTENCE_CHARS = 500
 
-# What SentencePiece cannot give back (its own sign for a space, and NUL), spelled by bytes instead.
+SEEDS_PER_PIECE, MIN_SEEDS = 10, 20_000
+"""The number of candidate pieces that training starts from. SentencePiece's default of a million takes longer and
+gives no better pieces."""
+
+LONG_WORD_CHARS = 16  # SentencePiece's longest piece
+
+LONG_WORD_CHARS_PER_PIECE = 100
+"""The limit of training text in long words, per piece. Text without spaces (DNA, Chinese) is one long word, on which
+SentencePiece is many times slower than on repeated words."""
+
+MAX_DISTINCT_FRACTION = 0.5
+"""If distinct words make up more than this fraction of the text, short words are limited like long ones: words that
+are cut to a fixed length (DNA in lines of 12) rarely repeat."""
+
+# SentencePiece cannot encode its own space symbol or NUL; both are spelled by bytes instead.
 _split_unsupported = re.compile(f"([{SPACE}\0]+)").split
 _split_unsupported_and_spaces = re.compile(f"([ {SPACE}\0]+)").split
 _surrogate = re.compile("[\ud800-\udfff]")
@@ -49,7 +53,7 @@ _surrogate = re.compile("[\ud800-\udfff]")
 
 @register_tokenizer("subword")
 class SubwordTokenizer(Tokenizer):
-    """A unigram model over pieces of words. A lone surrogate, which UTF-8 cannot spell, becomes U+FFFD."""
+    """A unigram model over pieces of words. A lone surrogate, which UTF-8 cannot encode, becomes U+FFFD."""
 
     level = "subword"
     file = "tokenizer.model"
@@ -61,25 +65,25 @@ class SubwordTokenizer(Tokenizer):
         self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
         size = self._pieces.get_piece_size()
         self.vocabulary = tuple(self._pieces.id_to_piece(i) for i in range(size))
-        self._bytes = [
-            b""
-            if i < self.unk_id
-            else REPLACEMENT_CHARACTER.encode()
-            if i == self.unk_id
-            else bytes([int(piece[3:5], 16)])
-            if self._pieces.is_byte(i)
-            else piece.replace(SPACE, " ").encode()
-            for i, piece in enumerate(self.vocabulary)
-        ]
-        # Early versions made models without a piece for the space from text that has none.
-        self._apart = _split_unsupported if SPACE in self.vocabulary else _split_unsupported_and_spaces
+        self._bytes = [self._piece_bytes(i, piece) for i, piece in enumerate(self.vocabulary)]
+        # Early versions trained models without a piece for the space on text without spaces.
+        self._split = _split_unsupported if SPACE in self.vocabulary else _split_unsupported_and_spaces
         self._byte_ids = [self._pieces.piece_to_id(f"<0x{byte:02X}>") for byte in range(NUM_BYTES)]
+
+    def _piece_bytes(self, i: int, piece: str) -> bytes:
+        """Return the bytes that the piece with id ``i`` decodes to."""
+        if i < self.unk_id:
+            return b""
+        if i == self.unk_id:
+            return REPLACEMENT_CHARACTER.encode()
+        return bytes([int(piece[3:5], 16)]) if self._pieces.is_byte(i) else piece.replace(SPACE, " ").encode()
 
     @classmethod
     def train(cls, texts: Iterable[str], *, vocab_size: int = 2_000, max_sentences: int = 50_000) -> Self:
-        """Learn at most ``vocab_size`` pieces from at most ``sentences`` lines, drawn by chance.
+        """Learn at most ``vocab_size`` pieces from a random sample of at most ``max_sentences`` lines.
 
-        The 256 byte pieces and the special tokens are part of ``vocab_size``; a small text gives fewer.
+        ``vocab_size`` includes the 256 byte pieces and the special tokens; a small text gives fewer pieces. Raises
+        CorpusError if there is no text, or SentencePiece fails.
         """
         import sentencepiece
 
@@ -88,7 +92,7 @@ class SubwordTokenizer(Tokenizer):
         lines = _drop_rare_characters(_sample(_sentences(texts), max_sentences), vocab_size)
         lines = [line for line in _limit_long_words(lines, LONG_WORD_CHARS_PER_PIECE * vocab_size) if line]
         if not lines:
-            raise CorpusError("the corpus is empty: no text in it to learn a vocabulary from")
+            raise CorpusError("the corpus is empty: it has no text to learn a vocabulary from")
         options: dict[str, Any] = {
             "model_type": "unigram",
             "vocab_size": vocab_size,
@@ -102,17 +106,19 @@ class SubwordTokenizer(Tokenizer):
             "bos_id": Tokenizer.bos_id,
             "eos_id": Tokenizer.eos_id,
             "unk_id": Tokenizer.unk_id,
-            "required_chars": SPACE,  # even where the text has no space: every text is spelled with it
+            "required_chars": SPACE,  # even if the training text has no space, other texts do
             "seed_sentencepiece_size": max(SEEDS_PER_PIECE * vocab_size, MIN_SEEDS),
-            "max_sentence_length": MAX_SENTENCE_CHARS * 4,  # bytes: SentencePiece passes over longer ones
-            "num_threads": 1,  # more threads add up in another order: not the same pieces every time
+            "max_sentence_length": MAX_SENTENCE_CHARS * 4,  # bytes; SentencePiece skips longer lines
+            "num_threads": 1,  # with more threads the pieces differ from run to run
             "minloglevel": 2,
         }
-        # A second time with each character as a line: in one or two words alone, SentencePiece may find no pieces.
-        for given in (lines, [*lines, *sorted({*"".join(lines)})]):
+        # SentencePiece may find no pieces in one or two words. Then try again with each character as a line of its own.
+        for sentences in (lines, [*lines, *sorted({*"".join(lines)})]):
             model = io.BytesIO()
             try:
-                sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(given), model_writer=model, **options)
+                sentencepiece.SentencePieceTrainer.train(
+                    sentence_iterator=iter(sentences), model_writer=model, **options
+                )
                 return cls(model.getvalue())
             except (RuntimeError, OSError) as error:
                 reason = str(error)
@@ -124,8 +130,8 @@ class SubwordTokenizer(Tokenizer):
         if _surrogate.search(text):
             text = _surrogate.sub(REPLACEMENT_CHARACTER, text)
         ids: list[int] = []
-        for i, part in enumerate(self._apart(text)):
-            if i % 2:
+        for i, part in enumerate(self._split(text)):
+            if i % 2:  # unsupported characters
                 ids.extend(self._byte_ids[byte] for byte in part.encode())
             else:
                 ids.extend(self._pieces.encode(part))
@@ -135,9 +141,8 @@ class SubwordTokenizer(Tokenizer):
         return tuple(self._byte_ids[byte] for byte in _surrogate.sub(REPLACEMENT_CHARACTER, character).encode())
 
     def spelled_character(self, ids: Sequence[int]) -> str | None:
-        spelled = b"".join(self._bytes[i] for i in ids)
         try:
-            return spelled.decode()
+            return b"".join(self._bytes[i] for i in ids).decode()
         except UnicodeDecodeError as error:
             return None if error.reason == "unexpected end of data" else REPLACEMENT_CHARACTER
 
@@ -150,7 +155,7 @@ class SubwordTokenizer(Tokenizer):
 
     @cached_property
     def token_bytes(self) -> tuple[bytes, ...]:
-        return tuple(b"" if i <= self.unk_id else spelled for i, spelled in enumerate(self._bytes))
+        return tuple(b"" if i <= self.unk_id else piece for i, piece in enumerate(self._bytes))
 
     @cached_property
     def partial_char_ids(self) -> frozenset[int]:
@@ -175,49 +180,51 @@ class SubwordTokenizer(Tokenizer):
         except (RuntimeError, ValueError, IndexError) as error:
             raise CheckpointError(f"{cls.file} is damaged: {error}") from None
         if tokenizer.vocabulary[: len(SPECIAL_TOKENS)] != SPECIAL_TOKENS:
-            raise CheckpointError(f"{cls.file} has other special tokens than {', '.join(SPECIAL_TOKENS)}")
-        # A file that is cut between two of its parts can be read, and is set otherwise.
+            raise CheckpointError(f"{cls.file} must start with the special tokens {', '.join(SPECIAL_TOKENS)}")
+        # A file that was truncated between two of its sections loads with different settings.
         if tokenizer.decode(tokenizer.encode(ROUND_TRIP_TEXT)) != ROUND_TRIP_TEXT:
-            raise CheckpointError(f"{cls.file} is damaged, or not made by revgen: text does not come back exactly")
+            raise CheckpointError(f"{cls.file} is damaged, or not made by revgen: encoding and decoding changes a text")
         return tokenizer
 
 
 def _sentences(texts: Iterable[str]) -> Iterator[str]:
-    """The lines of the texts, cut to a length that SentencePiece takes."""
+    """Yield the lines of the texts, cut into pieces that SentencePiece accepts."""
     for text in texts:
         for line in _surrogate.sub("", text).replace("\0", "").split("\n"):
             for start in range(0, len(line), MAX_SENTENCE_CHARS):
                 yield line[start : start + MAX_SENTENCE_CHARS]
 
 
-def _sample(lines: Iterator[str], count: int) -> list[str]:
-    """At most ``count`` lines, each with the same chance; SentencePiece would draw others in each process."""
-    random = Random(0)
-    kept = list(islice(lines, count))
-    for number, line in enumerate(lines, count + 1):
-        place = random.randrange(number)
-        if place < count:
-            kept[place] = line
-    return kept
+def _sample(lines: Iterator[str], size: int) -> list[str]:
+    """Return a reservoir sample of at most ``size`` lines; SentencePiece's own sample differs in each process."""
+    rng = Random(0)
+    reservoir = list(islice(lines, size))
+    for count, line in enumerate(lines, size + 1):
+        index = rng.randrange(count)
+        if index < size:
+            reservoir[index] = line
+    return reservoir
 
 
 def _limit_long_words(lines: list[str], limit: int) -> list[str]:
-    """Drop lines at random until those left have about ``limit`` characters in long words, or in all words where
-    most come only once."""
+    """Drop random lines until the long words have about ``limit`` characters in total.
+
+    If most words occur only once, all words count as long.
+    """
     distinct = sum(map(len, {word for line in lines for word in line.split(" ")}))
-    longest = 0 if distinct > MAX_DISTINCT_FRACTION * sum(map(len, lines)) else LONG_WORD_CHARS
-    sizes = [sum(len(word) for word in line.split(" ") if len(word) > longest) for line in lines]
+    threshold = 0 if distinct > MAX_DISTINCT_FRACTION * sum(map(len, lines)) else LONG_WORD_CHARS
+    sizes = [sum(len(word) for word in line.split(" ") if len(word) > threshold) for line in lines]
     if sum(sizes) <= limit:
         return lines
-    random, fraction = Random(0), limit / sum(sizes)
-    return [line for line, size in zip(lines, sizes, strict=True) if not size or random.random() < fraction]
+    rng, fraction = Random(0), limit / sum(sizes)
+    return [line for line, size in zip(lines, sizes, strict=True) if not size or rng.random() < fraction]
 
 
 def _drop_rare_characters(lines: list[str], vocab_size: int) -> list[str]:
-    """Cut the lines at rare characters where all characters would take more than half of the vocabulary."""
+    """Cut the lines at rare characters if the characters would take more than half of the vocabulary."""
     counts = Counter[str]()
     for line in lines:
         counts.update(line)
-    room = max(1, (vocab_size - NUM_BYTES - len(SPECIAL_TOKENS)) // 2)
-    table = {ord(character): "\n" for character, _ in counts.most_common()[room:]}
+    limit = max(1, (vocab_size - NUM_BYTES - len(SPECIAL_TOKENS)) // 2)
+    table = {ord(character): "\n" for character, _ in counts.most_common()[limit:]}
     return [part for line in lines for part in line.translate(table).split("\n") if part] if table else lines

@@ -1,8 +1,7 @@
-"""Words, punctuation and white space, each a token, so that joining the tokens gives the text back.
+"""The word tokenizer: words, punctuation and white space are tokens, and joining the tokens gives the text back.
 
-A word that is not in the vocabulary is spelled by the tokens of its characters, and a character that has no token by
-digits. The model can read and write any text, and its likelihood per character can be compared with that of other
-levels.
+A word outside the vocabulary is spelled by its characters, and a character without a token by hexadecimal digits. A
+model can therefore read and generate any text, and its likelihood per character is comparable with other levels.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from revgen.registry import register_tokenizer
 from revgen.tokenizers.hex_fallback import RESERVED_TOKENS, HexFallbackTokenizer, frequent_characters
 from revgen.tokenizers.tokenizer import Ids
 
-# A word with its inner apostrophes, a run of line ends, a run of spaces, or any one character.
-split = re.compile(r"\w+(?:['’]\w+)*|\n+| +|.", re.DOTALL).findall
+# A word with its inner apostrophes, a run of line ends, a run of spaces, or any other single character.
+split_words = re.compile(r"\w+(?:['’]\w+)*|\n+| +|.", re.DOTALL).findall
 
 
 @register_tokenizer("word")
@@ -32,43 +31,43 @@ class WordTokenizer(HexFallbackTokenizer):
 
     @classmethod
     def train(cls, texts: Iterable[str], *, vocab_size: int | None = 10_000, min_count: int = 3) -> Self:
-        """Learn at most ``vocab_size`` tokens (None: no limit) seen at least ``min_count`` times.
+        """Learn at most ``vocab_size`` tokens (None: no limit) that occur at least ``min_count`` times.
 
-        Characters come first, in code point order, then words, the most frequent first. The special tokens and the
-        digits are part of ``vocab_size``.
+        Characters come first, in code point order, then words, the most frequent first. ``vocab_size`` includes the
+        special tokens and the digits.
         """
         check_at_least("min_count", min_count, 1)
         if vocab_size is not None:
             check_at_least("vocab_size", vocab_size, len(RESERVED_TOKENS) + 1)
-        return cls((*RESERVED_TOKENS, *_frequent(texts, min_count, vocab_size)), min_count, vocab_size)
+        return cls((*RESERVED_TOKENS, *_frequent_tokens(texts, min_count, vocab_size)), min_count, vocab_size)
 
     def extend(self, texts: Iterable[str]) -> Self:
-        return self.with_tokens(_frequent(texts, self.min_count, self.vocab_size))
+        return self.with_tokens(_frequent_tokens(texts, self.min_count, self.vocab_size))
 
     def encode(self, text: str) -> Ids:
-        known = self.token_ids.get
+        id_of = self.token_ids.get
         ids: list[int] = []
-        for token in split(text):
-            i = known(token)
+        for word in split_words(text):
+            i = id_of(word)
             if i is not None:
                 ids.append(i)
                 continue
-            for character in token:
-                i = known(character)
+            for character in word:
+                i = id_of(character)
                 ids.extend(self.spell(character) if i is None else (i,))
         return np.array(ids, self.dtype)
 
 
-def _frequent(texts: Iterable[str], min_count: int, vocab_size: int | None) -> list[str]:
-    """Characters seen at least ``min_count`` times, then words, as many as ``vocab_size`` leaves room for."""
+def _frequent_tokens(texts: Iterable[str], min_count: int, vocab_size: int | None) -> list[str]:
+    """Return the frequent characters, then the frequent words, at most ``vocab_size`` with the reserved tokens."""
     counts: Counter[str] = Counter()
 
-    def counted() -> Iterator[str]:
+    def count_words() -> Iterator[str]:
         for text in texts:
-            counts.update(split(text))
+            counts.update(split_words(text))
             yield text
 
-    room = None if vocab_size is None else max(0, vocab_size - len(RESERVED_TOKENS))
-    characters = frequent_characters(counted(), min_count, room)
+    limit = None if vocab_size is None else max(0, vocab_size - len(RESERVED_TOKENS))
+    characters = frequent_characters(count_words(), min_count, limit)
     words = [(-count, word) for word, count in counts.items() if count >= min_count and len(word) > 1]
-    return (characters + [word for _, word in sorted(words)])[:room]
+    return (characters + [word for _, word in sorted(words)])[:limit]
