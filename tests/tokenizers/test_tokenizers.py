@@ -1,4 +1,4 @@
-"""Tokenizers of every registered level: exact, total, and safe to read from a file."""
+"""Tokenizers of every registered level: lossless, defined for every text, and safe to load from a file."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from revgen.tokenizers import SubwordTokenizer
 from revgen.tokenizers.subword import _limit_long_words
 
 LEVELS = tokenizers.names()
-SPELLING = ["char", "word"]  # the levels that spell a character outside their vocabulary by digits
+HEX_LEVELS = ["char", "word"]  # the levels that spell unknown characters by hexadecimal digits
 
 ALPHABET = "abcdefgknsu XYZ,.'’-\n\t\r\x0b\x00éß\u0301漢🎸_09<>/\u2581�\xa0\u2028"
-KNOWN = [
+TRAINING_TEXTS = [
     "the band plays a song of the sea, and the sand.\n\tIt's loud\r\n",
     "  the   singer's band don’t play:\n\n\na song, a song.",
     ALPHABET,
 ] * 3
 SPECIAL_TEXTS = ["<s>", "</s>", "<unk>", "<s></s><unk>", "a</s>b", "<pad>", "<0x41>", "[UNK]"]
-SPACES = [
+WHITE_SPACE = [
     "\t",
     "\r\n",
     "a\r\nb",
@@ -45,37 +45,37 @@ SPACES = [
 
 any_text = st.text(st.characters(exclude_categories=()))
 known_text = st.text(st.sampled_from(ALPHABET))
-fast = settings(deadline=None, max_examples=100)
+limited = settings(deadline=None, max_examples=100)
 
 
 @cache
-def trained(level: str) -> Tokenizer:
-    tokenizer: Tokenizer = tokenizers.get(level).train(KNOWN)
+def train_level(level: str) -> Tokenizer:
+    tokenizer: Tokenizer = tokenizers.get(level).train(TRAINING_TEXTS)
     return tokenizer
 
 
-def works(tokenizer: Tokenizer) -> bool:
+def round_trip_runs(tokenizer: Tokenizer) -> bool:
     return isinstance(tokenizer.decode(tokenizer.encode("the band\n 漢")), str)
 
 
-# Exact -----------------------------------------------------------------------------------
+# Lossless -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@fast
+@limited
 @given(text=known_text)
-def test_text_of_known_characters_comes_back_exactly(level: str, text: str) -> None:
-    check_tokenizer(trained(level), text)
+def test_known_characters_round_trip(level: str, text: str) -> None:
+    check_tokenizer(train_level(level), text)
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("text", [*KNOWN[:3], *SPACES, *SPECIAL_TEXTS[:5]])
-def test_white_space_and_special_names_come_back_exactly(level: str, text: str) -> None:
-    check_tokenizer(trained(level), text)
+@pytest.mark.parametrize("text", [*TRAINING_TEXTS[:3], *WHITE_SPACE, *SPECIAL_TEXTS[:5]])
+def test_white_space_and_names_of_special_tokens_round_trip(level: str, text: str) -> None:
+    check_tokenizer(train_level(level), text)
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_reviews_come_back_exactly(level: str, reviews: list[str]) -> None:
+def test_reviews_round_trip(level: str, reviews: list[str]) -> None:
     tokenizer = tokenizers.get(level).train(reviews + [c * 3 for c in sorted(set("".join(reviews)))])
 
     for text in reviews:
@@ -83,13 +83,13 @@ def test_reviews_come_back_exactly(level: str, reviews: list[str]) -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@fast
+@limited
 @given(text=st.text())
-def test_any_text_comes_back_exactly(level: str, text: str) -> None:
-    check_tokenizer(trained(level), text)
+def test_any_text_round_trips(level: str, text: str) -> None:
+    check_tokenizer(train_level(level), text)
 
 
-def test_word_tokens_are_words_and_an_unknown_word_is_spelled_by_its_characters() -> None:
+def test_known_words_are_tokens_and_unknown_words_are_spelled_by_characters() -> None:
     tokenizer = tokenizers.get("word").train(["the band, the song\n"] * 3 + ["bandsong"])
 
     def tokens(text: str) -> list[str]:
@@ -99,21 +99,21 @@ def test_word_tokens_are_words_and_an_unknown_word_is_spelled_by_its_characters(
     assert tokens("bandsong") == list("bandsong")
 
 
-def test_words_of_two_documents_do_not_run_together() -> None:
+def test_words_at_document_boundaries_are_not_merged() -> None:
     tokenizer = tokenizers.get("word").train(["anna", "bob", "anna", "bob", "anna", "bob"])
 
     assert {"anna", "bob"} <= set(tokenizer.vocabulary)
     assert len(tokenizer.encode("anna")) == 1
 
 
-# Total -----------------------------------------------------------------------------------
+# Defined for every text -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@fast
-@given(text=any_text | st.lists(st.sampled_from(SPECIAL_TEXTS + SPACES)).map("".join))
-def test_any_text_encodes_without_the_ids_of_start_and_end(level: str, text: str) -> None:
-    tokenizer = trained(level)
+@limited
+@given(text=any_text | st.lists(st.sampled_from(SPECIAL_TEXTS + WHITE_SPACE)).map("".join))
+def test_no_text_encodes_to_start_or_end_ids(level: str, text: str) -> None:
+    tokenizer = train_level(level)
 
     ids = tokenizer.encode(text)
 
@@ -121,16 +121,16 @@ def test_any_text_encodes_without_the_ids_of_start_and_end(level: str, text: str
     assert all(tokenizer.unk_id <= i < len(tokenizer) for i in ids.tolist())
 
 
-@pytest.mark.parametrize("level", SPELLING)
-@fast
+@pytest.mark.parametrize("level", HEX_LEVELS)
+@limited
 @given(text=any_text)
-def test_digits_spell_lone_surrogates_too(level: str, text: str) -> None:
-    check_tokenizer(trained(level), text)
+def test_lone_surrogates_round_trip_as_digits(level: str, text: str) -> None:
+    check_tokenizer(train_level(level), text)
 
 
-@pytest.mark.parametrize("level", SPELLING)
-def test_an_unknown_character_is_the_digits_of_its_code_point(level: str) -> None:
-    tokenizer = trained(level)
+@pytest.mark.parametrize("level", HEX_LEVELS)
+def test_unknown_character_encodes_to_the_digits_of_its_code_point(level: str) -> None:
+    tokenizer = train_level(level)
 
     def tokens(text: str) -> list[str]:
         return [tokenizer.vocabulary[i] for i in tokenizer.encode(text)]
@@ -140,9 +140,9 @@ def test_an_unknown_character_is_the_digits_of_its_code_point(level: str) -> Non
     assert tokens("\U0010ffff") == ["<x1>", "<x0>", *["<xF>"] * 3, "<xF;>"]
 
 
-@pytest.mark.parametrize("level", SPELLING)
-def test_digits_that_spell_no_character_are_shown_as_u_fffd(level: str) -> None:
-    tokenizer = trained(level)
+@pytest.mark.parametrize("level", HEX_LEVELS)
+def test_invalid_digits_decode_to_u_fffd(level: str) -> None:
+    tokenizer = train_level(level)
     ids = {token: i for i, token in enumerate(tokenizer.vocabulary)}
 
     assert tokenizer.decode([ids["<x4>"], ids["<xE>"], ids["a"], ids["<x4>"]]) == "�a�"
@@ -150,10 +150,10 @@ def test_digits_that_spell_no_character_are_shown_as_u_fffd(level: str) -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@fast
+@limited
 @given(text=st.text() | known_text)
-def test_characters_are_counted_token_by_token(level: str, text: str) -> None:
-    tokenizer = trained(level)
+def test_char_counts_add_up_to_the_length_of_the_text(level: str, text: str) -> None:
+    tokenizer = train_level(level)
     ids = tokenizer.encode(text)
     unknown = [c for c in text if tokenizer.completes_unknown_character[tokenizer.encode(c)].any()]
 
@@ -162,10 +162,10 @@ def test_characters_are_counted_token_by_token(level: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@fast
+@limited
 @given(character=st.characters(exclude_categories=["Cs"]))
-def test_a_character_is_spelled_by_parts_and_read_from_them(level: str, character: str) -> None:
-    tokenizer = trained(level)
+def test_spelled_character_inverts_spell(level: str, character: str) -> None:
+    tokenizer = train_level(level)
 
     ids = tokenizer.spell(character)
 
@@ -176,8 +176,8 @@ def test_a_character_is_spelled_by_parts_and_read_from_them(level: str, characte
         assert tokenizer.spelled_character(ids) == character
 
 
-@pytest.mark.parametrize("level", SPELLING)
-def test_a_vocabulary_without_digits_reads_what_it_does_not_know_as_unk(level: str) -> None:
+@pytest.mark.parametrize("level", HEX_LEVELS)
+def test_vocabulary_without_digits_encodes_unknown_characters_as_unk(level: str) -> None:
     data = f'{{"level": "{level}", "tokens": ["<s>", "</s>", "<unk>", "a", "b"], "min_count": 3}}'
     old = tokenizers.get(level).from_bytes(data.encode())
 
@@ -193,10 +193,10 @@ def test_a_vocabulary_without_digits_reads_what_it_does_not_know_as_unk(level: s
     check_tokenizer(extended, "abc中")
 
 
-@fast
+@limited
 @given(text=any_text)
-def test_subwords_know_every_character_but_lone_surrogates(text: str) -> None:
-    tokenizer = trained("subword")
+def test_subwords_round_trip_everything_but_lone_surrogates(text: str) -> None:
+    tokenizer = train_level("subword")
 
     ids = tokenizer.encode(text)
 
@@ -205,12 +205,12 @@ def test_subwords_know_every_character_but_lone_surrogates(text: str) -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@fast
+@limited
 @given(data=st.data())
-def test_the_streaming_decoder_gives_what_decode_gives(level: str, data: st.DataObject) -> None:
-    tokenizer = trained(level)
-    inside = st.integers(0, len(tokenizer) - 1).filter(lambda i: i != tokenizer.eos_id)
-    ids = data.draw(st.lists(inside))
+def test_stream_decoder_agrees_with_decode(level: str, data: st.DataObject) -> None:
+    tokenizer = train_level(level)
+    any_id_but_eos = st.integers(0, len(tokenizer) - 1).filter(lambda i: i != tokenizer.eos_id)
+    ids = data.draw(st.lists(any_id_but_eos))
 
     decode = tokenizer.stream_decoder()
     streamed = "".join([decode(i) for i in [*ids, tokenizer.eos_id]])
@@ -220,36 +220,36 @@ def test_the_streaming_decoder_gives_what_decode_gives(level: str, data: st.Data
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_start_and_end_decode_to_nothing(level: str) -> None:
-    tokenizer = trained(level)
+    tokenizer = train_level(level)
     ids = [tokenizer.bos_id, *tokenizer.encode("the band").tolist(), tokenizer.eos_id]
 
     assert tokenizer.decode(ids) == "the band"
 
 
-# What is learnt --------------------------------------------------------------------------
+# Training --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_the_special_tokens_come_first_and_no_token_comes_twice(level: str) -> None:
-    tokenizer = trained(level)
+def test_special_tokens_come_first_and_tokens_are_unique(level: str) -> None:
+    tokenizer = train_level(level)
 
     assert tokenizer.vocabulary[:3] == ("<s>", "</s>", "<unk>")
     assert len(set(tokenizer.vocabulary)) == len(tokenizer) == len(tokenizer.vocabulary)
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_the_same_text_gives_the_same_fingerprint_and_another_text_another(level: str) -> None:
-    again = tokenizers.get(level).train(iter(KNOWN))
+def test_fingerprint_depends_only_on_the_training_text(level: str) -> None:
+    same = tokenizers.get(level).train(iter(TRAINING_TEXTS))
     other = tokenizers.get(level).train(["quite another text, with other words: jazz!"] * 3)
 
-    assert again.fingerprint == trained(level).fingerprint
-    assert again == trained(level)
-    assert hash(again) == hash(trained(level))
-    assert other.fingerprint != again.fingerprint
-    assert other != again
+    assert same.fingerprint == train_level(level).fingerprint
+    assert same == train_level(level)
+    assert hash(same) == hash(train_level(level))
+    assert other.fingerprint != same.fingerprint
+    assert other != same
 
 
-def test_subwords_of_a_sample_are_the_same_in_every_process(reviews: list[str]) -> None:
+def test_subword_sampling_is_the_same_in_every_process(reviews: list[str]) -> None:
     script = (
         "import revgen\n"
         "from revgen.registry import tokenizers\n"
@@ -257,14 +257,16 @@ def test_subwords_of_a_sample_are_the_same_in_every_process(reviews: list[str]) 
         "print(tokenizers.get('subword').train(texts, vocab_size=500, max_sentences=100).fingerprint)"
     )
 
-    elsewhere = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    here = tokenizers.get("subword").train(reviews, vocab_size=500, max_sentences=100)
+    subprocess_output = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout
+    tokenizer = tokenizers.get("subword").train(reviews, vocab_size=500, max_sentences=100)
 
-    assert here.fingerprint == elsewhere.strip()
-    assert here != tokenizers.get("subword").train(reviews, vocab_size=500)
+    assert tokenizer.fingerprint == subprocess_output.strip()
+    assert tokenizer != tokenizers.get("subword").train(reviews, vocab_size=500)
 
 
-@pytest.mark.parametrize("level", SPELLING)
+@pytest.mark.parametrize("level", HEX_LEVELS)
 @pytest.mark.parametrize(("min_count", "known"), [(1, "abc"), (2, "ab"), (3, "a"), (4, "")])
 def test_characters_rarer_than_min_count_are_spelled(level: str, min_count: int, known: str) -> None:
     tokenizer = tokenizers.get(level).train(["a b", "a.b", "a c"], min_count=min_count)
@@ -280,14 +282,14 @@ def test_words_rarer_than_min_count_are_not_tokens() -> None:
 
 
 @pytest.mark.parametrize(("level", "vocab_size"), [("word", 36), ("word", 50), ("word", 90), ("subword", 400)])
-def test_vocab_size_is_never_exceeded(level: str, vocab_size: int, reviews: list[str]) -> None:
+def test_vocab_size_is_reached_but_not_exceeded(level: str, vocab_size: int, reviews: list[str]) -> None:
     tokenizer = tokenizers.get(level).train(reviews, vocab_size=vocab_size)
 
     assert len(tokenizer) == vocab_size
-    assert works(tokenizer)
+    assert round_trip_runs(tokenizer)
 
 
-def test_a_small_text_gives_fewer_tokens_than_vocab_size() -> None:
+def test_small_text_gives_fewer_tokens_than_vocab_size() -> None:
     assert 3 + 256 < len(tokenizers.get("subword").train(["a small text"], vocab_size=5000)) < 320
     assert len(tokenizers.get("word").train(["a small text"] * 3, vocab_size=5000)) < 3 + 32 + 20
 
@@ -300,19 +302,19 @@ def test_the_most_frequent_words_are_kept() -> None:
     assert tokenizer.vocabulary[-2:] == ("often", "sometimes")
 
 
-def test_where_vocab_size_is_too_small_for_all_characters_the_most_frequent_are_kept() -> None:
+def test_small_vocab_size_keeps_the_most_frequent_characters() -> None:
     tokenizer = tokenizers.get("word").train(["eeee aaa tt z"] * 3, vocab_size=38)
 
     assert tokenizer.vocabulary[35:] == (" ", "a", "e")
 
 
-def test_many_characters_take_wider_ids() -> None:
+def test_large_vocabulary_uses_uint32_ids() -> None:
     text = "".join(map(chr, range(1 << 17)))
 
     tokenizer = tokenizers.get("char").train([text], min_count=1)
 
     assert tokenizer.dtype == np.uint32
-    assert trained("char").dtype == np.uint16
+    assert train_level("char").dtype == np.uint16
     check_tokenizer(tokenizer, text)
 
 
@@ -329,19 +331,19 @@ def test_many_characters_take_wider_ids() -> None:
         ("subword", {"max_sentences": 0}),
     ],
 )
-def test_a_bad_option_is_named(level: str, options: dict[str, Any]) -> None:
+def test_invalid_option_is_named_in_the_error(level: str, options: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=next(iter(options))):
-        tokenizers.get(level).train(KNOWN, **options)
+        tokenizers.get(level).train(TRAINING_TEXTS, **options)
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["", ""], ["\0"], ["\ud800"], ["\n"], ["\n\n"]])
-def test_subwords_of_no_text_are_a_clear_error(texts: list[str]) -> None:
+def test_training_subwords_on_empty_text_raises_corpus_error(texts: list[str]) -> None:
     with pytest.raises(CorpusError, match="the corpus is empty"):
         tokenizers.get("subword").train(texts)
 
 
 @pytest.mark.parametrize("vocab_size", [262, 300, 700])
-def test_where_the_vocabulary_has_no_room_for_all_characters_bytes_spell_the_rest(vocab_size: int) -> None:
+def test_characters_that_exceed_the_subword_vocabulary_are_spelled_by_bytes(vocab_size: int) -> None:
     text = "".join(map(chr, range(0x4E00, 0x4E00 + 2_000))) + "的一是" * 50
 
     tokenizer = tokenizers.get("subword").train([text], vocab_size=vocab_size)
@@ -351,7 +353,7 @@ def test_where_the_vocabulary_has_no_room_for_all_characters_bytes_spell_the_res
 
 
 @pytest.mark.parametrize("text", ["GATTACA" * 30, "静夜思床前明月光疑是地上霜", "Abelisaurus\nAnzu", "555-0199"])
-def test_subwords_of_text_without_spaces_spell_spaces(text: str) -> None:
+def test_subwords_trained_without_spaces_encode_spaces(text: str) -> None:
     tokenizer = tokenizers.get("subword").train([text])
 
     assert "▁" in tokenizer.vocabulary
@@ -361,53 +363,53 @@ def test_subwords_of_text_without_spaces_spell_spaces(text: str) -> None:
 # New text --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("level", SPELLING)
-def test_extend_adds_tokens_behind_the_old_ones(level: str) -> None:
-    tokenizer = trained(level)
+@pytest.mark.parametrize("level", HEX_LEVELS)
+def test_extend_appends_tokens(level: str) -> None:
+    tokenizer = train_level(level)
     new = ["ñandú über\n"] * 3
 
     assert tokenizer.unknown_characters(new) == ["ñ", "ú", "ü"]
     extended = tokenizer.extend(new)
 
     assert extended.vocabulary[: len(tokenizer)] == tokenizer.vocabulary
-    assert extended.encode(KNOWN[0]).tolist() == tokenizer.encode(KNOWN[0]).tolist()
+    assert extended.encode(TRAINING_TEXTS[0]).tolist() == tokenizer.encode(TRAINING_TEXTS[0]).tolist()
     assert extended.unknown_characters(new) == []
     check_tokenizer(extended, new[0])
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_nothing_is_missing_in_the_text_of_the_training(level: str) -> None:
-    tokenizer = trained(level)
+def test_training_text_has_no_unknown_characters(level: str) -> None:
+    tokenizer = train_level(level)
 
-    assert tokenizer.unknown_characters(KNOWN) == []
-    assert tokenizer.extend(KNOWN) == tokenizer
-
-
-def test_what_is_too_rare_to_be_learnt_is_not_missing() -> None:
-    assert trained("char").unknown_characters(["ñ", "ñ"]) == []
-    assert trained("char").unknown_characters(["ñ", "ñ", "ñ"]) == ["ñ"]
+    assert tokenizer.unknown_characters(TRAINING_TEXTS) == []
+    assert tokenizer.extend(TRAINING_TEXTS) == tokenizer
 
 
-def test_extend_learns_words_too() -> None:
-    extended = trained("word").extend(["saxophone, saxophone, saxophone"])
+def test_rare_characters_are_not_reported_as_unknown() -> None:
+    assert train_level("char").unknown_characters(["ñ", "ñ"]) == []
+    assert train_level("char").unknown_characters(["ñ", "ñ", "ñ"]) == ["ñ"]
+
+
+def test_extend_learns_words() -> None:
+    extended = train_level("word").extend(["saxophone, saxophone, saxophone"])
 
     assert len(extended.encode("saxophone")) == 1
-    assert len(trained("word").encode("saxophone")) >= len("saxophone")
+    assert len(train_level("word").encode("saxophone")) >= len("saxophone")
 
 
-def test_subwords_spell_new_text_as_they_are() -> None:
+def test_extend_does_not_change_a_subword_tokenizer() -> None:
     new = ["ñandú über\n"] * 3
 
-    assert trained("subword").unknown_characters(new) == []
-    assert trained("subword").extend(new) == trained("subword")
+    assert train_level("subword").unknown_characters(new) == []
+    assert train_level("subword").extend(new) == train_level("subword")
 
 
 # Files -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_a_saved_tokenizer_is_the_same_and_learns_the_same(level: str) -> None:
-    tokenizer = trained(level)
+def test_saved_tokenizer_is_equal_and_extends_equally(level: str) -> None:
+    tokenizer = train_level(level)
 
     loaded = type(tokenizer).from_bytes(tokenizer.to_bytes())
 
@@ -419,37 +421,37 @@ def test_a_saved_tokenizer_is_the_same_and_learns_the_same(level: str) -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_a_truncated_file_is_refused(level: str) -> None:
-    data = trained(level).to_bytes()
+def test_truncated_file_is_rejected(level: str) -> None:
+    data = train_level(level).to_bytes()
     lengths = {*range(0, len(data), max(1, len(data) // 300)), *range(max(0, len(data) - 100), len(data))}
 
     for length in sorted(lengths):
         with pytest.raises(CheckpointError, match=r"tokenizer\.model|vocabulary\.json"):
-            type(trained(level)).from_bytes(data[:length])
+            type(train_level(level)).from_bytes(data[:length])
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_a_file_with_a_flipped_bit_is_refused_or_works(level: str) -> None:
-    data = trained(level).to_bytes()
-    random = np.random.default_rng(0)
+def test_file_with_a_flipped_bit_is_rejected_or_works(level: str) -> None:
+    data = train_level(level).to_bytes()
+    rng = np.random.default_rng(0)
 
     for _ in range(300):
         damaged = bytearray(data)
-        damaged[random.integers(len(data))] ^= 1 << int(random.integers(8))
+        damaged[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
         try:
-            tokenizer = type(trained(level)).from_bytes(bytes(damaged))
+            tokenizer = type(train_level(level)).from_bytes(bytes(damaged))
         except CheckpointError:
             continue
-        assert works(tokenizer)
+        assert round_trip_runs(tokenizer)
 
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("other", LEVELS)
-def test_the_file_of_another_level_is_refused(level: str, other: str) -> None:
+def test_file_of_another_level_is_rejected(level: str, other: str) -> None:
     if level == other:
         return
     with pytest.raises(CheckpointError, match=r"tokenizer\.model|vocabulary\.json"):
-        type(trained(level)).from_bytes(trained(other).to_bytes())
+        type(train_level(level)).from_bytes(train_level(other).to_bytes())
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -478,12 +480,12 @@ def test_the_file_of_another_level_is_refused(level: str, other: str) -> None:
         b'{"level": "LEVEL", "tokens": ["<s>", "</s>", "<unk>", "a"], "min_count": "3"}',
     ],
 )
-def test_a_foreign_file_is_refused(level: str, data: bytes) -> None:
+def test_malformed_file_is_rejected(level: str, data: bytes) -> None:
     with pytest.raises(CheckpointError, match=r"tokenizer\.model|vocabulary\.json"):
         tokenizers.get(level).from_bytes(data.replace(b"LEVEL", level.encode()))
 
 
-def test_a_character_tokenizer_with_a_token_of_two_characters_is_refused() -> None:
+def test_character_tokenizer_rejects_a_token_of_two_characters() -> None:
     with pytest.raises(CheckpointError, match=r"vocabulary\.json"):
         tokenizers.get("char").from_bytes(b'{"level": "char", "tokens": ["<s>", "</s>", "<unk>", "ab"]}')
 
@@ -491,16 +493,16 @@ def test_a_character_tokenizer_with_a_token_of_two_characters_is_refused() -> No
 @pytest.mark.parametrize(
     "texts", [["a" * 8], ["\N{CJK UNIFIED IDEOGRAPH-4E2D}" * 20], ["haha" * 4] * 3, ["a" * 16 + "\n" + "a" * 15]]
 )
-def test_subwords_are_learnt_from_a_single_repeated_character_or_word(texts: list[str]) -> None:
+def test_subwords_train_on_a_single_repeated_character_or_word(texts: list[str]) -> None:
     tokenizer = SubwordTokenizer.train(texts)
     assert tokenizer.decode(tokenizer.encode(texts[0])) == texts[0]
     assert len(tokenizer.encode(texts[0])) <= len(texts[0])
 
 
 @pytest.mark.parametrize("size", [10, 12, 16])
-def test_different_short_words_are_limited_like_long_ones(size: int) -> None:
-    random = Random(0)
-    lines = [" ".join("".join(random.choices("ACGT", k=size)) for _ in range(5)) for _ in range(2000)]
+def test_distinct_short_words_are_limited_like_long_ones(size: int) -> None:
+    rng = Random(0)
+    lines = [" ".join("".join(rng.choices("ACGT", k=size)) for _ in range(5)) for _ in range(2000)]
     assert sum(map(len, _limit_long_words(lines, 10_000))) < 15_000
-    again = [line for line in lines[:100] for _ in range(20)]
-    assert _limit_long_words(again, 10_000) == again
+    repeated = [line for line in lines[:100] for _ in range(20)]
+    assert _limit_long_words(repeated, 10_000) == repeated

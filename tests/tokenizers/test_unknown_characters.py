@@ -1,4 +1,4 @@
-"""Characters outside the vocabulary: what a model learns of them, says about them, and writes."""
+"""Characters outside the vocabulary: how they are learned, reported, scored and generated."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ POEMS = [
 SMALL: dict[str, Any] = {"hidden_size": 32, "num_layers": 1}
 
 
-def fitted(name: str, texts: list[str], **options: Any) -> Any:
+def fit_model(name: str, texts: list[str], **options: Any) -> Any:
     model: Any = revgen.create(name, **({} if "kneser" in name else SMALL), **options)
     training: dict[str, Any] = {} if "kneser" in name else {"epochs": 2}
     model.history = model.fit(texts, progress=False, **training)
@@ -30,37 +30,41 @@ def fitted(name: str, texts: list[str], **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", ["kneser-ney-char", "gru-char", "gru-word"])
-def test_a_model_that_hardly_saw_a_digit_writes_none(name: str, reviews: list[str], tmp_path: Path) -> None:
-    model = fitted(name, reviews)
+def test_model_that_rarely_saw_digits_generates_none(name: str, reviews: list[str], tmp_path: Path) -> None:
+    model = fit_model(name, reviews)
     loaded = revgen.load(model.save(tmp_path / "model"))
 
-    for one in (model, loaded):
-        texts = one.generate("the ", n=20, temperature=2.0, max_tokens=60, seed=1)
-        assert set("".join(texts)) <= set("".join(one.tokenizer.vocabulary))
+    for copy in (model, loaded):
+        texts = copy.generate("the ", n=20, temperature=2.0, max_tokens=60, seed=1)
+        assert set("".join(texts)) <= set("".join(copy.tokenizer.vocabulary))
         assert not any("\ufffd" in text for text in texts)
-        assert one.generate("the ", choices=["漢字"], seed=0) == "the 漢字"
+        assert copy.generate("the ", choices=["漢字"], seed=0) == "the 漢字"
 
 
 @pytest.mark.parametrize("name", ["kneser-ney-char", "gru-char", "gru-word"])
-def test_a_model_whose_text_is_spelled_writes_such_characters(name: str, tmp_path: Path) -> None:
-    model = fitted(name, POEMS, tokenizer={"min_count": 5})
+def test_model_trained_on_spelled_characters_generates_them(name: str, tmp_path: Path) -> None:
+    model = fit_model(name, POEMS, tokenizer={"min_count": 5})
     loaded = revgen.load(model.save(tmp_path / "model"))
 
-    for one in (model, loaded):
-        texts = one.generate("", n=20, max_tokens=60, seed=1)
-        assert not set("".join(texts)) <= set("".join(one.tokenizer.vocabulary))
-        wild = one.generate(["", POEMS[0]], n=10, temperature=5.0, max_tokens=17, min_tokens=17, seed=2)
-        several = [*texts, *wild[0], *wild[1], one.generate("", num_beams=2, max_tokens=9), *one.stream("", seed=3)]
-        assert not any("\ufffd" in text for text in several)  # every spelled character is complete
+    for copy in (model, loaded):
+        texts = copy.generate("", n=20, max_tokens=60, seed=1)
+        assert not set("".join(texts)) <= set("".join(copy.tokenizer.vocabulary))
+        forced = copy.generate(["", POEMS[0]], n=10, temperature=5.0, max_tokens=17, min_tokens=17, seed=2)
+        generated = [
+            *texts,
+            *forced[0],
+            *forced[1],
+            copy.generate("", num_beams=2, max_tokens=9),
+            *copy.stream("", seed=3),
+        ]
+        assert not any("\ufffd" in text for text in generated)  # every spelled character is complete
     assert "of the characters are not in the vocabulary, and spelled out" in model.history.notes[0]
     assert "%" in model.history.notes[0] and "min_count" in model.history.notes[0]
 
 
 @pytest.mark.parametrize("options", [{}, {"max_copied_chars": 1}, {"num_beams": 3}])
 @pytest.mark.parametrize("name", ["ngram-char", "ngram-word"])
-def test_a_character_is_completed_where_the_model_gives_no_digit_a_probability(
-    name: str, options: dict[str, Any]
-) -> None:
+def test_character_is_completed_even_if_every_digit_has_probability_zero(name: str, options: dict[str, Any]) -> None:
     model: Any = revgen.create(name, order=3, tokenizer={"min_count": 1_000_000})
     model.fit(POEMS, progress=False, index_texts=True)
     for seed in range(30):
@@ -68,7 +72,7 @@ def test_a_character_is_completed_where_the_model_gives_no_digit_a_probability(
 
 
 @pytest.mark.parametrize("name", ["kneser-ney-char", "gru-char"])
-def test_fit_says_what_it_read(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fit_reports_the_files_that_it_read(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for i, poem in enumerate(POEMS[:3]):
         (tmp_path / f"{i}.txt").write_text(poem * 60, encoding="utf-8")
     (tmp_path / "picture.png").write_bytes(b"\x89PNG")
@@ -85,8 +89,8 @@ def test_fit_says_what_it_read(name: str, tmp_path: Path, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize("level", ["char", "word", "subword"])
-def test_a_smaller_vocabulary_is_not_rewarded(level: str) -> None:
-    """Which character it was is charged, so knowing none of them cannot look good."""
+def test_smaller_vocabulary_does_not_lower_the_loss(level: str) -> None:
+    """A token for many unknown characters must also pay for which of them it was."""
     poems = [poem * 3 for poem in POEMS]
     options: list[dict[str, Any]] = [{"min_count": 1}, {"min_count": 100}] if level != "subword" else [{}]
     scores = []
@@ -95,10 +99,10 @@ def test_a_smaller_vocabulary_is_not_rewarded(level: str) -> None:
         model.fit(poems[:8], progress=False)
         scores.append(model.evaluate(["靜夜思登鸛雀樓春曉"]).nats_per_char)
 
-    assert min(scores) > 4  # of which of the characters that it never saw
+    assert min(scores) > 4
 
 
-def test_an_old_vocabulary_pays_for_which_character_it_was(reviews: list[str]) -> None:
+def test_loss_of_unk_includes_the_cost_of_its_character(reviews: list[str]) -> None:
     model = revgen.load("gru-char")
     known, unknown = "the song", "the 漢字字"
 
@@ -111,22 +115,20 @@ def test_an_old_vocabulary_pays_for_which_character_it_was(reviews: list[str]) -
     assert explained == pytest.approx(score.logprobs.tolist(), abs=1e-3)
 
 
-def test_the_command_line_does_not_speak_of_parameters_of_fit(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_command_line_does_not_mention_parameters_of_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.txt").write_text("the cat sat\n" * 20 + "ZQXJKVWY", encoding="utf-8")
 
     main(["fit", "ngram-char", str(tmp_path / "a.txt"), "--set", "order=2", "--out", str(tmp_path / "model")])
 
-    shown = "".join(capsys.readouterr())
-    assert "of the characters are not in the vocabulary" in shown and "extend_vocabulary" not in shown
+    output = "".join(capsys.readouterr())
+    assert "of the characters are not in the vocabulary" in output and "extend_vocabulary" not in output
 
 
-def test_digits_may_make_every_character_and_nothing_else() -> None:
+def test_digits_can_spell_every_character_and_nothing_else() -> None:
     tokenizer = CharTokenizer.train(["aaa"])
     guide = SpellingGuide(tokenizer)
 
-    def may_spell(ids: tuple[int, ...]) -> bool:
+    def can_spell(ids: tuple[int, ...]) -> bool:
         state = NO_DIGITS
         for i, token in enumerate(ids):
             if not guide.allowed_tokens(state, min(len(ids) - i, 2))[token]:
@@ -135,9 +137,9 @@ def test_digits_may_make_every_character_and_nothing_else() -> None:
         return state == NO_DIGITS
 
     for point in (*range(0x3000), *range(0xD700, 0xE100), 0x4E2D, 0xFFFF, 0x1F600, 0x10FFFF):
-        assert may_spell(tokenizer.spell(chr(point))) == (not 0xD800 <= point <= 0xDFFF)
-    beyond = (*(tokenizer.digit_ids[digit] for digit in (1, 1, 0, 0, 0)), tokenizer.digit_ids[16])
-    assert not may_spell(beyond)
+        assert can_spell(tokenizer.spell(chr(point))) == (not 0xD800 <= point <= 0xDFFF)
+    too_large = (*(tokenizer.digit_ids[digit] for digit in (1, 1, 0, 0, 0)), tokenizer.digit_ids[16])
+    assert not can_spell(too_large)
     state = guide.next_state(NO_DIGITS, tokenizer.digit_ids[4])
     assert not guide.allowed_tokens(state, 2)[[tokenizer.eos_id, *tokenizer.encode("a")]].any()
     assert not guide.allowed_tokens(NO_DIGITS, 1)[list(tokenizer.digit_ids[:16])].any()
