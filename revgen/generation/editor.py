@@ -1,13 +1,14 @@
-"""Writing together with a model in the terminal: it suggests, you choose, type your own, undo, and save.
+"""An editor for the terminal in which a model suggests how the text continues.
 
-The text is a buffer of prompt_toolkit, so the cursor moves and text is edited as everywhere; the suggestions are for
-the place of the cursor.
+The text is a buffer of prompt_toolkit, with its usual keys for moving and editing. The suggestions are for the position
+of the cursor.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,28 +21,32 @@ from revgen.generation.sampler import Floats, Sampling, sample
 from revgen.options import as_float, check, is_int
 
 if TYPE_CHECKING:
+    from prompt_toolkit.buffer import Buffer
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+    from prompt_toolkit.layout import Layout
+
     from revgen.model import Model
 
-SUGGESTIONS = 9
-KEPT = 64
-"""The last states that are kept, so that a change near the end of a text is not a reason to read all of it again."""
+NUM_SUGGESTIONS = 9
+MAX_CACHED_STATES = 64
+"""States of the model that are kept, so that after a change near the end of the text little has to be read again."""
 
-LONGEST_WORD = 40
-"""Tokens."""
+MAX_WORD_TOKENS = 40
+"""The most tokens of a suggested word."""
 
 HELP = (
-    "Alt-1…9 or Tab takes · Ctrl-N/P chooses · Ctrl-G writes on · PgUp/PgDn temperature · "
-    "Ctrl-Z undoes · Ctrl-S saves · Ctrl-Q quits"
+    "Alt-1…9 or Tab: insert · Ctrl-N/P: select · Ctrl-G: add a word · PgUp/PgDn: temperature · "
+    "Ctrl-Z: undo · Ctrl-S: save · Ctrl-Q: quit"
 )
 
 
-class Reader:
-    """A model at the end of a text that changes: it reads what is new only."""
+class Suggester:
+    """Suggests continuations of a text that changes. The model reads only the part that is new."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
         self.token_texts = token_texts(model.tokenizer)
-        self.states: deque[tuple[list[int], Floats, Any]] = deque(maxlen=KEPT)
+        self.states: deque[tuple[list[int], Floats, Any]] = deque(maxlen=MAX_CACHED_STATES)
 
     def logits(self, ids: list[int]) -> Floats:
         """Return the logits of the token after some ids, (1, vocab)."""
@@ -51,19 +56,19 @@ class Reader:
             read, logits, state = self.states[-1]
             position = len(read)
         else:
-            position = max(len(ids) - KEPT, 1)
+            position = max(len(ids) - MAX_CACHED_STATES, 1)
             logits, state = self.model.next_logits(np.array(ids[:position])[:, None], self.model.initial_state(1))
             self.states.append((ids[:position], logits, state))
         for end in range(position + 1, len(ids) + 1):
-            found, state = self.model.forward(np.array(ids[end - 1 : end])[:, None], state)
-            logits = found[-1]
+            all_logits, state = self.model.forward(np.array(ids[end - 1 : end])[:, None], state)
+            logits = all_logits[-1]
             self.states.append((ids[:end], logits, state))
         return logits
 
     def distribution(self, text: str, temperature: float) -> tuple[list[str], Floats]:
-        """Return what may follow a text as its next token, and the probability of each.
+        """Return the texts that the next token may add to a text, and their probabilities.
 
-        Where the end of the text begins a longer token, what that token adds is among them (see ``healing``).
+        If the end of the text may begin a longer token, the rest of that token is among them (``healing``).
         """
         tokenizer, texts, sampling = self.model.tokenizer, self.token_texts.texts, Sampling(temperature=temperature)
         ids = [tokenizer.bos_id, *tokenizer.encode(text).tolist()]
@@ -76,23 +81,23 @@ class Reader:
         longer = sampling.filtered(spelling)[0] * [len(text) > len(pending) for text in texts]
         return [*texts, *(text[len(pending) :] for text in texts)], np.concatenate([p * (1 - longer.sum()), longer])
 
-    def suggestions(self, text: str, temperature: float, count: int = SUGGESTIONS) -> list[tuple[str, float]]:
+    def suggestions(self, text: str, temperature: float, count: int = NUM_SUGGESTIONS) -> list[tuple[str, float]]:
         """Return the most likely texts of the next token, with their probabilities."""
-        found: dict[str, float] = {}
+        total: dict[str, float] = {}
         for added, p in zip(*self.distribution(text, temperature), strict=True):
-            found[added] = found.get(added, 0.0) + float(p)
-        return sorted(((added, p) for added, p in found.items() if added and p > 0), key=lambda item: -item[1])[:count]
+            total[added] = total.get(added, 0.0) + float(p)
+        return sorted(((added, p) for added, p in total.items() if added and p > 0), key=lambda item: -item[1])[:count]
 
-    def word(self, text: str, temperature: float, random: np.random.Generator) -> str:
-        """Return what the model draws after a text, up to the end of a word."""
-        written = ""
-        for _ in range(LONGEST_WORD):
-            texts, p = self.distribution(text + written, temperature)
-            token = texts[int(sample(p[None], random.random(1))[0])]
-            if token[:1].isspace() and written.strip():
+    def word(self, text: str, temperature: float, rng: np.random.Generator) -> str:
+        """Sample the continuation of a text up to the end of a word."""
+        word = ""
+        for _ in range(MAX_WORD_TOKENS):
+            texts, p = self.distribution(text + word, temperature)
+            token = texts[int(sample(p[None], rng.random(1))[0])]
+            if token[:1].isspace() and word.strip():
                 break
-            written += token
-        return written
+            word += token
+        return word
 
 
 def write(
@@ -105,9 +110,9 @@ def write(
     input: Any = None,
     output: Any = None,
 ) -> str:
-    """Write a text in the terminal, and return it; Ctrl-S saves it to ``path``.
+    """Edit a text in the terminal, and return it. Ctrl-S saves it to ``path``.
 
-    ``input`` and ``output`` are prompt_toolkit's, where they are not the terminal. Raises MissingExtraError without
+    ``input`` and ``output`` are those of prompt_toolkit, by default the terminal. Raises MissingExtraError without
     prompt_toolkit.
     """
     check("temperature", temperature, 0 <= as_float(temperature) < np.inf, "0 or more")
@@ -115,101 +120,111 @@ def write(
     try:
         from prompt_toolkit import Application
         from prompt_toolkit.buffer import Buffer
-        from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-        from prompt_toolkit.layout import BufferControl, FormattedTextControl, HSplit, Layout, Window
     except ImportError:
         raise MissingExtraError("writing in the terminal needs prompt_toolkit: pip install 'revgen[write]'") from None
 
-    desk = EditorState(model, path, float(temperature), seed)
     buffer = Buffer(multiline=True)
     buffer.text = text
     buffer.cursor_position = len(text)
+    state = EditorState(model, path, float(temperature), seed)
+    keys = _key_bindings(buffer, state)
+    application: Any = Application(
+        _layout(buffer, state), key_bindings=keys, full_screen=True, input=input, output=output
+    )
+    return str(application.run())
+
+
+def _key_bindings(buffer: Buffer, state: EditorState) -> KeyBindings:
+    """Return the keys of the editor and their actions."""
+    from prompt_toolkit.key_binding import KeyBindings
+
     keys = KeyBindings()
 
-    def put(made: str) -> None:
+    def insert(text: str) -> None:
         buffer.save_to_undo_stack()
-        buffer.insert_text(made)
-        desk.chosen = 0
+        buffer.insert_text(text)
+        state.selected = 0
 
-    def key(*names: str) -> Callable[[Callable[[], None]], None]:
-        """What these keys do."""
+    def insert_suggestion(number: int) -> None:
+        insert(state.suggestion(buffer.document.text_before_cursor, number))
 
-        def bind(action: Callable[[], None]) -> None:
-            @keys.add(*names)
-            def _(event: KeyPressEvent) -> None:
-                desk.note = ""
-                action()
+    def bind(action: Callable[[], None], *names: str) -> None:
+        @keys.add(*names)
+        def _(event: KeyPressEvent) -> None:
+            state.note = ""
+            action()
 
-        return bind
-
-    @key("tab")
-    def _() -> None:
-        put(desk.suggested(buffer.document.text_before_cursor, desk.chosen))
-
-    for place in range(SUGGESTIONS):
-        key("escape", str(place + 1))(
-            lambda place=place: put(desk.suggested(buffer.document.text_before_cursor, place))  # type: ignore[misc]
-        )
-    key("c-n")(lambda: desk.choose(1))
-    key("c-p")(lambda: desk.choose(-1))
-    key("pageup")(lambda: desk.adjust_temperature(0.1))
-    key("pagedown")(lambda: desk.adjust_temperature(-0.1))
-    key("c-g")(lambda: put(desk.word(buffer.document.text_before_cursor)))
-    key("c-z")(buffer.undo)
-    key("c-s")(lambda: desk.save(buffer.text))
+    bind(lambda: insert_suggestion(state.selected), "tab")
+    for number in range(NUM_SUGGESTIONS):
+        bind(partial(insert_suggestion, number), "escape", str(number + 1))
+    bind(lambda: state.select(1), "c-n")
+    bind(lambda: state.select(-1), "c-p")
+    bind(lambda: state.adjust_temperature(0.1), "pageup")
+    bind(lambda: state.adjust_temperature(-0.1), "pagedown")
+    bind(lambda: insert(state.word(buffer.document.text_before_cursor)), "c-g")
+    bind(buffer.undo, "c-z")
+    bind(lambda: state.save(buffer.text), "c-s")
 
     @keys.add("c-q")
     @keys.add("c-c")
     def _quit(event: KeyPressEvent) -> None:
         event.app.exit(result=buffer.text)
 
-    def suggestions() -> Any:
-        return desk.lines(buffer.document.text_before_cursor)
+    return keys
 
-    layout = HSplit(
-        [
-            Window(BufferControl(buffer), wrap_lines=True),
-            Window(height=1, char="─"),
-            Window(FormattedTextControl(suggestions), height=SUGGESTIONS),
-            Window(FormattedTextControl(lambda: [("reverse", f" {desk.status()} ")]), height=1),
-            Window(FormattedTextControl(HELP), height=2, wrap_lines=True),
-        ]
+
+def _layout(buffer: Buffer, state: EditorState) -> Layout:
+    """Return the text, a line, the suggestions, the status line and the help."""
+    from prompt_toolkit.layout import BufferControl, FormattedTextControl, HSplit, Layout, Window
+
+    def suggestions() -> Any:
+        return state.lines(buffer.document.text_before_cursor)
+
+    status = FormattedTextControl(lambda: [("reverse", f" {state.status()} ")])
+    return Layout(
+        HSplit(
+            [
+                Window(BufferControl(buffer), wrap_lines=True),
+                Window(height=1, char="─"),
+                Window(FormattedTextControl(suggestions), height=NUM_SUGGESTIONS),
+                Window(status, height=1),
+                Window(FormattedTextControl(HELP), height=2, wrap_lines=True),
+            ]
+        )
     )
-    application: Any = Application(Layout(layout), key_bindings=keys, full_screen=True, input=input, output=output)
-    return str(application.run())
 
 
 class EditorState:
-    """What stands around the text: suggestions, temperature, the file, and a note of what was done."""
+    """Everything but the text: suggestions, temperature, the file, and a note about the last action."""
 
     def __init__(self, model: Model, path: Path, temperature: float, seed: int | None) -> None:
-        self.reader = Reader(model)
+        self.suggester = Suggester(model)
         self.name = model.name
         self.path = path
         self.temperature = temperature
-        self.random = np.random.default_rng(seed)
-        self.chosen = 0
+        self.rng = np.random.default_rng(seed)
+        self.selected = 0
         self.note = ""
 
-    def choose(self, step: int) -> None:
-        """Go to another suggestion."""
-        self.chosen = (self.chosen + step) % SUGGESTIONS
+    def select(self, step: int) -> None:
+        """Select another suggestion, ``step`` lines below."""
+        self.selected = (self.selected + step) % NUM_SUGGESTIONS
 
     def adjust_temperature(self, step: float) -> None:
-        """Change the temperature."""
+        """Add ``step`` to the temperature; 0 is the lowest."""
         self.temperature = max(round(self.temperature + step, 1), 0.0)
 
-    def suggested(self, text: str, place: int) -> str:
-        """One suggestion; nothing where there are fewer."""
-        found = self.reader.suggestions(text, self.temperature)
-        return found[place][0] if place < len(found) else ""
+    def suggestion(self, text: str, number: int) -> str:
+        """Return one suggestion, an empty string if there are fewer."""
+        suggestions = self.suggester.suggestions(text, self.temperature)
+        return suggestions[number][0] if number < len(suggestions) else ""
 
     def word(self, text: str) -> str:
-        """A word of the model."""
-        return self.reader.word(text, self.temperature, self.random)
+        """Sample a word."""
+        return self.suggester.word(text, self.temperature, self.rng)
 
     def save(self, text: str) -> None:
-        """Write the file."""
+        """Write the text to the file."""
         try:
             write_atomically(self.path, text.encode("utf-8", "replace"))
             self.note = f"saved: {self.path}"
@@ -217,13 +232,13 @@ class EditorState:
             self.note = f"{self.path} cannot be written: {error.strerror or error}"
 
     def lines(self, text: str) -> list[tuple[str, str]]:
-        """The suggestions as styled lines."""
+        """Return the suggestions as styled lines."""
         lines = []
-        for place, (token, p) in enumerate(self.reader.suggestions(text, self.temperature)):
-            style = "bold reverse" if place == self.chosen else ""
-            lines.append((style, f"{place + 1} {p:6.1%}  {repr(token)[1:-1] if token.strip() else repr(token)}\n"))
+        for number, (token, p) in enumerate(self.suggester.suggestions(text, self.temperature)):
+            style = "bold reverse" if number == self.selected else ""
+            lines.append((style, f"{number + 1} {p:6.1%}  {repr(token)[1:-1] if token.strip() else repr(token)}\n"))
         return lines
 
     def status(self) -> str:
-        """The line below them."""
+        """Return the status line."""
         return f"{self.name} · temperature {self.temperature:g} · {self.note or self.path}"

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.errors import OptionError
-from revgen.generation.automaton import BEGIN, DEAD, Automaton, Symbol, compile_pattern
+from revgen.generation.automaton import DEAD, START, Automaton, Symbol, compile_pattern
 from revgen.generation.healing import token_texts
 from revgen.tokenizers import Tokenizer
 
@@ -97,7 +97,7 @@ class PatternGuide:
         self.automaton = compile_pattern(pattern, self.vocabulary.symbols, tokenizer.spell, name)
         self.distances = self._distances()
         self.row = lru_cache(maxsize=512)(lambda state: self._follow([state])[0])
-        fewest = int(self.distances[BEGIN])
+        fewest = int(self.distances[START])
         if fewest == FORBIDDEN:
             raise OptionError(f"{name} {pattern!r} can never match: {self._why(pattern)}")
         if fewest > most:
@@ -133,7 +133,7 @@ class PatternGuide:
         return distances
 
     def initial_state(self, prompt: str) -> int:
-        return BEGIN
+        return START
 
     def next_state(self, state: int, token: int) -> int:
         return int(self.row(state)[token])

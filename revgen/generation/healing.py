@@ -1,9 +1,9 @@
-"""Token healing: the last tokens of a prompt are given back, and drawn again with what follows them.
+"""Token healing: the last tokens of a prompt are removed and sampled again, together with the text after them.
 
-A prompt may end within what the model knows as one token: a subword model learnt ``▁song``, not ``▁`` and then
-``song``, and would expect no word after ``"the "``. So the end of the prompt that begins a longer token is taken off,
-and the first tokens that are drawn must spell it: after ``"the"`` these are ``▁song``, ``▁band`` and all others that
-begin with the space. (The guidance library gave this its name.)
+A prompt may end in the middle of a token. A subword model has learned the token ``▁song``, not ``▁`` followed by
+``song``, so after ``"the "`` it expects no word. Token healing removes the end of the prompt that may begin a longer
+token, and the first sampled tokens must spell it: after ``"the"``, these are ``▁song``, ``▁band`` and all other tokens
+that begin with a space. (The name is from the library guidance.)
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from revgen.tokenizers import Tokenizer
 
 
 class TokenTexts:
-    """The tokens of a tokenizer as texts, and what they begin with.
+    """The texts of a tokenizer's tokens, and their prefixes.
 
-    Special tokens and the parts of characters are empty.
+    Special tokens, and tokens that are parts of a character, have an empty text.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -33,7 +33,7 @@ class TokenTexts:
         self.allowed = lru_cache(maxsize=64)(self._allowed)
 
     def give_back(self, ids: Sequence[int]) -> tuple[list[int], str]:
-        """Return the ids of a prompt without the end that begins a longer token, and the text of that end."""
+        """Return the ids of a prompt without the end that may begin a longer token, and the text of that end."""
         count, end, text = 0, "", ""
         for i, token in enumerate(reversed(ids), 1):
             text = self.texts[token] + text
@@ -44,11 +44,11 @@ class TokenTexts:
         return list(ids[: len(ids) - count]), end
 
     def _allowed(self, pending: str) -> NDArray[np.bool_]:
-        """Return which tokens begin with ``pending``, or are its beginning, (vocab,)."""
+        """Return a mask (vocab,) of the tokens that begin with ``pending`` or are a prefix of it."""
         return np.array([bool(t) and (t.startswith(pending) or pending.startswith(t)) for t in self.texts])
 
     def longest_beginning(self, pending: str) -> int:
-        """Return the longest token that ``pending`` begins with."""
+        """Return the id of the longest token that is a prefix of ``pending``."""
         fits = (token for token, text in enumerate(self.texts) if text and pending.startswith(text))
         return max(fits, key=lambda token: len(self.texts[token]))
 

@@ -18,7 +18,7 @@ from toys import Floats, Table, table
 import revgen
 from revgen import LanguageModel, MissingExtraError, OptionError
 from revgen.cli import main
-from revgen.generation.editor import KEPT, Reader, write
+from revgen.generation.editor import MAX_CACHED_STATES, Suggester, write
 from revgen.registry import tokenizers
 
 TAB, UNDO, SAVE, QUIT, NEXT, ON, UP, DOWN = "\t", "\x1a", "\x13", "\x11", "\x0e", "\x07", "\x1b[5~", "\x1b[6~"
@@ -35,7 +35,7 @@ def fresh(model: LanguageModel, text: str) -> Floats:
 def test_a_reader_knows_what_stands_before_the_cursor_however_it_came_there(level: str, reviews: list[str]) -> None:
     model = revgen.create(f"gru-{level}", hidden_size=16, num_layers=1)
     model.fit(reviews[:10], epochs=1, progress=False)
-    reader = Reader(model)
+    reader = Suggester(model)
     texts = ["", "the", "the song", "the so", "the song is over. " * 9, "the song", "another", reviews[0], "the song"]
 
     for text in texts:
@@ -53,8 +53,8 @@ def test_a_reader_reads_what_is_new_only(reviews: list[str]) -> None:
             read.append(len(tokens))
             return super().forward(tokens, state)
 
-    reader = Reader(table(tokenizers.get("char").train(reviews), kind=Counting))
-    text = reviews[0][: 3 * KEPT]
+    reader = Suggester(table(tokenizers.get("char").train(reviews), kind=Counting))
+    text = reviews[0][: 3 * MAX_CACHED_STATES]
     reader.distribution(text, 1.0)
     read.clear()
 
@@ -66,7 +66,7 @@ def test_a_reader_reads_what_is_new_only(reviews: list[str]) -> None:
 
 
 def test_suggestions_are_the_likeliest_texts_with_their_probabilities(small_model: LanguageModel) -> None:
-    reader = Reader(small_model)
+    reader = Suggester(small_model)
 
     found = reader.suggestions("th", 1.0, 4)
 
@@ -83,7 +83,7 @@ def test_suggestions_are_the_likeliest_texts_with_their_probabilities(small_mode
 
 @pytest.mark.parametrize("name", ["gru-subword", "lstm-word"])
 def test_suggestions_complete_the_word_at_the_cursor_or_go_on_after_it(name: str) -> None:
-    reader = Reader(revgen.load(name))
+    reader = Suggester(revgen.load(name))
 
     after_space = reader.suggestions("I think that ", 1.0)
     within_word = dict(reader.suggestions("I love the mus", 1.0))
@@ -96,7 +96,7 @@ def test_suggestions_complete_the_word_at_the_cursor_or_go_on_after_it(name: str
 
 
 def test_a_word_ends_where_the_next_begins(small_model: LanguageModel) -> None:
-    reader, random = Reader(small_model), np.random.default_rng(0)
+    reader, random = Suggester(small_model), np.random.default_rng(0)
 
     text = "the"
     for _ in range(20):
@@ -125,7 +125,7 @@ def written(model: LanguageModel, keys: Any, typed: str, path: Path, **options: 
 
 
 def test_one_types_chooses_undoes_and_saves(small_model: LanguageModel, keys: Any, tmp_path: Path) -> None:
-    reader, path = Reader(small_model), tmp_path / "text.txt"
+    reader, path = Suggester(small_model), tmp_path / "text.txt"
 
     text = written(small_model, keys, f"th{TAB}{NEXT}{TAB}\x1b3{TAB}XX{UNDO * 3}{SAVE}!{QUIT}", path, text="On ")
 
@@ -140,7 +140,7 @@ def test_the_temperature_changes_while_one_writes(small_model: LanguageModel, ke
     options: dict[str, Any] = {"text": "the ", "seed": 1, "path": tmp_path / "text.txt"}
     text = written(small_model, keys, f"{DOWN * 20}{ON}{ON}{QUIT}", **options)
 
-    reader, random = Reader(small_model), np.random.default_rng(0)
+    reader, random = Suggester(small_model), np.random.default_rng(0)
     greedy = "the "
     for _ in range(2):
         greedy += reader.word(greedy, 0, random)
@@ -200,7 +200,7 @@ def test_the_command_writes_in_a_terminal(small_model: LanguageModel, tmp_path: 
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
-    wait_for("Ctrl-Q quits")
+    wait_for("Ctrl-Q: quit")
     os.write(ours, TAB.encode())
     os.write(ours, UP.encode())
     wait_for(".1")  # what changed is drawn, no more
@@ -212,7 +212,7 @@ def test_the_command_writes_in_a_terminal(small_model: LanguageModel, tmp_path: 
     listener.join(60)
     os.close(ours)
 
-    first = Reader(small_model).suggestions("On th", 1.0)[0][0]
+    first = Suggester(small_model).suggestions("On th", 1.0)[0][0]
     assert path.read_text("utf-8") == f"On th{first}"
     assert f"On th{first}\r\n".encode() in shown
 
