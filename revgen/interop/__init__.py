@@ -1,1 +1,1 @@
-"""Models in other formats and libraries: ONNX, and `transformers`."""
+"""Models in other formats and libraries: ONNX and ``transformers``."""

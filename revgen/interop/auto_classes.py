@@ -1,6 +1,6 @@
-"""Registration with the Auto classes of the library ``transformers``, whichever of the two is imported first.
+"""Registration with the Auto classes of the library ``transformers``, whether it is imported before or after revgen.
 
-``import revgen`` must not import ``transformers``, which takes seconds. So the classes of revgen are registered when a
+``import revgen`` must not import ``transformers``, which takes seconds. So revgen's classes are registered when a
 module of ``transformers`` that has an Auto class is imported, or at once if it has been imported already.
 """
 
@@ -30,8 +30,8 @@ def register_model(module: ModuleType) -> None:
 
 def register_tokenizer(module: ModuleType) -> None:
     """Register the tokenizer with ``AutoTokenizer``, a class of ``module``."""
-    from revgen.interop.transformers import RevgenTokenizer
     from revgen.interop.transformers_config import RevgenConfig
+    from revgen.interop.transformers_tokenizer import RevgenTokenizer
 
     module.AutoTokenizer.register(RevgenConfig, RevgenTokenizer, exist_ok=True)
 
@@ -44,13 +44,13 @@ REGISTRATIONS: dict[str, Callable[[ModuleType], None]] = {
 
 
 def register(name: str, module: ModuleType) -> None:
-    """Register with the Auto class of a module; with a version of ``transformers`` that is too old, do nothing."""
+    """Register with the Auto class of a module. Do nothing if the version of ``transformers`` is too old."""
     with contextlib.suppress(ImportError):
         REGISTRATIONS[name](module)
 
 
 class RegisteringFinder:
-    """A finder of modules that finds those in ``REGISTRATIONS`` alone, and registers once one has been executed."""
+    """A finder for the modules in ``REGISTRATIONS``, which registers when one of them has been executed."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -70,7 +70,7 @@ class RegisteringFinder:
 
 
 def install() -> None:
-    """Register with the Auto classes that have been imported, and with the others when they are."""
+    """Register with the Auto classes that have been imported, and with the others when they are imported."""
     if not any(isinstance(finder, RegisteringFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, RegisteringFinder())
     for name in REGISTRATIONS:

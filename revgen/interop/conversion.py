@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @validate_call
 def to_transformers(model: LanguageModel, *, label: str | None = None) -> RevgenForCausalLM:
-    """Convert a network to a ``PreTrainedModel`` with ``generate``; its ``tokenizer`` comes with it.
+    """Convert a network to a ``PreTrainedModel`` with ``generate``. Its attribute ``tokenizer`` is the tokenizer.
 
-    The result has a copy of the weights and is on the model's device. For a model that was fitted with labels,
-    everything it reads and generates has this ``label``. Raises OptionError for a model that is not a network, and
+    The result has a copy of the weights and is on the model's device. If the model was fitted with labels, all texts
+    that it reads and generates have this ``label``. Raises OptionError if the model is not a network, and
     MissingExtraError without the package ``transformers``.
     """
     if not isinstance(model, NeuralModel):

@@ -1,7 +1,7 @@
-"""One step of a network as an ONNX graph: a token and a state in, logits and the new state out.
+"""One step of a network as an ONNX graph: from a token and a state to logits and the next state.
 
-The state is part of the graph's inputs and outputs, so that whatever runs ONNX can write text token by token, with
-neither PyTorch nor this library.
+The state is part of the graph's inputs and outputs, so any ONNX runtime can generate text token by token, without
+PyTorch and without revgen.
 """
 
 from __future__ import annotations
@@ -24,63 +24,65 @@ from revgen.files import to_json, write_atomically
 from revgen.language_model import LanguageModel
 from revgen.networks.functional import FunctionalNetwork, unflatten
 
-GRAPH = "model.onnx"
-BATCH = 2  # of the example; any other runs
+GRAPH_FILE = "model.onnx"
+EXAMPLE_BATCH = 2  # the graph runs with any batch size
 
 
 def export(model: LanguageModel, directory: str | Path) -> Path:
-    """Write ``model.onnx`` and the tokenizer's file into a directory; the path of the graph.
+    """Write ``model.onnx`` and the tokenizer's file into a directory, and return the path of the graph.
 
-    Inputs are ``tokens``, (batch,), and ``state.0``, ``state.1``, …, each (batch, …); outputs ``logits``, (batch,
-    vocab), and ``next.0``, ``next.1``, …, which are the states of the next step. A document begins with token 0 and the
-    states filled with the values ``begin`` of the metadata ``revgen``, which is JSON; it has their shapes too.
+    The inputs are ``tokens`` (batch,) and the arrays of the state, ``state.0``, ``state.1``, …, each (batch, …). The
+    outputs are ``logits`` (batch, vocab) and the arrays of the next state, ``next.0``, ``next.1``, …. A document starts
+    with token 0. The metadata entry ``revgen`` is JSON, with the shape and initial value of each array of the state.
 
-    Raises OptionError for a model that is no such network, MissingExtraError without the packages for ONNX.
+    Raises OptionError for a model that cannot be exported, and MissingExtraError without the packages for ONNX.
     """
     if not isinstance(model, FunctionalModel) or not model.definition.supports_numpy:
-        raise OptionError(f"{model.name} cannot be exported: it is no network that is written as an equation")
+        raise OptionError(f"{model.name} cannot be exported: it is not a network that runs on NumPy")
     try:
         import onnxscript  # noqa: F401  the exporter needs it
     except ImportError:
         raise MissingExtraError("export needs packages for ONNX: pip install 'revgen[onnx]'") from None
     step = Step(model)
-    names = [str(i) for i in range(len(step.begin))]
-    state = [torch.stack([leaf] * BATCH) for leaf in step.begin]
+    indices = range(len(step.initial))
+    state = [torch.stack([leaf] * EXAMPLE_BATCH) for leaf in step.initial]
     try:
         with _quiet():
             program: Any = torch.onnx.export(
                 step.eval(),
-                (torch.zeros(BATCH, dtype=torch.int64), *state),
+                (torch.zeros(EXAMPLE_BATCH, dtype=torch.int64), *state),
                 dynamo=True,
                 verbose=False,
-                input_names=["tokens", *(f"state.{name}" for name in names)],
-                output_names=["logits", *(f"next.{name}" for name in names)],
+                input_names=["tokens", *(f"state.{i}" for i in indices)],
+                output_names=["logits", *(f"next.{i}" for i in indices)],
                 dynamic_shapes=({0: DYNAMIC}, tuple({0: DYNAMIC} for _ in state)),
             )
     except torch.onnx.OnnxExporterError as error:
-        why = str(error.__cause__ or error).splitlines()[0]
-        raise OptionError(f"{model.name} cannot be exported: {why}") from error
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise OptionError(f"{model.name} cannot be exported: {reason}") from error
     program.model.metadata_props["revgen"] = to_json(
         {
             "name": model.name,
             "tokenizer": model.tokenizer.file,
-            "state": [{"begin": _number(leaf.flatten()[0]), "shape": list(leaf.shape)} for leaf in step.begin],
+            "state": [
+                {"begin": _to_json_number(leaf.flatten()[0]), "shape": list(leaf.shape)} for leaf in step.initial
+            ],
         }
     )
     directory = Path(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory() as temporary:
-            program.save(Path(temporary) / GRAPH)
-            write_atomically(directory / GRAPH, (Path(temporary) / GRAPH).read_bytes())
+            program.save(Path(temporary) / GRAPH_FILE)
+            write_atomically(directory / GRAPH_FILE, (Path(temporary) / GRAPH_FILE).read_bytes())
         write_atomically(directory / model.tokenizer.file, model.tokenizer.to_bytes())
     except OSError as error:
         raise CheckpointError(f"{directory}: could not export: {error.strerror or error}") from error
-    return directory / GRAPH
+    return directory / GRAPH_FILE
 
 
-def _number(value: Tensor) -> float | str:
-    """A number as JSON can hold it: "-inf" is a string that NumPy and Python read as the number."""
+def _to_json_number(value: Tensor) -> float | str:
+    """Return a number, or a string such as "-inf", which JSON has no number for."""
     return float(value) if torch.isfinite(value) else str(float(value))
 
 
@@ -88,44 +90,44 @@ DYNAMIC = torch.export.Dim("batch")
 
 
 class Step(nn.Module):
-    """tokens (batch,), the arrays of a state -> logits (batch, vocab), the arrays of the new state."""
+    """A module from tokens (batch,) and the arrays of a state to logits (batch, vocab) and the arrays of the next."""
 
     def __init__(self, model: FunctionalModel) -> None:
         super().__init__()
-        self.equation = model.definition
+        self.definition = model.definition
         self.names = list(model.weights)
         self.values = nn.ParameterList(torch.as_tensor(model.weights[name]) for name in self.names)
         self.values.requires_grad_(False)
-        state, filled = _first_state(self.equation, self.weights())
-        leaves, self.form = pytree.tree_flatten(state)
-        self.begin = [leaf[0] if filled else torch.zeros_like(leaf[0]) for leaf in leaves]
+        state, is_initial = _example_state(self.definition, self.weights())
+        leaves, self.structure = pytree.tree_flatten(state)
+        self.initial = [leaf[0] if is_initial else torch.zeros_like(leaf[0]) for leaf in leaves]
 
     def weights(self) -> Any:
-        """The weights, nested by their names."""
+        """Return the weights, nested by their names."""
         return unflatten(dict(zip(self.names, self.values, strict=True)))
 
     def forward(self, tokens: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
-        state = pytree.tree_unflatten(list(leaves), self.form)
-        logits, state = self.equation.forward(self.weights(), tokens[None], state)
+        state = pytree.tree_unflatten(list(leaves), self.structure)
+        logits, state = self.definition.forward(self.weights(), tokens[None], state)
         return logits[0], *pytree.tree_leaves(state)
 
 
-def _first_state(equation: FunctionalNetwork, p: Any) -> tuple[Any, bool]:
-    """The state of one document at its start, and whether its values are those to begin with.
+def _example_state(definition: FunctionalNetwork, p: Any) -> tuple[Any, bool]:
+    """Return a state of one document, and whether it is the initial state.
 
-    An equation that begins without one remembers a window of the text: that of the state it reaches by reading as much
-    has its last shape, and nothing but zeros before the document: the start token, and keys that are behind the mask.
+    A network whose initial state is None remembers a window of the text. Its state has the final shape after
+    ``context`` tokens, and starts with zeros: the start token, and keys that the mask excludes.
     """
-    state = equation.initial_state(1, torch.zeros)
+    state = definition.initial_state(1, torch.zeros)
     if state is not None:
         return state, True
-    tokens = torch.zeros(equation.config.context, 1, dtype=torch.int64)
-    return equation.forward(p, tokens, None)[1], False
+    tokens = torch.zeros(getattr(definition.config, "context", 1), 1, dtype=torch.int64)
+    return definition.forward(p, tokens, None)[1], False
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's notes to its own developers."""
+    """Silence the exporter's notes to its own developers."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

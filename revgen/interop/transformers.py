@@ -1,17 +1,14 @@
-"""A network of the zoo as a model of the library ``transformers``: for its ``generate``, pipelines and trainers.
+"""A network as a model of the library ``transformers``, for its ``generate``, pipelines and trainers.
 
-The network and the tokenizer are the model's own; what is added is how they are called. Between the steps of
-``generate`` goes the network's state, as it does in ``revgen.generation``, so that no token is read twice.
+The network and the tokenizer are the model's own; this module adds the interface of ``transformers``. ``generate``
+passes the network's state from step to step, as ``revgen.generation`` does, so no token is read twice.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +22,6 @@ from transformers import (
     GenerationConfig,
     GenerationMixin,
     PreTrainedModel,
-    PreTrainedTokenizer,
     initialization as init,
 )
 from transformers.utils import ModelOutput
@@ -34,102 +30,29 @@ from revgen import schema
 from revgen.architectures.neural import NeuralModel
 from revgen.errors import OptionError
 from revgen.files import is_rank_zero, write_atomically
-from revgen.hub import find_directory
 from revgen.interop.transformers_config import RevgenConfig
+from revgen.interop.transformers_tokenizer import RevgenTokenizer, find_model_directory
 from revgen.model import Model, Weights
 from revgen.networks.network import FunctionalModule
 from revgen.ops import tree_map
-from revgen.registry import architecture_class, tokenizers
-from revgen.storage import CONFIG, WEIGHTS, load_directory, read_config, read_tokenizer, write_directory
+from revgen.registry import architecture_class
+from revgen.storage import CONFIG, WEIGHTS, load_directory, write_directory
 from revgen.tokenizers import Tokenizer
-from revgen.tokenizers.tokenizer import SPECIAL_TOKENS
 
-START, END, UNKNOWN = SPECIAL_TOKENS
-TOKENIZER_CONFIG, GENERATION_CONFIG = "tokenizer_config.json", "generation_config.json"
+GENERATION_CONFIG = "generation_config.json"
 FILE_ENTRIES = {"format_version", "tokenizer", "weights", "index", "metadata", "package"}
-"""The entries of config.json that hold for the files of a model directory that revgen writes."""
+"""Entries of config.json that describe the files of a model directory of revgen."""
 
-ONE_FILE = 1 << 50
-"""Bytes that weights may have before ``save_pretrained`` divides them: a model directory has one file of weights."""
-
-
-class RevgenTokenizer(PreTrainedTokenizer):
-    """A tokenizer of revgen: ``<s>`` begins a document, ``</s>`` ends it and pads, on the left.
-
-    It puts ``<s>`` before a text. The special tokens are ids that no text spells: ``"<s>"`` is three characters.
-    """
-
-    model_input_names = ["input_ids", "attention_mask"]
-
-    def __init__(self, tokenizer: Tokenizer, **options: Any) -> None:
-        self.levelled = tokenizer
-        self.ids = {token: i for i, token in enumerate(tokenizer.vocabulary)}
-        for file in ("vocab_file", "tokenizer_file"):  # what other tokenizers would be read from
-            options.pop(file, None)
-        defaults = {
-            "bos_token": START,
-            "eos_token": END,
-            "unk_token": UNKNOWN,
-            "pad_token": END,
-            "padding_side": "left",
-            "special_tokens_pattern": "bos",
-            "split_special_tokens": True,
-            "clean_up_tokenization_spaces": False,
-        }
-        super().__init__(**(defaults | options | {"level": tokenizer.level}))
-
-    @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | Path, *inputs: Any, **options: Any
-    ) -> RevgenTokenizer:
-        """Load the tokenizer of a model directory, a repository on the Hub, a pretrained model, or one that was saved
-        by ``save_pretrained``."""
-        directory = found(pretrained_model_name_or_path, options)
-        saved = directory / TOKENIZER_CONFIG
-        level = str(schema.read_json(saved).get("level")) if saved.exists() else ""
-        if level in tokenizers and (file := directory / tokenizers.get(level).file).exists():
-            tokenizer = tokenizers.get(level).from_bytes(file.read_bytes())
-        else:
-            tokenizer = read_tokenizer(directory, read_config(directory))
-        options = {"added_tokens_decoder": {}} | options if not saved.exists() else options
-        loaded: RevgenTokenizer = super().from_pretrained(str(directory), tokenizer=tokenizer, **options)
-        return loaded
-
-    @property
-    def vocab_size(self) -> int:
-        return len(self.levelled)
-
-    def get_vocab(self) -> dict[str, int]:
-        return dict(self.ids)
-
-    def _tokenize(self, text: str, **options: Any) -> list[str]:
-        return [self.levelled.vocabulary[i] for i in self.levelled.encode(text)]
-
-    def _convert_token_to_id(self, token: str) -> int:
-        return self.ids.get(token, self.levelled.unk_id)
-
-    def _convert_id_to_token(self, index: int) -> str:
-        return self.levelled.vocabulary[index]
-
-    def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
-        """The text of tokens; special ones stand there by their names."""
-        runs = groupby(tokens, SPECIAL_TOKENS.__contains__)
-        return "".join(
-            "".join(run) if special else self.levelled.decode(map(self._convert_token_to_id, run))
-            for special, run in runs
-        )
-
-    def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
-        """Write the tokenizer's file of a model directory."""
-        file = Path(save_directory) / f"{filename_prefix or ''}{self.levelled.file}"
-        file.write_bytes(self.levelled.to_bytes())
-        return (str(file),)
+MAX_SHARD_SIZE = 1 << 50
+"""A size in bytes that no file of weights reaches: a model directory has one file of weights."""
 
 
 @dataclass
 class RevgenOutput(ModelOutput):
-    """The mean loss in nats per token where labels were given, logits (batch, time, vocab), the network's state, and,
-    where they are asked for, the ``hidden_states``: what logits are computed from, one tensor (batch, time, features).
+    """The output of ``RevgenForCausalLM``.
+
+    The mean loss in nats per token if labels were given, logits (batch, time, vocab), the network's state, and on
+    request ``hidden_states``: one tensor (batch, time, features), from which the logits are computed.
     """
 
     loss: Tensor | None = None
@@ -147,40 +70,42 @@ class _Outputs(nn.Module):
 
     def forward(self, tokens: Tensor, state: Any) -> tuple[Tensor, Tensor, Any]:
         features, state = self.network.features(tokens, state)
-        features = features.transpose(0, 1)  # what is returned is what the logits are computed from, for its gradient
+        features = features.transpose(0, 1)  # the logits depend on the returned tensor, so it can get a gradient
         return features, self.network.logits(features.transpose(0, 1)), state
 
 
 class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
-    """A network with its parameters under the names that the weights have in a model directory.
+    """A network whose parameters have the names of the weights in a model directory.
 
-    ``model`` is the model of revgen with weights and tokenizer; without it the network is a new one of ``config``, and
-    has no tokenizer. ``label`` is the one that all texts have, for a model that was fitted with labels.
+    ``model`` is the model of revgen with weights and tokenizer. Without it, the network has the configuration
+    ``config``, initial weights and no tokenizer. ``label`` is the label of all texts, for a model that was fitted with
+    labels.
     """
 
     config_class = RevgenConfig
-    _is_stateful = True  # a state cannot be taken back, which speculative decoding would need
+    _is_stateful = True  # a state cannot be rewound, as speculative decoding would need
 
     def __init__(self, config: RevgenConfig, model: NeuralModel | None = None, label: str | None = None) -> None:
         super().__init__(config)
-        self.origin = untrained(config) if model is None else copy.copy(model)
+        self.origin = untrained_model(config) if model is None else copy.copy(model)
         self.tokenizer: Any = None if model is None else RevgenTokenizer(model.tokenizer, name_or_path=model.name)
-        self.shift = self.origin.label_offset(label)
+        self.label_offset = self.origin.label_offset(label)
         self.config.vocab_size = len(self.origin.tokenizer)
-        with torch.device("meta"):  # it computes with the parameters of this module
+        with torch.device("meta"):  # the network computes with the parameters of this module
             network = self.origin.make_network()
-        object.__setattr__(self, "network", network)  # not a submodule, whose parameters would have other names
+        object.__setattr__(self, "network", network)  # the parameters of a submodule would have other names
         for name, shape in self.origin.weight_shapes().items():
-            put(self, name, nn.Parameter(torch.empty(shape)))
+            register_parameter(self, name, nn.Parameter(torch.empty(shape)))
         self.post_init()
-        self.generation_config = default_generation(config)
+        self.generation_config = default_generation_config(config)
 
     network: FunctionalModule
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Fill all parameters: with the weights of the model, or at random where there are none."""
+        """Initialize all parameters with the weights of the model, or randomly if it has none."""
         if module is self:
-            for name, array in (first_weights(self.origin) if self.tokenizer is None else self.origin.weights).items():
+            weights = initial_weights(self.origin) if self.tokenizer is None else self.origin.weights
+            for name, array in weights.items():
                 init.copy_(self.get_parameter(name), torch.tensor(np.asarray(array, np.float32)))
 
     def train(self, mode: bool = True) -> RevgenForCausalLM:
@@ -189,7 +114,7 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
         return self
 
     def _replicate_for_data_parallel(self) -> RevgenForCausalLM:
-        """Give each replica a network of its own, as replicas compute at the same time."""
+        """Give each replica its own network, because replicas compute at the same time."""
         replica: RevgenForCausalLM = super()._replicate_for_data_parallel()
         object.__setattr__(replica, "network", copy.deepcopy(self.network))
         return replica
@@ -205,13 +130,13 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
         return_dict: bool | None = None,
         **options: Any,
     ) -> RevgenOutput | tuple[Any, ...]:
-        """Compute logits from ids (batch, time), of documents that begin, or continue from a ``state``.
+        """Compute logits from ids (batch, time), from the start of documents or after a ``state``.
 
-        Where ``attention_mask`` is 0 on the left, a document has not begun; elsewhere it changes nothing, as no token
-        looks at what follows. ``labels`` are ids too, -100 where none counts; the first is not predicted. ``options``
-        are for the loss. Raises OptionError for a row of padding alone, and for padding after a state.
+        ``attention_mask`` is 0 for padding on the left; elsewhere it has no effect, because no token attends to later
+        ones. ``labels`` are ids, or -100 for tokens that do not count; the first is not predicted. ``options`` are for
+        the loss. Raises OptionError for a row that is only padding, and for padding after a state.
         """
-        tokens = input_ids.T + self.shift
+        tokens = input_ids.T + self.label_offset
         if state is None:
             logits, features, state = self.read(tokens, attention_mask)
         elif attention_mask is not None and text_begins(tokens, attention_mask).any():
@@ -230,9 +155,9 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
         return output if as_dict else output.to_tuple()
 
     def read(self, tokens: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor, Any]:
-        """Compute what ``compute`` does, of rows that each begin after what the mask leaves out.
+        """Compute what ``compute`` returns, for rows with padding on the left.
 
-        Rows that begin at the same position are read together, so that each gives what it gives alone.
+        Rows whose texts begin at the same position are read together, so each has the same logits as alone.
         """
         if attention_mask is None or attention_mask[:, -len(tokens)].all():
             return self.compute(tokens, None)
@@ -245,29 +170,31 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
             states.append(state)
         order = torch.cat(rows).argsort()
         logits, features = (torch.cat(parts)[order] for parts in zip(*outputs, strict=True))
-        return logits, features, self._reorder_cache(pytree.tree_map(joined, *states), order)
+        return logits, features, self._reorder_cache(pytree.tree_map(concatenate_states, *states), order)
 
     def compute(self, tokens: Tensor, state: Any) -> tuple[Tensor, Tensor, Any]:
-        """Compute with the parameters of this module: tokens (time, batch), a state or None -> logits (batch, time,
-        vocab), the features that they are computed from, (batch, time, features), and the new state."""
+        """Compute logits (batch, time, vocab), features (batch, time, features) and the next state.
+
+        ``tokens`` are (time, batch), and ``state`` None is the start of documents. The parameters are this module's.
+        """
         parameters = {f"network.params.{i}": attrgetter(name)(self) for i, name in enumerate(self.network.names)}
         features, logits, state = torch.func.functional_call(_Outputs(self.network), parameters, (tokens, state))
         return logits.transpose(0, 1).contiguous(), features, state
 
     def get_input_embeddings(self) -> nn.Module:
-        """Return the embedding as a module that shares the parameter."""
+        """Return a module whose weight is the embedding."""
         module = self.__dict__.setdefault("embedding_module", nn.Embedding(1, 1, device="meta"))
         module.weight = self.embedding
         module.num_embeddings, module.embedding_dim = module.weight.shape
         return cast(nn.Module, module)
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Take over the weight of a module as the embedding."""
+        """Use the weight of a module as the embedding."""
         self.__dict__["embedding_module"] = value
         self.embedding = value.weight
 
     def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **options: Any) -> nn.Module:
-        """Return the embedding. Raises OptionError for another size than it has, as the tokenizer would not fit."""
+        """Return the embedding. Raises OptionError for another size, which would not match the tokenizer."""
         if new_num_tokens not in (None, self.config.vocab_size):
             raise OptionError(
                 f"the vocabulary has {self.config.vocab_size:,} tokens, not {new_num_tokens:,}: "
@@ -283,36 +210,36 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
         use_cache: bool = True,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """The last token where there is a state of those before it, all of them where there is none."""
+        """Return the inputs of a step: the last token if there is a state, all tokens otherwise."""
         new = input_ids if state is None else input_ids[:, -1:]
         return {"input_ids": new, "attention_mask": attention_mask, "state": state, "use_cache": use_cache} | kwargs
 
     def _update_model_kwargs_for_generation(
         self, outputs: Any, model_kwargs: dict[str, Any], *args: Any, **options: Any
     ) -> dict[str, Any]:
-        """The state goes on to the next step."""
+        """Pass the state to the next step."""
         if outputs.state is not None:
             model_kwargs["state"] = outputs.state
         updated: dict[str, Any] = super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **options)
         return updated
 
     def _reorder_cache(self, state: Any, rows: Tensor) -> Any:
-        """The state of these rows of the batch, in this order: for beam search."""
+        """Return the state of these rows of the batch, in this order, for beam search."""
         return tree_map(lambda array: array.index_select(0, rows), state)
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
-        """``generate`` need not bring keys and values: the state is what is kept."""
+        """Return False: ``generate`` does not have to create a cache, as the state is the cache."""
         return False
 
     def arrays(self) -> Weights:
-        """Return the present weights as NumPy arrays."""
+        """Return the current weights as NumPy arrays."""
         return {n: p.detach().float().cpu().numpy().copy() for n, p in self.named_parameters()}
 
     def to_revgen(self) -> NeuralModel:
-        """Return the model of revgen with the present weights, which may have been trained here."""
+        """Return the model of revgen with the current weights, which may have been trained here."""
         if self.tokenizer is None:
-            raise OptionError("a model that was made from its configuration alone has no tokenizer, as revgen needs it")
+            raise OptionError("a model that was created from a configuration has no tokenizer, which revgen needs")
         model, weights = copy.copy(self.origin), self.arrays()
         if any((weights[name] != array).any() for name, array in model.weights.items()):
             model.weights = {name: weights[name] for name in model.weights}
@@ -327,18 +254,19 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
         push_to_hub: bool = False,
         **options: Any,
     ) -> None:
-        """Write a model directory of revgen with the present weights, which ``from_pretrained`` reads too.
+        """Write a model directory of revgen with the current weights; ``from_pretrained`` can read it too.
 
         ``options`` are those of ``PreTrainedModel``. The weights are in one file, whatever ``max_shard_size`` is.
         """
         directory = Path(save_directory)
-        with TemporaryDirectory() as name:
-            made = Path(name)
-            super().save_pretrained(made, is_main_process, state_dict, **(options | {"max_shard_size": ONE_FILE}))
+        with TemporaryDirectory() as temporary:
+            super().save_pretrained(
+                temporary, is_main_process, state_dict, **(options | {"max_shard_size": MAX_SHARD_SIZE})
+            )
             if not (is_main_process and is_rank_zero()):
                 return
-            files = {path.name: path.read_bytes() for path in made.iterdir()}
-        if WEIGHTS in files:  # and not those of an adapter alone
+            files = {path.name: path.read_bytes() for path in Path(temporary).iterdir()}
+        if WEIGHTS in files:  # not if only an adapter is saved
             config = {key: value for key, value in json.loads(files.pop(CONFIG)).items() if key not in FILE_ENTRIES}
             if self.tokenizer is None:
                 files[CONFIG] = json.dumps(config, indent=2).encode()
@@ -356,12 +284,12 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
     ) -> Any:
         """Load a model directory, a repository on the Hub or a pretrained model.
 
-        ``options`` are those of ``PreTrainedModel``. Raises OptionError for a model that is no network, and the errors
-        of ``revgen.load``.
+        ``options`` are those of ``PreTrainedModel``. Raises OptionError for a model that is not a network, and the
+        errors of ``revgen.load``.
         """
         if pretrained_model_name_or_path is None:
             return super().from_pretrained(None, *args, **options)
-        directory = found(pretrained_model_name_or_path, options)
+        directory = find_model_directory(pretrained_model_name_or_path, options)
         model = None
         if "format_version" in schema.read_json(directory / CONFIG):
             model = load_directory(directory)
@@ -369,48 +297,40 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
         loaded = super().from_pretrained(str(directory), model, label, **options)
         lm = loaded[0] if options.get("output_loading_info") else loaded
         if options.get("generation_config") is None and not (directory / GENERATION_CONFIG).exists():
-            lm.generation_config = default_generation(lm.config)
+            lm.generation_config = default_generation_config(lm.config)
         return loaded
 
 
 def check_network(model: Model) -> NeuralModel:
-    """Return the model. Raises OptionError if it is no network."""
+    """Return the model. Raises OptionError if it is not a network."""
     if not isinstance(model, NeuralModel):
-        raise OptionError(f"{model.name} is no network, which a model of transformers has to be")
+        raise OptionError(f"{model.name} is not a network, so it cannot become a model of transformers")
     return model
 
 
-def found(name: str | Path, options: Mapping[str, Any]) -> Path:
-    """Return the directory of a model: ``name`` and the ``options`` of ``from_pretrained`` say where it is."""
-    if not os.path.isdir(name):  # noqa: PTH112  unlike Path, it takes a name of any length
-        where = {key: options.get(key) for key in ("revision", "token")}
-        return find_directory(name, **where, local_files_only=bool(options.get("local_files_only")))
-    return Path(name, options.get("subfolder", ""))
-
-
-def default_generation(config: RevgenConfig) -> GenerationConfig:
-    """Return the settings of ``generate``, which must not write the tokens that no text spells."""
+def default_generation_config(config: RevgenConfig) -> GenerationConfig:
+    """Return the settings of ``generate``, which must not generate the special tokens."""
     special = {name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     return GenerationConfig(**special, suppress_tokens=config.suppress_tokens)
 
 
-def untrained(config: RevgenConfig) -> NeuralModel:
-    """Return a model of revgen of this configuration, without a tokenizer: of that, a network needs the size alone."""
-    kind, options = architecture_class(config.architecture), config.config or {}
-    schema.check_options(kind.Config, options)
-    numbers = cast(Tokenizer, range(config.vocab_size or 0))
-    model = check_network(kind(config.architecture, config.level, kind.Config(**options), numbers))
+def untrained_model(config: RevgenConfig) -> NeuralModel:
+    """Return a model of revgen with this configuration. It has no tokenizer: a network needs only its size."""
+    model_class, options = architecture_class(config.architecture), config.config or {}
+    schema.check_options(model_class.Config, options)
+    vocabulary = cast(Tokenizer, range(config.vocab_size or 0))
+    model = check_network(model_class(config.architecture, config.level, model_class.Config(**options), vocabulary))
     model.weights = {name: np.empty(shape, np.float32) for name, shape in model.weight_shapes().items()}
     return model
 
 
-def first_weights(model: NeuralModel) -> Weights:
-    """Return weights before training, which depend on the seed of PyTorch."""
+def initial_weights(model: NeuralModel) -> Weights:
+    """Return weights before training, with a seed from PyTorch's generator."""
     return model.init_params(np.random.default_rng(int(torch.randint(1 << 31, (), device="cpu"))))
 
 
-def put(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
-    """Register a parameter by a dotted name, such as ``layers.0.W``, with the modules that it takes."""
+def register_parameter(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+    """Register a parameter with a dotted name, such as ``layers.0.W``, and add the modules for it."""
     *path, leaf = name.split(".")
     for part in path:
         if part not in dict(module.named_children()):
@@ -420,25 +340,27 @@ def put(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
 
 
 def text_begins(tokens: Tensor, attention_mask: Tensor) -> Tensor:
-    """Return where each row of tokens (time, batch) begins, after what the mask (batch, … + time) leaves out:
-    (batch,)."""
+    """Return the first position that is not padding in each row, (batch,).
+
+    ``tokens`` are (time, batch), and ``attention_mask`` (batch, … + time).
+    """
     time = len(tokens)
     begins = (attention_mask[:, -time:].cumsum(1) == 0).sum(1)
     if (begins == time).any():
-        raise OptionError(f"attention_mask has a row without a token: {(begins == time).nonzero()[0, 0]}")
+        raise OptionError(f"attention_mask has a row that is only padding: {(begins == time).nonzero()[0, 0]}")
     return begins
 
 
-def joined(*parts: Any) -> Any:
-    """Arrays of several states, (batch, …), as one; None, where a network keeps nothing.
+def concatenate_states(*parts: Any) -> Any:
+    """Concatenate arrays of several states along the batch. A state without arrays is None.
 
-    A transformer keeps fewer keys of a shorter text: they stand at the end, behind zeros that its mask leaves out.
+    A transformer has fewer keys of a shorter text: they are at the end, after zeros that its mask excludes.
     """
     if not isinstance(parts[0], Tensor):
         return parts[0]
     sizes = [max(column) for column in zip(*(part.shape[1:] for part in parts), strict=True)]
     padded = []
     for part in parts:
-        missing = [most - size for most, size in zip(sizes, part.shape[1:], strict=True)]
-        padded.append(nn.functional.pad(part, [n for more in reversed(missing) for n in (more, 0)]))
+        missing = [size - own for size, own in zip(sizes, part.shape[1:], strict=True)]
+        padded.append(nn.functional.pad(part, [n for count in reversed(missing) for n in (count, 0)]))
     return torch.cat(padded)

@@ -1,6 +1,6 @@
 """The configuration of a network for the library ``transformers``: the content of config.json.
 
-It has a file of its own, as ``AutoConfig`` is imported while the classes of models are not there yet.
+It is a separate file because ``AutoConfig`` is imported before the classes of models exist.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from revgen.tokenizers import Tokenizer
 
 
 class RevgenConfig(PreTrainedConfig):
-    """The entries of a model directory's config.json, and those that every model of ``transformers`` has.
+    """The entries of a model directory's config.json, and the entries of every model of ``transformers``.
 
-    ``config`` are the options of the ``architecture``; ``vocab_size`` None is the number of tokens in ``tokenizer``.
+    ``config`` has the options of the ``architecture``. ``vocab_size`` None means the number of tokens in ``tokenizer``.
     """
 
     model_type = "revgen"
@@ -39,10 +39,10 @@ class RevgenConfig(PreTrainedConfig):
 
     @property
     def hidden_size(self) -> int | None:
-        """Return the number of channels of a layer, as the options of the architecture give it."""
+        """The size of a layer, if the architecture has this option."""
         return (self.config or {}).get("hidden_size")
 
     @property
     def num_hidden_layers(self) -> int | None:
-        """Return the number of layers, as the options of the architecture give it."""
+        """The number of layers, if the architecture has this option."""
         return (self.config or {}).get("num_layers")

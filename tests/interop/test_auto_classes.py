@@ -151,7 +151,7 @@ def test_a_model_that_is_no_network_is_refused(reviews: list[str], tmp_path: Pat
     model.fit(reviews[:3], progress=False)
     model.save(tmp_path)
 
-    with pytest.raises(revgen.OptionError, match="kneser-ney-char is no network"):
+    with pytest.raises(revgen.OptionError, match="kneser-ney-char is not a network"):
         transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
 
 

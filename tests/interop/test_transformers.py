@@ -226,7 +226,7 @@ def test_what_cannot_be_is_said(lstm: Any, reviews: list[str]) -> None:
     with pytest.raises(revgen.NotFittedError, match="gru-char"):
         revgen.to_transformers(revgen.create("gru-char"))
     ids = torch.tensor([[0, 5], [0, 6]])
-    with pytest.raises(revgen.OptionError, match="a row without a token: 1"):
+    with pytest.raises(revgen.OptionError, match="a row that is only padding: 1"):
         lstm(ids, attention_mask=torch.tensor([[0, 1], [0, 0]]))
     with pytest.raises(revgen.OptionError, match="padding between a state and"):
         lstm(ids, attention_mask=torch.tensor([[1, 1], [0, 1]]), state=lstm(ids).state)
