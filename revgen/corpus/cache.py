@@ -1,8 +1,8 @@
-"""What was made from large files, kept for the next run: a directory whose entries are named by what they were made of.
+"""A cache on disk for the vocabularies and token ids of large files, named by the content they were made from.
 
-An entry is written under a temporary name and renamed, so that a process which is killed, or two at once, do no harm,
-and it ends with a checksum of all of it. The directory is ``$REVGEN_CACHE``, or ``revgen/tokens`` in
-``$XDG_CACHE_HOME`` or ``~/.cache``; all that is in it may be deleted at any time.
+An entry is written to a temporary file, which is then renamed, so neither a killed process nor two processes at once
+can damage it. It ends with a checksum of its content. The directory is ``$REVGEN_CACHE`` or, if that is not set,
+``revgen/tokens`` in ``$XDG_CACHE_HOME`` or ``~/.cache``. Everything in it may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -27,46 +27,45 @@ from revgen.errors import CheckpointError, CorpusError
 from revgen.tokenizers import Tokenizer
 from revgen.version import __version__
 
-READ_SIZE = 1 << 22  # bytes that are read at once
+READ_SIZE = 1 << 22  # bytes
 CHECKSUM_SIZE = 4  # bytes
 KEY_VERSION = 2
-"""Changes where the same text and options give other entries, within one version of the package."""
+"""Increase it if the same text and options lead to different entries within one version of the package."""
 MAX_PART_AGE = 24 * 60 * 60
-"""Seconds after which a temporary file is one that a killed process left."""
+"""Seconds after which a temporary file is regarded as left over from a killed process, and is deleted."""
 
 FileStamp = tuple[tuple[Path, int, int, int], ...]
-"""The files of a corpus, with what changes where their content does: bytes, and the times of the last changes."""
+"""For each file: path, size in bytes, and the times at which its content and its metadata last changed."""
 
 
 def cache_directory() -> Path:
-    """Where the entries lie. Raises OSError where that needs a home directory and there is none."""
-    if named := os.environ.get("REVGEN_CACHE"):
-        return Path(named)
+    """Return the directory of the entries. Raises OSError if it depends on the home directory and there is none."""
+    if directory := os.environ.get("REVGEN_CACHE"):
+        return Path(directory)
     try:
-        caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        parent = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     except RuntimeError:
         raise OSError("there is no home directory") from None
-    return Path(caches, "revgen", "tokens")
+    return Path(parent, "revgen", "tokens")
 
 
 def file_stamp(corpus: Corpus) -> FileStamp:
-    """What to compare in order to see whether the files have changed meanwhile."""
-    states = [(path, stat(path)) for path in corpus.files]
-    return tuple((path, now.st_size, now.st_mtime_ns, now.st_ctime_ns) for path, now in states)
+    """Return the sizes and times of the files of a corpus. A different stamp means that the files have changed."""
+    stats = [(path, stat(path)) for path in corpus.files]
+    return tuple((path, result.st_size, result.st_mtime_ns, result.st_ctime_ns) for path, result in stats)
 
 
-def entry_name(corpus: Corpus, *what: Any) -> str:
-    """The name of what is made from the content of a corpus, as its options have it read, and from ``what``."""
-    read = [corpus.options, corpus.labels]
-    kinds = [file_format(path) + path.suffix for path in corpus.files]
-    made_of = [__version__, KEY_VERSION, _hash_contents(file_stamp(corpus)), kinds, read, what]
-    whole = json.dumps(made_of, default=repr, sort_keys=True)
-    return hashlib.blake2b(whole.encode(), digest_size=20).hexdigest()
+def entry_name(corpus: Corpus, *parts: Any) -> str:
+    """Return the name of the entry made from the files of a corpus, its options and labels, and ``parts``."""
+    formats = [file_format(path) + path.suffix for path in corpus.files]
+    contents = _hash_contents(file_stamp(corpus))
+    key = [__version__, KEY_VERSION, contents, formats, [corpus.options, corpus.labels], parts]
+    return hashlib.blake2b(json.dumps(key, default=repr, sort_keys=True).encode(), digest_size=20).hexdigest()
 
 
 @lru_cache(maxsize=16)
 def _hash_contents(files: FileStamp) -> tuple[str, ...]:
-    """A hash of the bytes of each file."""
+    """Return the SHA-256 of each file. Raises CorpusError."""
     hashes = []
     for path, *_ in files:
         try:
@@ -79,25 +78,28 @@ def _hash_contents(files: FileStamp) -> tuple[str, ...]:
 
 @contextmanager
 def create_entry(name: str) -> Iterator[IO[bytes]]:
-    """A file that is the entry of that name from the end of the block on. Raises OSError where it cannot be written."""
-    folder = cache_directory()
-    folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob("*.part"):
-        with suppress(OSError):  # gone already
-            if time.time() - left.stat().st_mtime > MAX_PART_AGE:
-                left.unlink()
-    file = tempfile.NamedTemporaryFile(dir=folder, prefix=name, suffix=".part", delete=False)  # noqa: SIM115
+    """Open a file that becomes the entry ``name`` when the block ends without an error.
+
+    Also deletes old temporary files. Raises OSError if the file cannot be written.
+    """
+    directory = cache_directory()
+    directory.mkdir(parents=True, exist_ok=True)
+    for path in directory.glob("*.part"):
+        with suppress(OSError):  # another process has deleted it
+            if time.time() - path.stat().st_mtime > MAX_PART_AGE:
+                path.unlink()
+    file = tempfile.NamedTemporaryFile(dir=directory, prefix=name, suffix=".part", delete=False)  # noqa: SIM115
     try:
         with file:
             yield file
-        Path(file.name).replace(folder / name)
+        Path(file.name).replace(directory / name)
     except BaseException:
         Path(file.name).unlink(missing_ok=True)
         raise
 
 
 def write_checksum(file: IO[bytes]) -> None:
-    """End what was written to a file with its checksum."""
+    """Append the checksum of the content to a file."""
     file.flush()
     file.seek(0)
     checksum = _checksum(file, os.fstat(file.fileno()).st_size)
@@ -106,13 +108,14 @@ def write_checksum(file: IO[bytes]) -> None:
 
 
 def has_valid_checksum(file: IO[bytes]) -> bool:
-    """Whether a file ends with the checksum of what comes before, and so is as it was written."""
+    """Return whether a file ends with the checksum of the bytes before it, and so is complete and undamaged."""
     size = os.fstat(file.fileno()).st_size - CHECKSUM_SIZE
     file.seek(0)
     return size >= 0 and _checksum(file, size) == file.read(CHECKSUM_SIZE)
 
 
 def _checksum(file: IO[bytes], size: int) -> bytes:
+    """Return the CRC-32 of the next ``size`` bytes."""
     checksum = 0
     while size and (piece := file.read(min(size, READ_SIZE))):
         checksum = zlib.crc32(piece, checksum)
@@ -122,33 +125,33 @@ def _checksum(file: IO[bytes], size: int) -> bytes:
 
 @cache
 def warn_unusable(reason: str) -> None:
-    """Warn once that there is no cache."""
+    """Warn, once for each reason, that nothing can be cached."""
     try:
         where = f" in {cache_directory()}"
     except OSError:
         where = ""
     warnings.warn(
-        f"the cache of token ids{where} cannot be used, the next run reads the text again: {reason}; "
-        "REVGEN_CACHE names another directory",
+        f"the cache of token ids{where} cannot be used, so the next run has to read the text again: {reason}; "
+        "set REVGEN_CACHE to another directory",
         stacklevel=2,
     )
 
 
 def train_or_load(level: type[Tokenizer], corpus: Corpus, options: dict[str, Any], progress: bool) -> Tokenizer:
-    """``level.train`` on the text of a corpus; that of large files comes from the cache, or goes there.
+    """Return ``level.train`` on the text of a corpus. For large files, the tokenizer is loaded from the cache or saved.
 
-    A level from elsewhere learns anew each time: nothing tells when its code has changed.
+    Only tokenizers of this package are cached: their version shows when their code has changed.
     """
     if not (corpus.is_large and level.__module__.startswith("revgen.")):
         return level.train(corpus.pieces(), **options)
-    before = file_stamp(corpus)
+    stamp = file_stamp(corpus)
     name = entry_name(corpus, level.level, options)
     with suppress(OSError, CheckpointError), (cache_directory() / name).open("rb") as file:
         if has_valid_checksum(file):
             file.seek(0)
             return level.from_bytes(file.read()[:-CHECKSUM_SIZE])
     tokenizer = level.train(with_progress(corpus.pieces(), corpus, "vocabulary", progress), **options)
-    if file_stamp(corpus) == before:
+    if file_stamp(corpus) == stamp:
         try:
             with create_entry(name) as file:
                 file.write(tokenizer.to_bytes())

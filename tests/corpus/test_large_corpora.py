@@ -438,7 +438,7 @@ def test_a_full_disk_leaves_no_entry_and_costs_no_run(
 def test_no_room_for_a_temporary_file_says_what_to_do(chars: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "TemporaryFile", partial(open, "/dev/full", "wb"))
 
-    with pytest.raises(CorpusError, match="No space left on device; make room, or set TMPDIR"):
+    with pytest.raises(CorpusError, match="No space left on device; free some disk space, or set TMPDIR"):
         tokenize(revgen.read(["a text" * 100]), chars)
 
 
@@ -582,7 +582,7 @@ def test_tokens_in_memory_have_a_checksum_too() -> None:
 def test_what_is_skipped_is_told_with_the_first_place_from_the_cache_too(text: Path, chars: Tokenizer) -> None:
     lines = text.read_bytes().splitlines(keepends=True)
     text.write_bytes(b"".join([*lines[:40], b"b\xffd\n", *lines[40:90], b"w\xffrse\n", *lines[90:]]))
-    expected = r"2 places in the text were skipped, first .*a\.txt, line 41: not valid UTF-8"
+    expected = r"2 errors in the text were skipped; the first is .*a\.txt, line 41: not valid UTF-8"
 
     for _ in range(2):
         with pytest.warns(UserWarning, match=expected):

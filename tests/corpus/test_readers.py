@@ -183,7 +183,7 @@ def test_a_list_of_paths_is_read_in_its_order(tmp_path: Path) -> None:
 
 
 def test_an_empty_directory_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="no file of the kinds") as caught:
+    with pytest.raises(CorpusError, match="no file in a supported format") as caught:
         revgen.read(tmp_path)
 
     assert str(tmp_path) in str(caught.value)

@@ -76,7 +76,7 @@ def test_paths_are_strings_or_paths_or_lists_of_both(folder: Path, paths: Any) -
 def test_paths_of_both_types_can_be_mixed_but_not_with_texts(folder: Path) -> None:
     assert list(revgen.read(paths=["c.md", Path("a.txt")])) == ["three", "one"]
     assert list(revgen.read(paths=(path for path in [Path("c.md"), Path("a.txt")]))) == ["three", "one"]
-    with pytest.raises(CorpusError, match="not both: item number 2 is of the type str"):
+    with pytest.raises(CorpusError, match="not both: item 2 is of type str"):
         revgen.read([Path("a.txt"), "c.md"])
 
 
@@ -144,7 +144,7 @@ def test_a_hidden_directory_that_is_named_is_read(folder: Path) -> None:
 def test_a_directory_with_nothing_but_hidden_files_is_an_error(folder: Path) -> None:
     (folder / "sub" / "f.jsonl").unlink()
 
-    with pytest.raises(CorpusError, match="no file of the kinds"):
+    with pytest.raises(CorpusError, match="no file in a supported format"):
         revgen.read("sub")
 
 
@@ -339,7 +339,7 @@ def test_a_separator_at_the_end_of_the_first_line_hides_no_text(tmp_path: Path) 
     assert list(revgen.read(table)) == ["a", "b"]
 
     table.write_text("id,text,\n1,a, b\n")
-    with pytest.raises(CorpusError, match=r"line 2: the row has 3 fields where the first line names 2"):
+    with pytest.raises(CorpusError, match=r"line 2: the row has 3 fields, but the first line names 2"):
         list(revgen.read(table))
 
 
