@@ -39,7 +39,7 @@ FileStamp = tuple[tuple[Path, int, int, int], ...]
 
 
 def cache_directory() -> Path:
-    """Return the directory of the entries. Raises OSError if it depends on the home directory and there is none."""
+    """Return the directory of the entries. Raises OSError if it needs a home directory, and the user has none."""
     if directory := os.environ.get("REVGEN_CACHE"):
         return Path(directory)
     try:

@@ -1,6 +1,6 @@
-"""Readers: documents from files of many kinds, a directory, or anything that yields strings.
+"""Readers: documents from files of several formats, directories, or any iterable of strings.
 
-A document comes in blocks, so that a file of any length is read in little memory.
+A document is read in blocks, so the memory that is needed does not grow with the size of a file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from revgen.registry import unknown_name_message
 
 Item = TypeVar("Item")
 
-LARGE_CORPUS_SIZE = 32 << 20  # bytes: files of less are read in a moment
+LARGE_CORPUS_SIZE = 32 << 20
+"""Bytes of files from which a progress bar and the cache are used."""
 
 DEFAULT_OPTIONS: ReadOptions = {
     "field": "text",
@@ -42,11 +43,11 @@ ALLOWED_VALUES = {"documents": ("file", "line", "blank"), "errors": ("raise", "s
 
 
 class Corpus:
-    """Documents that can be read again and again: iterate over it for one string each.
+    """Documents that can be read any number of times. Iteration yields each document as a string.
 
-    ``files`` are those to read, none where the texts are in memory. ``skipped`` counts what the last reading passed
-    over, where ``errors="skip"``, and ``first_skipped`` says what was first. ``label`` is that of the document which is
-    being read, None for one without.
+    ``files`` lists the files on disk; it is empty if the texts are in memory. With ``errors="skip"``, ``skipped`` is
+    the number of errors during the last reading, and ``first_skipped`` is the message of the first. ``label`` is the
+    label of the document that is being read, or None.
     """
 
     def __init__(
@@ -54,20 +55,20 @@ class Corpus:
     ) -> None:
         if paths is not None and source is not None:
             raise OptionError("give either texts or paths=, not both")
-        chosen = _resolve_options(options)
-        self.field: str = chosen["field"]
-        self.documents: str = chosen["documents"]
-        self.errors: str = chosen["errors"]
-        self.encoding: str | None = chosen["encoding"]
-        self.delimiter: str | None = chosen["delimiter"]
-        self.quoting: str | None = chosen["quoting"]
+        values = _resolve_options(options)
+        self.field: str = values["field"]
+        self.documents: str = values["documents"]
+        self.errors: str = values["errors"]
+        self.encoding: str | None = values["encoding"]
+        self.delimiter: str | None = values["delimiter"]
+        self.quoting: str | None = values["quoting"]
         self.skipped = 0
         self.first_skipped = ""
         self.label: Label | None = None
         self._sources = find_sources(source, paths)
         self.files = self._sources.files
         self._current_file: IO[bytes] | None = None
-        self._bytes_finished = 0  # bytes of the files that were read before it
+        self._bytes_finished = 0  # in the files before the current one
         self._texts = None if self._sources.items else _as_texts(source, self.field)
         self._spool: IO[str] | None = None
         self._source = source
@@ -77,69 +78,61 @@ class Corpus:
 
     def __iter__(self) -> Iterator[str]:
         parts: list[str] = []
-        for block, last in self.blocks():
+        for block, is_last in self.blocks():
             parts.append(block)
-            if last:
+            if is_last:
                 yield "".join(parts)
                 parts = []
 
     def blocks(self) -> Iterator[Block]:
-        """The documents in pieces: (text, whether the document ends with it). Empty documents are left out."""
+        """Yield the documents in blocks, ``(text, is_last)``. Empty documents are left out."""
         self.skipped, self.first_skipped = 0, ""
         self.label = None
         self._bytes_finished = 0
         if self._texts is not None:
             yield from self._blocks_from_memory()
         else:
-            for item in self._attach_labels(self._sources.items):
-                yield from READERS[file_format(item.name)](item, self)
+            for source in self._attach_labels(self._sources.items):
+                yield from READERS[file_format(source.name)](source, self)
                 self._current_file = None
-                self._bytes_finished += stat(item.path).st_size if item.is_plain else 0
+                self._bytes_finished += stat(source.path).st_size if source.is_plain else 0
 
     def pieces(self) -> Iterator[str]:
-        """The text of the blocks: all there is to read where documents do not matter."""
+        """Yield the text of each block, without the boundaries of the documents."""
         return (text for text, _ in self.blocks())
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options of reading with their values."""
+        """The options of ``read`` with their values."""
         return {name: getattr(self, name) for name in DEFAULT_OPTIONS}
 
     @property
     def sources(self) -> str:
-        """How many files are read and how many skipped, such as "3 files; 2 files skipped (.png)"; "" for texts."""
+        """The numbers of files read and skipped, such as "3 files; 2 files skipped (.png)"; "" for texts in memory."""
         return str(self._sources) if self._texts is None else ""
 
     @property
     def size(self) -> int:
-        """The bytes of the files, as they lie on the disk; 0 where the texts are in memory."""
+        """The size of the files on disk in bytes; 0 if the texts are in memory."""
         return sum(stat(path).st_size for path in self.files)
 
     @property
     def is_large(self) -> bool:
-        """Whether reading the files takes so long that a bar and a cache are worth it."""
-        return self.size >= LARGE_CORPUS_SIZE and all(item.spool is None for item in self._sources.items)
+        """Whether reading takes long enough for a progress bar and the cache. A corpus with streams is never large."""
+        return self.size >= LARGE_CORPUS_SIZE and all(source.spool is None for source in self._sources.items)
 
     @property
     def bytes_read(self) -> int:
-        """How many of these bytes the present reading has passed."""
+        """The bytes of the files, out of ``size``, that the current reading has consumed."""
         if self._current_file is None:
             return self._bytes_finished
-        return self._bytes_finished + (
-            stat(Path(self._current_file.name)).st_size if self._current_file.closed else self._current_file.tell()
-        )
+        file = self._current_file
+        return self._bytes_finished + (stat(Path(file.name)).st_size if file.closed else file.tell())
 
-    def with_labels(self, labels: Any) -> Corpus:
-        """The same documents with labels, as ``read`` takes them."""
-        corpus = copy(self)
-        corpus._set_labels(labels)
-        return corpus
-
-    def label_names(self) -> list[Label]:
-        """Return the labels that there are, sorted; the corpus is read for them."""
-        if self._labels is None:
-            return []
-        return sorted_labels(self.label for _, last in self.blocks() if last and self.label is not None)
+    @property
+    def labels(self) -> str | list[Label | None] | None:
+        """The label of each text or file, or the name of the field with the labels."""
+        return self._labels
 
     @property
     def label_field(self) -> str | None:
@@ -148,51 +141,60 @@ class Corpus:
 
     @property
     def fields(self) -> list[str]:
-        """The columns that are read."""
+        """The columns or JSON fields that are read."""
         return list(dict.fromkeys([self.field, self.label_field or self.field]))
 
-    def make_document(self, text: str, row: Mapping[str, Any], source: Source, number: int | None) -> Iterator[Block]:
-        """Yield the document of a row, with its label where that is in a field; a missing label is an error."""
-        if not text:
-            return
-        if self.label_field is not None:
-            self.label = parse_label(row.get(self.label_field))
-            if self.label is None:
-                self.report_error(f"the row has no label in {self.label_field!r}", source, number)
-                return
-        yield text, True
+    def with_labels(self, labels: Any) -> Corpus:
+        """Return a corpus of the same documents with the parameter ``labels`` of ``read``."""
+        corpus = copy(self)
+        corpus._set_labels(labels)
+        return corpus
 
-    @property
-    def labels(self) -> str | list[Label | None] | None:
-        """The labels of the texts or files, or the field that holds them."""
-        return self._labels
+    def label_names(self) -> list[Label]:
+        """Read the corpus, and return its distinct labels in order."""
+        if self._labels is None:
+            return []
+        return sorted_labels(self.label for _, is_last in self.blocks() if is_last and self.label is not None)
+
+    # Methods for the readers of a file format, see ``ReadContext``
 
     @contextmanager
-    def open_source(self, source: Source, *damages: type[Exception]) -> Iterator[IO[bytes]]:
-        """Open one of the files for reading, unpacked. Damage is an error, or the rest of the file is skipped."""
-        caught: tuple[type[Exception], ...] = (*READ_ERRORS, *damages)
+    def open_source(self, source: Source, *errors: type[Exception]) -> Iterator[IO[bytes]]:
+        """Open and decompress a file. Damage, which includes ``errors``, is reported and ends the file."""
+        read_errors: tuple[type[Exception], ...] = (*READ_ERRORS, *errors)
         try:
             with ExitStack() as stack:
                 file = stack.enter_context(source.open())
                 self._current_file = file if source.is_plain else None
                 yield stack.enter_context(source.decompress(file))
-        except caught as error:
-            if getattr(error, "errno", None) is not None:  # of the system, not of the content
+        except read_errors as error:
+            if getattr(error, "errno", None) is not None:  # an error of the system, not of the content
                 raise CorpusError(f"cannot be read: {error}", source.name) from None
-            self.report_error(f"cannot be read any further, it is damaged: {error}", source)
+            self.report_error(f"the rest cannot be read, because the file is damaged: {error}", source)
 
     def report_error(self, message: str, source: Source | None = None, line: int | None = None) -> None:
-        """Raise a CorpusError, or count it where errors are skipped."""
+        """Raise a CorpusError, or count it if errors are skipped."""
         error = CorpusError(message, None if source is None else source.name, line)
         if self.errors == "raise":
             raise error
         self.skipped += 1
         self.first_skipped = self.first_skipped or str(error)
 
+    def make_document(self, text: str, row: Mapping[str, Any], source: Source, line: int | None) -> Iterator[Block]:
+        """Yield the text of a row and set its label, or report a missing label. An empty text is left out."""
+        if not text:
+            return
+        if self.label_field is not None:
+            self.label = parse_label(row.get(self.label_field))
+            if self.label is None:
+                self.report_error(f"the row has no label in {self.label_field!r}", source, line)
+                return
+        yield text, True
+
     def _blocks_from_memory(self) -> Iterator[Block]:
         for number, text in enumerate(self._attach_labels(self._replay()), 1):
             if isinstance(text, _NonString):
-                self.report_error(f"text number {number} is of the type {text.type_name}, not a string{text.hint}")
+                self.report_error(f"text {number} is of type {text.type_name}, not a string{text.hint}")
             elif text:
                 yield text, True
 
@@ -204,25 +206,25 @@ class Corpus:
         elif isinstance(labels, Iterable):
             self._labels = list(map(parse_label, labels))
         else:
-            raise OptionError("labels must be one for each text or file, or name the field that holds them")
+            raise OptionError("labels must have one label for each text or file, or name the field with the labels")
 
     def _attach_labels(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items, texts or files, with ``label`` set to that of each where they have one."""
+        """Yield the texts or files, and set ``label`` for each if labels were given as a list."""
         if not isinstance(self._labels, list):
             yield from items
             return
-        nothing: Any = object()
-        for number, (item, label) in enumerate(zip_longest(items, self._labels, fillvalue=nothing), 1):
-            if item is nothing or label is nothing:
-                raise OptionError(f"labels must be one for each text or file: {len(self._labels)} are not as many")
+        missing: Any = object()
+        for number, (item, label) in enumerate(zip_longest(items, self._labels, fillvalue=missing), 1):
+            if item is missing or label is missing:
+                raise OptionError(f"labels must have one label for each text or file, but has {len(self._labels)}")
             if label is None:
-                what = safe_repr(str(item))
-                raise OptionError(f"labels has none for number {number}, {what}: give it one, or leave it out")
+                text = safe_repr(str(item))
+                raise OptionError(f"labels has no label for item {number}, {text}: add a label, or remove the item")
             self.label = label
             yield item
 
     def _replay(self) -> Iterator[Any]:
-        """The texts; what can be iterated over only once goes to a temporary file first."""
+        """Yield the texts. An iterator is first copied to a temporary file, because it can be read only once."""
         if isinstance(self._texts, Iterator) and self._spool is None:
             spool = cast(IO[str], tempfile.TemporaryFile("w+", encoding="ascii"))  # noqa: SIM115
             for text in self._texts:
@@ -239,7 +241,7 @@ class Corpus:
 
 
 class _NonString(NamedTuple):
-    """The place of a text in memory that is none, with the name of its type."""
+    """An item of a list or iterator of texts that is not a string."""
 
     type_name: str
 
@@ -249,7 +251,7 @@ class _NonString(NamedTuple):
 
     @property
     def hint(self) -> str:
-        """What to do about it."""
+        """The end of the error message, with advice."""
         return {
             "Path": "; give paths as paths=",
             "bytes": "; decode it first",
@@ -259,24 +261,29 @@ class _NonString(NamedTuple):
 
 @validate_call
 def read(source: Any = None, *, paths: Any = None, labels: Any = None, **options: Unpack[ReadOptions]) -> Corpus:
-    """Return the documents of files or of strings, to be read again and again.
+    """Return a corpus: the documents in files or strings, which can be read any number of times.
 
-    - A ``Path``, a list of them, or a single string that names a file that exists: ``.txt``, ``.md``, ``.csv``,
-      ``.tsv``, ``.json`` (an array), ``.jsonl``, ``.ndjson``, ``.parquet`` (with the extra ``parquet``), ``.gz`` of
-      each, and ``.zip``; a file of another name is read as text. A directory: all files of these kinds in it, in the
-      order of their names, without hidden ones. A glob such as ``"corpus/*.txt"``; ``"-"`` for standard input.
-    - ``paths``: one of these or a list, each a string or a ``Path``.
+    ``source`` is one of these:
+
+    - A ``Path``, a list of them, or a single string that names an existing file. The formats are ``.txt``, ``.md``,
+      ``.csv``, ``.tsv``, ``.json`` (an array), ``.jsonl``, ``.ndjson``, ``.parquet`` (with the extra ``parquet``), each
+      also as ``.gz``, and ``.zip``. A file with another suffix is read as text.
+    - A directory: all files in these formats are read, sorted by name, except hidden ones.
+    - A glob, such as ``"corpus/*.txt"``, or ``"-"`` for standard input.
+    - An open file, in the format that its name tells.
     - A list or iterator of strings, or a column or table of pandas, polars or ``datasets``: one document each. Strings
-      in a list are always texts. An open file is read as the kind that its name tells.
+      in a list are always texts.
 
-    ``field`` names the column or the JSON field. ``documents`` is what one document is in a text file: the ``"file"``,
-    each ``"line"``, or what ``"blank"`` lines separate. ``errors="skip"`` passes over lines that cannot be read, and
-    over the rest of a damaged file, and counts them. ``encoding`` is UTF-8 where it is None and the file does not tell
-    another. ``delimiter`` separates the fields of ``.csv`` and ``.tsv``. ``quoting`` is ``"minimal"`` where quotes
-    enclose a field and ``"none"`` where they are plain characters.
+    ``paths`` is a path, glob or directory, or a list of them, each a string or a ``Path``.
 
-    ``labels`` is one for each text or for each file, or the name of the column or field with the label of each
-    document. A label is a string or a whole number; a missing one is an error that names the row.
+    ``field`` is the column or the JSON field with the text. ``documents`` says what a document is in a text file: the
+    ``"file"``, each ``"line"``, or each paragraph between ``"blank"`` lines. ``errors="skip"`` skips and counts lines
+    that cannot be read, and the rest of a damaged file. If ``encoding`` is None, UTF-8, UTF-16 and
+    UTF-32 are detected. ``delimiter`` separates the fields of ``.csv`` and ``.tsv``. ``quoting`` is ``"minimal"`` if
+    quotes may enclose a field, and ``"none"`` if quotes are ordinary characters.
+
+    ``labels`` is a list with one label for each text or file, or the name of the column or field with the label of each
+    document. A label is a string or an integer. A missing label is an error.
 
     Raises CorpusError with the file and the line, and OptionError.
     """
@@ -285,30 +292,31 @@ def read(source: Any = None, *, paths: Any = None, labels: Any = None, **options
         return source if labels is None else source.with_labels(labels)
     if isinstance(source, list | tuple) and are_file_names(source):
         warnings.warn(
-            "the strings of the list are taken for texts, though each is the name of a file; paths=[…] reads the files",
+            "the strings in the list are read as texts, although each is the name of a file; "
+            "to read the files, use paths=[…]",
             stacklevel=2,
         )
     return Corpus(source, paths=paths, labels=labels, **options)
 
 
 def _resolve_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all options of reading. Raises OptionError for one that there is not, or a value that it cannot have."""
-    strange = next((name for name in options if name not in DEFAULT_OPTIONS), None)
-    if strange is not None:
-        raise OptionError(unknown_name_message("option of read", strange, [*DEFAULT_OPTIONS, "paths", "labels"]))
+    """Return all options of ``read`` with their values. Raises OptionError for an unknown option or invalid value."""
+    unknown = next((name for name in options if name not in DEFAULT_OPTIONS), None)
+    if unknown is not None:
+        raise OptionError(unknown_name_message("option of read", unknown, [*DEFAULT_OPTIONS, "paths", "labels"]))
     hints = get_type_hints(ReadOptions)
-    chosen: dict[str, Any] = DEFAULT_OPTIONS | {
-        name: check_type(name, value, hints[name]) for name, value in options.items()
-    }
+    given = {name: check_type(name, value, hints[name]) for name, value in options.items()}
+    values: dict[str, Any] = DEFAULT_OPTIONS | given
     for name, allowed in ALLOWED_VALUES.items():
-        if chosen[name] not in allowed:
-            raise OptionError(f"{name} must be {' or '.join(map(repr, allowed))}, not {safe_repr(chosen[name])}")
-    chosen["encoding"] = check_encoding(chosen["encoding"])
-    chosen["delimiter"] = check_table_options(chosen["delimiter"], chosen["quoting"])
-    return chosen
+        if values[name] not in allowed:
+            raise OptionError(f"{name} must be {' or '.join(map(repr, allowed))}, not {safe_repr(values[name])}")
+    values["encoding"] = check_encoding(values["encoding"])
+    values["delimiter"] = check_table_options(values["delimiter"], values["quoting"])
+    return values
 
 
 def _as_texts(source: Any, field: str) -> Iterable[Any]:
+    """Return an iterable of texts, given one or a table with the column ``field``. Raises CorpusError."""
     if hasattr(source, "collect") and hasattr(source, "lazy"):
         raise CorpusError(f"cannot read text from a {type(source).__name__}: call its collect() first")
     columns = _column_names(source)
@@ -319,10 +327,10 @@ def _as_texts(source: Any, field: str) -> Iterable[Any]:
             raise CorpusError(f"the table has the column {field!r} more than once: rename or drop the others")
         source = source[field]
     if not isinstance(source, Iterable) or isinstance(source, bytes | bytearray | memoryview | dict):
-        raise CorpusError(f"cannot read text from an object of the type {type(source).__name__}")
+        raise CorpusError(f"cannot read text from a value of type {type(source).__name__}")
     return source
 
 
 def _column_names(source: Any) -> Any:
-    """The columns of a whole table of pandas or datasets; None for anything else."""
+    """Return the column names of a table of pandas, polars or ``datasets``, and None for anything else."""
     return None if isinstance(source, list) else getattr(source, "column_names", getattr(source, "columns", None))

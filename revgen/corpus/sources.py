@@ -108,7 +108,7 @@ class Source:
         return cast(IO[bytes], gzip.open(file)) if is_gzip else file
 
     def read_head(self, size: int) -> bytes:
-        """Return the first ``size`` bytes of the decompressed file, or as many as can be read."""
+        """Return the first ``size`` bytes of the decompressed file, or fewer if the rest cannot be read."""
         head = b""
         with suppress(*READ_ERRORS), self.open() as opened, self.decompress(opened) as file:
             while len(head) < size and (piece := cast(Any, file).read1(size - len(head))):
@@ -185,7 +185,7 @@ class Sources:
             raise CorpusError(f"no match has a supported format ({_list_formats()})", str(path))
 
     def add_stream(self, stream: IO[Any]) -> None:
-        """Add an open file. Its format is that of its name, or text without a name."""
+        """Add an open file. Its name tells its format; without a name, it is text."""
         if stream in (sys.stdin, getattr(sys.stdin, "buffer", None)):
             self.add("-")
             return

@@ -21,7 +21,7 @@ ENCODING_SAMPLE_SIZE = 1 << 15  # bytes before and after an invalid byte
 
 
 class ReadContext(Protocol):
-    """What the readers of each file format need from a corpus: its options, and how to report errors."""
+    """The part of a corpus that the readers of a file format use: its options, and methods to report errors."""
 
     field: str
     documents: str

@@ -309,10 +309,10 @@ def test_labels_stand_in_a_column_of_parquet(tmp_path: Path) -> None:
 @pytest.mark.parametrize("missing", [None, float("nan"), np.nan, ""])
 def test_a_missing_label_is_an_error_that_names_the_row(missing: Any, tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
-    with pytest.raises(revgen.OptionError, match=r"labels has none for number 2, 'b'"):
+    with pytest.raises(revgen.OptionError, match=r"labels has no label for item 2, 'b'"):
         list(revgen.read(["a", "b"], labels=["x", missing]))
     frame = pandas.DataFrame({"text": ["a", "b"], "stars": pandas.array([1, pandas.NA], dtype="Int64")})
-    with pytest.raises(revgen.OptionError, match=r"labels has none for number 2, 'b'"):
+    with pytest.raises(revgen.OptionError, match=r"labels has no label for item 2, 'b'"):
         list(revgen.read(frame, labels="stars"))
     table = tmp_path / "corpus.csv"
     table.write_text("text,genre\na,x\nb,\n")
@@ -349,13 +349,13 @@ def test_each_file_has_a_label(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("labels", [["x"], ["x"] * 3, []])
 def test_labels_must_be_as_many_as_texts(labels: list[str]) -> None:
-    with pytest.raises(revgen.OptionError, match="labels must be one for each text or file"):
+    with pytest.raises(revgen.OptionError, match="labels must have one label for each text or file"):
         revgen.create("textgenrnn-char").fit(["some text", "another"], labels=labels, progress=False)
 
 
 @pytest.mark.parametrize("labels", ["genre", 5])
 def test_labels_of_texts_in_memory_are_no_field(labels: Any) -> None:
-    with pytest.raises(revgen.OptionError, match="labels must be one for each text"):
+    with pytest.raises(revgen.OptionError, match="labels must have one label for each text"):
         revgen.read(["some text"], labels=labels)
 
 

@@ -611,7 +611,7 @@ def test_the_rest_of_a_damaged_file_can_be_skipped(tmp_path: Path, reviews: list
         found = list(corpus)
         assert found[-1] == "the next file"
         assert corpus.skipped == 1
-        assert corpus.first_skipped.startswith(f"{path}: cannot be read any further, it is damaged: ")
+        assert corpus.first_skipped.startswith(f"{path}: the rest cannot be read, because the file is damaged: ")
     path.write_bytes(packed[:-4])
     assert len(list(revgen.read(tmp_path, errors="skip"))) > (kind in (".csv", ".jsonl")) * 100
 

@@ -264,7 +264,7 @@ def test_an_open_file_that_cannot_be_read_is_an_error(folder: Path) -> None:
 @pytest.mark.parametrize("value", [1.5, b"bytes", None, {"text": "a"}, Path("a.txt"), ["a"]])
 def test_an_iterator_of_other_things_names_their_type(value: object) -> None:
     name = "Path" if isinstance(value, Path) else type(value).__name__
-    with pytest.raises(CorpusError, match=f"text number 2 is of the type {name}, not a string"):
+    with pytest.raises(CorpusError, match=f"text 2 is of type {name}, not a string"):
         list(revgen.read(iter(["one", value])))
 
 
@@ -357,5 +357,5 @@ def test_an_open_archive_and_a_class_are_refused(tmp_path: Path) -> None:
         archive.writestr("a.txt", "text")
     with (tmp_path / "a.zip").open("rb") as file, pytest.raises(CorpusError, match=r"open .zip file.* give its path"):
         revgen.read(file)
-    with pytest.raises(CorpusError, match="of the type type"):
+    with pytest.raises(CorpusError, match="of type type"):
         revgen.read(io.BytesIO)
