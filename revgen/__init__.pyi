@@ -31,6 +31,8 @@ from .errors import (
 )
 from .evaluation.likelihood import Evaluation as Evaluation, Score as Score
 from .generation.config import GenerationConfig as GenerationConfig
+from .generation.filters import Filter as Filter
+from .generation.guides import Guide as Guide
 from .generation.together import synthesize as synthesize
 from .history import EpochMetrics as EpochMetrics, History as History
 from .interop.conversion import to_transformers as to_transformers
@@ -39,6 +41,7 @@ from .model import Model as Model
 from .networks.functional import FunctionalNetwork as FunctionalNetwork
 from .registry import (
     register_cell as register_cell,
+    register_filter as register_filter,
     register_model as register_model,
     register_tokenizer as register_tokenizer,
 )

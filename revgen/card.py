@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from revgen.files import to_json
-from revgen.formatting import format_field
+from revgen.formatting import format_value
 from revgen.history import History
 from revgen.model import Model
 from revgen.options import to_builtins
@@ -80,7 +80,7 @@ def _format_section(value: Any) -> str:
     """Return a dictionary as a table without empty rows, and anything else as text."""
     if not isinstance(value, dict):
         return str(value)
-    rows = [f"| {name} | {format_field(item)} |" for name, item in value.items() if item not in (None, [], {})]
+    rows = [f"| {name} | {format_value(item)} |" for name, item in value.items() if item not in (None, [], {})]
     return "\n".join(["| | |", "|---|---|", *rows])
 
 

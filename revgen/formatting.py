@@ -34,8 +34,8 @@ def format_cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def format_field(value: object) -> str:
-    """Return a value for a model card: five significant digits, "yes" or "no", list items with semicolons."""
+def format_value(value: object) -> str:
+    """Return a value for running text: five significant digits, "yes" or "no" for booleans, lists with semicolons."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 ORGANIZATION_VARIABLE = "REVGEN_HUB_ORG"
-"""The environment variable with the organization of the pretrained models; if it is empty, the Hub is not searched."""
+"""The environment variable with the organization that has the pretrained models; if it is empty, there is none."""
 
 TIMEOUT = 10.0  # seconds
 match_repo_id = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII).fullmatch
@@ -96,7 +96,7 @@ def find_directory(name: str | Path, *, revision: str | None, token: str | None,
 
 
 def _model_directory_of(name: str | Path) -> Path | None:
-    """Return the model directory that directly contains a path, or None."""
+    """Return the model directory that directly contains a path, None if there is none."""
     parent = Path(name).parent
     try:
         return parent if parent != Path() and (parent / CONFIG).is_file() else None
@@ -108,7 +108,7 @@ def _model_directory_of(name: str | Path) -> Path | None:
 def pull(
     repo_id: str, *, revision: str | None = None, token: str | None = None, local_files_only: bool = False
 ) -> Path:
-    """Download the files of a model that are not in the cache yet, and return its directory in the cache.
+    """Return the model directory of a repository in the cache; download the files that are missing there.
 
     Only the files that the model needs are downloaded, all from the same commit. Without a network, models that were
     pulled before are still found. Raises HubError with a message of one line, and CheckpointError if the repository has
@@ -177,8 +177,8 @@ def push(
 ) -> str:
     """Push a model, or the files of a model directory, to a repository in one commit, and return the commit's URL.
 
-    If the repository has no card yet, the card in the directory is pushed if it was edited, and otherwise a new card
-    with samples and an image of the training history. The index of the training text is never pushed. Raises HubError.
+    The card in the directory is pushed if it was edited. Otherwise, a new card is written, with samples and an image of
+    the training history. The index of the training text is not pushed. Raises HubError.
 
     Args:
         model: a model or a model directory.
@@ -187,7 +187,7 @@ def push(
         revision: the branch; it is created if needed.
         commit_message: the commit message.
         token: an access token; by default, the one of ``hf auth login`` or ``HF_TOKEN``.
-        overwrite_card: push a card even if the repository already has one.
+        overwrite_card: replace a card that the repository already has.
     """
     api = _api(token)
     with tempfile.TemporaryDirectory() as temporary:

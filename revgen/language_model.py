@@ -6,7 +6,7 @@ Each method is one call of the layer that does the work.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, overload
 
@@ -130,13 +130,6 @@ class LanguageModel(Model):
             progress=progress,
             source=source,
         )
-
-    @validate_call
-    def regenerate(self, receipt: Mapping[str, Any]) -> str:
-        """Return the text of a line that ``write_samples`` wrote, from its receipt."""
-        from revgen.generation.samples import remake
-
-        return remake(self, receipt)
 
     # Evaluation
 

@@ -182,6 +182,10 @@ class Model(ABC):
         """Build compiled code with the current weights; return None if the architecture has none."""
         return None
 
+    def sampler_network(self) -> Any:
+        """Return the PyTorch network that can sample many tokens at once on its device, or None if there is none."""
+        return None
+
     # Tokenizer and labels
 
     @property

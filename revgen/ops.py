@@ -99,9 +99,11 @@ def logsumexp(x: Array) -> Array:
     return np.logaddexp.reduce(x, -1) if isinstance(x, np.ndarray) else x.logsumexp(-1)
 
 
-def where(condition: Array, x: Array, y: float) -> Array:
-    """Return ``x`` where the condition is true, and the number ``y`` elsewhere."""
-    return np.where(condition, x, x.dtype.type(y)) if isinstance(x, np.ndarray) else _library(x).where(condition, x, y)
+def where(condition: Array, x: Array, y: Array | float) -> Array:
+    """Return ``x`` where the condition is true, and ``y``, an array or a number, elsewhere."""
+    if isinstance(x, np.ndarray):
+        return np.where(condition, x, y if isinstance(y, np.ndarray) else x.dtype.type(y))
+    return _library(x).where(condition, x, y)
 
 
 def amax(x: Array) -> Array:

@@ -59,8 +59,8 @@ class Registry(Generic[T]):
         def add(value: T) -> T:
             if not getattr(value, "__module__", "").startswith(f"{self.package}."):
                 self._load()  # a built-in name must not be taken unnoticed
-            complete = any(all(hasattr(value, attribute) for attribute in group) for group in self.required_attributes)
-            if not (isinstance(value, type) and complete):
+            complete = any(all(_has(value, attribute) for attribute in group) for group in self.required_attributes)
+            if not complete:
                 groups = ", or ".join(" and ".join(group) for group in self.required_attributes)
                 raise RegistrationError(
                     f"the {self.kind} {name!r} must be a class with {groups}; got {safe_repr(value)}"
@@ -117,6 +117,11 @@ class Registry(Generic[T]):
             self._loading.remove(thread)
 
 
+def _has(value: object, attribute: str) -> bool:
+    """Return whether a value is a class that defines or inherits an attribute; its metaclass does not count."""
+    return isinstance(value, type) and any(attribute in vars(base) for base in value.__mro__)
+
+
 def load_plugins() -> None:
     """Import each plug-in package once. One that fails gives a warning and does not affect the others."""
     global _plugins_loaded
@@ -168,11 +173,13 @@ def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:
 
 architectures: Registry[Any] = Registry("architecture", "revgen.architectures", ("fit", "generate", "Config"))
 cells: Registry[Any] = Registry("cell", "revgen.cells", ("param_shapes", "project", "step"), ("forward", "parameters"))
+filters: Registry[Any] = Registry("filter", "revgen.generation", ("__call__",))
 tokenizers: Registry[Any] = Registry("tokenizer level", "revgen.tokenizers", ("train", "encode", "decode"), joiner="")
 
 cell_architecture: type[Any] | None = None
 """The architecture of every cell that has none of its own; ``register_cell_architecture`` sets it."""
 
+register_filter = filters.register
 register_model = architectures.register
 register_tokenizer = tokenizers.register
 

@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen import LanguageModel, Tokenizer
+from revgen import GenerationConfig, LanguageModel, Tokenizer
+from revgen.generation import sampler
+from revgen.generation.constraints import temperature_schedule
+from revgen.generation.filters import FilterContext
 from revgen.tokenizers import CharTokenizer
 from revgen.tokenizers.tokenizer import SPECIAL_TOKENS
 
@@ -51,6 +54,17 @@ def table(tokenizer: Tokenizer, logits: Floats | float = 0.0, kind: type[Table] 
 def chars(text: str) -> Tokenizer:
     """Return a tokenizer of only these characters, without the digits that spell others."""
     return CharTokenizer((*SPECIAL_TOKENS, *sorted(set(text))))
+
+
+def probabilities(logits: Any, counts: Any = None, positions: Any = 0, **options: Any) -> Any:
+    """Return the probabilities that ``generate`` samples with, from logits (batch, vocab) and these options."""
+    config = GenerationConfig(**options)
+    schedule = temperature_schedule(config.temperature, config.max_tokens)
+    positions = np.broadcast_to(positions, len(logits))
+    temperature = schedule if isinstance(schedule, float) else schedule[positions % len(schedule)][:, None]
+    counts = None if counts is None else np.asarray(counts, np.float32)
+    context = FilterContext(positions, temperature, (), counts)
+    return sampler.probabilities((*config.build_penalties(), *config.build_filters()), logits, context)
 
 
 def alphabet() -> Table:

@@ -59,6 +59,9 @@ class NeuralModel(LanguageModel):
         """The PyTorch network on the model's device, in evaluation mode."""
         return self.make_network().to(self.device).eval()
 
+    def sampler_network(self) -> Network | None:
+        return None if self.device == "cpu" else self.network
+
     @validate_call
     def to(self, device: str) -> Self:
         if device != "cpu":

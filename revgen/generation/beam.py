@@ -1,21 +1,24 @@
-"""Beam search: the likeliest texts that a few candidates side by side find (Lowerre 1976; Sutskever et al. 2014).
+"""Beam search: find the most likely texts with a few hypotheses (Lowerre 1976; Sutskever et al. 2014).
 
     score = log p(text) / tokens ** length_penalty
 
-The end of the document is one of the tokens. The search ends when no text that still grows can be better than those
-that are complete.
+The end of the document is one of the tokens. The search stops when no unfinished text can become better than the
+complete ones.
 """
 
 from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from revgen.generation.constraints import Constraints, TextState
+from revgen.generation.constraints import Constraints, TextState, TokenHistory
+from revgen.generation.filters import Floats, apply_filters
+from revgen.generation.streamer import find_stop
 from revgen.ops import log_softmax, tree_map
 from revgen.tokenizers import Tokenizer
 
@@ -25,79 +28,126 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """The beginning of a text, by its tokens."""
+    """The beginning of a continuation."""
 
     ids: tuple[int, ...]
     logp: float
     state: TextState
-    given: int = 0
-    """How many of the tokens only write the end of the prompt again."""
+    prompt_tokens: int = 0
+    """How many of the tokens only generate the end of the prompt again."""
 
     @property
-    def drawn(self) -> int:
-        """How many tokens are new."""
-        return len(self.ids) - self.given
+    def position(self) -> int:
+        """The number of tokens that are counted."""
+        return len(self.ids) - self.prompt_tokens
 
 
-def search(model: Model, prompt: list[int], shift: int, rules: Constraints, begin: TextState, n: int) -> list[str]:
-    """The ``n`` best different continuations of a prompt, the best first; fewer where the search finds no more."""
-    settings, tokenizer = rules.settings, model.tokenizer
-    beams = settings.num_beams or 1
-    complete: dict[str, float] = {}
-    going = [Hypothesis((), 0.0, begin)]
-    tokens, state = np.array(prompt)[:, None] + shift, model.initial_state(1)
-    while settings.max_tokens:
-        last, state = model.next_logits(tokens, state)
-        counts = None
-        if rules.sampling.penalizes:
-            counts = np.stack([np.bincount([*prompt, *c.ids], minlength=len(tokenizer)) for c in going])
-        places = np.array([c.drawn for c in going])
-        adjusted = rules.apply(last, counts, places, [c.state for c in going])
-        logp = log_softmax(adjusted.astype(np.float64)) + np.array([[c.logp] for c in going])  # (candidates, vocab)
-        best = np.argsort(-logp, axis=None, kind="stable")[: 2 * beams]  # where all of half of them end, half go on
+def search(
+    model: Model, prompt: list[int], label_offset: int, constraints: Constraints, start: TextState, n: int
+) -> list[str]:
+    """Return the ``n`` best different continuations of a prompt, the best first; fewer if the search finds no more."""
+    beams = BeamSearch(model.tokenizer, constraints, prompt, start)
+    tokens, state = np.array(prompt)[:, None] + label_offset, model.initial_state(1)
+    while constraints.config.max_tokens:
+        logits, state = model.next_logits(tokens, state)
+        parents = beams.extend(logits)
+        if not parents or beams.cannot_improve(n):
+            break
+        state = tree_map(operator.itemgetter(np.array(parents)), state)
+        tokens = np.array([[hypothesis.ids[-1] for hypothesis in beams.hypotheses]]) + label_offset
+    return beams.best(n)
+
+
+class BeamSearch:
+    """The hypotheses of a search, the most likely first, and the scores of complete texts."""
+
+    def __init__(self, tokenizer: Tokenizer, constraints: Constraints, prompt: list[int], start: TextState) -> None:
+        self.tokenizer = tokenizer
+        self.constraints = constraints
+        self.config = constraints.config
+        self.num_beams = self.config.num_beams or 1
+        self.prompt = prompt
+        self.skip = len(start.pending)
+        self.hypotheses = [Hypothesis((), 0.0, start)]
+        self.complete: dict[str, float] = {}
+
+    def extend(self, logits: Floats) -> list[int]:
+        """Extend the hypotheses by one token, given its logits (hypotheses, vocab).
+
+        Returns the index of the parent of each new hypothesis.
+        """
         parents: list[int] = []
-        grown: list[Hypothesis] = []
-        for rank, choice in enumerate(best.tolist()):
-            parent, token = divmod(choice, len(tokenizer))
-            if np.isneginf(logp[parent, token]):
-                break
-            earlier = going[parent]
-            after, whole = rules.advance(earlier.state, token)
-            given = earlier.given + rules.rewrites_prompt(earlier.state, token)
-            candidate = Hypothesis((*earlier.ids, token), float(logp[parent, token]), after, given)
-            written, cut = _written(candidate, rules, tokenizer, len(begin.pending))
-            if cut or whole or token == tokenizer.eos_id or candidate.drawn == settings.max_tokens:
-                if rank < beams:
-                    reached = score(candidate.logp, len(candidate.ids), settings.length_penalty)
-                    complete[written] = max(reached, complete.get(written, -np.inf))
-            elif len(grown) < beams:
+        extended: list[Hypothesis] = []
+        for rank, (parent, hypothesis, guide_is_done) in enumerate(self._candidates(logits)):
+            text, has_stop = self._text(hypothesis)
+            is_last = hypothesis.ids[-1] == self.tokenizer.eos_id or hypothesis.position == self.config.max_tokens
+            if has_stop or guide_is_done or is_last:
+                if rank < self.num_beams:
+                    reached = score(hypothesis.logp, len(hypothesis.ids), self.config.length_penalty)
+                    self.complete[text] = max(reached, self.complete.get(text, -np.inf))
+            elif len(extended) < self.num_beams:
                 parents.append(parent)
-                grown.append(candidate)
-        if not grown:
-            break
-        # What is likeliest now and stays so is at its best when it is as long, or as short, as it can be.
-        length = settings.max_tokens + grown[0].given if settings.length_penalty > 0 else len(grown[0].ids) + 1
-        reachable = score(grown[0].logp, length, settings.length_penalty)
-        if sum(reached >= reachable for reached in complete.values()) >= n:
-            break
-        going, rows = grown, np.array(parents)
-        state = tree_map(operator.itemgetter(rows), state)
-        tokens = np.array([[candidate.ids[-1] for candidate in going]]) + shift
-    return sorted(complete, key=lambda written: -complete[written])[:n] or [""]
+                extended.append(hypothesis)
+        if extended:
+            self.hypotheses = extended
+        return parents
+
+    def _candidates(self, logits: Floats) -> Iterator[tuple[int, Hypothesis, bool]]:
+        """Yield (parent, hypothesis, whether its guide is done) for the most likely hypotheses, twice ``num_beams``.
+
+        If half of them are complete texts, the other half still fills the beams.
+        """
+        logp = self._logprobs(logits)
+        best = np.argsort(-logp, axis=None, kind="stable")[: 2 * self.num_beams]
+        for choice in best.tolist():
+            parent, token = divmod(choice, len(self.tokenizer))
+            if np.isneginf(logp[parent, token]):
+                return
+            old = self.hypotheses[parent]
+            state, is_done = self.constraints.next_state(old.state, token)
+            prompt_tokens = old.prompt_tokens + self.constraints.is_part_of_prompt(old.state, token)
+            yield parent, Hypothesis((*old.ids, token), float(logp[parent, token]), state, prompt_tokens), is_done
+
+    def _logprobs(self, logits: Floats) -> Any:
+        """Return the log-probability of each hypothesis with each next token, (hypotheses, vocab)."""
+        constraints, hypotheses = self.constraints, self.hypotheses
+        history = None
+        if constraints.needs_tokens:
+            history = TokenHistory(([*self.prompt, *h.ids] for h in hypotheses), len(self.tokenizer))
+        positions = np.array([h.position for h in hypotheses])
+        context = constraints.context(positions, history, np.arange(len(hypotheses)))
+        logits = constraints.apply(logits, context, [h.state for h in hypotheses])
+        logits = apply_filters(constraints.filters, logits, context)
+        return log_softmax(logits.astype(np.float64)) + np.array([[h.logp] for h in hypotheses])
+
+    def _text(self, hypothesis: Hypothesis) -> tuple[str, bool]:
+        """Return the text after the prompt, up to the first stop string, and whether there is one."""
+        text = self.tokenizer.decode(hypothesis.ids)[self.skip :]
+        stops, min_tokens = self.config.stops, self.config.min_tokens
+        if not stops or hypothesis.position <= min_tokens:
+            return text, False
+        first = self.tokenizer.decode(hypothesis.ids[: hypothesis.prompt_tokens + min_tokens])
+        position = find_stop(text, stops, max(0, len(first) - self.skip))
+        return (text, False) if position is None else (text[:position], True)
+
+    def cannot_improve(self, n: int) -> bool:
+        """Return whether ``n`` complete texts are at least as good as any hypothesis can become.
+
+        At best the most likely hypothesis keeps its probability, and has the length that the penalty prefers.
+        """
+        first, penalty = self.hypotheses[0], self.config.length_penalty
+        length = self.config.max_tokens + first.prompt_tokens if penalty > 0 else len(first.ids) + 1
+        bound = score(first.logp, length, penalty)
+        return sum(reached >= bound for reached in self.complete.values()) >= n
+
+    def best(self, n: int) -> list[str]:
+        """Return the complete texts with the highest scores; an empty text if there are none."""
+        return sorted(self.complete, key=lambda text: -self.complete[text])[:n] or [""]
 
 
 def score(logp: float, tokens: int, length_penalty: float) -> float:
-    """Return what orders texts as ``logp / tokens ** length_penalty`` does, at any penalty: -log of its negative."""
+    """Return a number that orders texts by ``logp / tokens ** length_penalty``, and is finite for any penalty.
+
+    It is minus the logarithm of the negative quotient.
+    """
     return math.inf if logp >= 0 else length_penalty * math.log(tokens) - math.log(-logp)
-
-
-def _written(candidate: Hypothesis, rules: Constraints, tokenizer: Tokenizer, skip: int) -> tuple[str, bool]:
-    """The text of a candidate after its first ``skip`` characters, up to the first stop string, and whether there is
-    one."""
-    written = tokenizer.decode(candidate.ids)[skip:]
-    least, stops = rules.settings.min_tokens, rules.settings.stops
-    if not stops or candidate.drawn <= least:
-        return written, False
-    begin = max(0, len(tokenizer.decode(candidate.ids[: candidate.given + least])) - skip)
-    found = [at for at in (written.find(stop, begin) for stop in stops) if at >= 0]
-    return (written[: min(found)], True) if found else (written, False)

@@ -1,5 +1,8 @@
-"""Drawing some tokens of a text before any is looked at: one text in a short loop, or all of them on a GPU, which then
-does not wait for Python at each token."""
+"""Sampling blocks of tokens, before any of them is looked at.
+
+One text on a CPU is sampled in a short loop, with NumPy or with compiled code. On a GPU, model and filters are recorded
+together, so the GPU does not wait for Python between two tokens.
+"""
 
 from __future__ import annotations
 
@@ -11,49 +14,58 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.generation.constraints import Constraints
-from revgen.generation.sampler import Floats, Sampling, bounded_temperature, finite, sample
+from revgen.generation.filters import (
+    Filter,
+    FilterContext,
+    Floats,
+    LogitBias,
+    bounded_temperature,
+    finite,
+    is_immutable,
+)
+from revgen.generation.sampler import probabilities, sample
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from revgen.architectures.neural import NeuralModel
     from revgen.model import Model
     from revgen.networks.network import Network
 
-BLOCK = 32
-"""Tokens of a text that are drawn before any is looked at: few, so that a stream flows."""
+BLOCK_SIZE = 32
+"""The number of tokens in a block: small enough that a stream flows."""
 
-Write: TypeAlias = Callable[[NDArray[Any], Any, Floats, NDArray[np.intp]], tuple[list[list[int]], Any]]
-"""The last tokens (rows,), the state, numbers in [0, 1) (BLOCK, rows), how many tokens each text has (rows,) ->
-the next BLOCK tokens of each text, or fewer where it has no more, and the state."""
-
-
-def block_writer(model: Model, rules: Constraints, shift: int, rows: int) -> Write | None:
-    """What writes the next tokens of so many texts where the text before does not decide which: of one text on a CPU,
-    and of any number on a GPU. None elsewhere."""
-    if model.device != "cpu" and rules.is_context_free:
-        from revgen.architectures.neural import NeuralModel
-
-        if isinstance(model, NeuralModel):
-            return _on_gpu(model, rules, shift)
-    return _one_text(model, rules, shift) if rows == 1 and rules.is_unconstrained else None
+SampleBlock: TypeAlias = Callable[[NDArray[Any], Any, Floats, NDArray[np.intp]], tuple[list[list[int]], Any]]
+"""A function of the last token of each text (rows,), the state, random numbers in [0, 1) (BLOCK_SIZE, rows), and how
+many tokens have been sampled (rows,). It returns the next tokens of each text, at most BLOCK_SIZE, and the state."""
 
 
-def _one_text(model: Model, rules: Constraints, shift: int) -> Write:
-    """Generate with NumPy, or with compiled code."""
-    most, temperature = rules.settings.max_tokens, rules.sampling.temperature
-    assert isinstance(temperature, float | int)  # ``is_unconstrained``
+def block_sampler(model: Model, constraints: Constraints, label_offset: int, rows: int) -> SampleBlock | None:
+    """Return a function that samples a block of tokens, or None if a token may depend on the text so far.
+
+    A CPU has such a function for one text without filters only.
+    """
+    if constraints.is_context_free and (network := model.sampler_network()) is not None:
+        return _network_sampler(model, network, constraints, label_offset)
+    return _text_sampler(model, constraints, label_offset) if rows == 1 and constraints.is_unconstrained else None
+
+
+def _text_sampler(model: Model, constraints: Constraints, label_offset: int) -> SampleBlock:
+    """Return a sampler of one text, with NumPy or compiled code."""
+    max_tokens, temperature = constraints.config.max_tokens, constraints.temperature
+    assert isinstance(temperature, float), "is_unconstrained"
     bounded = bounded_temperature(temperature) if temperature else 0.0
 
-    def write(
-        drawn: NDArray[Any], state: Any, uniforms: Floats, places: NDArray[np.intp]
+    def sample_block(
+        last: NDArray[Any], state: Any, uniforms: Floats, positions: NDArray[np.intp]
     ) -> tuple[list[list[int]], Any]:
         sample_tokens = partial(sample_with_numpy, model) if model.compiled is None else model.compiled.sample_tokens
-        block = uniforms[: most - places[0], 0]
-        tokens, state = sample_tokens(int(drawn[0]), state, block, bounded, rules.biases, rules.end, shift)
+        block = uniforms[: max_tokens - positions[0], 0]
+        tokens, state = sample_tokens(
+            int(last[0]), state, block, bounded, constraints.biases, constraints.eos_id, label_offset
+        )
         return [tokens], state
 
-    return write
+    return sample_block
 
 
 def sample_with_numpy(
@@ -73,7 +85,7 @@ def sample_with_numpy(
         logits, state = model.forward(np.array([[token + label_offset]]), state)
         x = logits[0, 0] + biases
         best = int(x.argmax())
-        if not np.isfinite(x[best]):  # argmax finds a NaN before all numbers
+        if not np.isfinite(x[best]):  # argmax returns a NaN before all numbers
             x = finite(x)
             best = int(x.argmax())
         if x[best] == -np.inf:
@@ -93,48 +105,59 @@ def sample_with_numpy(
     return tokens, state
 
 
-def _on_gpu(model: NeuralModel, rules: Constraints, shift: int) -> Write:
-    """Model and sampler as one CUDA graph, that is recorded for each number of rows and kept with the network."""
+def _network_sampler(model: Model, network: Network, constraints: Constraints, label_offset: int) -> SampleBlock:
+    """Return a sampler on the network's device.
+
+    Network and filters are recorded as one CUDA graph for each number of rows; the network keeps the recordings. Their
+    key holds the filters themselves, so they must be immutable. A filter that is not is called for each token.
+    """
     import torch
 
     from revgen.networks.cuda_graphs import CudaGraphCache
 
-    network, device = model.network, torch.device(model.device)
-    sampling = rules.sampling
-    kind = (sampling.top_k, sampling.top_p, sampling.min_p, sampling.typical_p, rules.end, shift)
-    block = network.gpu_samplers.get(kind)
-    if block is None:
-        network.gpu_samplers.clear()  # a recording takes memory, and settings seldom change
-        block = network.gpu_samplers.setdefault(
-            kind, CudaGraphCache(_block(network, sampling, rules.end, shift), device)
-        )
-    biases = torch.as_tensor(rules.biases, device=device)
+    device = torch.device(model.device)
+    block: Callable[..., Any] = tensor_block(network, constraints.filters, constraints.eos_id, label_offset)
+    if all(map(is_immutable, constraints.filters)):
+        key = (constraints.filters, constraints.eos_id, label_offset)
+        recording = network.gpu_samplers.get(key)
+        if recording is None:
+            network.gpu_samplers.clear()  # a recording takes memory, and filters seldom change
+            recording = network.gpu_samplers.setdefault(key, CudaGraphCache(block, device))
+        block = recording
+    biases = torch.as_tensor(constraints.biases, device=device)
 
     @torch.inference_mode()
-    def write(
-        drawn: NDArray[Any], state: Any, uniforms: Floats, places: NDArray[np.intp]
+    def sample_block(
+        last: NDArray[Any], state: Any, uniforms: Floats, positions: NDArray[np.intp]
     ) -> tuple[list[list[int]], Any]:
+        steps = positions + np.arange(BLOCK_SIZE)[:, None]
         temperatures = np.empty((*uniforms.shape, 1), np.float32)
-        temperatures[:] = sampling.temperatures(places + np.arange(BLOCK)[:, None])
-        given = [torch.as_tensor(a, device=device) for a in (drawn, uniforms, temperatures)]
-        tokens, state = block(network.definition.pad_state(state), biases, *given)
+        temperatures[:] = constraints.temperature_at(steps)
+        inputs = [torch.as_tensor(array, device=device) for array in (last, uniforms, steps, temperatures)]
+        tokens, state = block(network.definition.pad_state(state), biases, *inputs)
         return tokens.T.tolist(), state
 
-    return write
+    return sample_block
 
 
-def _block(network: Network, sampling: Sampling, end: int, shift: int) -> Callable[..., tuple[Tensor, Any]]:
-    """The function of tensors behind it."""
+def tensor_block(
+    network: Network, filters: tuple[Filter, ...], end: int, label_offset: int
+) -> Callable[..., tuple[Tensor, Any]]:
+    """Return a function of tensors that samples a block of tokens, (time, rows), and returns the next state."""
     import torch
 
-    def block(state: Any, biases: Tensor, tokens: Tensor, uniforms: Tensor, temperatures: Tensor) -> tuple[Tensor, Any]:
-        written = []
-        for uniform, temperature in zip(uniforms, temperatures, strict=True):
-            logits, state = network(tokens[None] + shift, state)
-            x = finite(logits[-1].float() + biases)
-            x[:, end] = torch.where(x.amax(-1) == -torch.inf, 0, x[:, end])  # nothing else may follow
-            tokens = sample(sampling.apply_filters(x, temperature), uniform)
-            written.append(tokens)
-        return torch.stack(written), state
+    def block(
+        state: Any, biases: Tensor, tokens: Tensor, uniforms: Tensor, positions: Tensor, temperatures: Tensor
+    ) -> tuple[Tensor, Any]:
+        add_biases = LogitBias(biases)
+        sampled = []
+        for uniform, position, temperature in zip(uniforms, positions, temperatures, strict=True):
+            context = FilterContext(position, temperature)
+            logits, state = network(tokens[None] + label_offset, state)
+            logits = add_biases(finite(logits[-1].float()), context)
+            logits[:, end] = torch.where(logits.amax(-1) == -torch.inf, 0, logits[:, end])  # no token is possible
+            tokens = sample(probabilities(filters, logits, context), uniform)
+            sampled.append(tokens)
+        return torch.stack(sampled), state
 
     return block

@@ -11,6 +11,18 @@ import numpy as np
 
 from revgen.arguments import check_fields
 from revgen.errors import OptionError
+from revgen.generation.filters import (
+    Filter,
+    FrequencyPenalty,
+    MinP,
+    RepetitionPenalty,
+    TemperatureScaling,
+    TopK,
+    TopP,
+    TypicalP,
+    make_filters,
+)
+from revgen.generation.guides import Guide
 from revgen.options import as_float, check, check_at_least, convert_fields, is_int
 from revgen.registry import unknown_name_message
 
@@ -35,6 +47,7 @@ class GenerationOptions(TypedDict, total=False):
     frequency_penalty: float
     logit_bias: Mapping[Token, float] | None
     banned_tokens: Collection[Token] | None
+    filters: Sequence[str | Filter] | None
     max_tokens: int
     min_tokens: int
     stop: str | Sequence[str] | None
@@ -42,6 +55,7 @@ class GenerationOptions(TypedDict, total=False):
     regex: str | None
     choices: Sequence[str] | None
     max_copied_chars: int | None
+    guide: Guide | None
     check_novelty: bool
     num_beams: int | None
     length_penalty: float
@@ -53,8 +67,8 @@ class GenerationOptions(TypedDict, total=False):
 class GenerationConfig:
     """The options of ``generate`` and ``stream``; each field describes itself in ``metadata["help"]``.
 
-    The penalties and ``logit_bias`` change the logits first, then ``temperature``, ``top_k``, ``top_p``, ``min_p`` and
-    ``typical_p`` follow in this order. Each sees what the one before has left.
+    Logits pass through the penalties and ``logit_bias``, then the constraints, then ``temperature``, ``top_k``,
+    ``top_p``, ``min_p``, ``typical_p`` and ``filters`` in this order. Each step sees the result of the one before.
     """
 
     temperature: Temperature = field(
@@ -94,6 +108,10 @@ class GenerationConfig:
         default=None, metadata={"help": "Add these numbers to the logits of tokens."}
     )
     banned_tokens: Collection[Token] | None = field(default=None, metadata={"help": "Never sample these tokens."})
+    filters: Sequence[str | Filter] | None = field(
+        default=None,
+        metadata={"help": "Apply these filters of your own last: functions, or names of registered filters."},
+    )
     max_tokens: int = field(default=300, metadata={"help": "Sample at most this many tokens."})
     min_tokens: int = field(
         default=0, metadata={"help": "Ignore stop strings, and do not end the document, before this many tokens."}
@@ -115,6 +133,9 @@ class GenerationConfig:
         metadata={
             "help": "Copy at most this many consecutive characters of the training text, if the model has its index."
         },
+    )
+    guide: Guide | None = field(
+        default=None, metadata={"help": "Let this object of your own decide which tokens may follow each text."}
     )
     check_novelty: bool = field(
         default=False,
@@ -146,9 +167,32 @@ class GenerationConfig:
                 raise OptionError(unknown_name_message("option of generate", name, ["prompt", "n", *known]))
         return cls(**options)
 
+    def build_penalties(self) -> tuple[Filter, ...]:
+        """Return the filters that compare the logits with the text so far."""
+        penalties: list[Filter] = []
+        if self.repetition_penalty != 1:
+            penalties.append(RepetitionPenalty(self.repetition_penalty))
+        if self.frequency_penalty != 0:
+            penalties.append(FrequencyPenalty(self.frequency_penalty))
+        return tuple(penalties)
+
+    def build_filters(self) -> tuple[Filter, ...]:
+        """Return the filters that make the distribution to sample from, in their order: first the temperature."""
+        filters: list[Filter] = [TemperatureScaling()]
+        if self.top_k is not None:
+            filters.append(TopK(self.top_k))
+        if self.top_p is not None and self.top_p < 1:
+            filters.append(TopP(self.top_p))
+        if self.min_p is not None:
+            filters.append(MinP(self.min_p))
+        if self.typical_p is not None and self.typical_p < 1:
+            filters.append(TypicalP(self.typical_p))
+        return (*filters, *make_filters(self.filters or ()))
+
     def __post_init__(self) -> None:
         convert_fields(self)
         check_fields(self)
+        make_filters(self.filters or ())
         self._check_sampling()
         self._check_tokens()
         self._check_constraints()
@@ -200,6 +244,9 @@ class GenerationConfig:
 
     def _check_combinations(self) -> None:
         """Raise OptionError for options that contradict each other."""
+        guides = [name for name in ("guide", "regex", "choices", "max_copied_chars") if getattr(self, name) is not None]
+        if self.guide is not None:
+            self._refuse("guide", {name: (name != "guide", "a text has one guide") for name in guides})
         if self.regex is not None or self.choices is not None:
             self._refuse(
                 "regex" if self.regex is not None else "choices",

@@ -1,29 +1,34 @@
-"""Decoding: prompts in, texts out as they are drawn, one row or many."""
+"""Decoding: continue prompts token by token, all texts of a call together."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.generation.blocks import BLOCK, Write, block_writer
+from revgen.generation.beam import search
+from revgen.generation.blocks import BLOCK_SIZE, SampleBlock, block_sampler
 from revgen.generation.config import GenerationConfig
-from revgen.generation.constraints import Constraints, TextState
-from revgen.generation.sampler import Floats, sample
+from revgen.generation.constraints import Constraints, TextState, TokenHistory
+from revgen.generation.filters import Floats
+from revgen.generation.sampler import sample
+from revgen.generation.streamer import TextStreamer
 from revgen.novelty import check_text
 from revgen.ops import tree_map
 from revgen.options import check, check_at_least
-from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
     from revgen.model import Model
 
 
 MAX_TEXTS = 1 << 20
-"""Texts that one call of ``generate`` may return."""
+"""The number of texts that one call of ``generate`` may return."""
+
+Pieces: TypeAlias = Iterator[tuple[int, str]]
+"""The row of a text, and the next piece of it."""
 
 
 def generate(
@@ -33,7 +38,7 @@ def generate(
     prompts = list(prompt) if isinstance(prompt, list | tuple) else [prompt]
     config = GenerationConfig.from_kwargs(**options)
     count = 1 if n is None else n
-    limit = f"at most {MAX_TEXTS:,} for all prompts together: write more with write_samples"
+    limit = f"at most {MAX_TEXTS:,} for all prompts together: generate more with write_samples"
     check("n", n, count * len(prompts) <= MAX_TEXTS, limit)
     texts: dict[int, list[str]] = {}
     if config.num_beams is None:
@@ -51,225 +56,201 @@ def generate(
 def stream(model: Model, prompt: str, options: Mapping[str, Any]) -> Iterator[str]:
     """Yield the continuation of a prompt in pieces, as it is sampled."""
     config = GenerationConfig.from_kwargs(**options)
-    check("check_novelty", config.check_novelty, not config.check_novelty, "False: a stream is not a whole text")
+    check(
+        "check_novelty",
+        config.check_novelty,
+        not config.check_novelty,
+        "False: only a complete text can be checked",
+    )
     return (piece for _, piece in decode(model, [prompt], config) if piece)
 
 
 def decode(
-    model: Model, prompts: Sequence[str], settings: GenerationConfig, n: int = 1, *, whole: bool = False
-) -> Iterator[tuple[int, str]]:
-    """Write ``n`` continuations of each prompt at once; yields (row, piece of its text) as they come, one for each
-    token or, with ``whole``, larger ones.
+    model: Model, prompts: Sequence[str], config: GenerationConfig, n: int = 1, *, whole: bool = False
+) -> Pieces:
+    """Generate ``n`` continuations of each prompt together; yield ``(row, piece)`` as they come.
 
-    The rows of a prompt stand one behind the other; beams come whole, and may be fewer than ``n``. A row ends at the
-    end of the document, before the first of the stop strings, where a pattern can have nothing more, or after
-    ``max_tokens``. Bad options raise OptionError here, before anything is drawn.
+    The rows of a prompt are consecutive. Each token is a piece; with ``whole``, pieces are larger. Beam search yields
+    each text at once, and may yield fewer than ``n``. A row ends at the end of the document, before the first stop
+    string, where a pattern allows no more text, or after ``max_tokens``. Raises OptionError, before anything is
+    sampled, for options that the model cannot follow.
     """
     check_at_least("n", n, 1)
     check("prompt", prompts, len(prompts) > 0, "a string, or a list of at least one")
     for prompt in prompts:
         check("prompt", prompt, isinstance(prompt, str), "a string, or a list of strings")
-    if settings.num_beams is not None:
-        check("n", n, n <= settings.num_beams, f"at most num_beams, {settings.num_beams}")
-    shift = model.label_offset(settings.label)
-    rules = Constraints(model, settings)
+    if config.num_beams is not None:
+        check("n", n, n <= config.num_beams, f"at most num_beams, {config.num_beams}")
+    label_offset = model.label_offset(config.label)
+    constraints = Constraints(model, config)
     begun: list[tuple[list[int], TextState]] = []
-    for prompt in prompts:  # no comprehension: a warning tells the line of the caller by its frame
-        begun.append(rules.begin(prompt, model.encode_prompt(prompt)))
-    if settings.num_beams is not None:
-        from revgen.generation.beam import search
-
-        found = (search(model, ids, shift, rules, state, n) for ids, state in begun)
-        return ((i * n + place, text) for i, texts in enumerate(found) for place, text in enumerate(texts))
-    return _decode(model, [ids for ids, _ in begun], shift, rules, [state for _, state in begun], n, whole)
+    for prompt in prompts:  # no comprehension: a warning finds the caller's line by the number of frames
+        begun.append(constraints.begin(prompt, model.encode_prompt(prompt)))
+    if config.num_beams is not None:
+        searches = (search(model, ids, label_offset, constraints, state, n) for ids, state in begun)
+        return ((i * n + rank, text) for i, texts in enumerate(searches) for rank, text in enumerate(texts))
+    return Batch(model, constraints, begun, label_offset, n, whole).decode()
 
 
-def _decode(
-    model: Model,
-    prompts: list[list[int]],
-    shift: int,
-    rules: Constraints,
-    begins: list[TextState],
-    n: int,
-    whole: bool,
-) -> Iterator[tuple[int, str]]:
-    """The rows read their prompts side by side, and each is drawn from the position on where its own ends.
+def read_prompt(model: Model, tokens: NDArray[Any]) -> tuple[Floats, Any]:
+    """Read documents from their start, token ids (time, batch); return the next logits (batch, vocab) and the state."""
+    return model.next_logits(tokens, model.initial_state(tokens.shape[1]))
 
-    ``lengths`` counts what is not drawn freely: a prompt, and tokens that only write its end again.
+
+class Batch:
+    """Texts that are generated together, each in a row: ``n`` rows for each prompt.
+
+    All rows read their prompts in step, and each row is sampled from the end of its own prompt on.
     """
-    tokenizer, settings, sampling = model.tokenizer, rules.settings, rules.sampling
-    if settings.max_tokens == 0:
-        return
-    random = np.random.default_rng(settings.seed)
-    lengths = np.array([len(ids) for ids in prompts]).repeat(n)
-    longest = int(lengths.max())
-    given = np.full((longest, len(prompts)), tokenizer.eos_id)  # (time, prompts), padded
-    counts = np.zeros((len(prompts), len(tokenizer)), np.int32) if sampling.penalizes else None
-    for place, ids in enumerate(prompts):
-        given[: len(ids), place] = ids
-        if counts is not None:
-            counts[place] = np.bincount(ids, minlength=len(tokenizer))
-    counts = None if counts is None else counts.repeat(n, 0)
-    states = [state for state in begins for _ in range(n)]
-    writers = [TextStreamer(tokenizer.stream_decoder(), settings.stops) for _ in lengths]
-    rows = np.arange(len(lengths))
 
-    read = int(lengths.min())
-    last, state = read_prompt(model, given[:read] + shift)
-    if n > 1:
-        last, state = last.repeat(n, 0), _rows(state, rows // n)
+    def __init__(
+        self,
+        model: Model,
+        constraints: Constraints,
+        prompts: Sequence[tuple[list[int], TextState]],
+        label_offset: int,
+        n: int,
+        whole: bool,
+    ) -> None:
+        tokenizer, config = model.tokenizer, constraints.config
+        self.model = model
+        self.constraints = constraints
+        self.label_offset = label_offset
+        self.n = n
+        self.whole = whole
+        self.max_tokens, self.min_tokens = config.max_tokens, config.min_tokens
+        self.eos_id = tokenizer.eos_id
+        self.random = np.random.default_rng(config.seed)
+        self.lengths = np.array([len(ids) for ids, _ in prompts]).repeat(n)
+        """How many tokens of each row are not counted: its prompt, and tokens that generate the end of it again."""
+        self.prompts = np.full((int(self.lengths.max()), len(prompts)), self.eos_id)  # (time, prompts), padded
+        for i, (ids, _) in enumerate(prompts):
+            self.prompts[: len(ids), i] = ids
+        self.states = [state for _, state in prompts for _ in range(n)]
+        self.streamers = [TextStreamer(tokenizer.stream_decoder(), config.stops) for _ in self.states]
+        self.history: TokenHistory | None = None
+        if constraints.needs_tokens:
+            self.history = TokenHistory((ids for ids, _ in prompts for _ in range(n)), len(tokenizer))
 
-    def choose(last: Floats, rows: NDArray[np.intp], places: NDArray[np.intp]) -> NDArray[np.intp]:
-        """The next token of some rows, (rows,)."""
-        counted = None if counts is None else counts[rows]
-        here = [states[row] for row in rows.tolist()]
-        p = sampling.filtered(rules.apply(last, counted, places, here), places)
-        uniform = random.random(len(lengths))  # for all, so that a row's draws do not depend on which others are done
-        drawn: NDArray[np.intp] = sample(p, uniform[rows])
-        if counts is not None:
-            counts[rows, drawn] += 1
-        return drawn
+    def decode(self) -> Pieces:
+        """Yield ``(row, piece)`` until all rows have ended."""
+        if self.max_tokens == 0:
+            return
+        rows, read = np.arange(len(self.lengths)), int(self.lengths.min())
+        logits, state = read_prompt(self.model, self.prompts[:read] + self.label_offset)
+        if self.n > 1:
+            logits, state = logits.repeat(self.n, 0), select_rows(state, rows // self.n)
+        sample_block = block_sampler(self.model, self.constraints, self.label_offset, len(rows))
+        while True:
+            positions = read - self.lengths[rows]  # below 0 while a row still reads its prompt
+            tokens = self._next_tokens(logits, rows, positions, read)
+            going = yield from self._accept(rows, tokens, positions)
+            if len(going) == 0:
+                return
+            if len(going) < len(rows):
+                rows, tokens, state = rows[going], tokens[going], select_rows(state, going)
+            read += 1
+            if sample_block is not None and read > len(self.prompts) and not self._any_pending(rows):
+                yield from self._decode_in_blocks(sample_block, rows, tokens, state, read - self.lengths[rows])
+                return
+            output, state = self.model.forward(tokens[None] + self.label_offset, state)
+            logits = output[-1]
 
-    def accept(row: int, token: int, place: int) -> tuple[str, bool]:
-        """Write a token of a row: the text that is ready, and whether that was all of it."""
-        writer, before = writers[row], states[row]
-        states[row], complete = rules.advance(before, token)
-        if rules.rewrites_prompt(before, token):
-            lengths[row] += 1
-            return "", False
-        writer.write(token, stopping=place >= settings.min_tokens, skip=len(before.pending))
-        if token == tokenizer.eos_id or complete or place + 1 == settings.max_tokens:
-            writer.finish()
-        return writer.take(), writer.finished
+    def _any_pending(self, rows: NDArray[np.intp]) -> bool:
+        return any(self.states[row].pending for row in rows.tolist())
 
-    def in_blocks(
-        write: Write, drawn: NDArray[Any], rows: NDArray[np.intp], state: Any, places: NDArray[np.intp]
-    ) -> Iterator[tuple[int, str]]:
-        """All that follows the tokens ``drawn``. Rows that are done stay while most go on, as their number is what
-        ``write`` is prepared for."""
+    def _next_tokens(
+        self, logits: Floats, rows: NDArray[np.intp], positions: NDArray[np.intp], read: int
+    ) -> NDArray[np.intp]:
+        """Return the next token of each row, (rows,): of its prompt, or a sampled one."""
+        if read >= len(self.prompts):
+            return self._sample(logits, rows, positions)
+        tokens: NDArray[np.intp] = self.prompts[read, rows // self.n]
+        if len(sampled := np.flatnonzero(positions >= 0)):
+            tokens[sampled] = self._sample(logits[sampled], rows[sampled], positions[sampled])
+        return tokens
+
+    def _sample(self, logits: Floats, rows: NDArray[np.intp], positions: NDArray[np.intp]) -> NDArray[np.intp]:
+        constraints, history = self.constraints, self.history
+        context = constraints.context(positions, history, rows)
+        p = constraints.probabilities(logits, context, [self.states[row] for row in rows.tolist()])
+        uniform = self.random.random(len(self.lengths))  # for all rows, so that no row depends on when others end
+        tokens: NDArray[np.intp] = sample(p, uniform[rows])
+        if history is not None:
+            for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
+                history.extend(row, [token])
+        return tokens
+
+    def _accept(
+        self, rows: NDArray[np.intp], tokens: NDArray[np.intp], positions: NDArray[np.intp]
+    ) -> Generator[tuple[int, str], None, NDArray[np.intp]]:
+        """Add a token to each row and yield the text that is ready; return the indices of the rows that continue."""
+        going = []
+        for i, (row, token, position) in enumerate(
+            zip(rows.tolist(), tokens.tolist(), positions.tolist(), strict=True)
+        ):
+            if position >= 0:
+                self._accept_token(row, token, position)
+                yield from self._ready(row)
+            if not self.streamers[row].finished:
+                going.append(i)
+        return np.array(going, np.intp)
+
+    def _ready(self, row: int) -> Pieces:
+        if piece := self.streamers[row].take():
+            yield row, piece
+
+    def _accept_token(self, row: int, token: int, position: int) -> None:
+        streamer, state = self.streamers[row], self.states[row]
+        self.states[row], is_done = self.constraints.next_state(state, token)
+        if self.constraints.is_part_of_prompt(state, token):
+            self.lengths[row] += 1
+            return
+        streamer.write(token, check_stops=position >= self.min_tokens, skip=len(state.pending))
+        if token == self.eos_id or is_done or position + 1 == self.max_tokens:
+            streamer.finish()
+
+    def _decode_in_blocks(
+        self,
+        sample_block: SampleBlock,
+        rows: NDArray[np.intp],
+        tokens: NDArray[Any],
+        state: Any,
+        positions: NDArray[np.intp],
+    ) -> Pieces:
+        """Yield the text after ``tokens``.
+
+        Rows that have ended are removed only when half of them have: ``sample_block`` is prepared for their number.
+        """
         going = np.ones(len(rows), bool)
         while going.any():
             if 2 * np.count_nonzero(going) <= len(rows):
                 kept = np.flatnonzero(going)
-                rows, drawn, places, going, state = _rows((rows, drawn, places, going, state), kept)
-            uniforms = random.random((BLOCK, len(lengths)))[:, rows]
-            columns, state = write(drawn, state, uniforms, places)
-            drawn = np.array([column[-1] for column in columns])
+                rows, tokens, positions, going, state = select_rows((rows, tokens, positions, going, state), kept)
+            uniforms = self.random.random((BLOCK_SIZE, len(self.lengths)))[:, rows]
+            blocks, state = sample_block(tokens, state, uniforms, positions)
+            tokens = np.array([block[-1] for block in blocks])
             for i in np.flatnonzero(going).tolist():
-                row, left, column = int(rows[i]), settings.max_tokens - int(places[i]), columns[i]
-                del column[left:]
-                if tokenizer.eos_id in column:
-                    del column[column.index(tokenizer.eos_id) + 1 :]
-                writer = writers[row]
-                for tokens in [column] if whole else [[token] for token in column]:
-                    writer.write_all(tokens)
-                    if piece := writer.take():
-                        yield row, piece
-                    if writer.finished:
-                        break
-                if column[-1] == tokenizer.eos_id or left <= BLOCK:
-                    writer.finish()
-                    if piece := writer.take():
-                        yield row, piece
-                going[i] = not writer.finished
-            places = places + BLOCK
+                row = int(rows[i])
+                yield from self._accept_block(row, blocks[i], self.max_tokens - int(positions[i]))
+                going[i] = not self.streamers[row].finished
+            positions = positions + BLOCK_SIZE
 
-    write = block_writer(model, rules, shift, len(lengths))
-    while True:
-        places = read - lengths[rows]  # how many tokens of each were drawn; below 0, its prompt is still read
-        if read >= longest:
-            drawn = choose(last, rows, places)
-        else:
-            drawn = given[read, rows // n]
-            if len(here := np.flatnonzero(places >= 0)):
-                drawn[here] = choose(last[here], rows[here], places[here])
-        going = []
-        for i, (row, token, place) in enumerate(zip(rows.tolist(), drawn.tolist(), places.tolist(), strict=True)):
-            if place >= 0:
-                piece, finished = accept(row, token, place)
-                if piece:
-                    yield row, piece
-                if finished:
-                    continue
-            going.append(i)
-        if not going:
-            return
-        if write is not None and read >= longest and not any(states[row].pending for row in rows[going].tolist()):
-            yield from in_blocks(
-                write, drawn[going], rows[going], _rows(state, np.array(going)), read + 1 - lengths[rows[going]]
-            )
-            return
-        if len(going) < len(rows):
-            kept = np.array(going)
-            rows, drawn, state = rows[kept], drawn[kept], _rows(state, kept)
-        logits, state = model.forward(drawn[None] + shift, state)
-        last = logits[-1]
-        read += 1
-
-
-def read_prompt(model: Model, tokens: NDArray[Any]) -> tuple[Floats, Any]:
-    """Read documents from their start, tokens (time, prompts) -> the next one's logits (prompts, vocab), the state."""
-    return model.next_logits(tokens, model.initial_state(tokens.shape[1]))
-
-
-def _rows(state: Any, rows: NDArray[np.intp]) -> Any:
-    """The state of these rows of the batch."""
-    return tree_map(operator.itemgetter(rows), state)
-
-
-class TextStreamer:
-    """The text of one row: token by token, held back while it may be the beginning of a stop string."""
-
-    def __init__(self, decode: Callable[[int], str], stops: tuple[str, ...]) -> None:
-        self.decode = decode
-        self.stops = stops
-        self.ready = ""
-        self.held = ""
-        self.finished = False
-
-    def write(self, token: int, stopping: bool = True, skip: int = 0) -> None:
-        """Add a token but its first ``skip`` characters; stop strings count where ``stopping``."""
-        new = self.decode(token)[skip:]
-        if not self.stops or not stopping:
-            self.ready += new
-            return
-        text = self.held + new
-        found = [at for at in map(text.find, self.stops) if at >= 0]
-        if found:
-            self.ready += text[: min(found)]
-            self.held = ""
-            self.finished = True
-            return
-        beginnings = (
-            length
-            for stop in self.stops
-            for length in range(min(len(stop) - 1, len(text)), 0, -1)
-            if text.endswith(stop[:length])
-        )
-        kept = len(text) - max(beginnings, default=0)
-        self.ready += text[:kept]
-        self.held = text[kept:]
-
-    def write_all(self, tokens: list[int]) -> None:
-        """Add some tokens, up to a stop string."""
-        if not self.stops:
-            self.ready += "".join(map(self.decode, tokens))
-            return
-        for token in tokens:
-            self.write(token)
-            if self.finished:
+    def _accept_block(self, row: int, block: list[int], remaining: int) -> Pieces:
+        streamer = self.streamers[row]
+        del block[remaining:]
+        if self.eos_id in block:
+            del block[block.index(self.eos_id) + 1 :]
+        for tokens in [block] if self.whole else [[token] for token in block]:
+            streamer.write_all(tokens)
+            yield from self._ready(row)
+            if streamer.finished:
                 return
+        if block[-1] == self.eos_id or remaining <= BLOCK_SIZE:
+            streamer.finish()
+            yield from self._ready(row)
 
-    def finish(self) -> None:
-        """No token follows: what was held back is text, unless a stop string has ended it."""
-        if self.finished:
-            return
-        self.write(Tokenizer.eos_id)
-        self.ready += self.held
-        self.held = ""
-        self.finished = True
 
-    def take(self) -> str:
-        """The text that is ready since the last call."""
-        ready, self.ready = self.ready, ""
-        return ready
+def select_rows(state: Any, rows: NDArray[np.intp]) -> Any:
+    """Return these rows of every array in a state."""
+    return tree_map(operator.itemgetter(rows), state)

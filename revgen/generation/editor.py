@@ -16,8 +16,9 @@ import numpy as np
 
 from revgen.errors import MissingExtraError
 from revgen.files import write_atomically
+from revgen.generation.filters import FilterContext, Floats, TemperatureScaling
 from revgen.generation.healing import token_texts
-from revgen.generation.sampler import Floats, Sampling, sample
+from revgen.generation.sampler import probabilities, sample
 from revgen.options import as_float, check, is_int
 
 if TYPE_CHECKING:
@@ -70,15 +71,20 @@ class Suggester:
 
         If the end of the text may begin a longer token, the rest of that token is among them (``healing``).
         """
-        tokenizer, texts, sampling = self.model.tokenizer, self.token_texts.texts, Sampling(temperature=temperature)
+        tokenizer, texts = self.model.tokenizer, self.token_texts.texts
+        context = FilterContext(np.zeros(1, np.intp), float(temperature))
+
+        def to_probabilities(logits: Floats) -> Floats:
+            p: Floats = probabilities([TemperatureScaling()], logits, context)[0]
+            return p
+
         ids = [tokenizer.bos_id, *tokenizer.encode(text).tolist()]
         kept, pending = self.token_texts.give_back(ids)
-        spelling = np.where(self.token_texts.allowed(pending), self.logits(kept), -np.inf)
-        written = [bool(text) for text in texts]
-        p = sampling.filtered(np.where(written, self.logits(ids), -np.inf))[0]
-        if not pending or not np.isfinite(spelling).any():
+        healed_logits = np.where(self.token_texts.allowed(pending), self.logits(kept), -np.inf)
+        p = to_probabilities(np.where([bool(text) for text in texts], self.logits(ids), -np.inf))
+        if not pending or not np.isfinite(healed_logits).any():
             return texts, p
-        longer = sampling.filtered(spelling)[0] * [len(text) > len(pending) for text in texts]
+        longer = to_probabilities(healed_logits) * [len(text) > len(pending) for text in texts]
         return [*texts, *(text[len(pending) :] for text in texts)], np.concatenate([p * (1 - longer.sum()), longer])
 
     def suggestions(self, text: str, temperature: float, count: int = NUM_SUGGESTIONS) -> list[tuple[str, float]]:

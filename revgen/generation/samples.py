@@ -1,8 +1,8 @@
-"""Many texts in a file, each with its receipt, from which it can be made again.
+"""Many texts in a file of JSON lines, each with its provenance: how it was generated.
 
-Texts are written side by side, some at a time. What one of them is may depend in the last bit on how many stand beside
-it, so a receipt tells of the whole batch: its seed, its size, and the row of the text in it. The same model writes the
-same batch again on the same machine.
+Texts are generated in batches. The last bits of a text may depend on the size of its batch, so the provenance describes
+the batch: its seed, its size, and the row of the text in it. The same model generates the same batch again on the same
+machine, which is how a file that was cut off is continued.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from revgen.errors import OptionError
 from revgen.files import to_json
 from revgen.generation.config import GenerationConfig
 from revgen.generation.decoding import decode, generate
-from revgen.options import check, check_at_least, is_int, to_builtins
+from revgen.options import check, check_at_least, is_int
 
 if TYPE_CHECKING:
     from revgen.model import Model
 
-PAIRED = ("logit_bias", "forced_tokens")
-"""Options whose keys may be numbers, which JSON does not know: they are written as lists of pairs."""
+PAIRED_OPTIONS = ("logit_bias", "forced_tokens")
+"""Options whose keys may be numbers, which JSON does not allow: they are written as lists of pairs."""
 
 
 def write_samples(
@@ -38,100 +38,93 @@ def write_samples(
     progress: bool,
     source: str | None,
 ) -> int:
-    """See ``LanguageModel.write_samples``."""
+    """Generate texts into a file; ``LanguageModel.write_samples`` describes the parameters."""
     from tqdm import tqdm
 
     check_at_least("n", n, 1)
     check_at_least("batch_size", batch_size, 1)
-    settings = GenerationConfig.from_kwargs(**options)
-    size = min(n, batch_size) if settings.num_beams is None else n
-    receipt: dict[str, Any] = {
+    config = GenerationConfig.from_kwargs(**options)
+    provenance: dict[str, Any] = {
         "model": source or model.name,
         "revision": model.fingerprint,
         "prompt": prompt,
-        "seed": secrets.randbits(32) if settings.seed is None else int(settings.seed),
-        "n": size,
+        "seed": secrets.randbits(32) if config.seed is None else int(config.seed),
+        "n": min(n, batch_size) if config.num_beams is None else n,
         "row": 0,
-        "options": _plain({name: value for name, value in options.items() if name != "seed"}),
+        "options": _as_json({name: value for name, value in options.items() if name != "seed"}),
     }
-    decode(model, [prompt], settings, size)  # says what is wrong before the file is touched
-    done = 0
+    decode(model, [prompt], config, provenance["n"])  # raises errors before the file is touched
     try:
-        if path.exists():
-            if not resume:
-                raise OptionError(f"{path} is there already: continue it with resume=True, or name another file")
-            done = _resume(path, receipt, seeded=settings.seed is not None)
+        count = _resume(path, provenance, config.seed is not None, resume) if path.exists() else 0
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
             path.open("a", encoding="utf-8") as file,
-            tqdm(total=n, initial=min(done, n), disable=None if progress else True, unit="text") as bar,
+            tqdm(total=n, initial=min(count, n), disable=None if progress else True, unit="text") as bar,
         ):
-            while done < n:
-                batch, first = divmod(done, receipt["n"])
-                made = receipt | {"seed": receipt["seed"] + batch}
-                rows = _batch(model, made)
-                if first >= len(rows):  # beams found no more
+            while count < n:
+                rows = _missing_rows(model, prompt, options, provenance, count)[: n - count]
+                if not rows:  # beam search finds no more texts
                     break
-                for row in range(first, min(len(rows), first + n - done)):
-                    file.write(to_json({**rows[row], "receipt": made | {"row": row}}) + "\n")
+                file.writelines(to_json(row) + "\n" for row in rows)
                 file.flush()
-                bar.update(min(len(rows) - first, n - done))
-                done += min(len(rows) - first, n - done)
+                bar.update(len(rows))
+                count += len(rows)
     except OSError as error:
         raise OptionError(f"{path}: the texts cannot be written: {error.strerror or error}") from None
-    return done
+    return count
 
 
-def remake(model: Model, receipt: Mapping[str, Any]) -> str:
-    """See ``LanguageModel.remake``."""
-    receipt = to_builtins(receipt)
-    kinds = {"revision": str, "prompt": str, "seed": int, "n": int, "row": int, "options": Mapping}
-    for name, kind in kinds.items():
-        check(f"receipt[{name!r}]", receipt.get(name), isinstance(receipt.get(name), kind), f"a {kind.__name__}")
-    if receipt["revision"] != model.fingerprint:
-        raise OptionError(
-            f"the receipt is of a model with the revision {receipt['revision'][:12]}, "
-            f"and {model.name} has {model.fingerprint[:12]}"
-        )
-    rows = _batch(model, receipt)
-    check("receipt['row']", receipt["row"], 0 <= receipt["row"] < len(rows), f"a row below {len(rows)}")
-    return str(rows[receipt["row"]]["text"])
+def _missing_rows(
+    model: Model, prompt: str, options: Mapping[str, Any], provenance: Mapping[str, Any], count: int
+) -> list[dict[str, Any]]:
+    """Return the lines that follow the first ``count`` lines of a file, up to the end of a batch."""
+    batch, first = divmod(count, provenance["n"])
+    seed = provenance["seed"] + batch
+    texts: Any = generate(model, prompt, provenance["n"], {**options, "seed": seed})
+    rows = []
+    for row, text in enumerate(texts[first:], first):
+        copied = {"copied": text.copied.to_dict()} if hasattr(text, "copied") else {}
+        rows.append({"text": text, **copied, "provenance": {**provenance, "seed": seed, "row": row}})
+    return rows
 
 
-def _batch(model: Model, receipt: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What the lines of one batch hold beside their receipts."""
-    pairs = {name: dict(value) for name, value in receipt["options"].items() if name in PAIRED and value is not None}
-    options: Any = {**receipt["options"], **pairs, "seed": receipt["seed"]}
-    texts: Any = generate(model, receipt["prompt"], receipt["n"], options)
-    return [{"text": text} | ({"copied": text.copied.to_dict()} if hasattr(text, "copied") else {}) for text in texts]
-
-
-def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as JSON gives them back."""
+def _as_json(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options as they are read from JSON. Raises OptionError for functions and objects of the user."""
     if callable(options.get("temperature")):
-        raise OptionError("temperature cannot be a function here, as a receipt cannot hold one: give a list")
-    listed = {n: [*v.items()] if n in PAIRED and v is not None else v for n, v in options.items()}
-    plain: dict[str, Any] = json.loads(to_json(listed))
-    return plain
+        raise OptionError("temperature cannot be a function here, since a file cannot hold it: give a list")
+    if any(not isinstance(item, str) for item in options.get("filters") or ()):
+        raise OptionError("filters cannot be functions here, since a file cannot hold them: give registered names")
+    if options.get("guide") is not None:
+        raise OptionError("guide cannot be an object here, since a file cannot hold it: use regex or choices")
+    pairs = {name: [*options[name].items()] for name in PAIRED_OPTIONS if options.get(name) is not None}
+    result: dict[str, Any] = json.loads(to_json({**options, **pairs}))
+    return result
 
 
-def _resume(path: Path, receipt: dict[str, Any], seeded: bool) -> int:
-    """How many texts the file has; a line that was cut off is taken out, and the receipt goes on from the first."""
+def _resume(path: Path, provenance: dict[str, Any], has_seed: bool, resume: bool) -> int:
+    """Return how many texts a file has; remove a line that was cut off, and continue with the first line's batches.
+
+    Raises OptionError for a file of anything else.
+    """
+    if not resume:
+        raise OptionError(f"{path} exists already: continue it with resume=True, or name another file")
     with path.open("r+b") as file:
         first = file.readline()
         if not first.endswith(b"\n"):
             file.truncate(0)
             return 0
         try:
-            before = json.loads(first)["receipt"]
-            told = {name: before[name] for name in receipt}
+            recorded = json.loads(first)["provenance"]
+            recorded = {name: recorded[name] for name in provenance}
         except (ValueError, KeyError, TypeError):
-            raise OptionError(f"{path} holds no samples with receipts: name another file") from None
-        checked = [name for name in receipt if name not in ("model", "n", "row") and (name != "seed" or seeded)]
-        if other := [name for name in checked if told[name] != receipt[name]]:
-            raise OptionError(f"{path} holds samples of another {other[0]}, {told[other[0]]!r}: name another file")
-        check(f"{path}: receipt['n']", told["n"], is_int(told["n"], 1) and is_int(told["seed"], 0), "a whole number")
-        receipt |= {name: told[name] for name in ("model", "seed", "n")}
+            raise OptionError(f"{path} holds no samples with their provenance: name another file") from None
+        must_agree = ["revision", "prompt", "options", *(["seed"] if has_seed else [])]
+        if different := [name for name in must_agree if recorded[name] != provenance[name]]:
+            name = different[0]
+            raise OptionError(f"{path} holds samples of another {name}, {recorded[name]!r}: name another file")
+        for name, minimum in (("n", 1), ("seed", 0)):
+            check(f"{path}: {name}", recorded[name], is_int(recorded[name], minimum), "a whole number")
+        provenance |= {name: recorded[name] for name in ("model", "seed", "n")}
         count, end = 1, len(first)
         for line in file:
             if line.endswith(b"\n"):

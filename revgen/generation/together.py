@@ -1,7 +1,7 @@
-"""Several models write one text together: they take turns at the borders of words, each reading what the others wrote.
+"""Several models generate one text in turn: each continues what the others have generated, one word at a time.
 
-The models may have different tokenizers: what passes between them is text. A turn ends where a model would begin a new
-word; the next one begins it instead. (After ``synthesize`` of textgenrnn, whose models take turns token by token.)
+The models may have different tokenizers, since they exchange text. A turn ends where a model would begin a new word;
+the next model begins it instead. (After ``synthesize`` of textgenrnn, whose models alternate token by token.)
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ import numpy as np
 from revgen.arguments import validate_call
 from revgen.errors import OptionError
 from revgen.generation.config import DEFAULTS, GenerationConfig, GenerationOptions
-from revgen.generation.constraints import Constraints, TextState
-from revgen.generation.sampler import sample
+from revgen.generation.constraints import Constraints, TextState, TokenHistory
+from revgen.generation.sampler import probabilities, sample
+from revgen.generation.streamer import find_stop
 from revgen.options import check, check_at_least
 
 if TYPE_CHECKING:
     from revgen.model import Model
 
-SHARED = (
+SHARED_OPTIONS = (
     *("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "frequency_penalty"),
-    *("logit_bias", "banned_tokens", "max_tokens", "stop", "seed"),
+    *("logit_bias", "banned_tokens", "filters", "max_tokens", "stop", "seed"),
 )
-"""Settings that mean something to all models together."""
+"""Options that apply to all models together."""
 
 
 @overload
@@ -44,100 +45,102 @@ def synthesize(
 def synthesize(
     models: Sequence[Model], prompt: str = "", *, n: int | None = None, **options: Unpack[GenerationOptions]
 ) -> str | list[str]:
-    """Write the prompt and a continuation by several models in turn, word by word; with ``n`` a list of ``n``.
+    """Continue the prompt with several models in turn, word by word; return one text, or a list of ``n``.
 
     ``options`` are those of ``generate`` that shape the distribution, ``max_tokens`` for all models together, ``stop``
-    and ``seed``. The text ends where one of them ends the document. Raises OptionError for the other options.
+    and ``seed``. The text ends where a model ends the document. Raises OptionError for other options.
     """
     check("models", models, isinstance(models, Sequence) and len(models) > 0, "a list of at least one model")
     check("prompt", prompt, isinstance(prompt, str), "a string")
     if n is not None:
         check_at_least("n", n, 1)
-    settings, plain = GenerationConfig.from_kwargs(**options), GenerationConfig()
-    for name in vars(settings):
-        if name not in SHARED and getattr(settings, name) != getattr(plain, name):
-            raise OptionError(f"{name} does not combine with taking turns: it is for a text of one model")
-    random = np.random.default_rng(settings.seed)
-    voices = [Participant(model, settings, random) for model in models]
-    texts = [prompt + _text(voices, prompt, settings) for _ in range(n or 1)]
+    config = GenerationConfig.from_kwargs(**options)
+    for name, default in DEFAULTS.items():
+        if name not in SHARED_OPTIONS and getattr(config, name) != default:
+            raise OptionError(f"{name} does not combine with taking turns: it is an option for a text of one model")
+    random = np.random.default_rng(config.seed)
+    participants = [Participant(model, config, random) for model in models]
+    texts = [prompt + _continuation(participants, prompt, config) for _ in range(n or 1)]
     return texts[0] if n is None else texts
 
 
-def _text(voices: Sequence[Participant], prompt: str, settings: GenerationConfig) -> str:
-    """One continuation."""
-    for voice in voices:
-        voice.begin(prompt)
-    text, drawn, place = "", 0, 0
-    border = False
-    while drawn < settings.max_tokens:
-        voice = voices[place % len(voices)]
-        written, tokens, ended = voice.take_turn(border, drawn)
-        text += written
-        drawn += tokens
-        for other in voices:
-            if other is not voice:
-                other.observe(written)
-        found = [at for at in map(text.find, settings.stops) if at >= 0]
-        if found:
-            return text[: min(found)]
-        if ended:
+def _continuation(participants: Sequence[Participant], prompt: str, config: GenerationConfig) -> str:
+    for participant in participants:
+        participant.begin(prompt)
+    text, position, turn = "", 0, 0
+    while position < config.max_tokens:
+        participant = participants[turn % len(participants)]
+        word, tokens, is_end = participant.take_turn(position, begins_word=turn > 0)
+        text += word
+        position += tokens
+        turn += 1
+        for other in participants:
+            if other is not participant:
+                other.observe(word)
+        if (end := find_stop(text, config.stops)) is not None:
+            return text[:end]
+        if is_end:
             break
-        border, place = True, place + 1
     return text
 
 
 class Participant:
-    """A model in its part, with what it has read of the text."""
+    """A model that takes turns, with the text that it has read."""
 
-    def __init__(self, model: Model, settings: GenerationConfig, random: np.random.Generator) -> None:
-        self.model, self.settings, self.random = model, settings, random
-        self.rules = Constraints(model, settings)
+    def __init__(self, model: Model, config: GenerationConfig, random: np.random.Generator) -> None:
+        self.model, self.random = model, random
+        self.max_tokens = config.max_tokens
+        self.constraints = Constraints(model, config)
         tokenizer = model.tokenizer
-        self.spaces = np.array([spelled[:1].isspace() for spelled in tokenizer.token_bytes])
-        self.between = self.spaces.copy()  # what may stand behind a word
-        self.between[tokenizer.eos_id] = True
+        self.starts_with_space = np.array([spelled[:1].isspace() for spelled in tokenizer.token_bytes])
+        self.ends_word = self.starts_with_space.copy()
+        self.ends_word[tokenizer.eos_id] = True
 
     def begin(self, prompt: str) -> None:
         """Begin a document."""
-        self.counts = np.zeros((1, len(self.model.tokenizer)), np.int32)
-        self.memory: Any = self.model.initial_state(1)
-        self.unread = [self.model.tokenizer.bos_id]
-        self.heard = prompt
+        self.history = TokenHistory([[]], len(self.model.tokenizer))
+        self.model_state: Any = self.model.initial_state(1)
+        self.unread_ids = [self.model.tokenizer.bos_id]
+        self.unread_text = prompt
 
     def observe(self, text: str) -> None:
-        """What another one wrote."""
-        self.heard += text
+        """Add text of another participant, which is read at the next turn."""
+        self.unread_text += text
 
     def read(self, ids: Sequence[int]) -> None:
-        """Go on by some tokens."""
-        self.logits, self.memory = self.model.next_logits(np.array(ids)[:, None], self.memory)
-        self.counts += np.bincount(ids, minlength=self.counts.shape[1])[None]
+        """Read tokens."""
+        self.logits, self.model_state = self.model.next_logits(np.array(ids)[:, None], self.model_state)
+        self.history.extend(0, ids)
 
-    def take_turn(self, border: bool, drawn: int) -> tuple[str, int, bool]:
-        """A word: its text, its tokens, and whether the document ends with it.
+    def take_turn(self, position: int, *, begins_word: bool) -> tuple[str, int, bool]:
+        """Generate a word; return its text, its number of tokens, and whether it ends the document.
 
-        ``border``: it begins with white space, as the one before wrote a whole word. ``drawn`` tokens stand before.
+        ``position`` counts the tokens of the text so far. With ``begins_word``, the word starts with white space,
+        since the participant before completed its word; otherwise it may complete a word of the prompt.
         """
-        tokenizer, sampling, rules = self.model.tokenizer, self.rules.sampling, self.rules
-        ids, state = [*self.unread, *tokenizer.encode(self.heard).tolist()], TextState()
-        self.unread, self.heard = [], ""
-        if not border:  # the word may have been begun by the prompt
-            ids, state = rules.begin("", ids)
+        tokenizer, constraints = self.model.tokenizer, self.constraints
+        ids, state = [*self.unread_ids, *tokenizer.encode(self.unread_text).tolist()], TextState()
+        self.unread_ids, self.unread_text = [], ""
+        if not begins_word:
+            ids, state = constraints.begin("", ids)
         if ids:
             self.read(ids)
         decode, text, tokens = tokenizer.stream_decoder(), "", 0
-        while drawn + tokens < self.settings.max_tokens:
-            place = np.array([drawn + tokens])
-            logits = rules.apply(self.logits, self.counts, place, [state])
-            if border and not tokens and np.isfinite(logits[0, self.between]).any():
-                logits[0, ~self.between] = -np.inf
-            token = int(sample(sampling.filtered(logits, place), self.random.random(1))[0])
+        while position + tokens < self.max_tokens:
+            token = self._sample(position + tokens, state, starts_word=begins_word and not tokens)
             if token == tokenizer.eos_id:
                 return text + decode(tokenizer.eos_id), tokens, True
-            if self.spaces[token] and text.strip():
+            if self.starts_with_space[token] and text.strip():
                 break
             text += decode(token)[len(state.pending) :]
-            tokens += not rules.rewrites_prompt(state, token)
-            state, _ = rules.advance(state, token)
+            tokens += not constraints.is_part_of_prompt(state, token)
+            state, _ = constraints.next_state(state, token)
             self.read([token])
         return text + decode(tokenizer.eos_id), tokens, False
+
+    def _sample(self, position: int, state: TextState, *, starts_word: bool) -> int:
+        context = self.constraints.context(np.array([position]), self.history, np.zeros(1, np.intp))
+        logits = self.constraints.apply(self.logits, context, [state])
+        if starts_word and np.isfinite(logits[0, self.ends_word]).any():
+            logits[0, ~self.ends_word] = -np.inf
+        return int(sample(probabilities(self.constraints.filters, logits, context), self.random.random(1))[0])

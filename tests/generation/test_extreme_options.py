@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from toys import chars, table
+from toys import chars, probabilities, table
 
 import revgen
 from revgen import LanguageModel, OptionError
 from revgen.architectures.neural import NeuralModel
-from revgen.generation.blocks import BLOCK, _block
-from revgen.generation.sampler import Sampling, sample
+from revgen.generation.blocks import BLOCK_SIZE, tensor_block
+from revgen.generation.sampler import sample
 
 HUGE: tuple[Any, ...] = (1e-320, 1e-300, 1e30, 1e39, 1e308, 10**30, 10**400, 10**5000)
 EXTREMES: list[dict[str, Any]] = [
@@ -66,8 +65,9 @@ def test_an_extreme_value_writes_a_text_or_is_an_error_that_names_the_option(
 def test_the_highest_temperatures_draw_all_tokens_alike() -> None:
     logits = np.array([[0, 5, -np.inf, -30]], np.float32)
     for temperature in (1e39, 1e308):
-        for sampling in (Sampling(temperature=temperature), Sampling(temperature=[temperature])):
-            np.testing.assert_allclose(sampling.probabilities(logits), [[1 / 3, 1 / 3, 0, 1 / 3]], rtol=1e-6)
+        for option in (temperature, [temperature]):
+            p = probabilities(logits, temperature=option)
+            np.testing.assert_allclose(p, [[1 / 3, 1 / 3, 0, 1 / 3]], rtol=1e-6)
 
 
 def test_every_backend_draws_the_same_at_the_highest_temperature(models: dict[str, LanguageModel]) -> None:
@@ -111,15 +111,15 @@ def test_a_block_of_tensors_draws_tokens_of_the_vocabulary(value: float) -> None
     vocab = len(model.tokenizer)
     network: Any = lambda tokens, state: (torch.full((1, 2, vocab), value), state)  # noqa: E731
     for temperature in (0.0, 1.0, 1e39):
-        for sampling in (Sampling(), Sampling(top_p=1e-300, typical_p=1e-300), Sampling(top_k=10**30)):
-            block = _block(network, sampling, model.tokenizer.eos_id, 0)
-            given = SimpleNamespace(
-                tokens=torch.zeros(2, dtype=torch.int64),
-                uniforms=torch.full((BLOCK, 2), 1 - 2**-53, dtype=torch.float64),
-                temperatures=torch.full((BLOCK, 2, 1), min(temperature, 1e30), dtype=torch.float32),
-            )
-            written, _ = block(None, torch.zeros(vocab), given.tokens, given.uniforms, given.temperatures)
-            assert ((written >= 0) & (written < vocab)).all()
+        options: list[dict[str, Any]] = [{}, {"top_p": 1e-300, "typical_p": 1e-300}, {"top_k": 10**30}]
+        for option in options:
+            filters = revgen.GenerationConfig(**option).build_filters()
+            block = tensor_block(network, filters, model.tokenizer.eos_id, 0)
+            uniforms = torch.full((BLOCK_SIZE, 2), 1 - 2**-53, dtype=torch.float64)
+            positions = torch.zeros((BLOCK_SIZE, 2), dtype=torch.int64)
+            temperatures = torch.full((BLOCK_SIZE, 2, 1), min(temperature, 1e30), dtype=torch.float32)
+            tokens, _ = block(None, torch.zeros(vocab), positions[0], uniforms, positions, temperatures)
+            assert ((tokens >= 0) & (tokens < vocab)).all()
 
 
 def test_a_draw_never_passes_the_last_token_that_is_possible() -> None:

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from toys import LETTERS, Floats, Silent, Table, alphabet, chars, table
+from toys import LETTERS, Floats, Silent, Table, alphabet, chars, probabilities, table
 
 import revgen
 from revgen import LanguageModel, OptionError, Tokenizer
-from revgen.generation.sampler import Sampling, sample
+from revgen.generation.constraints import token_biases
+from revgen.generation.sampler import sample
 from revgen.registry import tokenizers
 
 BATCH, VOCAB = 40, 60
@@ -41,31 +42,31 @@ def chi_square(counts: NDArray[Any], expected: Floats) -> float:
 
 
 def test_without_options_tokens_are_drawn_by_softmax(logits: Floats) -> None:
-    np.testing.assert_allclose(Sampling().probabilities(logits), softmax(logits), rtol=1e-4)
+    np.testing.assert_allclose(probabilities(logits), softmax(logits), rtol=1e-4)
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5, 0.8, 1.0, 1.7, 10.0])
 def test_temperature_divides_the_logits(logits: Floats, temperature: float) -> None:
-    p = Sampling(temperature=temperature).probabilities(logits)
+    p = probabilities(logits, temperature=temperature)
 
     np.testing.assert_allclose(p, softmax(logits / temperature), rtol=1e-3, atol=1e-7)
 
 
 @pytest.mark.parametrize("temperature", [0, 0.0, 1e-3, 1e-30, 1e-50, 5e-324])
 def test_temperature_zero_and_next_to_it_take_the_likeliest(logits: Floats, temperature: float) -> None:
-    p = Sampling(temperature=temperature).probabilities(logits)
+    p = probabilities(logits, temperature=temperature)
 
     assert (p.argmax(-1) == logits.argmax(-1)).all()
     np.testing.assert_allclose(p.max(-1), 1, atol=1e-4)
 
 
 def test_a_very_high_temperature_draws_all_alike(logits: Floats) -> None:
-    np.testing.assert_allclose(Sampling(temperature=1e6).probabilities(logits), 1 / VOCAB, rtol=1e-3)
+    np.testing.assert_allclose(probabilities(logits, temperature=1e6), 1 / VOCAB, rtol=1e-3)
 
 
 def test_a_higher_temperature_has_a_higher_entropy(logits: Floats) -> None:
     def entropy(temperature: float) -> Floats:
-        p = Sampling(temperature=temperature).probabilities(logits).astype(np.float64)
+        p = probabilities(logits, temperature=temperature).astype(np.float64)
         bits: Floats = -(p * np.log2(p + 1e-300)).sum(-1)
         return bits
 
@@ -76,7 +77,7 @@ def test_a_higher_temperature_has_a_higher_entropy(logits: Floats) -> None:
 
 @pytest.mark.parametrize("k", [1, 2, 7, VOCAB - 1, VOCAB, VOCAB + 1, 10**9])
 def test_top_k_keeps_the_k_likeliest(logits: Floats, k: int) -> None:
-    p = Sampling(top_k=k).probabilities(logits)
+    p = probabilities(logits, top_k=k)
 
     for row, kept in zip(softmax(logits), p, strict=True):
         likeliest = np.argsort(-row)[:k]
@@ -86,7 +87,7 @@ def test_top_k_keeps_the_k_likeliest(logits: Floats, k: int) -> None:
 
 @pytest.mark.parametrize("share", [1e-9, 0.1, 0.5, 0.9, 0.999])
 def test_top_p_keeps_the_smallest_set_of_likeliest_tokens_with_that_probability(logits: Floats, share: float) -> None:
-    p = Sampling(top_p=share).probabilities(logits)
+    p = probabilities(logits, top_p=share)
 
     for row, kept in zip(softmax(logits), p, strict=True):
         inside = np.flatnonzero(kept)
@@ -97,12 +98,12 @@ def test_top_p_keeps_the_smallest_set_of_likeliest_tokens_with_that_probability(
 
 
 def test_top_p_of_one_keeps_every_token(logits: Floats) -> None:
-    np.testing.assert_allclose(Sampling(top_p=1).probabilities(logits), softmax(logits), rtol=1e-4)
+    np.testing.assert_allclose(probabilities(logits, top_p=1), softmax(logits), rtol=1e-4)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 1.0])
 def test_min_p_keeps_what_is_likely_next_to_the_likeliest(logits: Floats, share: float) -> None:
-    p = Sampling(min_p=share).probabilities(logits)
+    p = probabilities(logits, min_p=share)
 
     for row, kept in zip(softmax(logits), p, strict=True):
         inside = row >= share * row.max() * (1 - 1e-6)
@@ -112,7 +113,7 @@ def test_min_p_keeps_what_is_likely_next_to_the_likeliest(logits: Floats, share:
 
 @pytest.mark.parametrize("share", [1e-9, 0.2, 0.5, 0.9, 0.999])
 def test_typical_p_keeps_the_smallest_set_of_tokens_of_expected_surprise(logits: Floats, share: float) -> None:
-    p = Sampling(typical_p=share).probabilities(logits)
+    p = probabilities(logits, typical_p=share)
 
     for row, kept in zip(softmax(logits), p, strict=True):
         strangeness = np.abs(-np.log(row) + (row * np.log(row)).sum())
@@ -126,7 +127,7 @@ def test_typical_p_keeps_the_smallest_set_of_tokens_of_expected_surprise(logits:
 def test_typical_p_may_leave_the_likeliest_token_out() -> None:
     p = np.array([[0.4, 0.12, 0.12, 0.12, 0.12, 0.12]])
 
-    kept = Sampling(typical_p=0.5).probabilities(np.log(p))
+    kept = probabilities(np.log(p), typical_p=0.5)
 
     assert kept[0, 0] == 0
     np.testing.assert_allclose(kept.sum(), 1)
@@ -136,7 +137,7 @@ def test_typical_p_may_leave_the_likeliest_token_out() -> None:
 def test_the_frequency_penalty_is_taken_off_once_for_each_time(logits: Floats, penalty: float) -> None:
     counts = np.random.default_rng(1).integers(0, 4, (BATCH, VOCAB))
 
-    p = Sampling(frequency_penalty=penalty).probabilities(logits, counts)
+    p = probabilities(logits, counts, frequency_penalty=penalty)
 
     np.testing.assert_allclose(p, softmax(logits - penalty * counts), rtol=1e-3, atol=1e-9)
 
@@ -145,10 +146,10 @@ def test_a_schedule_gives_each_row_the_temperature_of_its_place(logits: Floats) 
     schedule = [0.5, 0, 2.0]
     places = np.arange(BATCH)
 
-    p = Sampling(temperature=schedule, top_k=9).probabilities(logits, positions=places)
+    p = probabilities(logits, positions=places, temperature=schedule, top_k=9)
 
     for place, row, given in zip(places.tolist(), logits, p, strict=True):
-        alone = Sampling(temperature=schedule[place % 3], top_k=9).probabilities(row[None])[0]
+        alone = probabilities(row[None], temperature=schedule[place % 3], top_k=9)[0]
         np.testing.assert_allclose(given, alone, rtol=1e-4, atol=1e-9)
 
 
@@ -162,17 +163,17 @@ def test_the_repetition_penalty_makes_tokens_of_the_text_less_likely(
     changed[seen & (logits > 0)] /= penalty
     changed[seen & (logits <= 0)] *= penalty
 
-    p = Sampling(repetition_penalty=penalty, temperature=temperature).probabilities(logits, seen)
+    p = probabilities(logits, seen, repetition_penalty=penalty, temperature=temperature)
 
-    np.testing.assert_allclose(p, Sampling(temperature=temperature).probabilities(changed), rtol=1e-4, atol=1e-9)
+    np.testing.assert_allclose(p, probabilities(changed, temperature=temperature), rtol=1e-4, atol=1e-9)
 
 
 def test_options_combine_in_the_order_that_is_written(logits: Floats) -> None:
     seen = np.random.default_rng(1).random((BATCH, VOCAB)) < 0.3
     counts = seen * 3
-    options = Sampling(0.8, 25, 0.9, 0.02, repetition_penalty=1.2, typical_p=0.8, frequency_penalty=0.1)
+    options = {"temperature": 0.8, "top_k": 25, "top_p": 0.9, "min_p": 0.02, "typical_p": 0.8}
 
-    p = options.probabilities(logits, counts)
+    p = probabilities(logits, counts, repetition_penalty=1.2, frequency_penalty=0.1, **options)
 
     for row, seen_row, given in zip(logits.astype(np.float64), seen, p, strict=True):
         row[seen_row] = np.where(row > 0, row / 1.2, row * 1.2)[seen_row] - 3 * 0.1
@@ -194,8 +195,10 @@ def test_options_combine_in_the_order_that_is_written(logits: Floats) -> None:
 def test_the_logits_stay_as_they_are(logits: Floats) -> None:
     before = logits.copy()
 
-    for options in (Sampling(), Sampling(0.5, 5, 0.5, 0.1, 2.0, 0.5, 1.0), Sampling(0), Sampling(top_p=0.5)):
-        options.probabilities(logits, np.ones((BATCH, VOCAB), bool))
+    everything = {"temperature": 0.5, "top_k": 5, "top_p": 0.5, "min_p": 0.1, "typical_p": 0.5}
+    penalties = {"repetition_penalty": 2.0, "frequency_penalty": 1.0}
+    for options in ({}, everything | penalties, {"temperature": 0}, {"top_p": 0.5}):
+        probabilities(logits, np.ones((BATCH, VOCAB)), **options)
 
     assert (logits == before).all()
 
@@ -379,11 +382,10 @@ def test_texts_follow_the_distribution_that_the_options_promise(options: dict[st
     tokenizer = chars("abcdefghij")
     logits = np.random.default_rng(0).normal(size=len(tokenizer)).astype(np.float32)
     logits[: tokenizer.unk_id + 1] = -np.inf
-    sampling, draws, prompt = Sampling(**options), 20_000, "aab"
+    draws, prompt = 20_000, "aab"
     counts = np.bincount([tokenizer.bos_id, *tokenizer.encode(prompt)], minlength=len(tokenizer))
-    expected = sampling.filtered(sampling.penalized(logits[None], counts[None]) + sampling.biases(tokenizer))[0].astype(
-        np.float64
-    )
+    biases = token_biases(revgen.GenerationConfig(**options), tokenizer)
+    expected = probabilities(logits[None] + biases, counts[None], **options)[0].astype(np.float64)
 
     texts = table(tokenizer, logits).generate(prompt, n=draws, max_tokens=1, seed=0, **options)
 
@@ -706,8 +708,8 @@ COMBINATIONS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"banned_tokens": ["a"], "forced_tokens": {0: "a"}}, "forced_tokens has a banned token: 'a'"),
     ({"min_tokens": 3, "forced_tokens": {1: Tokenizer.eos_id}}, "forced_tokens ends the text at 1, before min_tokens"),
-    ({"banned_tokens": [Tokenizer.bos_id]}, "banned_tokens names <s>, which is never drawn"),
-    ({"logit_bias": {Tokenizer.unk_id: 1}}, "logit_bias names <unk>, which is never drawn"),
+    ({"banned_tokens": [Tokenizer.bos_id]}, "banned_tokens names <s>, which is never sampled"),
+    ({"logit_bias": {Tokenizer.unk_id: 1}}, "logit_bias names <unk>, which is never sampled"),
     ({"num_beams": 2, "n": 3}, "n must be at most num_beams, 2"),
 ]
 

@@ -13,6 +13,7 @@ import revgen
 from revgen import LanguageModel
 from revgen.generation.config import GenerationConfig
 from revgen.generation.constraints import Constraints
+from revgen.generation.filters import FilterContext
 from revgen.generation.healing import token_texts
 from revgen.ops import log_softmax
 from revgen.tokenizers import SubwordTokenizer, Tokenizer, WordTokenizer
@@ -31,16 +32,16 @@ def subword() -> LanguageModel:
 
 
 def logprob(model: LanguageModel, prompt: str, text: str) -> float:
-    """The log-probability of the first tokens of ``prompt + text`` that are drawn after the prompt."""
-    rules = Constraints(model, GenerationConfig())
-    ids, state = rules.begin(prompt, model.encode_prompt(prompt))
-    drawn = model.encode_prompt(prompt + text)[len(ids) :]
+    """Return the log-probability of the tokens of ``prompt + text`` that ``generate`` samples after the prompt."""
+    constraints = Constraints(model, GenerationConfig())
+    ids, state = constraints.begin(prompt, model.encode_prompt(prompt))
+    sampled = model.encode_prompt(prompt + text)[len(ids) :]
     logits, memory = model.forward(np.array(ids)[:, None], model.initial_state(1))
     total = 0.0
-    for token in drawn:
-        healed = rules.apply(logits[-1].copy(), None, np.zeros(1, int), [state])
+    for token in sampled:
+        healed = constraints.apply(logits[-1].copy(), FilterContext(np.zeros(1, int)), [state])
         total += float(log_softmax(healed.astype(float))[0, token])
-        state, _ = rules.advance(state, token)
+        state, _ = constraints.next_state(state, token)
         logits, memory = model.forward(np.array([[token]]), memory)
     return total
 

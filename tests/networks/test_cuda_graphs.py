@@ -15,8 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import revgen
 from revgen.architectures.neural import NeuralModel
-from revgen.generation.blocks import _block
-from revgen.generation.sampler import Sampling
+from revgen.generation.blocks import tensor_block
 from revgen.language_model import LanguageModel
 from revgen.networks.cuda_graphs import RECORDERS, CudaGraphCache
 from revgen.networks.network import Network
@@ -175,15 +174,15 @@ def test_generating_a_block_of_tokens_does_not_wait_for_the_device(
     assert isinstance(model, NeuralModel)
     model.prepare(tokenizers.get("char").train(reviews[:5]), seed=0)
     network = model.to("meta").network
-    sampling = Sampling(top_k=5, top_p=0.9, min_p=0.1, typical_p=0.9)
-    block = _block(network, sampling, model.tokenizer.eos_id, 0)
+    filters = revgen.GenerationConfig(top_k=5, top_p=0.9, min_p=0.1, typical_p=0.9).build_filters()
+    block = tensor_block(network, filters, model.tokenizer.eos_id, 0)
     tokens = torch.zeros(3, dtype=torch.int64, device="meta")
-    uniforms, temperatures = (torch.zeros(shape, device="meta") for shape in [(2, 3), (2, 3, 1)])
+    rest = [torch.zeros(shape, device="meta") for shape in [(2, 3), (2, 3), (2, 3, 1)]]
     biases = torch.zeros(len(model.tokenizer), device="meta")
     with torch.inference_mode():
         _, state = network(tokens[None])
         with MetaDeviceOnly():  # type: ignore[no-untyped-call]
-            block_tokens, _ = block(network.definition.pad_state(state), biases, tokens, uniforms, temperatures)
+            block_tokens, _ = block(network.definition.pad_state(state), biases, tokens, *rest)
     assert block_tokens.shape == (2, 3)
 
 
