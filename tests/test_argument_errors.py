@@ -1,5 +1,7 @@
-"""Odd values for every parameter of the public functions: each call works, or raises an error of the family that names
-the parameter."""
+"""Unusual values for every parameter of the public functions: each call works or raises a RevgenError.
+
+An OptionError must name the parameter.
+"""
 
 from __future__ import annotations
 
@@ -27,17 +29,17 @@ QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 2, "sequence_length": 8, "pr
 SMALL: dict[str, Any] = {"hidden_size": 8, "num_layers": 1, "tokenizer": {"min_count": 1}}
 
 
-class Odd:
-    """An object that can do nothing, not even be shown."""
+class Unprintable:
+    """An object without a representation."""
 
     def __repr__(self) -> str:
         raise RuntimeError("no representation")
 
 
-def cyclic() -> list[Any]:
-    several: list[Any] = []
-    several.append(several)
-    return several
+def cyclic_list() -> list[Any]:
+    items: list[Any] = []
+    items.append(items)
+    return items
 
 
 VALUES: list[Any] = [
@@ -47,30 +49,29 @@ VALUES: list[Any] = [
     *([["a"]], [b"a"], ["\ud800"], ["\0"], [1e39], [float("nan")], [10**400], [1.0, 0.0], (), ("a",), {}, {"a": 1}),
     *({"a": float("nan")}, {"a": 1e308}, {"a": 10**400}, {"a": "b"}, {"a": None}, {1: 2}, {0: "a"}, {-1: "a"}, {0: 5}),
     *({10**400: "a"}, {None: 1}, {"a": {"a": 1}}, {(1, 2): 3}, set(), {"a"}, frozenset({1}), range(3), object, len),
-    *(lambda: 1, lambda i: 1.0, lambda i: "x", lambda i: 1e39, lambda *a: None, Odd(), object(), cyclic()),
+    *(lambda: 1, lambda i: 1.0, lambda i: "x", lambda i: 1e39, lambda *a: None, Unprintable(), object(), cyclic_list()),
     *(np.float32(1), np.float64("nan"), np.int64(3), np.int8(-1), np.bool_(True), np.str_("a"), np.bytes_(b"a")),
     *(np.array(1.0), np.array([1.0, 2.0]), np.array(["a"]), np.array([]), np.array([[1]]), np.array(None)),
     *(np.datetime64(0, "s"), Path("nowhere"), Path("a\0b"), Path("\ud800"), Path("x" * 5000), Ellipsis, NotImplemented),
 ]  # fmt: skip
 
-SAID = {
+MESSAGE_TERMS = {
     "path": "",
     "repo_id": "name of a repository",
     "cell_options": "cell",
     "gradient_accumulation_steps": "batch_size",
 }
-"""What a message says in place of the parameter's name."""
+"""The term that a message uses instead of the name of the parameter."""
 
 Call = Callable[[Any], object]
 
 
-def varied(function: Callable[..., object], option: str, given: dict[str, Any]) -> Call:
-    """Return a call with this option, beside what is given."""
-    return lambda value: function(**given | {option: value})
+def vary(function: Callable[..., object], option: str, options: dict[str, Any]) -> Call:
+    """Return a function of the value of ``option``; the other ``options`` are fixed."""
+    return lambda value: function(**options | {option: value})
 
 
-def quiet(function: Callable[[], object]) -> None:
-    """Call a function, and see that what it raises is of the family."""
+def call_without_warnings(function: Callable[[], object]) -> None:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         function()
@@ -78,94 +79,97 @@ def quiet(function: Callable[[], object]) -> None:
 
 @pytest.fixture(scope="module")
 def models() -> dict[str, Any]:
-    """Small models of several kinds."""
-    made: dict[str, Any] = {}
+    """Small fitted models of several architectures, by name."""
+    models: dict[str, Any] = {}
     for name in ("gru-char", "textgenrnn-char", "transformer-word", "gru-subword"):
         options: Any = SMALL | ({"num_heads": 1} if "transformer" in name else {})
         options |= {"tokenizer": {"vocab_size": 280}} if "subword" in name else {}
-        made[name] = revgen.create(name, **options)
+        models[name] = revgen.create(name, **options)
         labels: Any = {"labels": ["pos", "neg"] * 10} if "textgenrnn" in name else {}
-        made[name].fit([TEXT * 3] * 20, index_texts=name == "gru-char", **labels, **QUICK)
-    made["kneser-ney-char"] = revgen.create("kneser-ney-char", order=3, tokenizer={"min_count": 1})
-    made["kneser-ney-char"].fit([TEXT * 3] * 2, progress=False)
-    made["mixture"] = revgen.mix([made["kneser-ney-char"]] * 2)
-    return made
+        models[name].fit([TEXT * 3] * 20, index_texts=name == "gru-char", **labels, **QUICK)
+    models["kneser-ney-char"] = revgen.create("kneser-ney-char", order=3, tokenizer={"min_count": 1})
+    models["kneser-ney-char"].fit([TEXT * 3] * 2, progress=False)
+    models["mixture"] = revgen.mix([models["kneser-ney-char"]] * 2)
+    return models
 
 
-def generating(models: dict[str, Any]) -> dict[str, Call]:
+def generation_calls(models: dict[str, Any]) -> dict[str, Call]:
     def call(name: str, option: str) -> Call:
-        options: dict[str, Any] = {"max_tokens": 5, "seed": 1}
-        return lambda value: models[name].generate("the ", **options | {option: value})
+        return vary(models[name].generate, option, {"prompt": "the ", "max_tokens": 5, "seed": 1})
 
-    several = ("n", *GenerationOptions.__annotations__)
-    found = {f"{name}.generate({o})": call(name, o) for name in ("gru-char", "kneser-ney-char") for o in several}
-    found |= {
+    names = ("n", *GenerationOptions.__annotations__)
+    calls = {f"{name}.generate({o})": call(name, o) for name in ("gru-char", "kneser-ney-char") for o in names}
+    calls |= {
         f"{name}.generate({o})": call(name, o) for name in ("textgenrnn-char", "mixture") for o in ("label", "regex")
     }
-    found["gru-char.generate(prompt)"] = lambda value: models["gru-char"].generate(value, max_tokens=3)
-    found["gru-char.stream(prompt)"] = lambda value: list(models["gru-char"].stream(value, max_tokens=3))
-    given: dict[str, Any] = {"models": [models["gru-char"]], "prompt": "the ", "max_tokens": 2}
+    calls["gru-char.generate(prompt)"] = lambda value: models["gru-char"].generate(value, max_tokens=3)
+    calls["gru-char.stream(prompt)"] = lambda value: list(models["gru-char"].stream(value, max_tokens=3))
+    options: dict[str, Any] = {"models": [models["gru-char"]], "prompt": "the ", "max_tokens": 2}
     for option in GenerationOptions.__annotations__:
-        found[f"synthesize({option})"] = varied(revgen.synthesize, option, given)
+        calls[f"synthesize({option})"] = vary(revgen.synthesize, option, options)
     for option in ("models", "prompt"):
-        found[f"synthesize({option})"] = varied(revgen.synthesize, option, given)
-    found["synthesize(n)"] = lambda value: revgen.synthesize(n=least(value), **given)
-    return found
+        calls[f"synthesize({option})"] = vary(revgen.synthesize, option, options)
+    calls["synthesize(n)"] = lambda value: revgen.synthesize(n=limit_count(value), **options)
+    return calls
 
 
-def looking(models: dict[str, Any], where: Path) -> dict[str, Call]:
-    gru, label, attentive = models["gru-char"], models["textgenrnn-char"], models["transformer-word"]
+def evaluation_calls(models: dict[str, Any], directory: Path) -> dict[str, Call]:
+    gru, labeled, transformer = models["gru-char"], models["textgenrnn-char"], models["transformer-word"]
     return {
         "score(text)": gru.score,
-        "score(label)": lambda v: label.score("the", label=v),
+        "score(label)": lambda v: labeled.score("the", label=v),
         "evaluate(texts)": gru.evaluate,
-        "evaluate(label)": lambda v: label.evaluate(["the song", "a band"], labels=v),
+        "evaluate(label)": lambda v: labeled.evaluate(["the song", "a band"], labels=v),
         "evaluate(field)": lambda v: gru.evaluate(["the song"], field=v),
         "evaluate(documents)": lambda v: gru.evaluate(["the song"], documents=v),
         "evaluate(errors)": lambda v: gru.evaluate(["the song"], errors=v),
         "explain(text)": gru.explain,
         "explain(top)": lambda v: gru.explain("the", top=v),
-        "explain(label)": lambda v: label.explain("the", label=v),
+        "explain(label)": lambda v: labeled.explain("the", label=v),
         "embed(texts)": gru.embed,
         "embed(pool)": lambda v: gru.embed(["the"], pool=v),
         "similarity(text)": lambda v: gru.similarity(v, ["the"]),
         "similarity(texts)": lambda v: gru.similarity("the", v),
         "similarity(pool)": lambda v: gru.similarity("the", ["a"], pool=v),
-        "attention(text)": attentive.attention,
-        "attention(label)": lambda v: label.attention("the", label=v),
+        "attention(text)": transformer.attention,
+        "attention(label)": lambda v: labeled.attention("the", label=v),
         "novelty(text)": gru.novelty,
         "novelty(minimum)": lambda v: gru.novelty("the", v),
         "index_texts(texts)": models["kneser-ney-char"].index_texts,
         "to(device)": gru.to,
-        "counting.to(device)": models["kneser-ney-char"].to,
-        "remake(receipt)": gru.regenerate,
+        "kneser-ney-char.to(device)": models["kneser-ney-char"].to,
+        "regenerate(receipt)": gru.regenerate,
         "save(directory)": gru.save,
-        "save(dtype)": lambda v: gru.save(where / "model", dtype=v),
+        "save(dtype)": lambda v: gru.save(directory / "model", dtype=v),
         "write_samples(path)": lambda v: gru.write_samples(v, n=1, max_tokens=2, progress=False),
-        "write_samples(prompt)": lambda v: gru.write_samples(where / f"{id(v)}p", v, n=1, max_tokens=2, progress=False),
-        "write_samples(n)": lambda v: gru.write_samples(where / f"{id(v)}n", n=least(v), max_tokens=2, progress=False),
+        "write_samples(prompt)": lambda v: gru.write_samples(
+            directory / f"{id(v)}p", v, n=1, max_tokens=2, progress=False
+        ),
+        "write_samples(n)": lambda v: gru.write_samples(
+            directory / f"{id(v)}n", n=limit_count(v), max_tokens=2, progress=False
+        ),
         "write_samples(batch_size)": lambda v: gru.write_samples(
-            where / f"{id(v)}b", n=2, batch_size=v, max_tokens=2, progress=False
+            directory / f"{id(v)}b", n=2, batch_size=v, max_tokens=2, progress=False
         ),
         "write_samples(source)": lambda v: gru.write_samples(
-            where / f"{id(v)}s", n=1, source=v, max_tokens=2, progress=False
+            directory / f"{id(v)}s", n=1, source=v, max_tokens=2, progress=False
         ),
         "write_samples(resume)": lambda v: gru.write_samples(
-            where / "r", n=1, resume=v, seed=1, max_tokens=2, progress=False
+            directory / "r", n=1, resume=v, seed=1, max_tokens=2, progress=False
         ),
         "push_to_hub(repo_id)": gru.push_to_hub,
-        "attention.save(path)": lambda v: attentive.attention("the song").save(v),
+        "attention.save(path)": lambda v: transformer.attention("the song").save(v),
     }
 
 
-def least(value: Any) -> Any:
-    """A number of texts that a file can hold in a moment; the largest ones would be written as they are asked for."""
+def limit_count(value: Any) -> Any:
+    """Return a number of texts that is generated quickly: 3 instead of a number over 100."""
     return 3 if isinstance(value, int | np.integer) and value > 100 else value
 
 
-def making(models: dict[str, Any], where: Path) -> dict[str, Call]:
-    counting = models["kneser-ney-char"]
-    found: dict[str, Call] = {
+def construction_calls(models: dict[str, Any], directory: Path) -> dict[str, Call]:
+    ngram = models["kneser-ney-char"]
+    calls: dict[str, Call] = {
         "create(name)": revgen.create,
         "create(tokenizer)": lambda v: revgen.create("gru-char", tokenizer=v),
         "create(tokenizer: min_count)": lambda v: revgen.create("gru-char", tokenizer={"min_count": v}).fit(
@@ -182,8 +186,8 @@ def making(models: dict[str, Any], where: Path) -> dict[str, Call]:
         "to_transformers(model)": revgen.to_transformers,
         "datasets.load(name)": revgen.datasets.load,
         "mix(models)": revgen.mix,
-        "mix(weights)": lambda v: revgen.mix([counting] * 2, v),
-        "mix of one": lambda v: revgen.mix([counting, v]),
+        "mix(weights)": lambda v: revgen.mix([ngram] * 2, v),
+        "mix of one": lambda v: revgen.mix([ngram, v]),
         "read(source)": lambda v: list(revgen.read(v)),
         "read(labels)": lambda v: list(revgen.read(["a", "b"], labels=v)),
         "read(field)": lambda v: list(revgen.read(["a", "b"], field=v)),
@@ -194,113 +198,113 @@ def making(models: dict[str, Any], where: Path) -> dict[str, Call]:
         "compare(models: order)": lambda v: revgen.compare(
             [TEXT] * 4, [f"ngram-char:order={safe_repr(v)}"], max_order=0, progress=False
         ),
-        "Checkpoints(directory)": revgen.CheckpointConfig,
-        "Checkpoints(steps)": lambda v: revgen.CheckpointConfig(where, steps=v),
-        "Checkpoints(seconds)": lambda v: revgen.CheckpointConfig(where, seconds=v),
-        "Checkpoints(keep)": lambda v: revgen.CheckpointConfig(where, keep=v),
-        "TensorBoard(every)": lambda v: revgen.TensorBoard(where / "logs", every=v),
-        **{f"GenerationConfig({o})": varied(revgen.GenerationConfig, o, {}) for o in GenerationOptions.__annotations__},
+        "CheckpointConfig(directory)": revgen.CheckpointConfig,
+        "CheckpointConfig(steps)": lambda v: revgen.CheckpointConfig(directory, steps=v),
+        "CheckpointConfig(seconds)": lambda v: revgen.CheckpointConfig(directory, seconds=v),
+        "CheckpointConfig(keep)": lambda v: revgen.CheckpointConfig(directory, keep=v),
+        "TensorBoard(every)": lambda v: revgen.TensorBoard(directory / "logs", every=v),
+        **{f"GenerationConfig({o})": vary(revgen.GenerationConfig, o, {}) for o in GenerationOptions.__annotations__},
     }
-    given: dict[str, Any] = {"corpus": [TEXT] * 4, "models": ["ngram-char"], "max_order": 0, "progress": False}
+    options: dict[str, Any] = {"corpus": [TEXT] * 4, "models": ["ngram-char"], "max_order": 0, "progress": False}
     for option in ("corpus", "valid", "prompt", "max_tokens", "temperature", "max_order", "seed", "epochs"):
-        found[f"compare({option})"] = varied(revgen.compare, option, given)
+        calls[f"compare({option})"] = vary(revgen.compare, option, options)
     for name in ("gru", "rnn", "mingru", "awd-lstm", "textgenrnn", "transformer", "kneser-ney"):
-        for option in ModelOptions.__annotations__:  # one of another model is an error at once
-            found[f"create({name}, {option})"] = varied(partial(revgen.create, f"{name}-char"), option, {})
-    return found
+        for option in ModelOptions.__annotations__:  # options of other models are rejected at once
+            calls[f"create({name}, {option})"] = vary(partial(revgen.create, f"{name}-char"), option, {})
+    return calls
 
 
-def calls_of(kind: str, register: Any) -> dict[str, Call]:
+def register_calls(kind: str, register: Any) -> dict[str, Call]:
     return {
-        f"register_{kind}(name)": lambda v: register(v)(Odd),
-        f"register_{kind}(value)": register("odd"),
-        f"register_{kind}(replace)": lambda v: register("odd", replace=v)(Odd),
+        f"register_{kind}(name)": lambda v: register(v)(Unprintable),
+        f"register_{kind}(value)": register("example"),
+        f"register_{kind}(replace)": lambda v: register("example", replace=v)(Unprintable),
     }
 
 
-def registering() -> dict[str, Call]:
+def registration_calls() -> dict[str, Call]:
     registries = {"cell": cells, "model": architectures, "tokenizer": tokenizers}
-    found: dict[str, Call] = {}
+    calls: dict[str, Call] = {}
     for kind, registry in registries.items():
-        found |= calls_of(kind, getattr(revgen, f"register_{kind}"))
-        assert "odd" not in registry.names()
-    return found
+        calls |= register_calls(kind, getattr(revgen, f"register_{kind}"))
+        assert "example" not in registry.names()
+    return calls
 
 
-def fitting(models: dict[str, Any], where: Path) -> dict[str, Call]:
+def fit_calls(models: dict[str, Any], directory: Path) -> dict[str, Call]:
     def fit(name: str, option: str, value: Any) -> object:
-        plain = value.item() if isinstance(value, np.ndarray) and not value.shape else value
-        long = plain is None or (isinstance(plain, int | float | np.number) and plain > 0.5)
-        if option in ("epochs", "max_seconds") and long:  # it takes what is asked for, or what the corpus needs
+        number = value.item() if isinstance(value, np.ndarray) and not value.shape else value
+        is_long = number is None or (isinstance(number, int | float | np.number) and number > 0.5)
+        if option in ("epochs", "max_seconds") and is_long:  # training would take too long
             return None
         model = revgen.create(name, **SMALL if name != "ngram-char" else {})
-        given: dict[str, Any] = (QUICK if name != "ngram-char" else {"progress": False}) | {"texts": [TEXT * 3] * 6}
+        options: dict[str, Any] = (QUICK if name != "ngram-char" else {"progress": False}) | {"texts": [TEXT * 3] * 6}
         if option == "max_seconds":
-            given.pop("epochs")
-        return model.fit(**given | {option: value})
+            options.pop("epochs")
+        return model.fit(**options | {option: value})
 
-    found: dict[str, Call] = {}
+    calls: dict[str, Call] = {}
     for option in ("texts", "valid", *FitOptions.__annotations__):
         for name in ("textgenrnn-char", "ngram-char"):
             if name == "textgenrnn-char" or option in inspect.signature(revgen.create(name).fit).parameters:
-                found[f"{name}.fit({option})"] = partial(fit, name, option)
+                calls[f"{name}.fit({option})"] = partial(fit, name, option)
     trial: dict[str, Any] = {"texts": [TEXT * 3] * 6, "steps": 10, "batch_size": 2, "sequence_length": 8}
     for option in ("low", "high", "labels", "seed", "batch_size"):
-        found[f"find_lr({option})"] = varied(models["gru-char"].find_lr, option, trial)
-    return found
+        calls[f"find_lr({option})"] = vary(models["gru-char"].find_lr, option, trial)
+    return calls
 
 
-def named(parameter: str, message: str) -> bool:
-    return parameter in message or (parameter in SAID and SAID[parameter] in message)
+def names_parameter(parameter: str, message: str) -> bool:
+    return parameter in message or (parameter in MESSAGE_TERMS and MESSAGE_TERMS[parameter] in message)
 
 
-def faults(calls: dict[str, Call], values: list[Any]) -> list[str]:
-    """What was raised that is not of the family, or that does not name the parameter."""
-    found = []
+def find_errors(calls: dict[str, Call], values: list[Any]) -> list[str]:
+    """Return descriptions of unexpected exceptions, and of messages that do not name the parameter in one line."""
+    errors = []
     for name, call in calls.items():
         for value in values:
             try:
-                quiet(partial(call, value))
+                call_without_warnings(partial(call, value))
             except RevgenError as error:
                 parameter = name.partition("(")[2].split(" ")[-1].rstrip(")")
-                if isinstance(error, revgen.OptionError) and not named(parameter, str(error)):
-                    found.append(f"{name} = {safe_repr(value)}: the message does not name the parameter: {error}")
+                if isinstance(error, revgen.OptionError) and not names_parameter(parameter, str(error)):
+                    errors.append(f"{name} = {safe_repr(value)}: the message does not name the parameter: {error}")
                 if "\n" in str(error).strip() or not str(error):
-                    found.append(f"{name} = {safe_repr(value)}: a message of several lines, or none: {error}")
+                    errors.append(f"{name} = {safe_repr(value)}: the message is not one line: {error}")
             except BaseException as error:
-                found.append(f"{name} = {safe_repr(value)}: {type(error).__name__}: {str(error)[:150]}")
-    return found
+                errors.append(f"{name} = {safe_repr(value)}: {type(error).__name__}: {str(error)[:150]}")
+    return errors
 
 
-def test_odd_options_together_are_errors_that_say_so(models: dict[str, Any]) -> None:
-    chance = random.Random(0)
+def test_unusual_pairs_of_options_work_or_raise_a_clear_error(models: dict[str, Any]) -> None:
+    rng = random.Random(0)
     options = [*GenerationOptions.__annotations__, "n"]
-    found = []
+    errors = []
     for _ in range(300):
-        name = chance.choice(list(models))
-        given = {"max_tokens": 4} | {option: chance.choice(VALUES) for option in chance.sample(options, 2)}
-        found += faults({f"{name}.generate()": varied(models[name].generate, "prompt", given)}, ["the "])
-    assert found == []
+        name = rng.choice(list(models))
+        fixed = {"max_tokens": 4} | {option: rng.choice(VALUES) for option in rng.sample(options, 2)}
+        errors += find_errors({f"{name}.generate()": vary(models[name].generate, "prompt", fixed)}, ["the "])
+    assert errors == []
 
 
-KINDS: list[Any] = ["generating", "looking", "making", "registering", "fitting"]
+GROUPS: list[Any] = ["generation", "evaluation", "construction", "registration", "fit"]
 
 
 @pytest.mark.parametrize(
     "values", [random.Random(0).sample(VALUES, 30), pytest.param(VALUES, marks=pytest.mark.slow)], ids=["some", "all"]
 )
-@pytest.mark.parametrize("kind", KINDS)
-def test_odd_arguments_are_errors_that_say_so(
-    kind: str, values: list[Any], models: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: Any
+@pytest.mark.parametrize("group", GROUPS)
+def test_unusual_arguments_work_or_raise_a_clear_error(
+    group: str, values: list[Any], models: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    made: dict[str, Callable[[], dict[str, Call]]] = {
-        "generating": lambda: generating(models),
-        "looking": lambda: looking(models, tmp_path),
-        "making": lambda: making(models, tmp_path),
-        "registering": registering,
-        "fitting": lambda: fitting(models, tmp_path),
+    groups: dict[str, Callable[[], dict[str, Call]]] = {
+        "generation": lambda: generation_calls(models),
+        "evaluation": lambda: evaluation_calls(models, tmp_path),
+        "construction": lambda: construction_calls(models, tmp_path),
+        "registration": registration_calls,
+        "fit": lambda: fit_calls(models, tmp_path),
     }
 
-    assert faults(made[kind](), values) == []
+    assert find_errors(groups[group](), values) == []

@@ -1,7 +1,7 @@
-"""Model directories that are damaged, or made to do harm: each is refused by an error of the family, or does none.
+"""Damaged and malicious model directories: loading each one raises a RevgenError or gives a model that works.
 
-Where a file is changed its checksum in config.json is changed with it, as whoever means harm would: it is the readers
-behind the checksum that are tried. A directory that loads must also write, and describe itself.
+When a file is changed, its checksum in config.json is changed too, as an attacker would do, so that the code after the
+checksum is tested. A model that loads must also generate text and give its information and its card.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from revgen.tokenizers import CharTokenizer, SubwordTokenizer, Tokenizer, WordTo
 
 TEXT = "the band of the song, the song of the band. "
 SIZES = {"hidden_size": 8, "num_layers": 1, "embedding_size": 8, "num_heads": 2, "context": 4, "order": 3}
-MEMORY = Path("/dev/shm")
+RAM_DISK = Path("/dev/shm")
 NAMES = sorted({*architectures.names(), *cells.names()} - {"mixture"})
 
 
 @pytest.fixture(scope="module")
 def tokenizers() -> dict[str, Tokenizer]:
-    """A small tokenizer of each level."""
+    """A small tokenizer of each level, by name."""
     return {
         "char": CharTokenizer.train([TEXT]),
         "word": WordTokenizer.train([TEXT], min_count=1),
@@ -46,10 +46,10 @@ def tokenizers() -> dict[str, Tokenizer]:
     }
 
 
-def small(name: str, tokenizer: Tokenizer) -> LanguageModel:
-    """A model of a few numbers, with weights, though not with trained ones."""
-    kind = type(revgen.create(name))
-    options: Any = {key: value for key, value in SIZES.items() if key in kind.Config.__dataclass_fields__}
+def create_small(name: str, tokenizer: Tokenizer) -> LanguageModel:
+    """Return a small model; a neural one has initial weights, any other is fitted."""
+    model_class = type(revgen.create(name))
+    options: Any = {key: value for key, value in SIZES.items() if key in model_class.Config.__dataclass_fields__}
     model = revgen.create(name, tokenizer=tokenizer, **options)
     if isinstance(model, NeuralModel):
         model.weights = model.init_params(np.random.default_rng(0))
@@ -60,23 +60,23 @@ def small(name: str, tokenizer: Tokenizer) -> LanguageModel:
 
 @pytest.fixture(scope="module")
 def directories(tokenizers: dict[str, Tokenizer], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A saved model of each architecture, each level, and a mixture."""
+    """A saved model of each architecture and each level, and a mixture, by name."""
     root = tmp_path_factory.mktemp("models")
     names = [*(f"{name}-char" for name in NAMES), "gru-word", "gru-subword"]
-    models = {name: small(name, tokenizers[name.rpartition("-")[2]]) for name in names}
+    models = {name: create_small(name, tokenizers[name.rpartition("-")[2]]) for name in names}
     models["mixture-char"] = revgen.mix([models["kneser-ney-char"], models["gru-char"]])
     return {name: model.save(root / name) for name, model in models.items()}
 
 
 @pytest.fixture
 def directory(directories: dict[str, Path]) -> Iterator[Any]:
-    """A copy of one of them by its name, to be spoilt thousands of times: in memory, where there is such a place."""
-    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as place:
-        yield lambda name: Path(shutil.copytree(directories[name], Path(place) / name, dirs_exist_ok=True))
+    """A function that copies the directory of a name; the copy is in memory if possible, for thousands of changes."""
+    with tempfile.TemporaryDirectory(dir=RAM_DISK if RAM_DISK.is_dir() else None) as folder:
+        yield lambda name: Path(shutil.copytree(directories[name], Path(folder) / name, dirs_exist_ok=True))
 
 
-def tried(path: Path) -> bool:
-    """Whether a directory loads and can be used; that it does not is an error of the family, of one kind or another."""
+def loads_and_works(path: Path) -> bool:
+    """Return whether a directory loads; if so, the model must work, otherwise the error must be a RevgenError."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         try:
@@ -90,39 +90,39 @@ def tried(path: Path) -> bool:
         return True
 
 
-def put(path: Path, entry: str, data: bytes) -> None:
-    """Other bytes in the tokenizer's file, or that of the weights, with the checksum that they have."""
+def replace_file(path: Path, entry: str, data: bytes) -> None:
+    """Replace the content of the file of an entry of config.json, and the checksum of the entry."""
     content = json.loads((path / "config.json").read_bytes())
     (path / content[entry]["file"]).write_bytes(data)
     content[entry]["sha256"] = hashlib.sha256(data).hexdigest()
     (path / "config.json").write_text(json.dumps(content), "utf-8")
 
 
-def places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The way to each value in JSON."""
-    yield place
+def key_paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path of keys and indices to each value in JSON."""
+    yield path
     for key, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
-        yield from places(item, (*place, key))
+        yield from key_paths(item, (*path, key))
 
 
-def changed(content: Any, place: tuple[Any, ...], value: Any) -> Any:
-    """A copy of JSON with another value at a place."""
-    if not place:
+def with_value(content: Any, key_path: tuple[Any, ...], value: Any) -> Any:
+    """Return a copy of JSON with another value at a path of keys."""
+    if not key_path:
         return value
     content = copy.deepcopy(content)
     inner = content
-    for key in place[:-1]:
+    for key in key_path[:-1]:
         inner = inner[key]
-    inner[place[-1]] = value
+    inner[key_path[-1]] = value
     return content
 
 
-# Truncated, flipped
+# Truncated files and flipped bits
 
 
 @pytest.mark.parametrize("entry", ["tokenizer", "weights", "config"])
 @pytest.mark.parametrize("name", ["gru-char", "gru-word", "gru-subword", "kneser-ney-char"])
-def test_truncated_at_every_length(name: str, entry: str, directory: Any) -> None:
+def test_truncated_file_is_rejected_at_every_length(name: str, entry: str, directory: Any) -> None:
     path = directory(name)
     file = "config.json" if entry == "config" else json.loads((path / "config.json").read_bytes())[entry]["file"]
     data = (path / file).read_bytes()
@@ -131,32 +131,32 @@ def test_truncated_at_every_length(name: str, entry: str, directory: Any) -> Non
         if entry == "config":
             (path / file).write_bytes(data[:length])
         else:
-            put(path, entry, data[:length])
-        assert not tried(path) or entry == "tokenizer", length
+            replace_file(path, entry, data[:length])
+        assert not loads_and_works(path) or entry == "tokenizer", length
 
 
 @pytest.mark.parametrize("entry", ["tokenizer", "weights", "config"])
 @pytest.mark.parametrize("name", ["gru-char", "gru-word", "gru-subword", "kneser-ney-char", "mixture-char"])
-def test_flipped_bits(name: str, entry: str, directory: Any) -> None:
+def test_flipped_bits_are_rejected_or_harmless(name: str, entry: str, directory: Any) -> None:
     path = directory(name)
     content = json.loads((path / "config.json").read_bytes())
     file = "config.json" if entry == "config" else content[entry]["file"]
     data = (path / file).read_bytes()
-    chance = random.Random(0)
+    rng = random.Random(0)
     for _ in range(200):
-        spoilt = bytearray(data)
-        for _ in range(chance.choice((1, 1, 2, 8))):
-            spoilt[chance.randrange(min(len(data), chance.choice((64, 1024, 1 << 30))))] ^= 1 << chance.randrange(8)
+        damaged = bytearray(data)
+        for _ in range(rng.choice((1, 1, 2, 8))):
+            damaged[rng.randrange(min(len(data), rng.choice((64, 1024, 1 << 30))))] ^= 1 << rng.randrange(8)
         if entry == "config":
-            (path / file).write_bytes(spoilt)
+            (path / file).write_bytes(damaged)
         else:
-            put(path, entry, bytes(spoilt))
-        tried(path)
+            replace_file(path, entry, bytes(damaged))
+        loads_and_works(path)
 
 
 # Values of config.json
 
-HOSTILE: list[Any] = [
+HOSTILE_VALUES: list[Any] = [
     None,
     True,
     0,
@@ -185,21 +185,20 @@ HOSTILE: list[Any] = [
     {"": 1},
 ]
 
-
-WHOLE = ("gru-char", "mixture-char")
-"""Of these all of the configuration is tried, of others what is their own."""
+FULLY_TESTED = ("gru-char", "mixture-char")
+"""The models for which every value of config.json is replaced; for the others, only the values of ``config``."""
 
 
 @pytest.mark.parametrize("name", [*(f"{name}-char" for name in NAMES), "mixture-char"])
-def test_every_value_in_turn_is_another(name: str, directory: Any) -> None:
+def test_replacing_any_value_of_the_config_is_rejected_or_harmless(name: str, directory: Any) -> None:
     path = directory(name)
-    whole = json.loads((path / "config.json").read_bytes())
-    for place in places(whole):
-        if place[:1] != ("config",) and name not in WHOLE:
+    content = json.loads((path / "config.json").read_bytes())
+    for key_path in key_paths(content):
+        if key_path[:1] != ("config",) and name not in FULLY_TESTED:
             continue
-        for value in HOSTILE:
-            (path / "config.json").write_text(json.dumps(changed(whole, place, value)), "utf-8")
-            tried(path)
+        for value in HOSTILE_VALUES:
+            (path / "config.json").write_text(json.dumps(with_value(content, key_path, value)), "utf-8")
+            loads_and_works(path)
 
 
 JSON = st.recursive(
@@ -212,24 +211,24 @@ JSON = st.recursive(
 @pytest.mark.parametrize("name", ["lstm-char", "transformer-char", "mixture-char", "textgenrnn-char"])
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_value_anywhere(name: str, data: st.DataObject, directory: Any) -> None:
+def test_random_values_in_the_config_are_rejected_or_harmless(name: str, data: st.DataObject, directory: Any) -> None:
     path = directory(name)
     content = json.loads((path / "config.json").read_bytes())
     for _ in range(data.draw(st.integers(1, 3))):
-        content = changed(content, data.draw(st.sampled_from([*places(content)])), data.draw(JSON))
+        content = with_value(content, data.draw(st.sampled_from([*key_paths(content)])), data.draw(JSON))
     (path / "config.json").write_text(json.dumps(content), "utf-8")
-    tried(path)
+    loads_and_works(path)
 
 
 # Weights
 
 
 @pytest.mark.parametrize("name", [*(f"{name}-char" for name in NAMES), "mixture-char"])
-def test_arrays_that_are_missing_more_or_others(name: str, directory: Any) -> None:
+def test_changed_missing_and_additional_arrays_are_rejected_or_harmless(name: str, directory: Any) -> None:
     path = directory(name)
     arrays = load((path / "model.safetensors").read_bytes())
     for key, array in arrays.items():
-        others = [
+        replacements = [
             array[:-1],
             array[None],
             array.astype(np.float64) * np.nan,
@@ -238,17 +237,17 @@ def test_arrays_that_are_missing_more_or_others(name: str, directory: Any) -> No
             array.astype(bool),
             array.astype(np.float16) if array.dtype.kind == "f" else array[::-1].copy(),
         ]
-        for other in others:
-            put(path, "weights", save(arrays | {key: other}))
-            tried(path)
-        put(path, "weights", save({k: v for k, v in arrays.items() if k != key}))
-        assert not tried(path), key
-    put(path, "weights", save(arrays | {"more": np.zeros(3, np.float32)}))
-    tried(path)
+        for replacement in replacements:
+            replace_file(path, "weights", save(arrays | {key: replacement}))
+            loads_and_works(path)
+        replace_file(path, "weights", save({other: value for other, value in arrays.items() if other != key}))
+        assert not loads_and_works(path), key
+    replace_file(path, "weights", save(arrays | {"extra": np.zeros(3, np.float32)}))
+    loads_and_works(path)
 
 
 @pytest.mark.parametrize(
-    "head",
+    "header",
     [
         {"a": {"dtype": "F32", "shape": [2**62, 0], "data_offsets": [0, 0]}},
         {"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}},
@@ -261,29 +260,29 @@ def test_arrays_that_are_missing_more_or_others(name: str, directory: Any) -> No
         {"__metadata__": 3},
         {str(i): {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(20_000)},
     ],
-    ids=lambda head: str(head)[:40],
+    ids=lambda header: str(header)[:40],
 )
-def test_heads_of_weights_that_claim_too_much(head: dict[str, Any], directory: Any) -> None:
+def test_invalid_headers_of_weights_are_rejected(header: dict[str, Any], directory: Any) -> None:
     path = directory("gru-char")
-    text = json.dumps(head).encode()
-    put(path, "weights", len(text).to_bytes(8, "little") + text + b"\0" * 4)
+    text = json.dumps(header).encode()
+    replace_file(path, "weights", len(text).to_bytes(8, "little") + text + b"\0" * 4)
 
-    assert not tried(path)
-
-
-# What would take all memory, or all time
+    assert not loads_and_works(path)
 
 
-def configured(path: Path, **options: Any) -> None:
-    """Other options in config.json."""
+# Configurations that would take too much memory or time
+
+
+def set_options(path: Path, **options: Any) -> None:
+    """Change options in config.json."""
     content = json.loads((path / "config.json").read_bytes())
     content["config"] |= options
     (path / "config.json").write_text(json.dumps(content), "utf-8")
 
 
-def test_a_billion_units_are_refused_by_their_number(directory: Any) -> None:
+def test_hidden_size_of_a_billion_is_rejected(directory: Any) -> None:
     path = directory("gru-char")
-    configured(path, hidden_size=10**9)
+    set_options(path, hidden_size=10**9)
 
     with pytest.raises(
         revgen.CheckpointError, match=r"config\.json .* hidden_size must be a whole number from 1 to 65,536"
@@ -291,7 +290,7 @@ def test_a_billion_units_are_refused_by_their_number(directory: Any) -> None:
         revgen.load(path)
 
 
-def test_the_largest_network_of_modules_is_not_built_before_its_weights_fit(directory: Any) -> None:
+def test_network_is_not_built_before_the_shapes_of_its_weights_are_checked(directory: Any) -> None:
     """256 layers of 65,536 units would take 26 terabytes."""
     import torch
 
@@ -302,8 +301,8 @@ def test_the_largest_network_of_modules_is_not_built_before_its_weights_fit(dire
         assert isinstance(model, NeuralModel)
         model.weights = model.init_params(np.random.default_rng(0))
         model.save(path)
-        assert tried(path)
-        configured(path, hidden_size=65_536, num_layers=256)
+        assert loads_and_works(path)
+        set_options(path, hidden_size=65_536, num_layers=256)
 
         with pytest.raises(revgen.CheckpointError, match=r"model\.safetensors: not the weights of its configuration"):
             revgen.load(path)
@@ -311,30 +310,30 @@ def test_the_largest_network_of_modules_is_not_built_before_its_weights_fit(dire
         cells.unregister("torch-gru")
 
 
-def test_a_cell_that_looks_into_its_values_as_it_is_made_is_made_all_the_same(tokenizers: dict[str, Tokenizer]) -> None:
+def test_module_cell_may_read_its_weights_in_init(tokenizers: dict[str, Tokenizer]) -> None:
     import torch
 
-    @revgen.register_cell("looking")
-    class Looking(torch.nn.GRU):
+    @revgen.register_cell("reading")
+    class ReadingCell(torch.nn.GRU):
         def __init__(self, *sizes: int) -> None:
             super().__init__(*sizes)
             self.largest = float(next(self.parameters()).detach().max())
 
     try:
-        model = revgen.create("looking-char", tokenizer=tokenizers["char"], hidden_size=8)
+        model = revgen.create("reading-char", tokenizer=tokenizers["char"], hidden_size=8)
         model.fit([TEXT] * 3, epochs=1, progress=False)
         assert model.generate("the", max_tokens=2, seed=0).startswith("the")
     finally:
-        cells.unregister("looking")
+        cells.unregister("reading")
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_a_mixture_of_thousands_is_refused(nested: bool, directory: Any) -> None:
+def test_mixture_of_thousands_of_models_is_rejected(nested: bool, directory: Any) -> None:
     path = directory("mixture-char")
-    part = json.loads((path / "config.json").read_bytes())["config"]["models"][1]
-    many = {"models": [part] * 40, "shares": [1 / 40] * 40}
-    inner = {"architecture": "mixture", "config": many} if nested else part
-    configured(
+    component = json.loads((path / "config.json").read_bytes())["config"]["models"][1]
+    config = {"models": [component] * 40, "shares": [1 / 40] * 40}
+    inner = {"architecture": "mixture", "config": config} if nested else component
+    set_options(
         path, models=[inner] * 40 if nested else [inner] * 2000, shares=[1 / 40] * 40 if nested else [5e-4] * 2000
     )
 
@@ -342,7 +341,7 @@ def test_a_mixture_of_thousands_is_refused(nested: bool, directory: Any) -> None
         revgen.load(path)
 
 
-def test_a_configuration_of_many_megabytes_is_not_read(directory: Any) -> None:
+def test_config_file_of_several_megabytes_is_rejected(directory: Any) -> None:
     path = directory("gru-char")
     with (path / "config.json").open("ab") as file:
         file.write(b" " * (5 << 20))
@@ -361,22 +360,20 @@ def test_a_configuration_of_many_megabytes_is_not_read(directory: Any) -> None:
         ([1.0], "add cannot be \\[1.0\\]"),
     ],
 )
-def test_the_options_of_an_architecture_are_of_the_kinds_that_it_declares(
-    value: Any, message: str, directory: Any
-) -> None:
+def test_option_of_the_wrong_type_or_size_is_rejected(value: Any, message: str, directory: Any) -> None:
     from dataclasses import dataclass
 
     @dataclass(frozen=True)
-    class Adding:
+    class ExampleConfig:
         add: float = 1.0
 
     with pytest.raises(revgen.OptionError, match=message):
-        check_options(Adding, {"add": value})
+        check_options(ExampleConfig, {"add": value})
 
 
-def test_a_message_is_one_line_of_a_few_names_however_many_weights_are_missing(directory: Any) -> None:
+def test_message_about_missing_weights_lists_only_a_few_names(directory: Any) -> None:
     path = directory("lstm-char")
-    configured(path, num_layers=200)
+    set_options(path, num_layers=200)
 
     with pytest.raises(revgen.CheckpointError, match=r"missing \['layers.1.U', .* and \d+ more\], unknown \[\]"):
         revgen.load(path)

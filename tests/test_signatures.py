@@ -1,4 +1,4 @@
-"""What a type checker, help and Tab completion know of the public functions."""
+"""Signatures of the public functions, as type checkers, help and Tab completion see them, and their run-time checks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROOT = Path(revgen.__file__).parents[1]
 
 
 @pytest.mark.parametrize("name", ["generate", "stream", "write_samples"])
-def test_the_signature_lists_the_options_of_generate_in_their_order(name: str) -> None:
+def test_signature_lists_the_generation_options_in_order(name: str) -> None:
     function = getattr(revgen.load("lstm-char"), name)
     parameters = inspect.signature(function).parameters
 
@@ -55,13 +55,13 @@ def test_every_generation_option_has_a_sentence_of_help() -> None:
         assert text[0].isupper() and text.endswith(".") and ". " not in text, field.name
 
 
-def test_the_options_of_create_are_those_of_the_registry() -> None:
+def test_create_has_the_options_of_every_architecture_and_cell() -> None:
     known: set[str] = set()
     for name in [*architectures.names(), *cells.names()]:
-        kind = architecture_class(name)
-        if not kind.__module__.startswith("revgen.") or name == "mixture":
+        model_class = architecture_class(name)
+        if not model_class.__module__.startswith("revgen.") or name == "mixture":
             continue
-        known |= {field.name for field in dataclasses.fields(kind.Config)}
+        known |= {field.name for field in dataclasses.fields(model_class.Config)}
         cell = cells.get(name) if cells.is_registered(name) else None
         if isinstance(cell, type) and issubclass(cell, Cell):
             known |= cell.options().keys()
@@ -69,14 +69,14 @@ def test_the_options_of_create_are_those_of_the_registry() -> None:
     assert list(inspect.signature(revgen.create).parameters) == ["name", "tokenizer", *ModelOptions.__annotations__]
 
 
-def test_the_options_of_fit_are_those_of_a_neural_model() -> None:
+def test_fit_options_are_the_parameters_of_neural_fit() -> None:
     parameters = list(inspect.signature(NeuralModel.fit).parameters)
     assert set(parameters) - {"self", "texts", "valid"} == FitOptions.__annotations__.keys()
 
 
-# Types
+# Type checking
 
-RIGHT = """
+VALID_CODE = """
 import revgen
 model = revgen.create("gru-char", hidden_size=12, tokenizer={"min_count": 1})
 history = model.fit(["a text"], 0.1, epochs=3, callbacks=[lambda model, epoch: None])
@@ -88,7 +88,7 @@ name: str = "any-name"
 other = revgen.create(name, cell_options={"leak": 0.5})
 together: str = revgen.synthesize([model], "the ")
 """
-WRONG = """
+INVALID_CODE = """
 import revgen
 model = revgen.create("gru-char", hidden_sise=12)
 model.fit(["a text"], epochz=3)
@@ -99,7 +99,7 @@ text: str = model.generate("the ", n=1)
 
 
 @pytest.mark.slow
-def test_a_type_checker_finds_names_and_types_that_are_wrong(tmp_path: Path) -> None:
+def test_type_checker_finds_wrong_names_and_types(tmp_path: Path) -> None:
     pytest.importorskip("mypy")
 
     def check(code: str) -> list[str]:
@@ -112,17 +112,17 @@ def test_a_type_checker_finds_names_and_types_that_are_wrong(tmp_path: Path) -> 
             f"{tmp_path}/cache",
         ]
         command = [sys.executable, "-m", "mypy", *options, f"{tmp_path}/snippet.py"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        return [line for line in done.stdout.splitlines() if "snippet.py" in line and ": error:" in line]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        return [line for line in result.stdout.splitlines() if "snippet.py" in line and ": error:" in line]
 
-    assert check(RIGHT) == []
-    lines = check(WRONG)
+    assert check(VALID_CODE) == []
+    lines = check(INVALID_CODE)
     assert {int(line.split(":")[1]) for line in lines} == {3, 4, 5, 6, 7}, lines
-    for number, wanted in enumerate(["hidden_sise", "epochz", "str", "temprature", "list[str]"], 3):
-        assert any(f"snippet.py:{number}:" in line and wanted in line for line in lines)
+    for number, expected in enumerate(["hidden_sise", "epochz", "str", "temprature", "list[str]"], 3):
+        assert any(f"snippet.py:{number}:" in line and expected in line for line in lines)
 
 
-# Checks by annotation
+# Checks at run time
 
 
 @validate_call
@@ -139,18 +139,18 @@ def function(
 
 
 @pytest.mark.parametrize(
-    "given",
+    "arguments",
     [
         {"number": 3, "ratio": 1, "names": ["a"], "kind": "b"},
         {"number": np.int32(3), "ratio": np.float32(0.5), "flag": np.bool_(True), "names": ("a",)},
         {"ratio": None, "by_name": {"a": 1}, "where": Path("y")},
     ],
 )
-def test_arguments_of_the_right_type_arrive_as_plain_values(given: dict[str, Any]) -> None:
-    arrived = function(**given)
-    for name, value in given.items():
-        assert arrived[name] == value
-        assert not isinstance(arrived[name], np.generic)
+def test_valid_arguments_arrive_as_python_values(arguments: dict[str, Any]) -> None:
+    received = function(**arguments)
+    for name, value in arguments.items():
+        assert received[name] == value
+        assert not isinstance(received[name], np.generic)
 
 
 @pytest.mark.parametrize(
@@ -177,25 +177,25 @@ def test_arguments_of_the_right_type_arrive_as_plain_values(given: dict[str, Any
     ],
     ids=safe_repr,
 )
-def test_other_arguments_are_errors_that_name_the_parameter(name: str, value: Any, message: str) -> None:
+def test_invalid_argument_is_named_in_the_error(name: str, value: Any, message: str) -> None:
     with pytest.raises(revgen.OptionError, match=message.replace("|", "\\|")):
         function(**{name: value})
 
 
-def test_a_value_that_cannot_be_shown_is_an_error_too() -> None:
-    class Hidden:
+def test_value_without_a_representation_is_described_by_its_type() -> None:
+    class Unprintable:
         def __repr__(self) -> str:
             raise RuntimeError("no")
 
-    with pytest.raises(revgen.OptionError, match="x must be a string, not a value of the type Hidden"):
-        check_type("x", Hidden(), str)
+    with pytest.raises(revgen.OptionError, match="x must be a string, not a value of the type Unprintable"):
+        check_type("x", Unprintable(), str)
 
 
-def test_an_annotation_is_said_in_words() -> None:
+def test_annotation_is_described_in_words() -> None:
     assert describe_annotation(str | Path | None) == "a string, a path or None"
 
 
-def test_the_home_directory_stands_for_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tilde_expands_to_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert function(where="~/x")["where"] == tmp_path / "x"
     assert function(where=Path("~/x"))["where"] == tmp_path / "x"
