@@ -42,7 +42,7 @@ def test_numpy_numbers_become_numbers() -> None:
 
 
 @pytest.fixture
-def impossible_text(tmp_path: Path) -> tuple[str, str]:
+def model_and_impossible_text(tmp_path: Path) -> tuple[str, str]:
     """The paths of a model and of a text whose probability is zero in this model."""
     model = revgen.create("ngram-char", order=3)
     model.fit(["abab abab"] * 3, progress=False)
@@ -52,9 +52,9 @@ def impossible_text(tmp_path: Path) -> tuple[str, str]:
 
 
 def test_command_line_prints_strict_json(
-    impossible_text: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model_and_impossible_text: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model, text = impossible_text
+    model, text = model_and_impossible_text
 
     def run_json(*command: str) -> Any:
         capsys.readouterr()
