@@ -50,7 +50,7 @@ def register(name: str, module: ModuleType) -> None:
 
 
 class RegisteringFinder:
-    """A finder for the modules in ``REGISTRATIONS``, which registers when one of them has been executed."""
+    """An import finder for the modules in ``REGISTRATIONS`` that registers revgen's class once a module is loaded."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @validate_call
 def to_transformers(model: LanguageModel, *, label: str | None = None) -> RevgenForCausalLM:
-    """Convert a network to a ``PreTrainedModel`` with ``generate``. Its attribute ``tokenizer`` is the tokenizer.
+    """Convert a network to a ``PreTrainedModel`` with ``generate`` and the attribute ``tokenizer``.
 
     The result has a copy of the weights and is on the model's device. If the model was fitted with labels, all texts
     that it reads and generates have this ``label``. Raises OptionError if the model is not a network, and

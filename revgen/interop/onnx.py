@@ -43,7 +43,7 @@ def export(model: LanguageModel, directory: str | Path) -> Path:
         import onnxscript  # noqa: F401  the exporter needs it
     except ImportError:
         raise MissingExtraError("export needs packages for ONNX: pip install 'revgen[onnx]'") from None
-    step = Step(model)
+    step = StepModule(model)
     indices = range(len(step.initial))
     state = [torch.stack([leaf] * EXAMPLE_BATCH) for leaf in step.initial]
     try:
@@ -82,29 +82,29 @@ def export(model: LanguageModel, directory: str | Path) -> Path:
 
 
 def _to_json_number(value: Tensor) -> float | str:
-    """Return a number, or a string such as "-inf", which JSON has no number for."""
+    """Return the value, as a string such as "-inf" if JSON has no number for it."""
     return float(value) if torch.isfinite(value) else str(float(value))
 
 
 DYNAMIC = torch.export.Dim("batch")
 
 
-class Step(nn.Module):
-    """A module from tokens (batch,) and the arrays of a state to logits (batch, vocab) and the arrays of the next."""
+class StepModule(nn.Module):
+    """A module that maps tokens (batch,) and the arrays of a state to logits (batch, vocab) and the next state."""
 
     def __init__(self, model: FunctionalModel) -> None:
         super().__init__()
         self.definition = model.definition
         self.names = list(model.weights)
-        self.values = nn.ParameterList(torch.as_tensor(model.weights[name]) for name in self.names)
-        self.values.requires_grad_(False)
+        self.params = nn.ParameterList(torch.as_tensor(model.weights[name]) for name in self.names)
+        self.params.requires_grad_(False)
         state, is_initial = _example_state(self.definition, self.weights())
         leaves, self.structure = pytree.tree_flatten(state)
         self.initial = [leaf[0] if is_initial else torch.zeros_like(leaf[0]) for leaf in leaves]
 
     def weights(self) -> Any:
         """Return the weights, nested by their names."""
-        return unflatten(dict(zip(self.names, self.values, strict=True)))
+        return unflatten(dict(zip(self.names, self.params, strict=True)))
 
     def forward(self, tokens: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
         state = pytree.tree_unflatten(list(leaves), self.structure)
@@ -121,7 +121,7 @@ def _example_state(definition: FunctionalNetwork, p: Any) -> tuple[Any, bool]:
     state = definition.initial_state(1, torch.zeros)
     if state is not None:
         return state, True
-    tokens = torch.zeros(getattr(definition.config, "context", 1), 1, dtype=torch.int64)
+    tokens = torch.zeros(definition.config.context, 1, dtype=torch.int64)
     return definition.forward(p, tokens, None)[1], False
 
 

@@ -1,6 +1,6 @@
 """A network as a model of the library ``transformers``, for its ``generate``, pipelines and trainers.
 
-The network and the tokenizer are the model's own; this module adds the interface of ``transformers``. ``generate``
+The network and the tokenizer are the model's own. This module adds the interface of ``transformers``. ``generate``
 passes the network's state from step to step, as ``revgen.generation`` does, so no token is read twice.
 """
 
@@ -18,12 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
-from transformers import (
-    GenerationConfig,
-    GenerationMixin,
-    PreTrainedModel,
-    initialization as init,
-)
+from transformers import GenerationConfig, GenerationMixin, PreTrainedModel, initialization as init
 from transformers.utils import ModelOutput
 
 from revgen import schema
@@ -44,15 +39,16 @@ FILE_ENTRIES = {"format_version", "tokenizer", "weights", "index", "metadata", "
 """Entries of config.json that describe the files of a model directory of revgen."""
 
 MAX_SHARD_SIZE = 1 << 50
-"""A size in bytes that no file of weights reaches: a model directory has one file of weights."""
+"""A number of bytes that the weights never reach, so that ``save_pretrained`` writes them to one file."""
 
 
 @dataclass
 class RevgenOutput(ModelOutput):
     """The output of ``RevgenForCausalLM``.
 
-    The mean loss in nats per token if labels were given, logits (batch, time, vocab), the network's state, and on
-    request ``hidden_states``: one tensor (batch, time, features), from which the logits are computed.
+    ``loss`` is the mean in nats per token if labels were given. ``logits`` are (batch, time, vocab). ``state`` is the
+    network's state after the last token. ``hidden_states`` has, on request, one tensor (batch, time, features): the
+    features from which the logits are computed.
     """
 
     loss: Tensor | None = None
@@ -61,8 +57,8 @@ class RevgenOutput(ModelOutput):
     hidden_states: tuple[Tensor, ...] | None = None
 
 
-class _Outputs(nn.Module):
-    """A network that returns its features, (batch, time, features), with the logits and the state."""
+class _FeatureNetwork(nn.Module):
+    """A network that returns features (batch, time, features), logits (time, batch, vocab) and the next state."""
 
     def __init__(self, network: FunctionalModule) -> None:
         super().__init__()
@@ -87,14 +83,14 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: RevgenConfig, model: NeuralModel | None = None, label: str | None = None) -> None:
         super().__init__(config)
-        self.origin = untrained_model(config) if model is None else copy.copy(model)
+        self.revgen_model = untrained_model(config) if model is None else copy.copy(model)
         self.tokenizer: Any = None if model is None else RevgenTokenizer(model.tokenizer, name_or_path=model.name)
-        self.label_offset = self.origin.label_offset(label)
-        self.config.vocab_size = len(self.origin.tokenizer)
-        with torch.device("meta"):  # the network computes with the parameters of this module
-            network = self.origin.make_network()
+        self.label_offset = self.revgen_model.label_offset(label)
+        self.config.vocab_size = len(self.revgen_model.tokenizer)
+        with torch.device("meta"):  # `run_network` uses the parameters of this module instead
+            network = self.revgen_model.make_network()
         object.__setattr__(self, "network", network)  # the parameters of a submodule would have other names
-        for name, shape in self.origin.weight_shapes().items():
+        for name, shape in self.revgen_model.weight_shapes().items():
             register_parameter(self, name, nn.Parameter(torch.empty(shape)))
         self.post_init()
         self.generation_config = default_generation_config(config)
@@ -102,9 +98,9 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
     network: FunctionalModule
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialize all parameters with the weights of the model, or randomly if it has none."""
+        """Fill all parameters with the weights of the model, or with random weights if there is no model."""
         if module is self:
-            weights = initial_weights(self.origin) if self.tokenizer is None else self.origin.weights
+            weights = initial_weights(self.revgen_model) if self.tokenizer is None else self.revgen_model.weights
             for name, array in weights.items():
                 init.copy_(self.get_parameter(name), torch.tensor(np.asarray(array, np.float32)))
 
@@ -132,17 +128,18 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
     ) -> RevgenOutput | tuple[Any, ...]:
         """Compute logits from ids (batch, time), from the start of documents or after a ``state``.
 
-        ``attention_mask`` is 0 for padding on the left; elsewhere it has no effect, because no token attends to later
-        ones. ``labels`` are ids, or -100 for tokens that do not count; the first is not predicted. ``options`` are for
-        the loss. Raises OptionError for a row that is only padding, and for padding after a state.
+        ``attention_mask`` is 0 for padding on the left; zeros after the first token have no effect, because no token
+        attends to later tokens. With a state, it may also cover the tokens before. ``labels`` (batch, time) are ids, or
+        -100 for tokens that the loss ignores; the first token is not predicted. ``options`` are passed to the loss
+        function. Raises OptionError for a row that is only padding, and for padding after a state.
         """
         tokens = input_ids.T + self.label_offset
         if state is None:
-            logits, features, state = self.read(tokens, attention_mask)
-        elif attention_mask is not None and text_begins(tokens, attention_mask).any():
+            logits, features, state = self.forward_padded(tokens, attention_mask)
+        elif attention_mask is not None and text_starts(tokens, attention_mask).any():
             raise OptionError("attention_mask has padding between a state and the tokens that follow it")
         else:
-            logits, features, state = self.compute(tokens, state)
+            logits, features, state = self.run_network(tokens, state)
         loss = None
         if labels is not None:
             loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, **options)
@@ -154,31 +151,32 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
         as_dict = self.config.return_dict if return_dict is None else return_dict
         return output if as_dict else output.to_tuple()
 
-    def read(self, tokens: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor, Any]:
-        """Compute what ``compute`` returns, for rows with padding on the left.
+    def forward_padded(self, tokens: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor, Any]:
+        """Run the network on rows that may have padding on the left; return the same as ``run_network``.
 
-        Rows whose texts begin at the same position are read together, so each has the same logits as alone.
+        Rows with the same amount of padding run together without it, so each row has the logits of an unpadded text.
         """
         if attention_mask is None or attention_mask[:, -len(tokens)].all():
-            return self.compute(tokens, None)
-        begins = text_begins(tokens, attention_mask)
+            return self.run_network(tokens, None)
+        starts = text_starts(tokens, attention_mask)
         rows, outputs, states = [], [], []
-        for begin in sorted(set(begins.tolist())):
-            rows.append((begins == begin).nonzero()[:, 0])
-            *parts, state = self.compute(tokens[begin:, rows[-1]], None)
-            outputs.append([nn.functional.pad(part, (0, 0, begin, 0)) for part in parts])
+        for start in sorted(set(starts.tolist())):
+            rows.append((starts == start).nonzero()[:, 0])
+            *tensors, state = self.run_network(tokens[start:, rows[-1]], None)
+            outputs.append([nn.functional.pad(tensor, (0, 0, start, 0)) for tensor in tensors])
             states.append(state)
         order = torch.cat(rows).argsort()
-        logits, features = (torch.cat(parts)[order] for parts in zip(*outputs, strict=True))
+        logits, features = (torch.cat(tensors)[order] for tensors in zip(*outputs, strict=True))
         return logits, features, self._reorder_cache(pytree.tree_map(concatenate_states, *states), order)
 
-    def compute(self, tokens: Tensor, state: Any) -> tuple[Tensor, Tensor, Any]:
-        """Compute logits (batch, time, vocab), features (batch, time, features) and the next state.
+    def run_network(self, tokens: Tensor, state: Any) -> tuple[Tensor, Tensor, Any]:
+        """Return logits (batch, time, vocab), features (batch, time, features) and the next state.
 
-        ``tokens`` are (time, batch), and ``state`` None is the start of documents. The parameters are this module's.
+        ``tokens`` are (time, batch). ``state`` None means that documents start. The network runs with the parameters of
+        this module.
         """
         parameters = {f"network.params.{i}": attrgetter(name)(self) for i, name in enumerate(self.network.names)}
-        features, logits, state = torch.func.functional_call(_Outputs(self.network), parameters, (tokens, state))
+        features, logits, state = torch.func.functional_call(_FeatureNetwork(self.network), parameters, (tokens, state))
         return logits.transpose(0, 1).contiguous(), features, state
 
     def get_input_embeddings(self) -> nn.Module:
@@ -194,7 +192,7 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
         self.embedding = value.weight
 
     def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **options: Any) -> nn.Module:
-        """Return the embedding. Raises OptionError for another size, which would not match the tokenizer."""
+        """Return the embedding. Raises OptionError for a new size, which would not match the tokenizer."""
         if new_num_tokens not in (None, self.config.vocab_size):
             raise OptionError(
                 f"the vocabulary has {self.config.vocab_size:,} tokens, not {new_num_tokens:,}: "
@@ -210,9 +208,14 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
         use_cache: bool = True,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Return the inputs of a step: the last token if there is a state, all tokens otherwise."""
-        new = input_ids if state is None else input_ids[:, -1:]
-        return {"input_ids": new, "attention_mask": attention_mask, "state": state, "use_cache": use_cache} | kwargs
+        """Return the arguments of ``forward``: the last token if there is a state, otherwise all tokens."""
+        new_ids = input_ids if state is None else input_ids[:, -1:]
+        return {
+            "input_ids": new_ids,
+            "attention_mask": attention_mask,
+            "state": state,
+            "use_cache": use_cache,
+        } | kwargs
 
     def _update_model_kwargs_for_generation(
         self, outputs: Any, model_kwargs: dict[str, Any], *args: Any, **options: Any
@@ -224,15 +227,15 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
         return updated
 
     def _reorder_cache(self, state: Any, rows: Tensor) -> Any:
-        """Return the state of these rows of the batch, in this order, for beam search."""
+        """Return the state of the given rows of the batch, in their order. Beam search calls this."""
         return tree_map(lambda array: array.index_select(0, rows), state)
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
-        """Return False: ``generate`` does not have to create a cache, as the state is the cache."""
+        """Return False: the state is the cache, so ``generate`` does not create one."""
         return False
 
-    def arrays(self) -> Weights:
+    def to_numpy(self) -> Weights:
         """Return the current weights as NumPy arrays."""
         return {n: p.detach().float().cpu().numpy().copy() for n, p in self.named_parameters()}
 
@@ -240,7 +243,7 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
         """Return the model of revgen with the current weights, which may have been trained here."""
         if self.tokenizer is None:
             raise OptionError("a model that was created from a configuration has no tokenizer, which revgen needs")
-        model, weights = copy.copy(self.origin), self.arrays()
+        model, weights = copy.copy(self.revgen_model), self.to_numpy()
         if any((weights[name] != array).any() for name, array in model.weights.items()):
             model.weights = {name: weights[name] for name in model.weights}
             model.unpublish()
@@ -254,9 +257,10 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
         push_to_hub: bool = False,
         **options: Any,
     ) -> None:
-        """Write a model directory of revgen with the current weights; ``from_pretrained`` can read it too.
+        """Write a model directory with the current weights, for ``revgen.load`` and ``from_pretrained``.
 
-        ``options`` are those of ``PreTrainedModel``. The weights are in one file, whatever ``max_shard_size`` is.
+        ``options`` are passed to ``PreTrainedModel.save_pretrained``, except that ``max_shard_size`` is ignored: all
+        weights are in one file.
         """
         directory = Path(save_directory)
         with TemporaryDirectory() as temporary:
@@ -284,8 +288,8 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
     ) -> Any:
         """Load a model directory, a repository on the Hub or a pretrained model.
 
-        ``options`` are those of ``PreTrainedModel``. Raises OptionError for a model that is not a network, and the
-        errors of ``revgen.load``.
+        ``options`` are passed to ``PreTrainedModel.from_pretrained``. Raises OptionError for a model that is not a
+        network, and the errors of ``revgen.load``.
         """
         if pretrained_model_name_or_path is None:
             return super().from_pretrained(None, *args, **options)
@@ -309,13 +313,16 @@ def check_network(model: Model) -> NeuralModel:
 
 
 def default_generation_config(config: RevgenConfig) -> GenerationConfig:
-    """Return the settings of ``generate``, which must not generate the special tokens."""
+    """Return the defaults of ``generate``, which suppress the tokens that no text contains."""
     special = {name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     return GenerationConfig(**special, suppress_tokens=config.suppress_tokens)
 
 
 def untrained_model(config: RevgenConfig) -> NeuralModel:
-    """Return a model of revgen with this configuration. It has no tokenizer: a network needs only its size."""
+    """Return a model of revgen with this configuration and empty weights.
+
+    A range of ids replaces the tokenizer, because a network needs only the size of the vocabulary.
+    """
     model_class, options = architecture_class(config.architecture), config.config or {}
     schema.check_options(model_class.Config, options)
     vocabulary = cast(Tokenizer, range(config.vocab_size or 0))
@@ -325,12 +332,12 @@ def untrained_model(config: RevgenConfig) -> NeuralModel:
 
 
 def initial_weights(model: NeuralModel) -> Weights:
-    """Return weights before training, with a seed from PyTorch's generator."""
+    """Return random weights, with a seed from PyTorch's random number generator."""
     return model.init_params(np.random.default_rng(int(torch.randint(1 << 31, (), device="cpu"))))
 
 
 def register_parameter(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
-    """Register a parameter with a dotted name, such as ``layers.0.W``, and add the modules for it."""
+    """Register a parameter with a dotted name, such as ``layers.0.W``, and create the submodules on its path."""
     *path, leaf = name.split(".")
     for part in path:
         if part not in dict(module.named_children()):
@@ -339,28 +346,30 @@ def register_parameter(module: nn.Module, name: str, parameter: nn.Parameter) ->
     module.register_parameter(leaf, parameter)
 
 
-def text_begins(tokens: Tensor, attention_mask: Tensor) -> Tensor:
-    """Return the first position that is not padding in each row, (batch,).
+def text_starts(tokens: Tensor, attention_mask: Tensor) -> Tensor:
+    """Return the position of the first token of each row that is not padding, (batch,).
 
-    ``tokens`` are (time, batch), and ``attention_mask`` (batch, … + time).
+    ``tokens`` are (time, batch). The last ``time`` columns of ``attention_mask`` belong to them. Raises OptionError for
+    a row that is only padding.
     """
     time = len(tokens)
-    begins = (attention_mask[:, -time:].cumsum(1) == 0).sum(1)
-    if (begins == time).any():
-        raise OptionError(f"attention_mask has a row that is only padding: {(begins == time).nonzero()[0, 0]}")
-    return begins
+    starts = (attention_mask[:, -time:].cumsum(1) == 0).sum(1)
+    if (starts == time).any():
+        raise OptionError(f"attention_mask has a row that is only padding: {(starts == time).nonzero()[0, 0]}")
+    return starts
 
 
-def concatenate_states(*parts: Any) -> Any:
-    """Concatenate arrays of several states along the batch. A state without arrays is None.
+def concatenate_states(*arrays: Any) -> Any:
+    """Concatenate one array of each of several states along the batch axis, or return None if the states have None.
 
-    A transformer has fewer keys of a shorter text: they are at the end, after zeros that its mask excludes.
+    The state of a transformer has fewer keys after a shorter text. The missing keys become
+    zeros at the front, which its mask excludes.
     """
-    if not isinstance(parts[0], Tensor):
-        return parts[0]
-    sizes = [max(column) for column in zip(*(part.shape[1:] for part in parts), strict=True)]
+    if not isinstance(arrays[0], Tensor):
+        return arrays[0]
+    sizes = [max(column) for column in zip(*(array.shape[1:] for array in arrays), strict=True)]
     padded = []
-    for part in parts:
-        missing = [size - own for size, own in zip(sizes, part.shape[1:], strict=True)]
-        padded.append(nn.functional.pad(part, [n for count in reversed(missing) for n in (count, 0)]))
+    for array in arrays:
+        missing = [size - own_size for size, own_size in zip(sizes, array.shape[1:], strict=True)]
+        padded.append(nn.functional.pad(array, [n for count in reversed(missing) for n in (count, 0)]))
     return torch.cat(padded)

@@ -1,6 +1,6 @@
 """The configuration of a network for the library ``transformers``: the content of config.json.
 
-It is a separate file because ``AutoConfig`` is imported before the classes of models exist.
+It is a separate module because ``AutoConfig`` is imported before the model classes of ``transformers`` exist.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from revgen.tokenizers import Tokenizer
 
 
 class RevgenConfig(PreTrainedConfig):
-    """The entries of a model directory's config.json, and the entries of every model of ``transformers``.
+    """The entries of a model directory's config.json, and the entries that every configuration of ``transformers`` has.
 
     ``config`` has the options of the ``architecture``. ``vocab_size`` None means the number of tokens in ``tokenizer``.
     """
@@ -39,10 +39,10 @@ class RevgenConfig(PreTrainedConfig):
 
     @property
     def hidden_size(self) -> int | None:
-        """The size of a layer, if the architecture has this option."""
+        """The size of a layer, or None if the options do not give it."""
         return (self.config or {}).get("hidden_size")
 
     @property
     def num_hidden_layers(self) -> int | None:
-        """The number of layers, if the architecture has this option."""
+        """The number of layers, or None if the options do not give it."""
         return (self.config or {}).get("num_layers")

@@ -1,4 +1,4 @@
-"""The tokenizer of a model for the library ``transformers``."""
+"""A tokenizer of revgen as a tokenizer of the library ``transformers``."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
 class RevgenTokenizer(PreTrainedTokenizer):
-    """A tokenizer of revgen. ``<s>`` starts a document, and ``</s>`` ends it and pads on the left.
+    """A tokenizer of revgen. ``<s>`` starts a document; ``</s>`` ends it, and is the padding on the left.
 
-    ``<s>`` is added before each text. No text is encoded with special tokens: ``"<s>"`` is three characters.
+    ``encode`` adds ``<s>`` before each text. A text never contains special tokens: ``"<s>"`` is three characters.
     """
 
     model_input_names = ["input_ids", "attention_mask"]
 
     def __init__(self, tokenizer: Tokenizer, **options: Any) -> None:
         self.revgen_tokenizer = tokenizer
-        self.ids = {token: i for i, token in enumerate(tokenizer.vocabulary)}
+        self.token_to_id = {token: i for i, token in enumerate(tokenizer.vocabulary)}
         for file in ("vocab_file", "tokenizer_file"):  # arguments for other tokenizers
             options.pop(file, None)
         defaults = {
@@ -50,7 +50,11 @@ class RevgenTokenizer(PreTrainedTokenizer):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | Path, *inputs: Any, **options: Any
     ) -> RevgenTokenizer:
-        """Load a tokenizer from a model directory, the Hub, a pretrained model, or what ``save_pretrained`` wrote."""
+        """Load the tokenizer of a model directory, a repository on the Hub or a pretrained model.
+
+        The directory may also have only the files that ``save_pretrained`` of the tokenizer wrote. ``options`` are
+        passed to ``PreTrainedTokenizer.from_pretrained``.
+        """
         directory = find_model_directory(pretrained_model_name_or_path, options)
         config_file = directory / TOKENIZER_CONFIG
         level = str(schema.read_json(config_file).get("level")) if config_file.exists() else ""
@@ -67,19 +71,19 @@ class RevgenTokenizer(PreTrainedTokenizer):
         return len(self.revgen_tokenizer)
 
     def get_vocab(self) -> dict[str, int]:
-        return dict(self.ids)
+        return dict(self.token_to_id)
 
     def _tokenize(self, text: str, **options: Any) -> list[str]:
         return [self.revgen_tokenizer.vocabulary[i] for i in self.revgen_tokenizer.encode(text)]
 
     def _convert_token_to_id(self, token: str) -> int:
-        return self.ids.get(token, self.revgen_tokenizer.unk_id)
+        return self.token_to_id.get(token, self.revgen_tokenizer.unk_id)
 
     def _convert_id_to_token(self, index: int) -> str:
         return self.revgen_tokenizer.vocabulary[index]
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
-        """Decode tokens; special tokens are decoded as their names."""
+        """Return the text of tokens, in which special tokens are written as their names."""
         runs = groupby(tokens, SPECIAL_TOKENS.__contains__)
         return "".join(
             "".join(run) if is_special else self.revgen_tokenizer.decode(map(self._convert_token_to_id, run))
@@ -87,14 +91,18 @@ class RevgenTokenizer(PreTrainedTokenizer):
         )
 
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
-        """Write the file that the tokenizer has in a model directory."""
+        """Write the tokenizer's file, as in a model directory, and return its path."""
         file = Path(save_directory) / f"{filename_prefix or ''}{self.revgen_tokenizer.file}"
         file.write_bytes(self.revgen_tokenizer.to_bytes())
         return (str(file),)
 
 
 def find_model_directory(name: str | Path, options: Mapping[str, Any]) -> Path:
-    """Return the directory of a model, given the name and the ``options`` of ``from_pretrained``."""
+    """Return the directory of a model.
+
+    ``name`` is a directory, a repository on the Hub or a pretrained model. ``options`` are the options of
+    ``from_pretrained``, such as ``revision`` and ``subfolder``.
+    """
     if not os.path.isdir(name):  # noqa: PTH112  unlike Path, it accepts a name of any length
         hub_options = {key: options.get(key) for key in ("revision", "token")}
         return find_directory(name, **hub_options, local_files_only=bool(options.get("local_files_only")))
