@@ -52,7 +52,7 @@ REDUCTIONS: dict[str, Callable[..., Any]] = {
 """Operations along one axis. ``sum`` and ``amax`` keep the axis with size 1."""
 
 STRUCTURE: dict[str, Callable[..., Any]] = {
-    "reshape": np.reshape,
+    "reshape": lambda x, shape: x.reshape(shape),  # np.reshape has no keyword `shape` before NumPy 2.1
     "transpose": np.transpose,
     "slice": lambda x, index: x[tuple(slice(*part) for part in index)],
     "concatenate": lambda *arrays, axis: np.concatenate(arrays, axis),

@@ -246,7 +246,7 @@ def test_a_file_name_outside_the_directory_is_rejected_before_a_request(
     content[entry]["file"] = name
     pushed.files()["config.json"] = json.dumps(content).encode()
 
-    with pytest.raises(revgen.CheckpointError, match=rf"config\.json is damaged: {entry}\.file must be the plain name"):
+    with pytest.raises(revgen.CheckpointError, match=rf"config\.json is damaged: {entry}\.file must be a file name"):
         revgen.load("me/model")
 
     assert [path.rpartition("/")[2] for method, path in hub.requests if method == "GET"] == ["model", "config.json"]
