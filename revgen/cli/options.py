@@ -49,6 +49,12 @@ def add_generation_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``generate``."""
     for option in dataclasses.fields(GenerationConfig):
         text: str = option.metadata["help"]
+        if "Guide" in str(option.type):
+            continue  # an object, which the command line cannot give
+        if option.name == "filters":
+            text = "apply this registered filter after the other options; can be repeated"
+            parser.add_argument("--filter", dest="filters", action="append", metavar="NAME", help=text)
+            continue
         default = f" (default: {option.default})" if option.default else ""
         add_option(parser, option.name, str(option.type), f"{text[0].lower()}{text[1:].rstrip('.')}{default}")
 
@@ -83,7 +89,7 @@ def add_option(parser: argparse.ArgumentParser, name: str, annotation: str, text
 
 def select_options(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
     """Return the options that the command line gives, by name."""
-    values = {name: getattr(options, name) for name in names}
+    values = {name: getattr(options, name, None) for name in names}
     return {name: dict(value) if name in PAIRS else value for name, value in values.items() if value is not None}
 
 

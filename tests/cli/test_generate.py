@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import run
+from helpers import run, run_failing
 
 import revgen
 from revgen.cli import main
@@ -27,9 +27,30 @@ def test_generate_has_an_option_for_every_field_of_the_config(capsys: pytest.Cap
     with pytest.raises(SystemExit):
         main(["generate", "--help"])
 
-    text = capsys.readouterr().out
+    usage = capsys.readouterr().out
     for field in dataclasses.fields(revgen.GenerationConfig):
-        assert f"--{field.name.replace('_', '-')} " in text or f"--{field.name.replace('_', '-')}]" in text
+        if "Guide" not in str(field.type):
+            flag = "--filter" if field.name == "filters" else f"--{field.name.replace('_', '-')}"
+            assert f"[{flag} " in usage or f"[{flag}]" in usage
+
+
+def test_generate_applies_registered_filters(model_directory: str, capsys: pytest.CaptureFixture[str]) -> None:
+    @revgen.register_filter("only-e")
+    class OnlyE:
+        """Make "e" the most likely token."""
+
+        def __call__(self, logits: Any, context: Any) -> Any:
+            logits = logits * 0
+            logits[:, revgen.load(model_directory).tokenizer.encode("e")[0]] = 50
+            return logits
+
+    try:
+        text = run(capsys, "generate", model_directory, "--filter", "only-e", "--max-tokens", "4")
+    finally:
+        revgen.registry.filters.unregister("only-e")
+
+    assert text == "eeee\n"
+    assert "no filter 'only-e'" in run_failing(capsys, "generate", model_directory, "--filter", "only-e")
 
 
 def test_generate_takes_every_sampling_option(
