@@ -1,4 +1,4 @@
-"""The corpora in the package."""
+"""The datasets in the package."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import revgen
 
 
-def test_the_reviews_are_a_corpus_worth_training_on() -> None:
+def test_reviews_are_long_enough_to_train_on() -> None:
     texts = list(revgen.datasets.load("reviews"))
 
     assert len(texts) >= 150
@@ -18,19 +18,19 @@ def test_the_reviews_are_a_corpus_worth_training_on() -> None:
     assert all(text == text.strip() and len(text) > 100 for text in texts)
 
 
-def test_a_corpus_can_be_read_again_and_again() -> None:
+def test_a_dataset_can_be_read_repeatedly() -> None:
     corpus = revgen.datasets.load("reviews")
 
     assert list(corpus) == list(corpus)
 
 
-def test_a_corpus_can_be_read_twice_at_once() -> None:
+def test_a_dataset_can_be_read_by_two_iterators_at_once() -> None:
     corpus = revgen.datasets.load("reviews")
 
-    assert all(one == other for one, other in zip(corpus, corpus, strict=True))
+    assert all(a == b for a, b in zip(corpus, corpus, strict=True))
 
 
-def test_a_corpus_is_what_a_model_learns_from_and_is_measured_on() -> None:
+def test_a_model_is_trained_and_evaluated_on_a_dataset() -> None:
     model = revgen.create("gru-char", hidden_size=8, num_layers=1)
 
     model.fit(revgen.datasets.load("reviews"), epochs=1, sequence_length=200, progress=False)
@@ -45,13 +45,13 @@ def test_each_review_has_an_artist_a_title_and_a_genre() -> None:
     assert all({"text", "artist", "title", "genre"} <= json.loads(line).keys() for line in lines)
 
 
-def test_the_names_are_those_that_load_takes() -> None:
+def test_each_listed_name_can_be_loaded() -> None:
     assert "reviews" in revgen.datasets.names()
     for name in revgen.datasets.names():
         assert next(iter(revgen.datasets.load(name)))
 
 
 @pytest.mark.parametrize("name", ["review", "revews", "", "../reviews"])
-def test_an_unknown_corpus_offers_those_that_there_are(name: str) -> None:
+def test_an_unknown_name_is_an_error_that_lists_the_known_names(name: str) -> None:
     with pytest.raises(revgen.UnknownNameError, match=r"there is no data set .*reviews"):
         revgen.datasets.load(name)

@@ -1,4 +1,4 @@
-"""Encodings: what tells them, what is said of a file in another one, and that memory and line numbers stay."""
+"""Encodings: detection, error messages with a suggestion, line numbers, and reading in blocks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ UNICODE = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("encoding", UNICODE)
 @pytest.mark.parametrize("language", TEXTS)
-def test_unicode_is_recognized(tmp_path: Path, language: str, encoding: str, packed: bool) -> None:
+def test_unicode_encodings_are_detected(tmp_path: Path, language: str, encoding: str, packed: bool) -> None:
     text = TEXTS[language]
     path = tmp_path / ("a.txt.gz" if packed else "a.txt")
     content = text.encode(encoding)
@@ -39,7 +39,7 @@ def test_unicode_is_recognized(tmp_path: Path, language: str, encoding: str, pac
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_tables_are_read_in_every_encoding(tmp_path: Path, encoding: str, end: str) -> None:
+def test_tables_and_json_are_read_in_every_encoding(tmp_path: Path, encoding: str, end: str) -> None:
     (tmp_path / "a.csv").write_bytes('id,text\n1,"à, ""b"""\n2,c\n'.replace("\n", end).encode(encoding))
     (tmp_path / "b.jsonl").write_bytes('{"text": "dé"}\n{"text": "漢"}\n'.replace("\n", end).encode(encoding))
     (tmp_path / "c.json").write_bytes('["e",\n"f"]'.replace("\n", end).encode(encoding))
@@ -60,7 +60,7 @@ def test_tables_are_read_in_every_encoding(tmp_path: Path, encoding: str, end: s
     ],
 )
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_an_encoding_can_be_given(tmp_path: Path, encoding: str, text: str, end: str) -> None:
+def test_the_option_encoding_sets_the_encoding(tmp_path: Path, encoding: str, text: str, end: str) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(text.replace("\n", end).encode(encoding))
 
@@ -70,7 +70,7 @@ def test_an_encoding_can_be_given(tmp_path: Path, encoding: str, text: str, end:
 
 @pytest.mark.parametrize("length", [1, 2, 3, 1 << 16, (1 << 16) - 1, (1 << 16) + 1, 3 << 16])
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "cp1252", "shift_jis", "utf-32"])
-def test_no_character_is_lost_where_blocks_meet(tmp_path: Path, length: int, encoding: str) -> None:
+def test_characters_across_block_boundaries_are_kept(tmp_path: Path, length: int, encoding: str) -> None:
     char = "é" if encoding == "cp1252" else "漢" if encoding == "shift_jis" else "🎸"
     text = "x" * length + f"{char}\r\n{char}" * 3
     path = tmp_path / "a.txt"
@@ -87,7 +87,9 @@ def test_no_character_is_lost_where_blocks_meet(tmp_path: Path, length: int, enc
         ("cp932", "これは古い文字コードで書かれた日本語のテキストです。\n" * 20),
     ],
 )
-def test_an_undecodable_file_suggests_an_encoding_that_reads_it(tmp_path: Path, encoding: str, text: str) -> None:
+def test_the_error_for_an_undecodable_file_suggests_a_working_encoding(
+    tmp_path: Path, encoding: str, text: str
+) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(text.encode(encoding))
 
@@ -98,9 +100,7 @@ def test_an_undecodable_file_suggests_an_encoding_that_reads_it(tmp_path: Path, 
     assert list(revgen.read(path, encoding=suggested)) == [text]
 
 
-def test_without_help_the_message_names_the_option_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_error_names_the_option_without_charset_normalizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "charset_normalizer", None)
     (tmp_path / "a.txt").write_bytes("это текст".encode("cp1251"))
 
@@ -109,7 +109,7 @@ def test_without_help_the_message_names_the_option_all_the_same(
 
 
 @pytest.mark.parametrize("encoding", ["foo", "rot13", "hex", "idna", "undefined", "", 3, "utf-8\0"])
-def test_an_unknown_encoding_is_named(encoding: Any) -> None:
+def test_an_unknown_encoding_is_an_error(encoding: Any) -> None:
     with pytest.raises(OptionError, match="encoding"):
         revgen.read(["a text"], encoding=encoding)
 
@@ -123,7 +123,7 @@ def test_an_unknown_encoding_is_named(encoding: Any) -> None:
         (b"one\rtwo\rt\xff\rfour", None, 3, ["one", "two", "four"]),
     ],
 )
-def test_a_line_that_cannot_be_decoded_has_its_number(
+def test_the_error_for_an_undecodable_line_has_its_number(
     tmp_path: Path, content: bytes, encoding: str | None, line: int, rest: list[str]
 ) -> None:
     path = tmp_path / "a.txt"
@@ -139,13 +139,13 @@ def test_a_line_that_cannot_be_decoded_has_its_number(
 
 
 @pytest.mark.parametrize("text", ["hello\0there, my friend\n" * 4, "a\0b", "id\0" * 3 + "more text"])
-def test_a_nul_in_a_text_does_not_make_it_another_encoding(tmp_path: Path, text: str) -> None:
+def test_nuls_in_utf8_text_do_not_change_the_detected_encoding(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.txt").write_bytes(text.encode())
 
     assert list(revgen.read(tmp_path / "a.txt")) == [text]
 
 
-def test_a_long_file_of_another_encoding_is_read_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_utf16_file_is_read_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("revgen.corpus.text.BLOCK_SIZE", 1 << 12)
     text = "слово " * 50_000
     path = tmp_path / "a.txt"

@@ -1,4 +1,4 @@
-"""Large corpora: encoded in several processes, kept in a cache for the next run, with a bar, in little memory."""
+"""Large corpora: several processes, the cache, the progress bar, and little memory."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from revgen.corpus.workers import parallel_map
 from revgen.registry import tokenizers
 
 LEVELS = tokenizers.names()
-forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here: one process does everything")
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="without fork, one process does everything")
 
 
 @pytest.fixture(autouse=True)
-def everything_is_large(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Files of a few kilobytes are treated as those of gigabytes are, by two processes."""
+def treat_files_as_large(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Treat files of a few kilobytes as large, and use two processes."""
     monkeypatch.setattr(readers, "LARGE_CORPUS_SIZE", 1)
     monkeypatch.setattr(text_reader, "BLOCK_SIZE", 3000)
     monkeypatch.setattr(tokens, "PART_SIZE", 2000)
@@ -65,12 +65,12 @@ def entries() -> list[Path]:
     return sorted(cache.cache_directory().glob("*")) if cache.cache_directory().exists() else []
 
 
-def same(a: Tokens, b: Tokens) -> bool:
+def are_equal(a: Tokens, b: Tokens) -> bool:
     return np.array_equal(a.ids, b.ids) and np.array_equal(a.spans, b.spans) and a.vocab == b.vocab
 
 
-def counted(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> list[tuple[Any, ...]]:
-    """The arguments of each call of a method from now on."""
+def record_calls(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> list[tuple[Any, ...]]:
+    """Return a list to which the arguments of each later call of a method are appended."""
     calls: list[tuple[Any, ...]] = []
     method = getattr(owner, name)
 
@@ -85,10 +85,10 @@ def counted(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> list[tup
 # Several processes -----------------------------------------------------------------------
 
 
-@forks
+@needs_fork
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("documents", ["file", "line"])
-def test_several_processes_give_the_tokens_of_one(
+def test_several_processes_give_the_same_tokens_as_one(
     text: Path, reviews: list[str], level: str, documents: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenizer = tokenizers.get(level).train(reviews * 3)
@@ -98,84 +98,82 @@ def test_several_processes_give_the_tokens_of_one(
     monkeypatch.setattr(workers, "available_cpus", lambda: 1)
     by_one = tokenize(revgen.read(text, documents=documents), tokenizer)
 
-    assert same(by_one, by_two)
+    assert are_equal(by_one, by_two)
     assert tokenizer.decode(by_two.ids) == text.read_text("utf-8").replace("\n", "" if documents == "line" else "\n")
 
 
-@forks
-def test_labels_survive_several_processes(tmp_path: Path, chars: Tokenizer, reviews: list[str]) -> None:
+@needs_fork
+def test_labels_are_kept_with_several_processes(tmp_path: Path, chars: Tokenizer, reviews: list[str]) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_text("\n".join(json.dumps({"text": t, "of": "ab"[i % 2]}) for i, t in enumerate(reviews)), "utf-8")
+    path.write_text("\n".join(json.dumps({"text": t, "label": "ab"[i % 2]}) for i, t in enumerate(reviews)), "utf-8")
 
-    found = tokenize(revgen.read(path, labels="of"), chars, ("a", "b"))
+    labeled = tokenize(revgen.read(path, labels="label"), chars, ("a", "b"))
 
-    for i, ids in enumerate(found.documents()):
+    for i, ids in enumerate(labeled.documents()):
         assert set(ids // len(chars)) == {1 + i % 2}
         assert chars.decode(ids % len(chars)) == reviews[i]
 
 
-def process(item: int) -> tuple[int, int]:
+def slow_pid(item: int) -> tuple[int, int]:
     time.sleep(0.01 * (item % 3))
     return item, os.getpid()
 
 
-@forks
-def test_results_come_in_order_and_few_items_wait() -> None:
-    drawn, ahead = 0, []
+@needs_fork
+def test_parallel_results_are_in_order_and_few_items_are_in_flight() -> None:
+    num_taken, num_in_flight = 0, []
 
     def items() -> Iterator[int]:
-        nonlocal drawn
-        while drawn < 40:
-            drawn += 1
-            yield drawn - 1
+        nonlocal num_taken
+        while num_taken < 40:
+            num_taken += 1
+            yield num_taken - 1
 
-    found = []
-    for number, by in parallel_map(process, items(), num_serial=3):
-        found.append((number, by))
-        ahead.append(drawn - number)
+    results = []
+    for number, pid in parallel_map(slow_pid, items(), num_serial=3):
+        results.append((number, pid))
+        num_in_flight.append(num_taken - number)
 
-    assert [number for number, _ in found] == list(range(40))
-    assert {by for _, by in found[:3]} == {os.getpid()}
-    assert os.getpid() not in {by for _, by in found[3:]}
-    assert max(ahead) <= workers.ITEMS_PER_WORKER * 2 + 1
+    assert [number for number, _ in results] == list(range(40))
+    assert {pid for _, pid in results[:3]} == {os.getpid()}
+    assert os.getpid() not in {pid for _, pid in results[3:]}
+    assert max(num_in_flight) <= workers.ITEMS_PER_WORKER * 2 + 1
 
 
-def test_few_items_or_quick_ones_start_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert {by for _, by in parallel_map(process, range(5), num_serial=5)} == {os.getpid()}
+def test_few_or_fast_items_start_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {pid for _, pid in parallel_map(slow_pid, range(5), num_serial=5)} == {os.getpid()}
     monkeypatch.setattr(workers, "MIN_SECONDS_PER_ITEM", 1.0)
-    assert {by for _, by in parallel_map(process, range(10), num_serial=5)} == {os.getpid()}
+    assert {pid for _, pid in parallel_map(slow_pid, range(10), num_serial=5)} == {os.getpid()}
 
 
-@pytest.mark.parametrize("why", [OSError(errno.EAGAIN, "no more processes"), NotImplementedError("no semaphores")])
-def test_where_no_process_can_be_started_this_one_does_everything(
-    monkeypatch: pytest.MonkeyPatch, why: Exception
-) -> None:
+@pytest.mark.parametrize("error", [OSError(errno.EAGAIN, "no more processes"), NotImplementedError("no semaphores")])
+def test_without_new_processes_this_one_computes_everything(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail(*_: Any, **__: Any) -> None:
-        raise why
+        raise error
 
     monkeypatch.setattr(workers, "ProcessPoolExecutor", fail)
 
-    assert list(parallel_map(process, range(5), num_serial=1)) == [(i, os.getpid()) for i in range(5)]
+    assert list(parallel_map(slow_pid, range(5), num_serial=1)) == [(i, os.getpid()) for i in range(5)]
 
 
-@forks
-def test_an_error_in_a_worker_is_raised_as_it_is() -> None:
+@needs_fork
+def test_an_error_in_a_worker_is_raised_unchanged() -> None:
     def fail(item: int) -> int:
         if item == 7:
             raise CorpusError("bad", "a.txt", 3)
         return item
 
-    found = []
+    results = []
     with pytest.raises(CorpusError, match=r"^a\.txt, line 3: bad$") as caught:
         for item in parallel_map(fail, range(20), num_serial=1):
-            found.append(item)
+            results.append(item)
 
-    assert found == list(range(7))
+    assert results == list(range(7))
     assert (caught.value.path, caught.value.line) == ("a.txt", 3)
 
 
-@forks
-def test_a_worker_that_is_killed_is_an_error_and_not_a_hang() -> None:
+@needs_fork
+def test_a_killed_worker_is_an_error() -> None:
     parent = os.getpid()
 
     def die(item: int) -> int:
@@ -187,8 +185,8 @@ def test_a_worker_that_is_killed_is_an_error_and_not_a_hang() -> None:
         list(parallel_map(die, range(20), num_serial=1))
 
 
-@forks
-def test_a_bad_line_is_the_same_error_with_several_processes(text: Path, chars: Tokenizer) -> None:
+@needs_fork
+def test_an_invalid_line_is_the_same_error_with_several_processes(text: Path, chars: Tokenizer) -> None:
     lines = text.read_bytes().splitlines(keepends=True)
     text.write_bytes(b"".join([*lines[:100], b"b\xffd\n", *lines[100:]]))
 
@@ -220,8 +218,8 @@ print(len(tokens.tokenize(revgen.read(texts), Slow.train(texts))), flush=True)
 """
 
 
-@forks
-def test_a_script_without_a_guard_runs_once_and_sees_no_warning(tmp_path: Path) -> None:
+@needs_fork
+def test_a_script_without_a_main_guard_runs_once_without_warnings(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
 
@@ -232,9 +230,9 @@ def test_a_script_without_a_guard_runs_once_and_sees_no_warning(tmp_path: Path) 
     assert result.stderr == ""
 
 
-@forks
-@pytest.mark.skipif(not Path("/proc").exists(), reason="looks processes up in /proc")
-def test_workers_end_with_a_process_that_is_killed() -> None:
+@needs_fork
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks up processes in /proc")
+def test_workers_end_when_their_parent_is_killed() -> None:
     running = subprocess.Popen([sys.executable, "-c", SCRIPT, "slow"], stdout=subprocess.PIPE, text=True)
     assert running.stdout is not None
     seen = {running.stdout.readline().strip() for _ in range(15)}
@@ -245,13 +243,13 @@ def test_workers_end_with_a_process_that_is_killed() -> None:
     running.wait()
 
     deadline = time.monotonic() + 20
-    while any(alive(pid) for pid in children) and time.monotonic() < deadline:
+    while any(is_alive(pid) for pid in children) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not any(alive(pid) for pid in children)
+    assert not any(is_alive(pid) for pid in children)
 
 
-@forks
-def test_ctrl_c_ends_everything_with_one_traceback() -> None:
+@needs_fork
+def test_ctrl_c_ends_all_processes_with_one_traceback() -> None:
     running = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, "slow"],
         stdout=subprocess.PIPE,
@@ -268,7 +266,7 @@ def test_ctrl_c_ends_everything_with_one_traceback() -> None:
     assert running.communicate(timeout=20)[1].count("Traceback") == 1
 
 
-def alive(pid: str) -> bool:
+def is_alive(pid: str) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -279,43 +277,41 @@ def alive(pid: str) -> bool:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_a_second_run_reads_the_tokens_from_the_cache(
+def test_the_second_run_reads_the_tokens_from_the_cache(
     text: Path, reviews: list[str], level: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenizer = tokenizers.get(level).train(reviews)
     first = tokenize(revgen.read(text, documents="line"), tokenizer)
-    parts = counted(monkeypatch, tokens.Encoder, "__call__")
+    parts = record_calls(monkeypatch, tokens.Encoder, "__call__")
 
     second = tokenize(revgen.read(text, documents="line"), tokenizer)
 
-    assert same(first, second)
+    assert are_equal(first, second)
     assert isinstance(second.ids, np.memmap)
     assert not second.ids.flags.writeable
-    assert len(parts) == 1, "no more than the beginning is encoded again, to see that it is the same"
+    assert len(parts) == 1, "only the first part is encoded again, to check the entry"
     assert len(entries()) == 1
 
 
-def test_a_copy_of_the_file_has_the_same_entry_and_anything_else_another(
-    text: Path, chars: Tokenizer, tmp_path: Path
-) -> None:
-    def count(path: Path = text, tokenizer: Tokenizer = chars, **options: Any) -> int:
+def test_a_cache_entry_depends_on_content_options_and_tokenizer(text: Path, chars: Tokenizer, tmp_path: Path) -> None:
+    def count_entries(path: Path = text, tokenizer: Tokenizer = chars, **options: Any) -> int:
         tokenize(revgen.read(path, **options), tokenizer)
         return len(entries())
 
     copy = tmp_path / "copy.txt"
     copy.write_bytes(text.read_bytes())
 
-    assert count() == 1
-    assert count(copy) == 1
-    assert count(documents="line") == 2
-    assert count(tokenizer=tokenizers.get("char").train(["abc" * 9])) == 3
+    assert count_entries() == 1
+    assert count_entries(copy) == 1
+    assert count_entries(documents="line") == 2
+    assert count_entries(tokenizer=tokenizers.get("char").train(["abc" * 9])) == 3
     copy.write_bytes(text.read_bytes() + b".")
-    assert count(copy) == 4
+    assert count_entries(copy) == 4
     copy.write_bytes(text.read_bytes())
-    assert count(copy) == 4
+    assert count_entries(copy) == 4
 
 
-def test_a_file_rewritten_in_the_same_size_is_read_anew(text: Path, chars: Tokenizer) -> None:
+def test_a_changed_file_of_the_same_size_is_read_again(text: Path, chars: Tokenizer) -> None:
     corpus = revgen.read(text)
     tokenize(corpus, chars)
     content = text.read_text("utf-8")
@@ -327,11 +323,11 @@ def test_a_file_rewritten_in_the_same_size_is_read_anew(text: Path, chars: Token
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "cut at the end", "flipped", "flipped at the end", "longer"])
-def test_a_damaged_entry_is_made_again(text: Path, chars: Tokenizer, damage: str) -> None:
-    whole = tokenize(revgen.read(text), chars)
+def test_a_damaged_entry_is_rebuilt(text: Path, chars: Tokenizer, damage: str) -> None:
+    expected = tokenize(revgen.read(text), chars)
     (entry,) = entries()
     good = entry.read_bytes()
-    entry.unlink()  # what is mapped stays as it is
+    entry.unlink()  # the memory map keeps the old file
     flip = len(good) // 2 if damage == "flipped" else len(good) - 6
     entry.write_bytes(
         {
@@ -342,11 +338,11 @@ def test_a_damaged_entry_is_made_again(text: Path, chars: Tokenizer, damage: str
         }.get(damage, good[:flip] + bytes([good[flip] ^ 1]) + good[flip + 1 :])
     )
 
-    assert same(tokenize(revgen.read(text), chars), whole)
+    assert are_equal(tokenize(revgen.read(text), chars), expected)
     assert entry.read_bytes() == good
 
 
-def test_an_entry_of_a_tokenizer_whose_code_has_changed_is_made_again(text: Path, chars: Tokenizer) -> None:
+def test_an_entry_is_rebuilt_when_the_code_of_the_tokenizer_changes(text: Path, chars: Tokenizer) -> None:
     class Changed(revgen.tokenizers.CharTokenizer):
         def encode(self, text: str) -> Any:
             return super().encode(text.swapcase())
@@ -357,26 +353,26 @@ def test_an_entry_of_a_tokenizer_whose_code_has_changed_is_made_again(text: Path
     after = tokenize(revgen.read(text), Changed.from_bytes(chars.to_bytes()))
 
     assert len(entries()) == 1
-    assert not same(before, after)
+    assert not are_equal(before, after)
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_a_vocabulary_is_learnt_once(text: Path, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_vocabulary_is_built_once(text: Path, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first = revgen.create(f"kneser-ney-{level}").tokenizer_for(revgen.read(text))
     (entry,) = entries()
     good = entry.read_bytes()
     other = revgen.create(f"kneser-ney-{level}", tokenizer={"vocab_size": 400} if level != "char" else {"min_count": 9})
     other.tokenizer_for(revgen.read(text))
-    assert len(entries()) == 2, "other options, another vocabulary"
+    assert len(entries()) == 2, "other options have another entry"
 
     entry.write_bytes(good[:-1] + b"x")
     assert revgen.create(f"kneser-ney-{level}").tokenizer_for(revgen.read(text)) == first
-    assert entry.read_bytes() == good, "a damaged entry is made again"
+    assert entry.read_bytes() == good, "a damaged entry is rebuilt"
     monkeypatch.delattr(tokenizers.get(level), "train")
     assert revgen.create(f"kneser-ney-{level}").tokenizer_for(revgen.read(text)) == first
 
 
-def test_training_uses_the_cache_and_comes_to_the_same_end(text: Path) -> None:
+def test_training_with_and_without_the_cache_gives_the_same_loss(text: Path) -> None:
     losses = [
         revgen.create("gru-char", hidden_size=8).fit(text, valid=0.1, epochs=1, progress=False)[0].nats_per_char
         for _ in range(2)
@@ -386,7 +382,7 @@ def test_training_uses_the_cache_and_comes_to_the_same_end(text: Path) -> None:
     assert len(entries()) == 2, "the vocabulary and the ids"
 
 
-def test_a_cache_that_cannot_be_written_is_one_warning(
+def test_an_unwritable_cache_causes_one_warning(
     text: Path, chars: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = tokenize(revgen.read(text), chars)
@@ -394,14 +390,16 @@ def test_a_cache_that_cannot_be_written_is_one_warning(
     monkeypatch.setenv("REVGEN_CACHE", str(tmp_path / "file" / "cache"))
 
     with pytest.warns(UserWarning, match="REVGEN_CACHE") as caught:
-        found = [tokenize(revgen.read(text), chars) for _ in range(2)]
+        runs = [tokenize(revgen.read(text), chars) for _ in range(2)]
 
     assert len(caught) == 1
-    assert all(same(tokens, expected) for tokens in found)
+    assert all(are_equal(tokens, expected) for tokens in runs)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a user without an entry is one of POSIX")
-def test_without_a_home_directory_there_is_no_cache(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="a user without an entry exists only on POSIX")
+def test_training_without_a_home_directory_warns_that_there_is_no_cache(
+    text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import pwd
 
     def unknown(uid: int) -> None:
@@ -416,33 +414,35 @@ def test_without_a_home_directory_there_is_no_cache(text: Path, monkeypatch: pyt
         revgen.create("ngram-char", order=2).fit(text, progress=False)
 
 
-def test_a_full_disk_leaves_no_entry_and_costs_no_run(
+def test_a_full_disk_leaves_no_entry_and_the_run_continues(
     text: Path, chars: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = tokenize(revgen.read(text), chars)
     entries()[0].unlink()
 
-    def full(file: Any) -> None:
+    def fail(file: Any) -> None:
         raise OSError(errno.ENOSPC, f"No space left on {cache.cache_directory()}")
 
-    monkeypatch.setattr(cache, "write_checksum", full)
+    monkeypatch.setattr(cache, "write_checksum", fail)
 
     with pytest.warns(UserWarning, match="No space left"):
-        found = tokenize(revgen.read(text), chars)
+        token_ids = tokenize(revgen.read(text), chars)
 
-    assert same(found, expected)
+    assert are_equal(token_ids, expected)
     assert entries() == []
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_no_room_for_a_temporary_file_says_what_to_do(chars: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_for_the_temporary_file_is_an_error_with_advice(
+    chars: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tempfile, "TemporaryFile", partial(open, "/dev/full", "wb"))
 
     with pytest.raises(CorpusError, match="No space left on device; free some disk space, or set TMPDIR"):
         tokenize(revgen.read(["a text" * 100]), chars)
 
 
-def test_what_killed_processes_left_is_removed_after_a_day(text: Path, chars: Tokenizer) -> None:
+def test_old_temporary_files_are_deleted_after_a_day(text: Path, chars: Tokenizer) -> None:
     cache.cache_directory().mkdir()
     old, new = cache.cache_directory() / "old.part", cache.cache_directory() / "new.part"
     old.touch()
@@ -455,7 +455,7 @@ def test_what_killed_processes_left_is_removed_after_a_day(text: Path, chars: To
     assert new.exists()
 
 
-def test_two_processes_at_once_do_no_harm(text: Path, chars: Tokenizer) -> None:
+def test_two_processes_can_write_the_same_entry(text: Path, chars: Tokenizer) -> None:
     code = (
         "import sys, revgen\n"
         "from revgen.corpus import readers\n"
@@ -472,14 +472,14 @@ def test_two_processes_at_once_do_no_harm(text: Path, chars: Tokenizer) -> None:
     assert not any(entry.suffix for entry in entries())
 
 
-def test_a_file_that_changes_while_it_is_read_is_not_kept(
+def test_a_file_that_changes_while_it_is_read_is_not_cached(
     text: Path, chars: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sealed = cache.write_checksum
+    write_checksum = cache.write_checksum
 
     def change(file: Any) -> None:
         text.write_text("another text", "utf-8")
-        sealed(file)
+        write_checksum(file)
 
     monkeypatch.setattr(cache, "write_checksum", change)
 
@@ -487,7 +487,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(
     assert entries() == []
 
 
-def test_small_files_and_texts_in_memory_leave_no_trace(
+def test_small_files_and_texts_in_memory_are_not_cached(
     text: Path, chars: Tokenizer, reviews: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenize(revgen.read(reviews), chars)
@@ -497,7 +497,7 @@ def test_small_files_and_texts_in_memory_leave_no_trace(
     assert not cache.cache_directory().exists()
 
 
-def test_the_directory_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_environment_variables_set_the_cache_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert cache.cache_directory() == tmp_path / "cache"
     monkeypatch.delenv("REVGEN_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -506,7 +506,7 @@ def test_the_directory_follows_the_environment(monkeypatch: pytest.MonkeyPatch, 
     assert cache.cache_directory() == Path.home() / ".cache" / "revgen" / "tokens"
 
 
-# The bar ---------------------------------------------------------------------------------
+# The progress bar ---------------------------------------------------------------------------
 
 
 class Terminal(io.StringIO):
@@ -514,38 +514,38 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize(("shown", "terminal", "large"), [(1, 1, 1), (0, 1, 1), (1, 0, 1), (1, 1, 0)])
-def test_a_bar_is_shown_on_a_terminal_for_a_large_corpus(
-    text: Path, shown: int, terminal: int, large: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("progress", "is_terminal", "is_large"), [(1, 1, 1), (0, 1, 1), (1, 0, 1), (1, 1, 0)])
+def test_a_progress_bar_is_shown_on_a_terminal_for_a_large_corpus(
+    text: Path, progress: int, is_terminal: int, is_large: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    screen = Terminal() if terminal else io.StringIO()
+    screen = Terminal() if is_terminal else io.StringIO()
     monkeypatch.setattr(sys, "stderr", screen)
-    monkeypatch.setattr(readers, "LARGE_CORPUS_SIZE", 1 if large else 10**9)
+    monkeypatch.setattr(readers, "LARGE_CORPUS_SIZE", 1 if is_large else 10**9)
 
-    revgen.create("ngram-char", order=2).fit(text, progress=bool(shown))
+    revgen.create("ngram-char", order=2).fit(text, progress=bool(progress))
 
-    for what in ("vocabulary", "tokens"):
-        assert (f"{what}:" in screen.getvalue()) == bool(shown and terminal and large)
+    for description in ("vocabulary", "tokens"):
+        assert (f"{description}:" in screen.getvalue()) == bool(progress and is_terminal and is_large)
 
 
-@pytest.mark.parametrize("kind", [".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".parquet"])
-def test_the_place_of_reading_grows_to_the_size_of_the_files(tmp_path: Path, reviews: list[str], kind: str) -> None:
+@pytest.mark.parametrize("file_format", [".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".parquet"])
+def test_bytes_read_grows_to_the_size_of_the_files(tmp_path: Path, reviews: list[str], file_format: str) -> None:
     for name in ("a", "b"):
-        content = "\n".join(json.dumps({"text": t}) if "json" in kind else t for t in reviews).encode()
-        if kind == ".parquet":
-            parquet.write_table(pyarrow.table({"text": reviews}), tmp_path / f"{name}{kind}")
+        content = "\n".join(json.dumps({"text": t}) if "json" in file_format else t for t in reviews).encode()
+        if file_format == ".parquet":
+            parquet.write_table(pyarrow.table({"text": reviews}), tmp_path / f"{name}{file_format}")
         else:
-            (tmp_path / f"{name}{kind}").write_bytes(gzip.compress(content) if ".gz" in kind else content)
+            (tmp_path / f"{name}{file_format}").write_bytes(gzip.compress(content) if ".gz" in file_format else content)
     corpus = revgen.read(tmp_path)
 
-    places = [corpus.bytes_read for _ in corpus.blocks()]
+    bytes_read = [corpus.bytes_read for _ in corpus.blocks()]
 
-    assert corpus.size == sum(path.stat().st_size for path in tmp_path.glob(f"*{kind}"))
-    assert places == sorted(places) or kind == ".parquet"
-    assert 0 < places[0] <= places[-1] <= corpus.bytes_read == corpus.size
+    assert corpus.size == sum(path.stat().st_size for path in tmp_path.glob(f"*{file_format}"))
+    assert bytes_read == sorted(bytes_read) or file_format == ".parquet"
+    assert 0 < bytes_read[0] <= bytes_read[-1] <= corpus.bytes_read == corpus.size
 
 
-def test_watched_items_are_the_same(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_progress_yields_all_items(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", Terminal())
     corpus = revgen.read(text)
 
@@ -555,31 +555,33 @@ def test_watched_items_are_the_same(text: Path, monkeypatch: pytest.MonkeyPatch)
 # Memory ----------------------------------------------------------------------------------
 
 
-def test_the_map_is_let_go_of_and_read_again(text: Path, chars: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = tokenize(revgen.read(text, documents="line"), chars)
-    documents = [ids.tolist() for ids in whole.documents()]
-    chunks = [inputs.tolist() for inputs, _ in Batches(whole, 4, 20, 0, 0)]
-    plain = zlib.crc32(whole.spans.tobytes(), zlib.crc32(whole.ids.tobytes()))
-    released = counted(monkeypatch, Tokens, "release")
+def test_the_memory_map_is_released_and_read_again(
+    text: Path, chars: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mapped = tokenize(revgen.read(text, documents="line"), chars)
+    documents = [ids.tolist() for ids in mapped.documents()]
+    chunks = [inputs.tolist() for inputs, _ in Batches(mapped, 4, 20, 0, 0)]
+    checksum = zlib.crc32(mapped.spans.tobytes(), zlib.crc32(mapped.ids.tobytes()))
+    released = record_calls(monkeypatch, Tokens, "release")
     for module in (tokens, batches):
         monkeypatch.setattr(module, "MAX_MAPPED_BYTES", 1000)
 
-    assert [ids.tolist() for ids in whole.documents()] == documents
-    assert [inputs.tolist() for inputs, _ in Batches(whole, 4, 20, 0, 0)] == chunks
-    assert whole.checksum == plain
+    assert [ids.tolist() for ids in mapped.documents()] == documents
+    assert [inputs.tolist() for inputs, _ in Batches(mapped, 4, 20, 0, 0)] == chunks
+    assert mapped.checksum == checksum
     assert len(released) > 100
 
 
-def test_tokens_in_memory_have_a_checksum_too() -> None:
+def test_tokens_in_memory_have_a_checksum() -> None:
     small = Tokens(np.arange(10, dtype=np.uint16), np.array([[0, 10]]))
 
     assert small.checksum == zlib.crc32(small.spans.tobytes(), zlib.crc32(small.ids.tobytes()))
 
 
-# What is skipped -------------------------------------------------------------------------
+# Skipped errors --------------------------------------------------------------------------
 
 
-def test_what_is_skipped_is_told_with_the_first_place_from_the_cache_too(text: Path, chars: Tokenizer) -> None:
+def test_skipped_errors_are_a_warning_with_and_without_the_cache(text: Path, chars: Tokenizer) -> None:
     lines = text.read_bytes().splitlines(keepends=True)
     text.write_bytes(b"".join([*lines[:40], b"b\xffd\n", *lines[40:90], b"w\xffrse\n", *lines[90:]]))
     expected = r"2 errors in the text were skipped; the first is .*a\.txt, line 41: not valid UTF-8"
@@ -593,14 +595,16 @@ def test_what_is_skipped_is_told_with_the_first_place_from_the_cache_too(text: P
         tokenize(revgen.read([*map(str, range(100))], errors="skip"), chars)
 
 
-@pytest.mark.parametrize("kind", [".txt", ".csv", ".jsonl", ".parquet"])
-def test_the_rest_of_a_damaged_file_can_be_skipped(tmp_path: Path, reviews: list[str], kind: str) -> None:
-    path, plain = tmp_path / f"a{kind}.gz", tmp_path / f"plain{kind}"
-    if kind == ".parquet":
+@pytest.mark.parametrize("file_format", [".txt", ".csv", ".jsonl", ".parquet"])
+def test_the_rest_of_a_damaged_file_can_be_skipped(tmp_path: Path, reviews: list[str], file_format: str) -> None:
+    path, plain = tmp_path / f"a{file_format}.gz", tmp_path / f"plain{file_format}"
+    if file_format == ".parquet":
         parquet.write_table(pyarrow.table({"text": reviews}), plain)
     else:
-        lines = [json.dumps({"text": t}) if kind == ".jsonl" else t.replace('"', "").replace(",", "") for t in reviews]
-        plain.write_text("\n".join(["text", *lines] if kind == ".csv" else lines), "utf-8")
+        lines = [
+            json.dumps({"text": t}) if file_format == ".jsonl" else t.replace('"', "").replace(",", "") for t in reviews
+        ]
+        plain.write_text("\n".join(["text", *lines] if file_format == ".csv" else lines), "utf-8")
     packed = gzip.compress(plain.read_bytes())
     plain.unlink()
     (tmp_path / "b.txt").write_text("the next file", "utf-8")
@@ -608,15 +612,15 @@ def test_the_rest_of_a_damaged_file_can_be_skipped(tmp_path: Path, reviews: list
     for damaged in (b"no gzip at all", packed[:5], packed[: len(packed) // 2]):
         path.write_bytes(damaged)
         corpus = revgen.read(tmp_path, errors="skip")
-        found = list(corpus)
-        assert found[-1] == "the next file"
+        documents = list(corpus)
+        assert documents[-1] == "the next file"
         assert corpus.skipped == 1
         assert corpus.first_skipped.startswith(f"{path}: the rest cannot be read, because the file is damaged: ")
     path.write_bytes(packed[:-4])
-    assert len(list(revgen.read(tmp_path, errors="skip"))) > (kind in (".csv", ".jsonl")) * 100
+    assert len(list(revgen.read(tmp_path, errors="skip"))) > (file_format in (".csv", ".jsonl")) * 100
 
 
-def test_a_file_that_the_system_does_not_give_is_an_error_all_the_same(text: Path, chars: Tokenizer) -> None:
+def test_an_unreadable_file_is_an_error_even_if_errors_are_skipped(text: Path, chars: Tokenizer) -> None:
     corpus = revgen.read(text, errors="skip")
     text.unlink()
 
@@ -626,7 +630,7 @@ def test_a_file_that_the_system_does_not_give_is_an_error_all_the_same(text: Pat
         list(corpus)
 
 
-def test_a_quote_that_is_not_closed_says_where_it_was_opened(tmp_path: Path) -> None:
+def test_an_unclosed_quote_is_an_error_that_says_where_it_was_opened(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b'id,text\n1,one\n2,"two\n3,three\n')
 

@@ -1,4 +1,4 @@
-"""Corpora: documents from files of every kind and from memory, errors with their place, token ids on disk."""
+"""Corpora: documents from files in every format and from memory, errors with line numbers, token ids on disk."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ from revgen.corpus.tokens import Tokens, tokenize
 from revgen.registry import tokenizers
 
 LEVELS = tokenizers.names()
-KINDS = [".txt", ".csv", ".tsv", ".jsonl", ".parquet"]
+FORMATS = [".txt", ".csv", ".tsv", ".jsonl", ".parquet"]
 DOCUMENTS = [
     'first line\nsecond line, with a comma and "quotes"',
     "a\ttab, a 'quote', and\n\na blank line between",
     "último — 漢字 🎸",
-    "  white space before, and behind \n",
+    "  white space before, and after \n",
 ]
 
 
 def write(path: Path, texts: list[str], field: str = "text") -> Path:
-    """A file of the kind that its name tells, with the texts in it and a number beside each."""
-    kind = Path(path.name.removesuffix(".gz")).suffix
-    plain = path.with_name(f"plain{kind}")
-    if kind == ".jsonl":
+    """Write a file in the format of its suffix, with a number for each text, and return its path."""
+    file_format = Path(path.name.removesuffix(".gz")).suffix
+    plain = path.with_name(f"plain{file_format}")
+    if file_format == ".jsonl":
         lines = [json.dumps({"id": i, field: text}, ensure_ascii=False) for i, text in enumerate(texts)]
         plain.write_bytes("\n".join(lines).encode())
-    elif kind == ".parquet":
+    elif file_format == ".parquet":
         parquet.write_table(pyarrow.table({"id": list(range(len(texts))), field: texts}), plain)
-    elif kind in (".csv", ".tsv"):
+    elif file_format in (".csv", ".tsv"):
         with plain.open("w", encoding="utf-8", newline="") as file:
-            rows = csv.writer(file, delimiter="," if kind == ".csv" else "\t")
+            rows = csv.writer(file, delimiter="," if file_format == ".csv" else "\t")
             rows.writerow(["id", field])
             rows.writerows(enumerate(texts))
     else:
@@ -56,19 +56,19 @@ def write(path: Path, texts: list[str], field: str = "text") -> Path:
     return path
 
 
-def small_pieces(monkeypatch: pytest.MonkeyPatch, block: int, line: int) -> None:
+def set_block_sizes(monkeypatch: pytest.MonkeyPatch, block: int, line: int) -> None:
     monkeypatch.setattr(text_reader, "BLOCK_SIZE", block)
     monkeypatch.setattr(text_reader, "LINE_PIECE_SIZE", line)
 
 
-# Kinds of files --------------------------------------------------------------------------
+# File formats --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("packed", ["", ".gz"])
-@pytest.mark.parametrize("kind", KINDS[1:])
+@pytest.mark.parametrize("file_format", FORMATS[1:])
 @pytest.mark.parametrize("field", ["text", "the review"])
-def test_each_row_of_a_table_is_a_document(tmp_path: Path, kind: str, packed: str, field: str) -> None:
-    path = write(tmp_path / f"corpus{kind}{packed}", DOCUMENTS, field)
+def test_each_row_of_a_table_is_a_document(tmp_path: Path, file_format: str, packed: str, field: str) -> None:
+    path = write(tmp_path / f"corpus{file_format}{packed}", DOCUMENTS, field)
 
     corpus = revgen.read(path, field=field)
 
@@ -91,33 +91,33 @@ def test_each_line_of_a_text_file_can_be_a_document(tmp_path: Path, packed: str)
     assert list(revgen.read(path, documents="line")) == ["one", "  two ", "three"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_file_with_nothing_in_it_has_no_documents(tmp_path: Path, kind: str) -> None:
-    path = write(tmp_path / f"a{kind}", [])
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_an_empty_file_has_no_documents(tmp_path: Path, file_format: str) -> None:
+    path = write(tmp_path / f"a{file_format}", [])
 
     assert list(revgen.read(path)) == []
 
 
-@pytest.mark.parametrize("kind", KINDS[1:])
-def test_empty_documents_are_left_out(tmp_path: Path, kind: str) -> None:
-    path = write(tmp_path / f"a{kind}", ["", "one", "", "two", ""])
+@pytest.mark.parametrize("file_format", FORMATS[1:])
+def test_empty_documents_are_left_out(tmp_path: Path, file_format: str) -> None:
+    path = write(tmp_path / f"a{file_format}", ["", "one", "", "two", ""])
 
     assert list(revgen.read(path)) == ["one", "two"]
 
 
-@pytest.mark.parametrize("kind", [".txt", ".csv", ".tsv", ".jsonl"])
-def test_a_byte_order_mark_and_windows_line_ends_are_not_text(tmp_path: Path, kind: str) -> None:
-    path = write(tmp_path / f"a{kind}", ["one", " two"])
+@pytest.mark.parametrize("file_format", [".txt", ".csv", ".tsv", ".jsonl"])
+def test_byte_order_marks_and_windows_line_endings_are_removed(tmp_path: Path, file_format: str) -> None:
+    path = write(tmp_path / f"a{file_format}", ["one", " two"])
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
 
     assert "".join(revgen.read(path)) == "one two"
 
 
 @pytest.mark.parametrize("line", [1, 2, 3, 4, 5, 1 << 20])
-def test_windows_line_ends_become_line_ends_and_other_carriage_returns_stay(
+def test_windows_line_endings_are_converted_and_other_carriage_returns_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: int
 ) -> None:
-    small_pieces(monkeypatch, line, line)
+    set_block_sizes(monkeypatch, line, line)
     path = tmp_path / "a.txt"
     path.write_bytes(b"one\r\ntwo\rthree\r\r\n\r\n\r")
 
@@ -125,27 +125,27 @@ def test_windows_line_ends_become_line_ends_and_other_carriage_returns_stay(
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 5, 64])
-@pytest.mark.parametrize("place", [0, 1, 4, 5, 9, 30, 44, 45, 46, 97])
-def test_a_bad_byte_is_told_alike_wherever_the_file_is_cut(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, place: int
+@pytest.mark.parametrize("position", [0, 1, 4, 5, 9, 30, 44, 45, 46, 97])
+def test_the_error_for_an_invalid_byte_does_not_depend_on_the_block_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, position: int
 ) -> None:
     content = "é漢\r\n🎸 one\n\ntwo".encode() * 5
     path = tmp_path / "a.txt"
-    path.write_bytes(content[:place] + b"\xff" + content[place:])
+    path.write_bytes(content[:position] + b"\xff" + content[position:])
 
-    def told(documents: str) -> str:
+    def read_error(documents: str) -> str:
         with pytest.raises(CorpusError) as caught:
             list(revgen.read(path, documents=documents))
         return str(caught.value)
 
-    by_lines = told("line")
-    small_pieces(monkeypatch, block, 1 << 20)
-    assert told("file") == by_lines
+    line_error = read_error("line")
+    set_block_sizes(monkeypatch, block, 1 << 20)
+    assert read_error("file") == line_error
     path.write_bytes(content)
     assert list(revgen.read(path)) == [content.decode().replace("\r\n", "\n")]
 
 
-def test_a_last_line_without_an_end_is_read(tmp_path: Path) -> None:
+def test_a_last_line_without_a_line_ending_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"one\ntwo")
 
@@ -153,7 +153,7 @@ def test_a_last_line_without_an_end_is_read(tmp_path: Path) -> None:
     assert list(revgen.read(path, documents="line")) == ["one", "two"]
 
 
-def test_blank_lines_between_rows_are_no_documents(tmp_path: Path) -> None:
+def test_blank_lines_between_rows_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"id,text\n\n1,one\n\n\n2,two\n\n")
     (tmp_path / "b.jsonl").write_bytes(b'\n{"text": "three"}\n  \n\n{"text": "four"}\n\n')
 
@@ -163,7 +163,7 @@ def test_blank_lines_between_rows_are_no_documents(tmp_path: Path) -> None:
 # Several files ---------------------------------------------------------------------------
 
 
-def test_a_directory_is_read_in_the_order_of_names(tmp_path: Path) -> None:
+def test_a_directory_is_read_in_name_order(tmp_path: Path) -> None:
     (tmp_path / "inner").mkdir()
     write(tmp_path / "c.txt", ["one"])
     write(tmp_path / "d.jsonl.gz", ["two", "three"])
@@ -174,7 +174,7 @@ def test_a_directory_is_read_in_the_order_of_names(tmp_path: Path) -> None:
     assert list(revgen.read(str(tmp_path))) == ["one", "two", "three", "four"]
 
 
-def test_a_list_of_paths_is_read_in_its_order(tmp_path: Path) -> None:
+def test_a_list_of_paths_is_read_in_list_order(tmp_path: Path) -> None:
     paths = [write(tmp_path / "b.jsonl", ["one", "two"]), write(tmp_path / "a.txt", ["three"])]
 
     assert list(revgen.read(paths)) == ["one", "two", "three"]
@@ -198,15 +198,15 @@ def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path, as_list: bool)
 
 
 @pytest.mark.parametrize("as_path", [str, Path])
-def test_a_list_in_which_only_some_paths_exist_names_a_missing_one(tmp_path: Path, as_path: Any) -> None:
-    there = write(tmp_path / "a.txt", ["one"])
+def test_a_missing_file_in_a_list_of_paths_is_an_error_that_names_it(tmp_path: Path, as_path: Any) -> None:
+    existing = write(tmp_path / "a.txt", ["one"])
 
     with pytest.raises(CorpusError, match=r"nothing\.txt: there is no such file"):
-        revgen.read(paths=[as_path(there), as_path(tmp_path / "nothing.txt")])
+        revgen.read(paths=[as_path(existing), as_path(tmp_path / "nothing.txt")])
 
 
 @pytest.mark.parametrize("text", ["", "a review", "a long review. " * 1000, "with\0zero"])
-def test_a_text_in_place_of_a_path_is_told_what_to_do(text: str) -> None:
+def test_a_text_given_as_a_path_is_an_error_with_advice(text: str) -> None:
     with pytest.raises(CorpusError, match="put it in a list"):
         revgen.read(text)
 
@@ -216,7 +216,7 @@ def test_a_text_in_place_of_a_path_is_told_what_to_do(text: str) -> None:
 # Memory ----------------------------------------------------------------------------------
 
 
-def texts_once() -> Iterator[str]:
+def generate_texts() -> Iterator[str]:
     yield from DOCUMENTS
     yield ""
     yield "\ud800 alone"
@@ -229,13 +229,13 @@ def test_a_list_of_texts_is_a_corpus() -> None:
 
 
 def test_a_generator_can_be_read_twice() -> None:
-    corpus = revgen.read(texts_once())
+    corpus = revgen.read(generate_texts())
 
     assert list(corpus) == [*DOCUMENTS, "\ud800 alone"]
     assert list(corpus) == [*DOCUMENTS, "\ud800 alone"]
 
 
-def test_columns_and_tables_of_pandas_are_corpora() -> None:
+def test_pandas_columns_and_tables_are_corpora() -> None:
     table = pandas.DataFrame({"id": range(len(DOCUMENTS)), "text": DOCUMENTS, "title": ["a", "b", "c", "d"]})
 
     assert list(revgen.read(table)) == DOCUMENTS
@@ -245,40 +245,40 @@ def test_columns_and_tables_of_pandas_are_corpora() -> None:
         revgen.read(table, field="body")
 
 
-def test_a_corpus_is_itself_a_corpus() -> None:
+def test_reading_a_corpus_returns_the_same_corpus() -> None:
     corpus = revgen.read(DOCUMENTS)
 
     assert revgen.read(corpus) is corpus
 
 
-@pytest.mark.parametrize("once", [False, True])
-@pytest.mark.parametrize("wrong", [3, None, b"bytes", ["list"], float("nan")])
-def test_a_text_that_is_no_string_is_counted_from_one(wrong: Any, once: bool) -> None:
-    texts = ["one", wrong, "two"]
+@pytest.mark.parametrize("as_iterator", [False, True])
+@pytest.mark.parametrize("value", [3, None, b"bytes", ["list"], float("nan")])
+def test_an_item_that_is_not_a_string_is_an_error_or_skipped(value: Any, as_iterator: bool) -> None:
+    texts = ["one", value, "two"]
 
     with pytest.raises(CorpusError, match="text 2 "):
-        list(revgen.read(iter(texts) if once else texts))
+        list(revgen.read(iter(texts) if as_iterator else texts))
 
-    corpus = revgen.read(iter(texts) if once else texts, errors="skip")
+    corpus = revgen.read(iter(texts) if as_iterator else texts, errors="skip")
     assert list(corpus) == ["one", "two"]
     assert corpus.skipped == 1
 
 
 @pytest.mark.parametrize("source", [None, 3, b"bytes", {"text": "a"}, object()])
-def test_what_holds_no_text_is_an_error_that_names_its_type(source: Any) -> None:
+def test_a_source_without_text_is_an_error_that_names_its_type(source: Any) -> None:
     with pytest.raises(CorpusError, match=type(source).__name__):
         revgen.read(source)
 
 
 @pytest.mark.parametrize("option", ["documents", "errors"])
-def test_a_bad_option_is_named(option: str) -> None:
+def test_an_invalid_option_is_an_error_that_names_it(option: str) -> None:
     with pytest.raises(OptionError, match=option):
         revgen.read(DOCUMENTS, **{option: "ignore"})
 
 
-# Bad lines -------------------------------------------------------------------------------
+# Invalid lines ---------------------------------------------------------------------------
 
-BAD: list[tuple[str, bytes, int, list[str]]] = [  # name, content, the bad line, what else there is to read
+INVALID: list[tuple[str, bytes, int, list[str]]] = [  # name, content, invalid line, other documents
     ("utf8.txt", b"one\nt\xffwo\nthree\n", 2, ["one\nthree\n"]),
     ("latin1.txt", "one\ntwo\nfünf".encode("latin-1"), 3, ["one\ntwo\n"]),
     ("cut.txt", b"one\ntwo\n\xe6\xbc", 3, ["one\ntwo\n"]),
@@ -295,7 +295,7 @@ BAD: list[tuple[str, bytes, int, list[str]]] = [  # name, content, the bad line,
     ("deep.jsonl", b"[" * 100_000 + b'\n{"text": "two"}\n', 1, ["two"]),
     ("short.csv", b"id,text\n1,one\n\n2\n3,three\n", 4, ["one", "three"]),
     ("short.tsv", b"id\ttext\n1\tone\n2\n3\tthree\n", 3, ["one", "three"]),
-    ("behind.csv", b'id,text\n1,"a\n\nb"\n2\n3,three\n', 5, ["a\n\nb", "three"]),
+    ("multiline.csv", b'id,text\n1,"a\n\nb"\n2\n3,three\n', 5, ["a\n\nb", "three"]),
     ("quote.csv", b'id,text\n1,"one" more\n2,two\n', 2, ["two"]),
     ("unclosed.csv", b'id,text\n1,one\n2,"two\n3,three\n', 4, ["one"]),
     ("return.csv", b"id,text\n1,one\n2,t\rwo\n3,three\n", 3, ["one", "three"]),
@@ -303,9 +303,9 @@ BAD: list[tuple[str, bytes, int, list[str]]] = [  # name, content, the bad line,
 ]
 
 
-@pytest.mark.parametrize(("name", "content", "line", "rest"), BAD, ids=[case[0] for case in BAD])
+@pytest.mark.parametrize(("name", "content", "line", "rest"), INVALID, ids=[case[0] for case in INVALID])
 @pytest.mark.parametrize("packed", ["", ".gz"])
-def test_a_bad_line_names_the_file_and_the_line(
+def test_an_invalid_line_is_an_error_with_file_and_line(
     tmp_path: Path, name: str, content: bytes, line: int, rest: list[str], packed: str
 ) -> None:
     path = tmp_path / f"{name}{packed}"
@@ -319,8 +319,8 @@ def test_a_bad_line_names_the_file_and_the_line(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "content", "line", "rest"), BAD, ids=[case[0] for case in BAD])
-def test_a_bad_line_can_be_skipped_and_is_counted(
+@pytest.mark.parametrize(("name", "content", "line", "rest"), INVALID, ids=[case[0] for case in INVALID])
+def test_an_invalid_line_can_be_skipped_and_is_counted(
     tmp_path: Path, name: str, content: bytes, line: int, rest: list[str]
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -329,7 +329,7 @@ def test_a_bad_line_can_be_skipped_and_is_counted(
     assert list(corpus) == rest
     assert corpus.skipped == 1
     list(corpus)
-    assert corpus.skipped == 1, "each reading counts anew"
+    assert corpus.skipped == 1, "each reading starts a new count"
 
 
 @pytest.mark.parametrize(
@@ -342,14 +342,14 @@ def test_a_bad_line_can_be_skipped_and_is_counted(
         ("empty.csv", b""),
     ],
 )
-def test_a_table_without_the_column_names_the_first_line(tmp_path: Path, name: str, content: bytes) -> None:
+def test_a_missing_column_is_an_error_in_line_1(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
 
     with pytest.raises(CorpusError, match=r", line 1: .*column"):
         list(revgen.read(tmp_path / name, errors="skip"))
 
 
-def test_a_row_of_a_parquet_file_without_text_is_named_and_can_be_skipped(tmp_path: Path) -> None:
+def test_a_parquet_row_without_text_is_an_error_or_skipped(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     parquet.write_table(pyarrow.table({"text": ["one", None, "three"]}), path)
 
@@ -361,7 +361,7 @@ def test_a_row_of_a_parquet_file_without_text_is_named_and_can_be_skipped(tmp_pa
     assert corpus.skipped == 1
 
 
-def test_a_parquet_file_without_the_column_says_which_it_has(tmp_path: Path) -> None:
+def test_a_parquet_file_without_the_column_is_an_error_that_lists_the_columns(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", ["one"], field="body")
 
     with pytest.raises(CorpusError, match=r"a\.parquet: no column 'text'; it has id, body"):
@@ -370,7 +370,7 @@ def test_a_parquet_file_without_the_column_says_which_it_has(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("packed", ["", ".gz"])
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1 something else PAR1", b"text" * 100])
-def test_what_is_no_parquet_file_is_an_error_that_names_it(tmp_path: Path, content: bytes, packed: str) -> None:
+def test_an_invalid_parquet_file_is_an_error_that_names_it(tmp_path: Path, content: bytes, packed: str) -> None:
     path = tmp_path / f"a.parquet{packed}"
     path.write_bytes(gzip.compress(content) if packed else content)
 
@@ -378,14 +378,14 @@ def test_what_is_no_parquet_file_is_an_error_that_names_it(tmp_path: Path, conte
         list(revgen.read(path))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_damaged_gzip_file_is_an_error_that_names_it(tmp_path: Path, kind: str, reviews: list[str]) -> None:
-    path = write(tmp_path / f"a{kind}.gz", reviews)
-    whole = path.read_bytes()
-    middle = len(whole) // 2
-    flipped = [whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :] for at in (*range(20, 40), middle)]
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_damaged_gzip_file_is_an_error_that_names_it(tmp_path: Path, file_format: str, reviews: list[str]) -> None:
+    path = write(tmp_path / f"a{file_format}.gz", reviews)
+    intact = path.read_bytes()
+    middle = len(intact) // 2
+    flipped = [intact[:i] + bytes([intact[i] ^ 0xFF]) + intact[i + 1 :] for i in (*range(20, 40), middle)]
 
-    for damaged in (b"no gzip at all", whole[:5], whole[:middle], whole[:-4], *flipped):
+    for damaged in (b"no gzip at all", intact[:5], intact[:middle], intact[:-4], *flipped):
         path.write_bytes(damaged)
         with pytest.raises(CorpusError, match=r"\.gz"):
             list(revgen.read(path))
@@ -403,29 +403,29 @@ LONG = (
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize(("block", "line"), [(256, 1 << 20), (1 << 20, 7), (256, 64), (400, 5)])
-def test_a_long_document_gives_the_same_tokens_in_blocks_as_in_one_piece(
+def test_tokens_of_a_long_document_do_not_depend_on_the_block_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reviews: list[str], level: str, block: int, line: int
 ) -> None:
     path = tmp_path / "a.txt"
     text = LONG + " ".join(reviews[:40])
     path.write_bytes(text.encode())
-    whole = text.removeprefix("\ufeff").replace("\r\n", "\n")
-    tokenizer = tokenizers.get(level).train([whole])
-    small_pieces(monkeypatch, block, line)
+    normalized = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    tokenizer = tokenizers.get(level).train([normalized])
+    set_block_sizes(monkeypatch, block, line)
 
     corpus = revgen.read(path)
     blocks = list(corpus.blocks())
     tokens = tokenize(corpus, tokenizer)
 
-    assert "".join(text for text, _ in blocks) == whole
+    assert "".join(text for text, _ in blocks) == normalized
     assert [last for _, last in blocks] == [False] * (len(blocks) - 1) + [True]
     assert len(blocks) > 5 or block > 256
-    assert tokens.ids.tolist() == [tokenizer.bos_id, *tokenizer.encode(whole).tolist(), tokenizer.eos_id]
+    assert tokens.ids.tolist() == [tokenizer.bos_id, *tokenizer.encode(normalized).tolist(), tokenizer.eos_id]
 
 
-def test_a_document_without_white_space_is_read_in_blocks_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_document_without_white_space_is_read_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.txt", ["漢字" * 1000])
-    small_pieces(monkeypatch, 256, 64)
+    set_block_sizes(monkeypatch, 256, 64)
 
     corpus = revgen.read(path)
 
@@ -433,24 +433,24 @@ def test_a_document_without_white_space_is_read_in_blocks_too(tmp_path: Path, mo
     assert max(len(text) for text, _ in corpus.blocks()) < 512
 
 
-@pytest.mark.parametrize("kind", [".csv", ".jsonl"])
-def test_a_row_longer_than_a_piece_of_a_line_is_one_document(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+@pytest.mark.parametrize("file_format", [".csv", ".jsonl"])
+def test_a_row_longer_than_a_line_piece_is_one_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_format: str
 ) -> None:
     texts = ["é" * 500, "short", "two\nlines " * 100]
-    path = write(tmp_path / f"a{kind}", texts)
-    small_pieces(monkeypatch, 256, 7)
+    path = write(tmp_path / f"a{file_format}", texts)
+    set_block_sizes(monkeypatch, 256, 7)
 
     assert list(revgen.read(path)) == texts
 
 
 @pytest.mark.parametrize("documents", ["file", "line"])
-def test_an_error_in_a_long_line_names_the_line_and_the_byte(
+def test_an_invalid_byte_in_a_long_line_is_an_error_with_line_and_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, documents: str
 ) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"one\n" + "é".encode() * 50 + b"\xff" + "é".encode() * 50 + b"\nthree\n")
-    small_pieces(monkeypatch, 256, 7)
+    set_block_sizes(monkeypatch, 256, 7)
 
     with pytest.raises(CorpusError, match=r"a\.txt, line 2: not valid UTF-8: .* at byte 101 of the line"):
         list(revgen.read(path, documents=documents))
@@ -460,7 +460,7 @@ def test_an_error_in_a_long_line_names_the_line_and_the_byte(
     assert corpus.skipped == 1
     assert text.startswith("one\n")
     assert text.endswith("three")
-    assert text.count("é") <= 50, "nothing of the line is read behind the error"
+    assert text.count("é") <= 50, "the rest of the line after the error is skipped"
 
 
 # Token ids -------------------------------------------------------------------------------
@@ -473,7 +473,7 @@ def chars(reviews: list[str]) -> Tokenizer:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_documents_keep_their_borders(level: str, reviews: list[str]) -> None:
+def test_each_document_has_a_start_and_an_end_token(level: str, reviews: list[str]) -> None:
     tokenizer = tokenizers.get(level).train(reviews * 3)
 
     tokens = tokenize(revgen.read(reviews), tokenizer)
@@ -485,7 +485,7 @@ def test_documents_keep_their_borders(level: str, reviews: list[str]) -> None:
     assert tokens.ids.dtype == tokenizer.dtype
 
 
-def test_token_ids_lie_in_a_file_that_is_mapped(chars: Tokenizer, reviews: list[str]) -> None:
+def test_token_ids_are_memory_mapped(chars: Tokenizer, reviews: list[str]) -> None:
     tokens = tokenize(revgen.read(reviews), chars)
 
     assert isinstance(tokens.ids, np.memmap)
@@ -498,32 +498,30 @@ def test_a_corpus_without_text_is_an_error(chars: Tokenizer, texts: list[str]) -
         tokenize(revgen.read(texts), chars)
 
 
-@pytest.mark.parametrize("share", [0.05, 0.1, 0.3, 0.5])
+@pytest.mark.parametrize("fraction", [0.05, 0.1, 0.3, 0.5])
 @pytest.mark.parametrize("count", [1, 2, 19, 20, 166])
-def test_a_split_is_disjoint_covers_everything_and_has_its_share(
-    chars: Tokenizer, reviews: list[str], share: float, count: int
+def test_a_split_is_a_partition_with_about_the_requested_fraction(
+    chars: Tokenizer, reviews: list[str], fraction: float, count: int
 ) -> None:
     tokens = tokenize(revgen.read(reviews[:count]), chars)
 
-    train, valid = tokens.split(share, seed=0)
+    train, valid = tokens.split(fraction, seed=0)
 
-    assert places(train).isdisjoint(places(valid))
-    assert places(train) | places(valid) == set(range(len(tokens)))
+    assert positions(train).isdisjoint(positions(valid))
+    assert positions(train) | positions(valid) == set(range(len(tokens)))
     assert len(train) + len(valid) == len(tokens)
     longest = max(map(len, reviews)) + 2
-    assert 0 < len(valid) <= share * len(tokens) + longest
-    assert len(valid) >= share * len(tokens) - longest
+    assert 0 < len(valid) <= fraction * len(tokens) + longest
+    assert len(valid) >= fraction * len(tokens) - longest
     if count > 1:
         assert {tuple(span) for span in tokens.spans} == {tuple(span) for part in (train, valid) for span in part.spans}
 
 
-def places(tokens: Tokens) -> set[int]:
-    return {place for start, end in tokens.spans.tolist() for place in range(start, end)}
+def positions(tokens: Tokens) -> set[int]:
+    return {position for start, end in tokens.spans.tolist() for position in range(start, end)}
 
 
-def test_a_split_of_many_documents_is_one_of_whole_documents_drawn_by_the_seed(
-    chars: Tokenizer, reviews: list[str]
-) -> None:
+def test_a_split_holds_out_random_documents_that_depend_on_the_seed(chars: Tokenizer, reviews: list[str]) -> None:
     tokens = tokenize(revgen.read(reviews), chars)
 
     def held_out(seed: int) -> list[list[int]]:
@@ -545,7 +543,7 @@ def test_a_single_document_is_cut_at_its_end(chars: Tokenizer, reviews: list[str
     assert abs(len(valid) - 0.1 * len(tokens)) < 2
 
 
-def test_one_long_document_among_short_ones_is_not_held_out(chars: Tokenizer, reviews: list[str]) -> None:
+def test_a_long_document_among_short_ones_is_not_held_out(chars: Tokenizer, reviews: list[str]) -> None:
     tokens = tokenize(revgen.read([*reviews[:25], "\n".join(reviews)]), chars)
 
     fractions = [len(tokens.split(0.1, seed)[1]) / len(tokens) for seed in range(200)]
@@ -564,15 +562,15 @@ from revgen.registry import tokenizers
 
 corpus = revgen.read(sys.argv[1])
 tokens = tokenize(corpus, tokenizers.get("char").train(corpus.pieces()))
-# Of this program alone: what getrusage tells is as large as the process was that started it.
+# The peak of this program only. The one of getrusage includes the process that started it.
 peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
 print(len(tokens), int(peak[1]) * 1024)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="it reads the peak from /proc")
-def test_a_file_larger_than_the_memory_of_the_process_is_read(tmp_path: Path, reviews: list[str]) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
+def test_reading_a_large_file_takes_little_memory(tmp_path: Path, reviews: list[str]) -> None:
     size = 300 * 10**6
     text = "\n".join(reviews).encode()
     path = tmp_path / "large.txt"
@@ -593,7 +591,7 @@ def test_a_file_larger_than_the_memory_of_the_process_is_read(tmp_path: Path, re
     assert peak < 500 * 10**6, f"{peak / 1e6:.0f} MB"
 
 
-def test_a_corpus_shows_what_it_was_told() -> None:
+def test_options_are_attributes_of_a_corpus() -> None:
     corpus = Corpus(DOCUMENTS, field="body", documents="line", errors="skip")
 
     assert (corpus.field, corpus.documents, corpus.errors) == ("body", "line", "skip")

@@ -1,4 +1,4 @@
-"""What is read: texts or paths, globs, directories, archives, standard input, pipes and open files."""
+"""Sources: texts, paths, globs, directories, archives, standard input, pipes and open files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from revgen import Corpus, CorpusError, OptionError
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The present directory, with files of several kinds in it."""
+    """Return the current directory, with files in several formats."""
     monkeypatch.chdir(tmp_path)
     contents = {
         "a.txt": "one",
@@ -54,11 +54,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("texts", [["hello there", ".", "ok"], ["and/or", "/"], ["sub", "a.txt", "-"], ["*", "~", "."]])
 @pytest.mark.parametrize("as_list", [list, tuple, iter])
-def test_strings_in_a_list_are_texts_whatever_exists(folder: Path, texts: list[str], as_list: Any) -> None:
+def test_strings_in_a_list_are_texts_even_if_files_have_these_names(
+    folder: Path, texts: list[str], as_list: Any
+) -> None:
     assert list(revgen.read(as_list(texts))) == texts
 
 
-def test_a_list_of_names_of_files_is_texts_with_a_warning(folder: Path) -> None:
+def test_a_list_of_file_names_is_read_as_texts_with_a_warning(folder: Path) -> None:
     with pytest.warns(UserWarning, match="paths="):
         assert list(revgen.read(["a.txt", "c.md"])) == ["a.txt", "c.md"]
     with warnings.catch_warnings():
@@ -69,11 +71,11 @@ def test_a_list_of_names_of_files_is_texts_with_a_warning(folder: Path) -> None:
 @pytest.mark.parametrize(
     "paths", ["a.txt", Path("a.txt"), ["a.txt"], [Path("a.txt")], ("a.txt",), "[a]*.txt", Path("[a]*.txt"), ["?.txt"]]
 )
-def test_paths_are_strings_or_paths_or_lists_of_both(folder: Path, paths: Any) -> None:
+def test_paths_can_be_strings_path_objects_or_lists(folder: Path, paths: Any) -> None:
     assert list(revgen.read(paths=paths)) == ["one"]
 
 
-def test_paths_of_both_types_can_be_mixed_but_not_with_texts(folder: Path) -> None:
+def test_strings_and_path_objects_can_be_mixed_only_in_paths(folder: Path) -> None:
     assert list(revgen.read(paths=["c.md", Path("a.txt")])) == ["three", "one"]
     assert list(revgen.read(paths=(path for path in [Path("c.md"), Path("a.txt")]))) == ["three", "one"]
     with pytest.raises(CorpusError, match="not both: item 2 is of type str"):
@@ -81,22 +83,22 @@ def test_paths_of_both_types_can_be_mixed_but_not_with_texts(folder: Path) -> No
 
 
 @pytest.mark.parametrize("paths", [3, [3], [], "nothing.txt", "*.nothing", ["a.txt", "nothing.txt"]])
-def test_wrong_paths_are_errors(folder: Path, paths: Any) -> None:
+def test_invalid_or_missing_paths_are_errors(folder: Path, paths: Any) -> None:
     with pytest.raises(CorpusError):
         revgen.read(paths=paths)
 
 
-def test_texts_and_paths_at_once_are_an_error(folder: Path) -> None:
+def test_giving_both_texts_and_paths_is_an_error(folder: Path) -> None:
     with pytest.raises(OptionError, match="paths="):
         revgen.read(["a text"], paths="a.txt")
 
 
-def test_paths_in_an_iterator_are_told_what_to_do(folder: Path) -> None:
+def test_path_objects_in_an_iterator_are_an_error_with_advice(folder: Path) -> None:
     with pytest.raises(CorpusError, match="paths="):
         list(revgen.read(folder.glob("*.txt")))
 
 
-def test_a_home_directory_is_expanded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_home_directory_is_expanded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("USERPROFILE", str(folder))
 
@@ -104,15 +106,15 @@ def test_a_home_directory_is_expanded(folder: Path, monkeypatch: pytest.MonkeyPa
     assert list(revgen.read(paths=["~/?.md"])) == ["three"]
 
 
-def test_an_option_that_there_is_not_offers_near_ones(folder: Path) -> None:
-    wrong: dict[str, Any] = {"encodng": "utf-8"}
+def test_an_unknown_option_is_an_error_with_similar_names(folder: Path) -> None:
+    options: dict[str, Any] = {"encodng": "utf-8"}
     with pytest.raises(OptionError, match="did you mean encoding"):
-        revgen.read("a.txt", **wrong)
+        revgen.read("a.txt", **options)
     with pytest.raises(OptionError, match="did you mean encoding"):
-        Corpus(["a text"], **wrong)
+        Corpus(["a text"], **options)
 
 
-def test_a_corpus_tells_all_options_of_reading() -> None:
+def test_corpus_options_returns_all_options_of_read() -> None:
     corpus = revgen.read(["a text"], field="body", documents="line", quoting="none", delimiter=";", encoding="cp1252")
 
     assert corpus.options == {
@@ -128,7 +130,7 @@ def test_a_corpus_tells_all_options_of_reading() -> None:
 # Directories, globs, archives ------------------------------------------------------------
 
 
-def test_a_directory_is_read_without_hidden_files_and_tells_what_it_skipped(folder: Path) -> None:
+def test_a_directory_is_read_without_hidden_files_and_counts_skipped_files(folder: Path) -> None:
     corpus = revgen.read(folder)
 
     assert list(corpus) == ["two", "one", "three", "four", "five", "six", "eight", "seven"]
@@ -136,12 +138,12 @@ def test_a_directory_is_read_without_hidden_files_and_tells_what_it_skipped(fold
     assert revgen.read(["a text"]).sources == ""
 
 
-def test_a_hidden_directory_that_is_named_is_read(folder: Path) -> None:
+def test_a_hidden_file_or_directory_is_read_if_named(folder: Path) -> None:
     assert list(revgen.read(".ipynb_checkpoints")) == ["hidden"]
     assert list(revgen.read("._a.txt")) == ["hidden"]
 
 
-def test_a_directory_with_nothing_but_hidden_files_is_an_error(folder: Path) -> None:
+def test_a_directory_with_only_hidden_files_is_an_error(folder: Path) -> None:
     (folder / "sub" / "f.jsonl").unlink()
 
     with pytest.raises(CorpusError, match="no file in a supported format"):
@@ -152,12 +154,12 @@ def test_a_directory_with_nothing_but_hidden_files_is_an_error(folder: Path) -> 
     ("pattern", "texts"),
     [("*.txt", ["one"]), ("*.[tT][xX][tT]", ["two", "one"]), ("**/*.jsonl", ["seven"]), ("[cl]*", ["three"])],
 )
-def test_a_glob_is_read_in_the_order_of_names(folder: Path, pattern: str, texts: list[str]) -> None:
+def test_matches_of_a_glob_are_read_in_name_order(folder: Path, pattern: str, texts: list[str]) -> None:
     assert list(revgen.read(pattern)) == texts
     assert list(revgen.read(paths=str(folder / pattern))) == texts
 
 
-def test_the_members_of_an_archive_are_read_in_the_order_of_names(folder: Path) -> None:
+def test_members_of_an_archive_are_read_in_name_order(folder: Path) -> None:
     with zipfile.ZipFile("all.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for name in ("sub/f.jsonl", "c.md", "a.txt", "g.CSV.GZ", "__MACOSX/a.txt", "._a.txt", "cover.PNG"):
             archive.write(name)
@@ -187,8 +189,8 @@ def test_a_damaged_archive_is_an_error_that_names_it(folder: Path) -> None:
     with zipfile.ZipFile("a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x.txt", "some text " * 1000)
         archive.writestr("y.txt", "more")
-    whole = Path("a.zip").read_bytes()
-    for damaged in (b"", b"no archive", whole[:-10], whole[:50], whole[:45] + b"\xff\x00\xff" + whole[48:]):
+    intact = Path("a.zip").read_bytes()
+    for damaged in (b"", b"no archive", intact[:-10], intact[:50], intact[:45] + b"\xff\x00\xff" + intact[48:]):
         Path("b.zip").write_bytes(damaged)
         with pytest.raises(CorpusError, match=r"b\.zip"):
             list(revgen.read("b.zip"))
@@ -215,7 +217,9 @@ def test_a_pipe_can_be_read_twice(folder: Path) -> None:
 
 @pytest.mark.parametrize("source", ["'-'", "paths=['-']", "Path('-')", "sys.stdin", "paths='/dev/stdin'"])
 @pytest.mark.parametrize("packed", [False, True])
-def test_standard_input_can_be_read_twice_and_leaves_nothing(tmp_path: Path, source: str, packed: bool) -> None:
+def test_standard_input_can_be_read_twice_and_leaves_no_temporary_file(
+    tmp_path: Path, source: str, packed: bool
+) -> None:
     script = (
         f"import revgen, sys; from pathlib import Path; corpus = revgen.read({source});"
         f"print(ascii([*corpus, *corpus, *revgen.read({source}), corpus.sources]))"
@@ -235,7 +239,7 @@ def test_standard_input_can_be_read_twice_and_leaves_nothing(tmp_path: Path, sou
 
 
 @pytest.mark.parametrize("mode", ["r", "rb"])
-def test_an_open_file_is_read_as_its_name_tells(folder: Path, mode: str) -> None:
+def test_the_name_of_an_open_file_determines_its_format(folder: Path, mode: str) -> None:
     for name, texts in {"a.txt": ["one"], "d.json": ["four", "five"], "sub/f.jsonl": ["seven"]}.items():
         with Path(name).open(mode) as file:
             corpus = revgen.read(file)
@@ -245,13 +249,13 @@ def test_an_open_file_is_read_as_its_name_tells(folder: Path, mode: str) -> None
         assert list(revgen.read(packed)) == ["eight"]
 
 
-def test_files_in_memory_are_read() -> None:
+def test_file_objects_in_memory_are_read() -> None:
     assert list(revgen.read(io.StringIO("one\ntwo\n"), documents="line")) == ["one", "two"]
-    assert list(revgen.read(io.StringIO("café"), encoding="utf-16")) == ["café"], "it is decoded already"
+    assert list(revgen.read(io.StringIO("café"), encoding="utf-16")) == ["café"], "strings are decoded already"
     assert list(revgen.read(io.BytesIO("café".encode("cp1252")), encoding="cp1252")) == ["café"]
 
 
-def test_an_open_file_that_cannot_be_read_is_an_error(folder: Path) -> None:
+def test_an_unreadable_open_file_is_an_error(folder: Path) -> None:
     closed = Path("a.txt").open(encoding="utf-8")  # noqa: SIM115
     closed.close()
     Path("latin.txt").write_bytes(b"caf\xe9")
@@ -262,13 +266,13 @@ def test_an_open_file_that_cannot_be_read_is_an_error(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [1.5, b"bytes", None, {"text": "a"}, Path("a.txt"), ["a"]])
-def test_an_iterator_of_other_things_names_their_type(value: object) -> None:
+def test_an_item_that_is_not_a_string_is_an_error_that_names_its_type(value: object) -> None:
     name = "Path" if isinstance(value, Path) else type(value).__name__
     with pytest.raises(CorpusError, match=f"text 2 is of type {name}, not a string"):
         list(revgen.read(iter(["one", value])))
 
 
-# Kinds -----------------------------------------------------------------------------------
+# Formats ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -284,7 +288,7 @@ def test_an_iterator_of_other_things_names_their_type(value: object) -> None:
         ('["one"] x', "line 1: not valid JSON"),
     ],
 )
-def test_what_is_wrong_in_a_json_file_is_told(tmp_path: Path, content: str, message: str) -> None:
+def test_an_invalid_json_file_is_an_error_that_says_why(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "a.json"
     path.write_text(content, encoding="utf-8")
 
@@ -292,7 +296,7 @@ def test_what_is_wrong_in_a_json_file_is_told(tmp_path: Path, content: str, mess
         list(revgen.read(path))
 
 
-def test_items_of_a_json_file_can_be_skipped_and_json_lines_are_read(tmp_path: Path) -> None:
+def test_invalid_json_items_can_be_skipped_and_json_lines_are_detected(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text('["one", 2, {"text": "three"}]', encoding="utf-8")
     corpus = revgen.read(path, errors="skip")
@@ -306,14 +310,14 @@ def test_items_of_a_json_file_can_be_skipped_and_json_lines_are_read(tmp_path: P
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("name", ["a.txt", "a.md"])
-def test_blank_lines_can_separate_documents(tmp_path: Path, name: str, end: str) -> None:
+def test_documents_blank_splits_at_blank_lines(tmp_path: Path, name: str, end: str) -> None:
     path = tmp_path / name
     path.write_bytes("\n\n  one\ntwo\n \t\n\nthree\n\n\nfour".replace("\n", end).encode())
 
     assert list(revgen.read(path, documents="blank")) == ["  one\ntwo", "three", "four"]
 
 
-def test_a_long_document_between_blank_lines_comes_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_paragraph_is_read_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("revgen.corpus.text.BLOCK_SIZE", 256)
     texts = ["some words \n" * 200 + "end", "short"]
     path = tmp_path / "a.txt"
@@ -325,15 +329,15 @@ def test_a_long_document_between_blank_lines_comes_in_blocks(tmp_path: Path, mon
     assert max(len(text) for text, _ in corpus.blocks()) < 512
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="links of any length are for POSIX")
-def test_a_directory_with_a_file_that_cannot_be_asked_for_is_an_error(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="links to names of any length need POSIX")
+def test_a_directory_with_an_invalid_link_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "link.txt").symlink_to("x" * 300)
 
     with pytest.raises(CorpusError, match=re.escape(str(tmp_path))):
         revgen.read(tmp_path)
 
 
-def test_a_separator_at_the_end_of_the_first_line_hides_no_text(tmp_path: Path) -> None:
+def test_a_trailing_delimiter_in_the_first_line_does_not_hide_text(tmp_path: Path) -> None:
     table = tmp_path / "corpus.csv"
     table.write_text("id,text,\n1,a,\n2,b\n")
     assert list(revgen.read(table)) == ["a", "b"]
@@ -343,7 +347,7 @@ def test_a_separator_at_the_end_of_the_first_line_hides_no_text(tmp_path: Path) 
         list(revgen.read(table))
 
 
-def test_two_stars_read_each_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recursive_glob_reads_each_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "g" / "h").mkdir(parents=True)
     for name in ("g/1.txt", "g/h/2.txt", "g/h/3.txt"):
         (tmp_path / name).write_text(name)
@@ -352,7 +356,7 @@ def test_two_stars_read_each_file_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(revgen.read("g/**")) == list(revgen.read("g/**/*.txt")) == ["g/1.txt", "g/h/2.txt", "g/h/3.txt"]
 
 
-def test_an_open_archive_and_a_class_are_refused(tmp_path: Path) -> None:
+def test_an_open_archive_or_a_class_is_an_error(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("a.txt", "text")
     with (tmp_path / "a.zip").open("rb") as file, pytest.raises(CorpusError, match=r"open .zip file.* give its path"):

@@ -1,4 +1,4 @@
-"""Tables in text: delimiters, quotes, headers, and the frames of pandas and polars."""
+"""Tables in text: delimiters, quotes, headers, and data frames of pandas and polars."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read(path: Path, content: str, **options: Any) -> list[str]:
 @pytest.mark.parametrize(("name", "delimiter"), [("a.csv", ","), ("a.csv", ";"), ("a.csv", "\t"), ("a.tsv", "\t")])
 @pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
 @pytest.mark.parametrize("columns", [["text"], ["id", "text"], ["text", "id"]])
-def test_what_pandas_writes_is_read_back(
+def test_tables_written_by_pandas_are_read_back(
     tmp_path: Path, name: str, delimiter: str, quoting: Literal[0, 1, 2], columns: list[str]
 ) -> None:
     table = pandas.DataFrame({"id": range(len(QUOTED)), "text": QUOTED})[columns]
@@ -36,33 +36,33 @@ def test_what_pandas_writes_is_read_back(
 
 @pytest.mark.parametrize("options", [{}, {"quoting": "none"}])
 @pytest.mark.parametrize("row", ["text", "id\ttext", "text\tid"])
-def test_quotes_of_a_tsv_file_that_does_not_quote_are_text(tmp_path: Path, row: str, options: dict[str, Any]) -> None:
+def test_quotes_in_a_tsv_file_without_quoting_are_text(tmp_path: Path, row: str, options: dict[str, Any]) -> None:
     rows = [row.replace("id", str(i)).replace("text", text) for i, text in enumerate(PLAIN)]
 
     assert read(tmp_path / "a.tsv", "\n".join([row, *rows]), **options) == PLAIN
 
 
-def test_a_quote_that_is_open_over_whole_rows_of_a_tsv_file_is_text(tmp_path: Path) -> None:
+def test_an_opening_quote_followed_by_complete_rows_of_a_tsv_file_is_text(tmp_path: Path) -> None:
     texts = ['"No', "last", 'I said so."']
 
     assert read(tmp_path / "a.tsv", 'id\ttext\n1\t"No\n2\tlast\n3\tI said so."\n') == texts
 
 
-def test_a_late_quote_of_a_tsv_file_is_text_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_quote_after_the_sample_of_a_tsv_file_is_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("revgen.corpus.quoting.QUOTING_SAMPLE_SIZE", 20)
     texts = ["one", "two", "three", *PLAIN, '"never closed', "four"]
 
     assert read(tmp_path / "a.tsv", "id\ttext\n" + "".join(f"{i}\t{text}\n" for i, text in enumerate(texts))) == texts
 
 
-def test_a_doubled_quote_is_undone_among_plain_ones(tmp_path: Path) -> None:
+def test_doubled_quotes_are_unescaped_in_a_lenient_tsv_file(tmp_path: Path) -> None:
     content = 'id\ttext\n1\t"He said ""hi"" to me"\n2\t"No\n3\t"a"\n'
 
     assert read(tmp_path / "a.tsv", content) == ['He said "hi" to me', '"No', '"a"']
     assert read(tmp_path / "a.tsv", content, quoting="none")[0] == '"He said ""hi"" to me"'
 
 
-def test_quoting_overrules_what_a_file_looks_like(tmp_path: Path) -> None:
+def test_the_option_quoting_overrides_detection(tmp_path: Path) -> None:
     assert read(tmp_path / "a.csv", 'id,text\n1,"Yes" he said\n2,"a"\n', quoting="none") == ['"Yes" he said', '"a"']
     with pytest.raises(CorpusError, match="quoting='none'"):
         read(tmp_path / "a.csv", 'id,text\n1,"Yes" he said\n2,"a"\n')
@@ -73,7 +73,7 @@ def test_quoting_overrules_what_a_file_looks_like(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "delimiter"), [("a.csv", ","), ("a.csv", ";"), ("a.tsv", "\t")])
-def test_a_row_with_too_many_fields_is_an_error_that_tells_the_cure(tmp_path: Path, name: str, delimiter: str) -> None:
+def test_a_row_with_too_many_fields_is_an_error_with_advice(tmp_path: Path, name: str, delimiter: str) -> None:
     content = "id,text\n1,Hello, world\n2,two\n".replace(",", delimiter)
 
     with pytest.raises(CorpusError, match=r"line 2: the row has 3 fields.* 2.*delimiter= or quoting="):
@@ -83,7 +83,7 @@ def test_a_row_with_too_many_fields_is_an_error_that_tells_the_cure(tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
-def test_a_row_of_a_single_column_is_text_with_all_its_delimiters(tmp_path: Path, name: str) -> None:
+def test_delimiters_in_a_table_with_one_column_are_text(tmp_path: Path, name: str) -> None:
     content = 'text\nHello, world: a post\n"Hello," she said, "go"\nSalt; pepper, and\teggs\n"a, ""b"""\n'
 
     texts = read(tmp_path / name, content)
@@ -95,33 +95,33 @@ def test_a_row_of_a_single_column_is_text_with_all_its_delimiters(tmp_path: Path
     ("header", "delimiter"),
     [("id;text", ";"), ("text;title, with a comma", ";"), ("id\ttext", "\t"), ("id,text", ","), ("text,a;b", ",")],
 )
-def test_the_delimiter_is_told_by_the_first_line(tmp_path: Path, header: str, delimiter: str) -> None:
+def test_the_delimiter_is_detected_from_the_first_line(tmp_path: Path, header: str, delimiter: str) -> None:
     row = delimiter.join("the text" if name == "text" else "x" for name in header.split(delimiter))
 
     assert read(tmp_path / "a.csv", f"{header}\n{row}\n") == ["the text"]
 
 
-@pytest.mark.parametrize(("given", "delimiter"), [("|", "|"), (":", ":"), ("\\t", "\t"), ("tab", "\t"), (" ", " ")])
+@pytest.mark.parametrize(("option", "delimiter"), [("|", "|"), (":", ":"), ("\\t", "\t"), ("tab", "\t"), (" ", " ")])
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
-def test_a_delimiter_can_be_given(tmp_path: Path, name: str, given: str, delimiter: str) -> None:
-    assert read(tmp_path / name, f"id{delimiter}text\n1{delimiter}a,b;c\n", delimiter=given) == ["a,b;c"]
+def test_the_option_delimiter_sets_the_delimiter(tmp_path: Path, name: str, option: str, delimiter: str) -> None:
+    assert read(tmp_path / name, f"id{delimiter}text\n1{delimiter}a,b;c\n", delimiter=option) == ["a,b;c"]
 
 
 @pytest.mark.parametrize(
     "option", [{"delimiter": "||"}, {"delimiter": ""}, {"delimiter": 3}, {"delimiter": '"'}, {"quoting": "all"}]
 )
-def test_a_bad_option_of_tables_is_named(option: dict[str, Any]) -> None:
+def test_an_invalid_table_option_is_an_error_that_names_it(option: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=next(iter(option))):
         revgen.read(["a text"], **option)
 
 
 @pytest.mark.parametrize("delimiter", [",", "\t"])
-def test_a_name_that_two_columns_have_is_an_error(tmp_path: Path, delimiter: str) -> None:
+def test_two_columns_with_the_same_name_are_an_error(tmp_path: Path, delimiter: str) -> None:
     path = tmp_path / ("a.csv" if delimiter == "," else "a.tsv")
     for header in ("text,text", "text,id,id"):
         with pytest.raises(CorpusError, match=r"line 1: .*more than once"):
             read(path, f"{header}\na,b,c\n".replace(",", delimiter))
-    assert read(path, "text,,\na,,\n".replace(",", delimiter)) == ["a"], "columns without a name are no harm"
+    assert read(path, "text,,\na,,\n".replace(",", delimiter)) == ["a"], "columns without a name may repeat"
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_name_that_two_columns_have_is_an_error(tmp_path: Path, delimiter: str
     ],
 )
 @pytest.mark.parametrize("delimiter", [",", "\t"])
-def test_line_ends_and_the_start_of_the_file_do_not_matter(
+def test_blank_lines_line_endings_and_byte_order_marks_are_handled(
     tmp_path: Path, content: str, texts: list[str], delimiter: str
 ) -> None:
     name = "a.csv" if delimiter == "," else "a.tsv"
@@ -147,13 +147,13 @@ def test_line_ends_and_the_start_of_the_file_do_not_matter(
 
 
 @pytest.mark.parametrize("end", ["\r", "\r\n", "\n"])
-def test_old_line_ends_are_line_ends(tmp_path: Path, end: str) -> None:
+def test_all_line_endings_are_supported(tmp_path: Path, end: str) -> None:
     assert read(tmp_path / "a.txt", f"one{end}two{end}three", documents="line") == ["one", "two", "three"]
     assert read(tmp_path / "a.txt", f"one{end}two{end}") == ["one\ntwo\n"]
     assert read(tmp_path / "a.jsonl", f'{{"text": "one"}}{end}{{"text": "two"}}') == ["one", "two"]
 
 
-def test_a_line_number_counts_lines_that_were_skipped(tmp_path: Path) -> None:
+def test_line_numbers_include_skipped_lines(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"id,text\n1,b\xffd\n2,two\n3\n")
     corpus = revgen.read(tmp_path / "a.csv", errors="skip")
 
@@ -162,10 +162,10 @@ def test_a_line_number_counts_lines_that_were_skipped(tmp_path: Path) -> None:
     assert "line 2" in corpus.first_skipped
 
 
-# Frames ----------------------------------------------------------------------------------
+# Data frames -----------------------------------------------------------------------------
 
 
-def test_frames_and_series_of_polars_are_corpora() -> None:
+def test_polars_frames_and_series_are_corpora() -> None:
     table = polars.DataFrame({"id": [1, 2], "text": ["one", "two"], "title": ["a", "b"]})
 
     assert list(revgen.read(table)) == ["one", "two"]
@@ -178,7 +178,7 @@ def test_frames_and_series_of_polars_are_corpora() -> None:
         revgen.read(table.lazy())
 
 
-def test_a_frame_with_two_columns_of_one_name_is_an_error() -> None:
+def test_a_data_frame_with_a_repeated_column_name_is_an_error() -> None:
     table = pandas.DataFrame({"text": ["one", "two"]})
 
     with pytest.raises(CorpusError, match="more than once"):
