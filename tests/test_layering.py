@@ -1,4 +1,4 @@
-"""The rooms of the package: each imports only from rooms above it, and none needs PyTorch before its time."""
+"""The layers of the package: every import points down, there are no cycles, and generation does not load PyTorch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,133 +15,122 @@ import pytest
 import revgen
 
 PACKAGE = Path(revgen.__file__).parent
-ROOMS = (
-    "version",
-    "errors",
-    "formatting",
-    "deprecation",
-    "options",
-    "files",
-    "tables",
-    "svg_chart",
-    "plots",
-    "registry",
-    "arguments",
-    "schema",
-    "ops",
-    "tokenizers",
-    "corpus",
-    "cells",
-    "history",
-    "novelty",
-    "sequences",
-    "model",
-    "card",
-    "storage",
-    "compiler",
-    "generation",
-    "hub",
-    "language_model",
-    "evaluation",
-    "ngrams",
-    "networks",
-    "architectures",
-    "training",
-    "interop",
-    "zoo",
+LAYERS = (
+    (
+        "version",
+        "errors",
+        "deprecation",
+        "options",
+        "files",
+        "tables",
+        "formatting",
+        "svg_chart",
+        "plots",
+        "registry",
+        "arguments",
+        "schema",
+    ),
+    ("ops",),
+    ("tokenizers",),
+    ("corpus", "datasets"),
+    ("cells",),
+    ("history", "novelty"),
+    ("sequences",),
+    ("model",),
+    ("card", "storage"),
+    ("compiler",),
+    ("networks", "ngrams"),
+    ("generation",),
+    ("evaluation",),
+    ("training",),
+    ("hub",),
+    ("language_model",),
+    ("architectures",),
+    ("interop",),
+    ("zoo",),
+    ("comparison",),
+    ("testing",),
+    ("cli",),
+)
+"""From the bottom up. A file imports only from its own layer and the layers before it."""
+TOP = ("__init__", "__main__")
+NEEDS_TORCH = (
     "comparison",
-    "datasets",
+    "interop.onnx",
+    "interop.transformers",
+    "interop.transformers_config",
+    "interop.transformers_tokenizer",
+    "networks.awd",
+    "networks.module_cell",
+    "networks.network",
+    "networks.reading",
+    "networks.cuda_graphs",
+    "networks.recurrent",
     "testing",
-    "cli",
+    "training",
 )
-OUTSIDE = ("__init__", "__main__")  # the face, which imports nothing before it is used, and the door
-WEIGHTLESS = (
-    "architectures.neural",
-    "networks.equation",
-    "networks.compiled",
-    "networks.stack",
-    "architectures",
-    "zoo",
-    "datasets",
-    "testing",
-    "cli",
-    *OUTSIDE,
-)
-"""Below the line, and yet without PyTorch at module level, as text is generated without it."""
+"""The modules that may import PyTorch (or ``transformers``) when they are loaded; all others must not."""
 
-FILES = sorted(PACKAGE.rglob("*.py"))
+FILES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
 
 
-def module_name(path: Path) -> str:
-    """``networks.stack`` for that file; a package's own file has the package's name."""
-    parts = path.relative_to(PACKAGE).with_suffix("").parts
-    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
-
-
-def imported_on_loading(path: Path) -> Iterator[tuple[int, str]]:
-    """(line, module) of what a file imports when it is loaded: not within functions, not for type checkers."""
-    pending: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            continue
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            pending += node.orelse
-            continue
+def imports(module: str) -> Iterator[tuple[int, str]]:
+    """Yield (line, module) for every import of a file, within functions and for type checkers too."""
+    for node in ast.walk(ast.parse(FILES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}, line {node.lineno}: write the module's whole name"
-            if node.module == "revgen":  # `from revgen import ops` is a room, `from revgen import __version__` is none
-                yield from ((node.lineno, f"revgen.{alias.name}") for alias in node.names)
-            else:
-                yield node.lineno, str(node.module)
-        pending += ast.iter_child_nodes(node)
+            assert node.level == 0, f"{FILES[module]}, line {node.lineno}: write the absolute name of the module"
+            for alias in node.names:
+                submodule = f"{node.module}.{alias.name}"
+                is_module = submodule.removeprefix("revgen.") in FILES
+                yield node.lineno, submodule if is_module else str(node.module)
 
 
-def room(module: str) -> str:
-    """The room that a module of the package lies in: ``networks`` for ``revgen.networks.stack``."""
-    return module.removeprefix("revgen.").partition(".")[0]
+def imports_within(module: str) -> list[tuple[int, str]]:
+    """Return (line, module) for the imports of a file that are modules of the package, without its prefix."""
+    return [(line, name.removeprefix("revgen.")) for line, name in imports(module) if name.startswith("revgen.")]
 
 
-def needs_no_torch(module: str) -> bool:
-    """Whether a module is promised to load without PyTorch."""
-    above = room(module) in ROOMS[: ROOMS.index("networks")]
-    return above or any(module == name or module.startswith(f"{name}.") for name in WEIGHTLESS)
+def layer(module: str) -> int:
+    """Return the number of a module's layer, 0 for the lowest."""
+    name = module.partition(".")[0]
+    assert any(name in names for names in LAYERS), f"{name} is in no layer: add it to LAYERS"
+    return next(i for i, names in enumerate(LAYERS) if name in names)
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_a_room_imports_from_the_rooms_above_it_only(path: Path) -> None:
-    own = room(module_name(path))
-    if own in OUTSIDE:
-        return
-    assert own in ROOMS, f"{own} has no place among the rooms: give it one"
-    allowed = ROOMS[: ROOMS.index(own) + 1]
-
-    below = [
-        f"line {line}: {module}"
-        for line, module in imported_on_loading(path)
-        if module.startswith("revgen.") and room(module) not in allowed
-    ]
-
-    assert not below, f"{module_name(path)} imports from below itself: {below}"
+def may_load_torch(module: str) -> bool:
+    """Return whether a module is in ``NEEDS_TORCH``, or in a package that is."""
+    return any(module == name or module.startswith(f"{name}.") for name in NEEDS_TORCH)
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if needs_no_torch(module_name(path))], ids=module_name)
-def test_what_generation_needs_does_not_name_torch_at_module_level(path: Path) -> None:
-    modules = [module.partition(".")[0] for _, module in imported_on_loading(path)]
+@pytest.mark.parametrize("module", [name for name in FILES if name not in TOP])
+def test_imports_point_down(module: str) -> None:
+    upward = [f"line {line}: {name}" for line, name in imports_within(module) if layer(name) > layer(module)]
 
-    assert "torch" not in modules
+    assert not upward, f"{module} imports from a higher layer: {upward}"
 
 
-def test_what_generation_needs_loads_without_torch() -> None:
-    modules = [f"revgen.{name}" for name in map(module_name, FILES) if needs_no_torch(name) and name not in OUTSIDE]
+def test_no_import_cycles() -> None:
+    graph = {module: {name for _, name in imports_within(module) if name != module} for module in FILES}
+
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"import cycle: {' -> '.join(error.args[1])}")
+
+
+def test_generation_does_not_load_torch() -> None:
+    modules = [f"revgen.{name}" for name in FILES if not may_load_torch(name) and name not in TOP]
     code = (
         f"import importlib, sys\nfor name in {modules}:\n    importlib.import_module(name)\n"
         "    assert 'torch' not in sys.modules, f'{name} imports torch'"
     )
 
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
         check=False,
@@ -148,4 +138,4 @@ def test_what_generation_needs_loads_without_torch() -> None:
         env=os.environ | {"PYTHONPATH": str(PACKAGE.parent)},
     )
 
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
