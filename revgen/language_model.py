@@ -36,17 +36,17 @@ Label = str | float | bool | None
 class LanguageModel(Model):
     """A model of text that can be trained, sampled from, evaluated, saved and shared.
 
-    A subclass gives what ``Model`` asks for, and ``fit``.
+    A subclass defines ``fit`` and the abstract methods of ``Model``.
     """
 
     # Training
 
     @abstractmethod
     def fit(self, texts: Any, valid: Any = None, **options: Unpack[FitOptions]) -> History:
-        """Train on texts. Each architecture says which of the options it takes."""
+        """Train on texts. Each architecture describes the options that it takes."""
 
     def find_lr(self, texts: Any, *args: Any, **options: Any) -> LRFinderResult:
-        """Try learning rates; ``NeuralModel.find_lr`` describes it. Raises OptionError for a model that counts."""
+        """Find a learning rate, as ``NeuralModel.find_lr`` describes. Raises OptionError for an n-gram model."""
         raise OptionError(f"{self.name} is not trained in steps, so it has no learning rate to find")
 
     # Generation
@@ -77,13 +77,13 @@ class LanguageModel(Model):
     ) -> str | list[str] | list[list[str]]:
         """Return the prompt and its continuation, or a list of ``n`` such texts if ``n`` is given.
 
-        A list of prompts gives a list with the result for each of them; all texts are generated together. A text ends
-        where the model ends the document, before the first of the ``stop`` strings, or after ``max_tokens`` tokens
-        (300). The same ``seed`` gives the same text. With ``num_beams``, the most likely text comes first, and there
-        may be fewer than ``n`` texts, since all are different.
+        For a list of prompts, return a list with the result for each prompt; all texts are generated together. A text
+        ends where the model ends the document, before the first of the ``stop`` strings, or after ``max_tokens`` tokens
+        (300 by default). The same ``seed`` gives the same text. With ``num_beams``, the most likely text comes first,
+        and there may be fewer than ``n`` texts, because all of them are different.
 
-        ``revgen.GenerationConfig`` describes the options. Raises OptionError, before anything is sampled, for an
-        unknown option, a value outside its range, and options that cannot be combined.
+        ``revgen.GenerationConfig`` describes the options. Before anything is sampled, an unknown option, a value
+        outside its range, and options that cannot be combined raise OptionError.
         """
         from revgen.generation.decoding import generate
 
@@ -93,7 +93,7 @@ class LanguageModel(Model):
     def stream(self, prompt: str = "", **options: Unpack[GenerationOptions]) -> Iterator[str]:
         """Yield the continuation of the prompt in pieces, as it is sampled.
 
-        With ``num_beams``, the continuation comes in one piece when the search has ended.
+        With ``num_beams``, the continuation comes in one piece, after the search.
         """
         from revgen.generation.decoding import stream
 
@@ -112,7 +112,7 @@ class LanguageModel(Model):
         source: str | None = None,
         **options: Unpack[GenerationOptions],
     ) -> int:
-        """Generate ``n`` texts into a file of JSON lines, and return how many it holds.
+        """Write ``n`` generated texts to a file of JSON lines, and return the number of texts in the file.
 
         Each line has the ``text`` and its ``provenance``: model (``source``, or the name) and its fingerprint, prompt,
         seed, batch and options. ``resume`` continues a file that was cut off.
@@ -144,8 +144,8 @@ class LanguageModel(Model):
     def evaluate(self, texts: Any, *, labels: Any = None, **reading: Unpack[ReadOptions]) -> Evaluation:
         """Measure how well the model predicts documents: nats and bits per character, perplexity per token.
 
-        ``texts``, ``labels`` and the options of ``reading`` are those of ``revgen.read``. With ``labels``, each
-        document is predicted under its own label.
+        ``revgen.read`` describes ``texts``, ``labels`` and the options in ``reading``. With ``labels``, the prediction
+        of each document is conditioned on its label.
         """
         from revgen.evaluation.likelihood import evaluate
 
@@ -155,9 +155,9 @@ class LanguageModel(Model):
 
     @validate_call
     def explain(self, text: str, *, top: int = 5, label: Label = None) -> Explanation:
-        """Return how expected each token of a text was: log-probability, entropy, rank, and the ``top`` alternatives.
+        """Return how predictable each token of a text is: log-probability, entropy, rank, and ``top`` alternatives.
 
-        The result prints as a table, and becomes a data frame, a colored line for a terminal, or HTML.
+        The result prints as a table, and can be converted to a data frame, a colored line for a terminal, or HTML.
         """
         from revgen.evaluation.surprisal import explain
 
@@ -165,14 +165,14 @@ class LanguageModel(Model):
 
     @validate_call
     def attention(self, text: str, *, label: Label = None) -> Attention:
-        """Return the attention weights on a text, with a figure. Raises OptionError for a model without attention."""
+        """Return the attention weights of a text, with a ``plot``. Raises OptionError for a model without attention."""
         from revgen.evaluation.attention import attention
 
         return attention(self, text, label)
 
     @validate_call
     def embed(self, texts: list[str] | tuple[str, ...], *, pool: str = "mean") -> NDArray[np.float32]:
-        """Return a vector of each text, (texts, features).
+        """Return one vector per text, (texts, features).
 
         The vector is the mean of the network's features over the text's tokens, or with ``pool="last"`` the features
         after its last token. Raises OptionError for a model that is not a network.
@@ -185,7 +185,7 @@ class LanguageModel(Model):
     def similarity(self, text: str, texts: list[str] | tuple[str, ...], *, pool: str = "mean") -> NDArray[np.float32]:
         """Return the cosine similarity between the vectors of a text and of each of the others, (texts,).
 
-        ``pool`` is that of ``embed``.
+        ``embed`` describes ``pool``.
         """
         from revgen.evaluation.embeddings import similarity
 
@@ -195,17 +195,17 @@ class LanguageModel(Model):
 
     @validate_call
     def index_texts(self, texts: Any, **reading: Unpack[ReadOptions]) -> None:
-        """Add texts to the index that tells which parts of a text are copied from them. It is saved with the model.
+        """Add texts to the index in which ``novelty`` finds copied text. The index is saved with the model.
 
-        ``texts`` and the options of ``reading`` are those of ``revgen.read``. ``fit(…, index_texts=True)`` adds the
-        training texts.
+        ``fit(…, index_texts=True)`` adds the training texts. ``revgen.read`` describes ``texts`` and the options in
+        ``reading``.
         """
-        earlier = self.index.documents() if self.has_index else []
-        self._index = SuffixIndex([*earlier, *read(texts, **reading)])
+        documents = self.index.documents() if self.has_index else []
+        self._index = SuffixIndex([*documents, *read(texts, **reading)])
 
     @validate_call
     def novelty(self, text: str, minimum: int = 20) -> CopyReport:
-        """Find the spans of a text, of at least ``minimum`` characters, that occur in the training text."""
+        """Find the spans of a text, of at least ``minimum`` characters, that occur in the indexed texts."""
         check_at_least("minimum", minimum, 1)
         return find_copies(text, self.index, minimum)
 
@@ -213,7 +213,7 @@ class LanguageModel(Model):
 
     @validate_call
     def save(self, directory: str | Path, *, dtype: Literal["float32", "float16"] = "float32") -> Path:
-        """Write the model directory: configuration, tokenizer, weights, and a card if it has none. Return its path.
+        """Write the model directory, with a card if it has none yet, and return its path.
 
         A process that is killed at any moment leaves the previous model or the new one. ``dtype="float16"`` halves the
         size of the weights. Of several processes under ``torchrun``, only the first writes.
@@ -222,7 +222,7 @@ class LanguageModel(Model):
 
     @validate_call
     def save_pretrained(self, directory: str | Path) -> Path:
-        """Do what ``save`` does, under the name that other libraries of the Hub use."""
+        """Do the same as ``save``, under the name that Hugging Face libraries use."""
         return self.save(directory)
 
     @validate_call
@@ -255,7 +255,7 @@ class LanguageModel(Model):
     @staticmethod
     @validate_call
     def from_directory(directory: str | Path) -> LanguageModel:
-        """Return the model in a directory. Raises CheckpointError that names the file if one is damaged."""
+        """Load the model in a directory. Raises CheckpointError with the name of the file if one is damaged."""
         return cast(LanguageModel, storage.load_directory(Path(directory)))
 
     @staticmethod
@@ -267,7 +267,7 @@ class LanguageModel(Model):
         token: str | None = None,
         local_files_only: bool = False,
     ) -> LanguageModel:
-        """Do what ``revgen.load`` does, under the name that other libraries of the Hub use."""
+        """Do the same as ``revgen.load``, under the name that Hugging Face libraries use."""
         from revgen.hub import find_directory
 
         directory = find_directory(name, revision=revision, token=token, local_files_only=local_files_only)

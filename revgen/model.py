@@ -1,7 +1,7 @@
-"""``Model``: the mathematics of a language model, without its interface for users.
+"""``Model``: the computation of a language model, without the methods that users call.
 
 A model is a tokenizer, a configuration and weights. It reads token ids and returns logits and a state. Sampling,
-evaluation, training, storage and the Hub depend on this class; ``LanguageModel`` adds the methods that users call.
+evaluation, training, storage and the Hub depend on this class; ``LanguageModel`` adds ``fit``, ``generate`` and so on.
 """
 
 from __future__ import annotations
@@ -61,21 +61,21 @@ class CompiledStep(Protocol):
 class derived(Generic[T_co]):  # noqa: N801  it is used like ``property``
     """A property that is computed once from the current weights and configuration.
 
-    All threads get the same value. ``Model._clear_caches`` drops it. A value that was computed from weights that have
-    been replaced in the meantime is not kept.
+    All threads get the same value until ``Model._clear_caches`` drops it. If the weights are replaced while a value is
+    being computed, that value is not kept.
     """
 
-    def __init__(self, make: Callable[[Any], T_co]) -> None:
-        self.make = make
-        self.name = make.__name__
-        self.__doc__ = make.__doc__
+    def __init__(self, compute: Callable[[Any], T_co]) -> None:
+        self.compute = compute
+        self.name = compute.__name__
+        self.__doc__ = compute.__doc__
 
     def __get__(self, model: Any, owner: type | None = None) -> T_co:
         if model is None:
             return cast(T_co, self)  # accessed on the class, as documentation tools do
         values: dict[str, Any] = model._derived  # ``_clear_caches`` replaces this dictionary
         if self.name not in values:
-            values.setdefault(self.name, self.make(model))
+            values.setdefault(self.name, self.compute(model))
         value: T_co = values[self.name]
         return value
 
@@ -83,7 +83,7 @@ class derived(Generic[T_co]):  # noqa: N801  it is used like ``property``
 class Model(ABC):
     """A tokenizer, a configuration, and weights as NumPy arrays by name.
 
-    A subclass gives ``Config`` (a frozen dataclass of plain values), ``weight_shapes``, ``forward`` and
+    A subclass defines ``Config`` (a frozen dataclass of plain values), ``weight_shapes``, ``forward`` and
     ``initial_state``.
     """
 
@@ -126,7 +126,7 @@ class Model(ABC):
 
     @abstractmethod
     def initial_state(self, batch: int) -> Any:
-        """Return the state at the start of ``batch`` documents. Only the model looks into a state."""
+        """Return the state at the start of ``batch`` documents. A state is opaque to all code but the model's."""
 
     @abstractmethod
     def forward(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
@@ -135,10 +135,10 @@ class Model(ABC):
     def next_logits(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
         """Read token ids (time, batch) and return the logits after the last one, (batch, vocab), and the next state.
 
-        Unlike ``forward``, this needs an amount of memory that does not depend on the length of the text.
+        Unlike in ``forward``, the memory needed does not grow with the length of the text.
         """
-        for part in iter_blocks(tokens):
-            logits, state = self.forward(part, state)
+        for block in iter_blocks(tokens):
+            logits, state = self.forward(block, state)
         return logits[-1], state
 
     def validate_config(self) -> None:  # noqa: B027  most configurations validate themselves
@@ -149,18 +149,19 @@ class Model(ABC):
         shapes = self.weight_shapes()
         missing, extra = sorted(shapes.keys() - arrays.keys()), sorted(arrays.keys() - shapes.keys())
         if missing or extra:
-            return f"not the weights of its configuration: missing {join_names(missing)}, unknown {join_names(extra)}"
+            names = f"missing {join_names(missing)}, unknown {join_names(extra)}"
+            return f"the weights do not fit the configuration: {names}"
         for name, shape in shapes.items():
             if arrays[name].shape != shape:
                 return f"the weight {name} has the shape {arrays[name].shape}, not {shape}"
             if arrays[name].dtype.kind != "f" or not np.isfinite(arrays[name]).all():
-                return f"the weight {name} holds values that are not finite numbers"
+                return f"the weight {name} has values that are not finite numbers"
         return None
 
     def logprobs(self, sequences: list[NDArray[Any]]) -> Iterator[tuple[int, NDArray[np.floating[Any]]]]:
         """Yield ``(index, logprobs)`` for each sequence of ids; ``logprobs`` has one entry per token after the first.
 
-        The order of the sequences is not kept.
+        The sequences may come in any order.
         """
         return score_sequences(self.forward, self.initial_state, sequences)
 
@@ -169,14 +170,14 @@ class Model(ABC):
 
         Raises OptionError for a model that is not a network.
         """
-        raise OptionError(f"{self.name} is not a network, so it has no vectors of texts")
+        raise OptionError(f"{self.name} is not a network, so it cannot compute vectors of texts")
 
     def attention_weights(self, ids: NDArray[Any]) -> NDArray[np.floating[Any]]:
-        """Return the attention weights of a document's ids (time,), (layers, heads, time, time).
+        """Return the attention weights of a document, (layers, heads, time, time), from its ids, (time,).
 
-        Raises OptionError for a model without attention, and for a text that is too long.
+        Raises OptionError for a model without attention, and for a document that is too long.
         """
-        raise OptionError(f"{self.name} has no attention to show")
+        raise OptionError(f"{self.name} has no attention weights")
 
     def build_compiled(self) -> CompiledStep | None:
         """Build compiled code with the current weights; return None if the architecture has none."""
@@ -190,7 +191,7 @@ class Model(ABC):
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer. Raises NotFittedError before there is one."""
+        """The tokenizer. Raises NotFittedError if there is none yet."""
         if self._tokenizer is None:
             raise NotFittedError(f"{self.name} has no tokenizer yet: fit it, or create it with tokenizer=…")
         return self._tokenizer
@@ -202,14 +203,15 @@ class Model(ABC):
 
     @property
     def has_tokenizer(self) -> bool:
-        """Whether there is a tokenizer."""
+        """Whether the model has a tokenizer."""
         return self._tokenizer is not None
 
     def tokenizer_for(self, texts: Corpus, extend: bool = False, progress: bool = False) -> Tokenizer:
-        """Return the tokenizer to train with: the model's own, extended if ``extend``, or one trained on the texts.
+        """Return the tokenizer to train with: the model's own, or one trained on the texts if the model has none.
 
-        ``progress`` shows on a terminal how much of a large corpus has been read. Raises VocabularyError if the
-        tokenizer of a fitted model cannot write a character of the texts.
+        With ``extend``, the model's own tokenizer is extended by the new tokens of the texts. With ``progress``, a
+        terminal shows how much of a large corpus has been read. Raises VocabularyError if the tokenizer of a fitted
+        model cannot represent a character of the texts.
         """
         if not self.has_tokenizer:
             return train_or_load(tokenizers.get(self.level), texts, self.tokenizer_options, progress)
@@ -221,12 +223,12 @@ class Model(ABC):
         if unknown := self.tokenizer.unknown_characters(pieces):
             raise VocabularyError(
                 f"{self.name} does not know {len(unknown)} characters of this text: {' '.join(unknown[:20])!r}. "
-                "Pass extend_vocabulary=True to learn them, or take them out of the text"
+                "Pass extend_vocabulary=True to learn them, or remove them from the text"
             )
         return self.tokenizer
 
     def encode_prompt(self, prompt: str) -> list[int]:
-        """Return the ids of the document's start and of a prompt. Warns once about unknown characters."""
+        """Return the ids of a prompt at the start of a document, ``bos_id`` first. Warns once of unknown characters."""
         ids = self.tokenizer.encode(prompt).tolist()
         if self.tokenizer.unk_id in ids and not self._warned:
             self._warned = True
@@ -241,8 +243,8 @@ class Model(ABC):
     def writes_digits(self) -> bool:
         """Whether ``generate`` may spell characters outside the vocabulary.
 
-        It may if more than 5 % of the training text was spelled. A model that has rarely seen the digits of a spelled
-        character does not know what follows one.
+        It may if more than 5 % of the training text was spelled: a model that has rarely seen the digits of spelled
+        characters cannot predict them well.
         """
         return bool(as_float(self.metadata.get("spelled", 0)) > MIN_SPELLED_FRACTION)
 
@@ -263,7 +265,10 @@ class Model(ABC):
             raise OptionError(f"{self.name} cannot be conditioned on labels")
 
     def label_offset(self, label: str | float | bool | None) -> int:
-        """Return what a label adds to ids (``corpus.tokens.label_offset``). Raises OptionError for an unknown label."""
+        """Return the number that a label adds to token ids (``corpus.tokens.label_offset``).
+
+        Raises OptionError for an unknown label.
+        """
         if label is not None:
             self.check_labels()
         return label_offset(label, self.labels, len(self.tokenizer))
@@ -272,7 +277,7 @@ class Model(ABC):
 
     @property
     def config(self) -> Any:
-        """The configuration; its numbers are Python's own."""
+        """The configuration. Its numbers are plain Python numbers, even if it was made with NumPy's."""
         return self._config
 
     @config.setter
@@ -283,12 +288,12 @@ class Model(ABC):
 
     @property
     def name(self) -> str:
-        """``<architecture>-<level>``."""
+        """The name of the model: ``<architecture>-<level>``."""
         return f"{self.architecture}-{self.level}"
 
     @property
     def weights(self) -> Weights:
-        """The weights by name. Raises NotFittedError before there are any."""
+        """The weights by name. Raises NotFittedError if there are none yet."""
         if self._weights is None:
             raise NotFittedError(f"{self.name} has no weights yet: fit it, or load one that was saved")
         return self._weights
@@ -299,16 +304,16 @@ class Model(ABC):
         self._clear_caches()
 
     def _clear_caches(self) -> None:
-        """Drop everything that was computed from weights, or for a device, that are no longer the current ones."""
+        """Drop all values that were computed from earlier weights or for another device."""
         self._derived = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the attributes for copies and pickles, without the values that are computed on demand."""
+        """Return the attributes to copy or pickle, without the values that can be computed again."""
         return self.__dict__ | {"_derived": {}}
 
     @property
     def is_fitted(self) -> bool:
-        """Whether there are weights."""
+        """Whether the model has weights."""
         return self._weights is not None
 
     @property
@@ -332,7 +337,7 @@ class Model(ABC):
 
     @property
     def package(self) -> str | None:
-        """The plug-in package that brought the architecture, a cell or the tokenizer; None if they are built in."""
+        """The plug-in package that provides the architecture, a cell or the tokenizer; None if they are built in."""
         classes = (type(self), *self.explained_by, type(self.tokenizer))
         return next(filter(None, map(package_of, classes)), None)
 
@@ -341,7 +346,7 @@ class Model(ABC):
         return f"<revgen model {self.name}: {size}>"
 
     def info(self) -> dict[str, Any]:
-        """Return name, sizes, configuration and metadata as plain values."""
+        """Return the name, the sizes, the configuration and the metadata as plain values."""
         return {
             "name": self.name,
             "parameters": self.num_parameters,
@@ -360,14 +365,14 @@ class Model(ABC):
         return self
 
     def compile(self) -> Self:
-        """Generate single texts with compiled code from now on, on the CPU. The numbers are the same to float32.
+        """Use compiled code from now on to generate single texts on the CPU. Logits agree to float32 precision.
 
-        Works for every network whose equation runs on NumPy, your own cells included, and for the models that count
-        n-grams. The first text takes a few seconds longer; the compiled code is cached on disk. Raises
-        MissingExtraError without Numba, and OptionError for other models.
+        This works for every network whose equation runs on NumPy, your own cells included, and for n-gram models. The
+        first text takes a few seconds longer; the compiled code is cached on disk. Raises MissingExtraError without
+        Numba, and OptionError for other models.
         """
         if self._compiled_step is None:
-            raise OptionError(f"{self.name} has no compiled step")
+            raise OptionError(f"{self.name} cannot be compiled")
         self._compile_requested = True
         return self
 
@@ -384,12 +389,12 @@ class Model(ABC):
 
     @property
     def has_index(self) -> bool:
-        """Whether there is an index of the training text."""
-        return self._read_index is not None or self._index is not None  # in the order in which ``index`` sets them
+        """Whether the model has an index of its training text."""
+        return self._read_index is not None or self._index is not None  # ``index`` sets them in the reverse order
 
     @property
     def index(self) -> SuffixIndex:
-        """The index of the training text. Raises NotFittedError if the text was not kept."""
+        """The index of the training text. Raises NotFittedError if there is none."""
         read_index = self._read_index
         if self._index is None:
             if read_index is None:

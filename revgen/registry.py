@@ -1,6 +1,6 @@
 """The registries of architectures, cells and tokenizer levels.
 
-A registry finds its built-in entries by importing every module of one package, so a new file is a new entry. Plug-in
+A registry finds its built-in entries by importing every module of one package, so a new file adds an entry. Plug-in
 packages are found by the entry-point group ``revgen.plugins``; each entry point names a module that registers its
 classes when it is imported.
 """
@@ -23,11 +23,11 @@ T = TypeVar("T")
 
 PLUGIN_GROUP = "revgen.plugins"
 _plugins_loaded = False
-_loading_plugins: set[int] = set()  # threads, as in ``Registry._load``
+_loading_plugins: set[int] = set()  # the threads that are loading plug-ins, as in ``Registry._loading``
 
 
 class Registry(Generic[T]):
-    """Classes of one kind by name.
+    """The classes of one kind, by name.
 
     ``package`` is the package whose modules register the built-in classes. ``required_attributes`` are groups of
     attributes; a class must have all attributes of at least one group, otherwise it cannot be registered. ``joiner``
@@ -41,7 +41,7 @@ class Registry(Generic[T]):
         self.joiner = joiner
         self._entries: dict[str, T] = {}
         self._loaded = False
-        self._loading: set[int] = set()  # threads: the modules that they import come here again
+        self._loading: set[int] = set()  # the threads that import modules, which use this registry themselves
 
     def register(self, name: str, *, replace: bool = False) -> Callable[[T], T]:
         """Return a decorator that registers a class under ``name``.
@@ -67,7 +67,7 @@ class Registry(Generic[T]):
                 )
             if name in self._entries and not replace:
                 raise RegistrationError(
-                    f"the {self.kind} {name!r} is registered already; pass replace=True to replace it"
+                    f"the {self.kind} {name!r} is already registered; pass replace=True to replace it"
                 )
             self._entries[name] = value
             return value
@@ -75,7 +75,7 @@ class Registry(Generic[T]):
         return add
 
     def get(self, name: str) -> T:
-        """Return the class of that name. Raises UnknownNameError that suggests the nearest names."""
+        """Return the class with this name. Raises UnknownNameError, which suggests similar names."""
         if name not in self:
             raise UnknownNameError(unknown_name_message(self.kind, name, self.names()))
         return self._entries[name]
@@ -100,10 +100,11 @@ class Registry(Generic[T]):
         return iter(self.names())
 
     def unregister(self, name: str) -> None:
-        """Remove a name, as tests and notebooks need it."""
+        """Remove a name if it is registered. This is for tests and notebooks."""
         self._entries.pop(name, None)
 
     def _load(self) -> None:
+        """Import all modules of the package, once."""
         thread = get_ident()
         if self._loaded or thread in self._loading:
             return
@@ -123,7 +124,7 @@ def _has(value: object, attribute: str) -> bool:
 
 
 def load_plugins() -> None:
-    """Import each plug-in package once. One that fails gives a warning and does not affect the others."""
+    """Import each plug-in package once. A package that fails causes a warning; the others are still imported."""
     global _plugins_loaded
     thread = get_ident()
     if _plugins_loaded or thread in _loading_plugins:
@@ -144,11 +145,11 @@ def load_plugins() -> None:
     _loading_plugins.remove(thread)
 
 
-def package_of(kind: type) -> str | None:
-    """Return the package to install for a class; None for a class of this library or of no installed package."""
+def package_of(cls: type) -> str | None:
+    """Return the installed package that provides a class; None for a class of this library or of no package."""
     from importlib.metadata import entry_points, packages_distributions
 
-    module = kind.__module__.partition(".")[0]
+    module = cls.__module__.partition(".")[0]
     if module in ("revgen", "__main__", "torch", "builtins"):
         return None
     for point in entry_points(group=PLUGIN_GROUP):
@@ -160,11 +161,11 @@ def package_of(kind: type) -> str | None:
 def filter_names(names: Iterable[str], pattern: str | Iterable[str] = "*") -> list[str]:
     """Return the names that match one wildcard pattern, or any of several, in the given order."""
     patterns = [pattern] if isinstance(pattern, str) else list(pattern)
-    return [name for name in names if any(fnmatchcase(name, wanted) for wanted in patterns)]
+    return [name for name in names if any(fnmatchcase(name, each) for each in patterns)]
 
 
 def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:
-    """Return the message for an unknown name, which suggests the nearest known ones."""
+    """Return the error message for an unknown name. It suggests similar names, or lists the known ones."""
     known = list(known)
     nearest = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(nearest)}?" if nearest else f"known: {', '.join(known) or 'none'}"
@@ -177,7 +178,7 @@ filters: Registry[Any] = Registry("filter", "revgen.generation", ("__call__",))
 tokenizers: Registry[Any] = Registry("tokenizer level", "revgen.tokenizers", ("train", "encode", "decode"), joiner="")
 
 cell_architecture: type[Any] | None = None
-"""The architecture of every cell that has none of its own; ``register_cell_architecture`` sets it."""
+"""The model class for each cell without an architecture of its own; ``register_cell_architecture`` sets it."""
 
 register_filter = filters.register
 register_model = architectures.register
@@ -187,30 +188,30 @@ register_tokenizer = tokenizers.register
 def register_cell(name: str, *, replace: bool = False) -> Callable[[T], T]:
     """Return a decorator that registers a cell, and with it an architecture of that name.
 
-    Raises RegistrationError as ``Registry.register`` does, and if an architecture has the name.
+    Raises RegistrationError in the same cases as ``Registry.register``, and if an architecture has the name.
     """
     register: Callable[[T], T] = cells.register(name, replace=replace)
 
     def register_new(value: T) -> T:
         built_in = getattr(value, "__module__", "").startswith(f"{cells.package}.")
         if not built_in and architectures.is_registered(name):
-            raise RegistrationError(f"the cell {name!r} would be hidden by the architecture of that name")
+            raise RegistrationError(f"the cell {name!r} has the name of an architecture; choose another name")
         return register(value)
 
     return register_new
 
 
 def register_cell_architecture(model_class: T) -> T:
-    """Decorate the class of the models that are named after a cell."""
+    """Register a model class, as a decorator, for all cells without an architecture of their own."""
     global cell_architecture
     cell_architecture = model_class  # type: ignore[assignment]
     return model_class
 
 
 def is_architecture(name: str) -> bool:
-    """Return whether a name is that of an architecture or a cell.
+    """Return whether an architecture or a cell has this name.
 
-    Plug-in packages are imported only for a name that is not built in: each may import whatever it likes.
+    Plug-in packages are imported only if the name is not built in, because importing them may be slow.
     """
     if not (architectures.is_registered(name) or cells.is_registered(name)):
         load_plugins()
@@ -223,7 +224,7 @@ def architecture_names() -> list[str]:
 
 
 def architecture_class(name: str) -> type[Any]:
-    """Return the model class of an architecture, or of a cell. Raises UnknownNameError with the nearest names."""
+    """Return the model class of an architecture or a cell. Raises UnknownNameError, which suggests similar names."""
     if not is_architecture(name):
         raise UnknownNameError(unknown_name_message("architecture", name, architecture_names()))
     if architectures.is_registered(name):
@@ -234,7 +235,7 @@ def architecture_class(name: str) -> type[Any]:
 
 
 def levels_of(architecture: str) -> Registry[Any] | tuple[str, ...]:
-    """Return the tokenizer levels that an architecture works with, a collection of names."""
+    """Return the names of the tokenizer levels that an architecture works with."""
     levels: tuple[str, ...] | None = architecture_class(architecture).levels
     return tokenizers if levels is None else levels
 
@@ -251,9 +252,9 @@ def is_model(name: str) -> bool:
 
 
 def missing_level_message(name: str) -> str | None:
-    """Return the message for an architecture's name that lacks the level of its tokenizer, None for another name."""
+    """Return the error message for the name of an architecture without a tokenizer level; None for other names."""
     if not (is_architecture(name) and (levels := list(levels_of(name)))):
         return None
     *others, last = (f"{name}-{level}" for level in levels)
     options = f"{', '.join(others)} or {last}" if others else last
-    return f"there is no model {name!r}: it lacks the level of its tokenizer; give {options}"
+    return f"there is no model {name!r}: the name lacks the tokenizer level; use {options}"

@@ -1,4 +1,4 @@
-"""Reading sequences of tokens in parts, with any function that computes logits."""
+"""Reading and scoring sequences of tokens in blocks, with any function that computes logits."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ Forward = Callable[[NDArray[Any], Any], tuple[NDArray[Any], Any]]
 """Token ids (time, batch) and a state -> logits (time, batch, vocab) and the next state."""
 
 READ_BLOCK_SIZE = 4096
-"""Tokens that a model reads at once when only the logits after the last token are needed."""
-SCORE_BATCH_SIZE, SCORE_MIN_STEPS, SCORE_VALUES = 32, 16, 1 << 18
-"""Sequences that are scored together, the fewest tokens of each at a time, and the number of logits that fit into the
-processor's caches."""
+"""The number of tokens that a model reads at once if only the logits after the last token are needed."""
+SCORE_BATCH_SIZE = 32
+"""The number of sequences that are scored together."""
+SCORE_BLOCK_LOGITS = 1 << 18
+"""The number of logits that are computed at once; they fit into the processor's caches."""
+MIN_SCORE_STEPS = 16
+"""The smallest number of time steps that are computed at once, whatever the size of the vocabulary."""
 
 
 def iter_blocks(tokens: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Yield token ids (time, batch) in consecutive parts of about ``READ_BLOCK_SIZE`` tokens."""
+    """Yield token ids (time, batch) in consecutive blocks of about ``READ_BLOCK_SIZE`` tokens."""
     step = max(1, READ_BLOCK_SIZE // tokens.shape[1])
     for begin in range(0, len(tokens), step):
         yield tokens[begin : begin + step]
@@ -38,19 +41,21 @@ def score_sequences(
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
     for first in range(0, len(order), SCORE_BATCH_SIZE):
         batch = order[first : first + SCORE_BATCH_SIZE]
-        longest = len(sequences[batch[-1]])
-        ids = np.full((longest, len(batch)), Tokenizer.eos_id, np.int64)  # (time, batch), padded
+        max_length = len(sequences[batch[-1]])
+        ids = np.full((max_length, len(batch)), Tokenizer.eos_id, np.int64)  # (time, batch), padded
         for row, i in enumerate(batch):
             ids[: len(sequences[i]), row] = sequences[i]
         inputs, targets = ids[:-1], ids[1:]
         logprobs = np.empty(targets.shape, np.float32)
         state = initial_state(len(batch))
-        begin, step = 0, 1
+        begin, steps = 0, 1  # the first block is one step, which shows the size of the vocabulary
         while begin < len(inputs):
-            logits, state = forward(inputs[begin : begin + step], state)
-            wanted = targets[begin : begin + step] % logits.shape[-1]  # without labels
-            logprobs[begin : begin + step] = np.take_along_axis(log_softmax(logits), wanted[..., None], -1)[..., 0]
-            begin += step
-            step = max(SCORE_MIN_STEPS, SCORE_VALUES // (len(batch) * logits.shape[-1]))
+            block = slice(begin, begin + steps)
+            logits, state = forward(inputs[block], state)
+            vocab = logits.shape[-1]
+            tokens = targets[block] % vocab  # without labels
+            logprobs[block] = np.take_along_axis(log_softmax(logits), tokens[..., None], -1)[..., 0]
+            begin += steps
+            steps = max(MIN_SCORE_STEPS, SCORE_BLOCK_LOGITS // (len(batch) * vocab))
         for row, i in enumerate(batch):
             yield i, logprobs[: len(sequences[i]) - 1, row]

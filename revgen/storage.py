@@ -59,9 +59,10 @@ def save(model: Model, directory: Path, dtype: str = "float32") -> Path:
             name: np.ascontiguousarray(array, dtype if array.dtype.kind == "f" else None)
             for name, array in model.weights.items()
         }
-    if infinite := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
+    if non_finite := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
         raise CheckpointError(
-            f"{directory}: the weight {infinite[0]} holds values that are not finite numbers as {dtype}; not saved"
+            f"{directory}: the model was not saved: the weight {non_finite[0]} has values that are not finite numbers "
+            f"as {dtype}"
         )
     write_directory(model, directory, to_safetensors(arrays, {"format": "pt"}), dtype)
     return directory
@@ -70,24 +71,24 @@ def save(model: Model, directory: Path, dtype: str = "float32") -> Path:
 def write_directory(
     model: Model, directory: Path, weights: bytes, dtype: str, extra: Mapping[str, Any] | None = None
 ) -> None:
-    """Write the model directory with ``weights``, the bytes of the safetensors file, whose values are ``dtype``.
+    """Write the model directory. ``weights`` is the content of the safetensors file, with values of type ``dtype``.
 
-    ``extra`` holds further entries of config.json. Raises CheckpointError if a file cannot be written, or if the files
-    could not be loaded again; then nothing is written.
+    ``extra`` holds further entries of config.json. Raises CheckpointError if a file cannot be written. If the model
+    could not be loaded from the files, it raises CheckpointError before it writes any.
     """
     tokenizer = model.tokenizer.to_bytes()
     tokenizer_file = model.tokenizer.file
     index = model.index.to_bytes() if model.has_index else None
     config = configuration(model) | {
-        "tokenizer": _entry(tokenizer_file, tokenizer) | {"tokens": len(model.tokenizer)},
-        "weights": _entry(WEIGHTS, weights) | {"parameters": model.num_parameters, "dtype": dtype},
+        "tokenizer": _file_entry(tokenizer_file, tokenizer) | {"tokens": len(model.tokenizer)},
+        "weights": _file_entry(WEIGHTS, weights) | {"parameters": model.num_parameters, "dtype": dtype},
         "metadata": model.metadata,
-        **({} if index is None else {"index": _entry(INDEX, index)}),
+        **({} if index is None else {"index": _file_entry(INDEX, index)}),
     }
     try:
         config_bytes = to_json({**(extra or {}), **config}, indent=2).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise OptionError(f"metadata holds a value that config.json cannot hold: {error}") from None
+        raise OptionError(f"metadata has a value that cannot be written to config.json: {error}") from None
     model_card = make_card(model).encode()
     _check_readable(model, directory, config_bytes, tokenizer, weights)
     files = {WEIGHTS: weights, tokenizer_file: tokenizer, **({} if index is None else {INDEX: index})}
@@ -97,10 +98,10 @@ def write_directory(
         previous_tokenizer_file = _tokenizer_file(directory)
         for name, content in files.items():
             write_atomically(directory / f"{name}{PENDING_SUFFIX}", content)
-        # From the moment that this file exists, the new model is the valid one.
+        # Once this file exists, the new model is the valid one.
         write_atomically(directory / f"{CONFIG}{PENDING_SUFFIX}", config_bytes)
         finish_interrupted_save(directory)
-        # Files of the previous model that the new one does not replace.
+        # Delete the files of the previous model that the new one did not replace.
         if index is None:
             (directory / INDEX).unlink(missing_ok=True)
         if previous_tokenizer_file not in (None, tokenizer_file, CONFIG, WEIGHTS, INDEX, CARD):
@@ -116,8 +117,8 @@ def configuration(model: Model) -> dict[str, Any]:
     content = {
         "format_version": FORMAT_VERSION,
         "revgen_version": __version__,
-        "model_type": "revgen",  # the Auto classes of transformers look at it
-        "suppress_tokens": model.suppressed_tokens,  # the generation of transformers never samples them
+        "model_type": "revgen",  # for the Auto classes of transformers
+        "suppress_tokens": model.suppressed_tokens,  # transformers never samples them
         "architecture": model.architecture,
         "level": model.level,
         "package": model.package,
@@ -128,21 +129,21 @@ def configuration(model: Model) -> dict[str, Any]:
 
 
 def _check_readable(model: Model, directory: Path, config: bytes, tokenizer: bytes, weights: bytes) -> None:
-    """Raise CheckpointError if these files could not be loaded again."""
+    """Raise CheckpointError if the model could not be loaded from these files."""
     content = schema.parse_json(config, directory / CONFIG)
     schema.check_config(content, directory / CONFIG)
     read_back = type(model.tokenizer).from_bytes(tokenizer)
     if read_back.fingerprint != model.tokenizer.fingerprint:
-        raise CheckpointError(f"{directory}: the tokenizer's file would give another tokenizer; not saved")
+        raise CheckpointError(f"{directory}: the model was not saved: its tokenizer would be different when loaded")
     _assemble(type(model), content, read_back, _parse_arrays(directory / WEIGHTS, weights), directory)
 
 
-def _entry(file: str, data: bytes) -> dict[str, Any]:
+def _file_entry(file: str, data: bytes) -> dict[str, Any]:
     return {"file": file, "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def finish_interrupted_save(directory: Path) -> None:
-    """Rename the files of a save that was interrupted after its last file was written; ``config.json`` comes last."""
+    """Finish a save that was interrupted after it wrote all files: rename them, ``config.json`` last."""
     pending = directory / f"{CONFIG}{PENDING_SUFFIX}"
     if not pending.exists():
         return
@@ -159,7 +160,7 @@ def finish_interrupted_save(directory: Path) -> None:
 
 
 def _tokenizer_file(directory: Path) -> str | None:
-    """Return the file name of the tokenizer of the model in a directory, None if there is no model."""
+    """Return the name of the tokenizer's file in a model directory, or None if it contains no model."""
     try:
         return str(read_config(directory)["tokenizer"]["file"])
     except CheckpointError:
@@ -170,9 +171,10 @@ def _tokenizer_file(directory: Path) -> str | None:
 
 
 def load_directory(directory: Path) -> Model:
-    """Return the model in a directory.
+    """Load the model in a directory.
 
-    Raises CheckpointError that names the file if one is damaged, and UnknownNameError if a part is not registered.
+    Raises CheckpointError with the name of the file if one is damaged, and UnknownNameError if the architecture, the
+    cell or the tokenizer is not registered.
     """
     content = read_config(directory)
     architecture = content["architecture"]
@@ -192,16 +194,17 @@ def load_directory(directory: Path) -> Model:
     model.metadata = metadata if isinstance(metadata, dict) else {}
     model.weights = {name: a.astype(np.float32) if a.dtype.kind == "f" else a for name, a in arrays.items()}
     index = content.get("index")
-    if index is not None and (directory / index["file"]).exists():  # the text may have been removed before sharing
+    # The index may have been deleted before the model was shared, because it contains the training text.
+    if index is not None and (directory / index["file"]).exists():
         model._read_index = partial(_read_index, FileHandle(directory / index["file"]), index["sha256"])
     return model
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """Return the content of a model directory's config.json, after an interrupted save has been finished.
+    """Finish an interrupted save if there is one, then return the content of the directory's config.json.
 
-    Raises CheckpointError unless the file has everything that a model is made from, of the types and sizes that
-    ``schema`` allows.
+    Raises CheckpointError if the file lacks an entry, or if an entry has a type or a size that ``schema`` does not
+    allow.
     """
     finish_interrupted_save(directory)
     path = directory / CONFIG
@@ -212,9 +215,9 @@ def read_config(directory: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged, or not of a revgen model: it has no format_version")
     version = content["format_version"]
     if not (is_int(version, 1) and version <= FORMAT_VERSION):
-        remedy = ": upgrade revgen to read a newer one" if is_int(version, FORMAT_VERSION + 1) else ""
+        remedy = ": upgrade revgen to read it" if is_int(version, FORMAT_VERSION + 1) else ""
         raise CheckpointError(
-            f"{path} has the format version {safe_repr(version)}; this revgen {__version__} reads 1 to "
+            f"{path} has the format version {safe_repr(version)}; revgen {__version__} reads versions up to "
             f"{FORMAT_VERSION}{remedy}"
         )
     schema.check_config(content, path)
@@ -222,9 +225,9 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def read_tokenizer(directory: Path, content: Mapping[str, Any]) -> Tokenizer:
-    """Return the tokenizer of a model directory, whose config.json has this content.
+    """Load the tokenizer of a model directory. ``content`` is the content of its config.json.
 
-    Raises UnknownNameError if its level is not registered, CheckpointError if its file is damaged.
+    Raises UnknownNameError if the tokenizer's level is not registered, and CheckpointError if its file is damaged.
     """
     entry = content["tokenizer"]
     try:
@@ -248,13 +251,13 @@ def _read_index(file: FileHandle, sha256: object) -> SuffixIndex:
 def _assemble(
     model_class: type[Model], content: Mapping[str, Any], tokenizer: Tokenizer, arrays: Weights, directory: Path
 ) -> Model:
-    """Return the model of a config.json, without its weights, if ``arrays`` fit it. Raises CheckpointError."""
+    """Build the model of a config.json, still without weights. Raises CheckpointError if ``arrays`` do not fit it."""
     architecture, options = content["architecture"], content["config"]
     try:
         schema.check_options(model_class.Config, options)
         model = model_class(architecture, content["level"], model_class.Config(**options), tokenizer)
         model.weight_shapes()
-    except Exception as error:  # an architecture or a cell may raise anything for values that it never wrote
+    except Exception as error:  # an architecture or a cell may raise anything for invalid values
         reason = str(error)[:500]
         raise CheckpointError(
             f"{directory / CONFIG} has a configuration that {architecture} does not accept: {reason}"
@@ -265,7 +268,7 @@ def _assemble(
 
 
 def _installation_hint(content: Mapping[str, Any]) -> str:
-    """Return what to do about a part that is not registered. A package that config.json names may be malicious."""
+    """Return how to get a part that is not registered. The package that config.json names may be malicious."""
     package = content.get("package")
     if isinstance(package, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}", package):
         return f"It says that the package {package!r} provides it: install it if you trust it (pip install {package})"
@@ -273,7 +276,7 @@ def _installation_hint(content: Mapping[str, Any]) -> str:
 
 
 def _read(path: Path | FileHandle, sha256: object) -> bytes:
-    """Return the bytes of a file of a model directory. Raises CheckpointError if its hash is another one."""
+    """Return the bytes of a file in a model directory. Raises CheckpointError if its hash is not ``sha256``."""
     try:
         data = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have

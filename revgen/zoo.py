@@ -1,4 +1,4 @@
-"""From names to models: ``list_models``, ``models``, ``create`` and ``load``.
+"""Listing, creating and loading models by name: ``list_models``, ``models``, ``create`` and ``load``.
 
 A name is ``<architecture>-<level>``: any registered architecture or cell, with any of its tokenizer levels.
 """
@@ -37,7 +37,7 @@ from revgen.tokenizers import Tokenizer
 def list_models(pattern: str | Iterable[str] = "*", *, pretrained: bool = False) -> list[str]:
     """Return the names that match a wildcard pattern (``"lstm-*"``), or any of several patterns.
 
-    With ``pretrained=True``, only the names of models with weights.
+    ``pretrained=True`` selects the models that come with weights.
     """
     return filter_names([name for name in model_names() if not pretrained or name in hub.pretrained_names()], pattern)
 
@@ -91,7 +91,7 @@ def create(
     config = _make_config(model_class, architecture, cast("dict[str, Any]", options))
     trained, tokenizer_options = (tokenizer, {}) if isinstance(tokenizer, Tokenizer) else (None, dict(tokenizer or {}))
     if trained is not None and trained.level != level:
-        raise OptionError(f"tokenizer is of the level {trained.level!r}, but {name} needs one of {level!r}")
+        raise OptionError(f"tokenizer has the level {trained.level!r}, but {name} needs the level {level!r}")
     _check_names(
         f"option of the {level} tokenizer",
         tokenizer_options,
@@ -115,8 +115,7 @@ def load(
 
     A name like ``"lstm-char"`` is searched for in the package, then in the cache of the Hub, then in the organization
     on the Hub that the environment variable ``REVGEN_HUB_ORG`` names. ``"me/name"`` is a directory if there is one,
-    otherwise a repository. ``revision`` (a branch, a tag or a commit), ``token`` and ``local_files_only`` are those of
-    ``revgen.hub.pull``.
+    otherwise a repository. ``revgen.hub.pull`` describes ``revision``, ``token`` and ``local_files_only``.
 
     Raises UnknownNameError for a name without weights, CheckpointError for a damaged directory, and HubError for a
     repository that cannot be downloaded.
@@ -128,14 +127,14 @@ def load(
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """One row of the table of models. What is unknown before training is None."""
+    """One row of the table of models. Fields that are unknown before training are None."""
 
     name: str
     description: str
     pretrained: bool
     parameters: int | None = None
     size: int | None = None
-    """Bytes of the weights on disk."""
+    """The size of the weights on disk, in bytes."""
     licence: str | None = None
     score: float | None = None
     """Nats per character on the validation text that the card names."""
@@ -175,12 +174,12 @@ class ModelTable:
 
 @validate_call
 def models(pattern: str | Iterable[str] = "*", *, pretrained: bool = False) -> ModelTable:
-    """Return what ``list_models`` lists as a table, with a description, and size and score of pretrained models."""
-    return ModelTable(map(_info, list_models(pattern, pretrained=pretrained)))
+    """Return the models of ``list_models`` as a table: descriptions, and sizes and scores of pretrained models."""
+    return ModelTable(map(_model_info, list_models(pattern, pretrained=pretrained)))
 
 
 def _make_config(model_class: type[LanguageModel], architecture: str, options: dict[str, Any]) -> Any:
-    """Return the configuration with these options; options that it does not have are for the cell."""
+    """Return the configuration with these options. Options that are not among its fields are options of the cell."""
     fields = [field.name for field in dataclasses.fields(model_class.Config)]
     config = model_class.Config(**{name: value for name, value in options.items() if name in fields})
     check_fields(config)
@@ -199,15 +198,16 @@ def _cell_options(architecture: str, options: Iterable[str]) -> list[str]:
 
 
 def _check_names(kind: str, names: Iterable[str], known: list[str]) -> None:
-    """Raise OptionError for the first unknown name, with the nearest known ones."""
+    """Raise OptionError if a name is unknown; the message suggests similar names."""
     if unknown := [name for name in names if name not in known]:
         raise OptionError(unknown_name_message(kind, unknown[0], known))
 
 
-def _info(name: str) -> ModelInfo:
+def _model_info(name: str) -> ModelInfo:
+    """Return the row of a model. The first line of its architecture's docstring is its description."""
     architecture = name.rpartition("-")[0]
-    source = architectures.get(architecture) if architectures.is_registered(architecture) else cells.get(architecture)
-    lines = (inspect.getdoc(source) or "").splitlines()
+    documented = architectures if architectures.is_registered(architecture) else cells
+    lines = (inspect.getdoc(documented.get(architecture)) or "").splitlines()
     info = ModelInfo(name, lines[0] if lines else "", name in hub.pretrained_names())
     if not info.pretrained:
         return info

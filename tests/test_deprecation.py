@@ -1,4 +1,4 @@
-"""Renamed parameters: the old name works with a warning for some versions."""
+"""Renamed parameters: the old name still works, with a warning, until it is removed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def search(prompt: str, *, num_beams: int = 1) -> tuple[str, int]:
     return prompt, num_beams
 
 
-def test_the_old_name_works_and_warns_where_it_is_used() -> None:
+def test_old_name_works_and_warns_at_the_call() -> None:
     options: dict[str, Any] = {"beams": 3}
 
     with pytest.warns(DeprecationWarning, match=r"beams is deprecated .* revgen 0\.4; use num_beams instead") as record:
@@ -28,17 +28,17 @@ def test_the_old_name_works_and_warns_where_it_is_used() -> None:
     assert [Path(warning.filename).name for warning in record] == [Path(__file__).name]
 
 
-def test_the_new_name_does_not_warn(recwarn: pytest.WarningsRecorder) -> None:
+def test_new_name_does_not_warn(recwarn: pytest.WarningsRecorder) -> None:
     assert search("the", num_beams=3) == ("the", 3)
     assert not recwarn.list
 
 
-def test_both_names_together_are_an_error() -> None:
+def test_giving_both_names_is_an_error() -> None:
     options: dict[str, Any] = {"beams": 3, "num_beams": 4}
 
     with pytest.raises(OptionError, match="give num_beams only: beams is its old name"):
         search("the", **options)
 
 
-def test_name_and_docstring_of_the_function_stay() -> None:
+def test_name_and_docstring_of_the_function_are_kept() -> None:
     assert (search.__name__, search.__doc__) == ("search", "Return the arguments.")

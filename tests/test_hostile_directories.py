@@ -304,7 +304,7 @@ def test_network_is_not_built_before_the_shapes_of_its_weights_are_checked(direc
         assert loads_and_works(path)
         set_options(path, hidden_size=65_536, num_layers=256)
 
-        with pytest.raises(revgen.CheckpointError, match=r"model\.safetensors: not the weights of its configuration"):
+        with pytest.raises(revgen.CheckpointError, match=r"model\.safetensors: the weights do not fit"):
             revgen.load(path)
     finally:
         cells.unregister("torch-gru")

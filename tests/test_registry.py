@@ -96,7 +96,7 @@ def test_the_error_for_a_name_without_weights_says_how_to_train_it(pretrained: P
 
 
 def test_a_cell_with_the_name_of_an_architecture_is_rejected() -> None:
-    with pytest.raises(revgen.RegistrationError, match="hidden by the architecture"):
+    with pytest.raises(revgen.RegistrationError, match="has the name of an architecture"):
         revgen.register_cell("transformer")(type("Mine", (revgen.Cell,), {}))
 
 
@@ -164,7 +164,7 @@ def test_loading_an_unknown_name_suggests_a_pretrained_one(pretrained: Path) -> 
 
 def test_the_error_for_a_name_without_a_level_lists_the_levels() -> None:
     for function in (revgen.create, revgen.load):
-        with pytest.raises(revgen.UnknownNameError, match=r"lacks the level.*lstm-char, lstm-subword or lstm-word"):
+        with pytest.raises(revgen.UnknownNameError, match=r"lacks the tokenizer level.*lstm-subword or lstm-word"):
             function("lstm")
     with pytest.raises(revgen.UnknownNameError, match="there is no model 'mixture'"):
         revgen.create("mixture")
@@ -255,7 +255,7 @@ def test_cell_options_can_be_passed_directly_or_nested() -> None:
 
 
 def test_a_tokenizer_of_another_level_is_rejected(small_model: LanguageModel) -> None:
-    with pytest.raises(revgen.OptionError, match="level 'char', but gru-word needs one of 'word'"):
+    with pytest.raises(revgen.OptionError, match="level 'char', but gru-word needs the level 'word'"):
         revgen.create("gru-word", tokenizer=small_model.tokenizer)
 
 
@@ -284,12 +284,12 @@ def test_a_registered_cell_is_an_architecture_at_every_level(halving: str) -> No
 
 
 def test_a_name_can_be_registered_only_once(halving: str) -> None:
-    with pytest.raises(revgen.RegistrationError, match=r"cell 'halving' is registered already.*replace=True"):
+    with pytest.raises(revgen.RegistrationError, match=r"cell 'halving' is already registered.*replace=True"):
         revgen.register_cell("halving")(Halving)
 
 
 def test_a_built_in_name_cannot_be_registered_again() -> None:
-    with pytest.raises(revgen.RegistrationError, match="registered already"):
+    with pytest.raises(revgen.RegistrationError, match="already registered"):
         revgen.register_cell("lstm")(Halving)
 
 

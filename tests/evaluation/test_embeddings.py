@@ -75,7 +75,7 @@ def test_a_model_that_counts_ngrams_has_no_vectors(reviews: list[str]) -> None:
     model = revgen.create("kneser-ney-char", order=3)
     model.fit(reviews[:5], progress=False)
 
-    with pytest.raises(OptionError, match="kneser-ney-char is not a network, so it has no vectors of texts"):
+    with pytest.raises(OptionError, match="kneser-ney-char is not a network, so it cannot compute vectors of texts"):
         model.embed(["a"])
 
 

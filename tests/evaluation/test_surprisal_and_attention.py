@@ -174,7 +174,7 @@ def test_an_unknown_file_format_is_an_error(transformer: LanguageModel, tmp_path
 
 
 def test_a_model_without_attention_raises_an_error(small_model: LanguageModel) -> None:
-    with pytest.raises(OptionError, match="lstm-char has no attention to show"):
+    with pytest.raises(OptionError, match="lstm-char has no attention weights"):
         small_model.attention("a text")
 
 

@@ -240,7 +240,7 @@ def test_a_model_without_compiled_code_says_so(reviews: list[str]) -> None:
     second.fit(reviews[:3], progress=False)
     mixture = revgen.mix([first, second])
 
-    with pytest.raises(OptionError, match="mixture-char has no compiled step"):
+    with pytest.raises(OptionError, match="mixture-char cannot be compiled"):
         mixture.compile()
 
     assert mixture.generate("a", max_tokens=3, seed=1)

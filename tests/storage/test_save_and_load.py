@@ -101,7 +101,7 @@ def test_weights_that_are_not_finite_do_not_overwrite_a_saved_model(
     model = revgen.load(saved)
     model.weights["bias"][0] = value
 
-    with pytest.raises(revgen.CheckpointError, match="weight bias holds values that are not finite"):
+    with pytest.raises(revgen.CheckpointError, match="weight bias has values that are not finite"):
         model.save(saved, dtype=dtype)
 
     assert same(revgen.load(saved), small_model)
