@@ -1,11 +1,11 @@
-"""Checks for cells, architectures and tokenizers, for revgen's tests and yours.
+"""Checks for cells, architectures, tokenizers, filters and guides, for revgen's tests and yours.
 
 >>> from revgen.testing import check_cell
 >>> check_cell("lstm")
 
 Each check returns nothing, or raises AssertionError with a message that says what is wrong. ``revgen check
-my_package:MyCell`` runs the same checks, and prints each property that holds: ``cell_checks``, ``model_checks`` and
-``tokenizer_checks`` yield them.
+my_package:MyCell`` runs the same checks, and prints each property that holds: the generators ``cell_checks``,
+``model_checks``, ``tokenizer_checks``, ``filter_checks`` and ``guide_checks`` yield them.
 """
 
 from __future__ import annotations
@@ -24,6 +24,12 @@ import revgen
 from revgen.architectures.neural import NeuralModel
 from revgen.cells.cell import Cell
 from revgen.corpus import read
+from revgen.generation.checks import (
+    check_filter as check_filter,
+    check_guide as check_guide,
+    filter_checks as filter_checks,
+    guide_checks as guide_checks,
+)
 from revgen.model import Model
 from revgen.networks.stack import make_cell
 from revgen.ops import tree_map

@@ -17,7 +17,7 @@ from hub_server import Hub
 
 import revgen
 from revgen.cli import main
-from revgen.registry import architectures, cells
+from revgen.registry import architectures, cells, filters
 from revgen.testing import check_cell
 
 ROOT = Path(__file__).parent.parent
@@ -89,6 +89,7 @@ def test_the_python_code_in_the_extending_page_runs() -> None:
     check_cell("torch-gru")
     for name in ("leaky", "torch-gru"):
         cells.unregister(name)
+    filters.unregister("epsilon")
     for name in ("window", "unigram"):
         architectures.unregister(name)
 
