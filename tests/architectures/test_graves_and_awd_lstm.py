@@ -1,4 +1,4 @@
-"""Graves' LSTM and the AWD-LSTM, and the average of weights that the second is trained with."""
+"""Tests of Graves' LSTM, the AWD-LSTM, and the weight averaging that the AWD-LSTM is trained with."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NO_DROPOUT = dict.fromkeys(("dropout", "input_dropout", "hidden_dropout", "embed
 
 
 def untrained(name: str, **options: Any) -> Any:
-    """A small model with random weights, none of them zero."""
+    """Return a small model with random weights, none of them zero."""
     tokenizer = CharTokenizer.train(["a tiny set of characters"], min_count=1)
     model: Any = revgen.create(f"{name}-char", tokenizer=tokenizer, **SMALL[name] | options)
     random = np.random.default_rng(0)
@@ -49,7 +49,7 @@ def sigmoid(x: Any) -> Any:
 
 
 def peephole_layer(p: Any, x: Any) -> Any:
-    """Graves 2013, equations 7 to 11, one unit's weights at a time: (time, batch, input) -> (time, batch, hidden)."""
+    """Compute Graves 2013, equations 7 to 11: (time, batch, input) -> (time, batch, hidden)."""
     hidden = p.U.shape[0]
     wi, wf, wo, wg = (p.W[:, k * hidden : (k + 1) * hidden] for k in range(4))
     ui, uf, uo, ug = (p.U[:, k * hidden : (k + 1) * hidden] for k in range(4))
@@ -68,12 +68,12 @@ def peephole_layer(p: Any, x: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_the_architecture_conforms(name: str) -> None:
+def test_architecture_passes_check_model(name: str) -> None:
     check_model(f"{name}-char", **SMALL[name] | {"num_layers": 2})
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_numpy_and_the_network_agree_and_the_state_goes_on(name: str) -> None:
+def test_numpy_and_torch_agree_and_the_state_continues(name: str) -> None:
     model = untrained(name)
     tokens = random_tokens(model)
 
@@ -86,7 +86,7 @@ def test_numpy_and_the_network_agree_and_the_state_goes_on(name: str) -> None:
     np.testing.assert_allclose(np.concatenate([logits, rest]), expected, atol=1e-5, rtol=0)
 
 
-def test_both_generate_without_pytorch(tmp_path: Path) -> None:
+def test_generating_does_not_import_torch(tmp_path: Path) -> None:
     for name in SMALL:
         untrained(name).save(tmp_path / name)
     code = (
@@ -115,7 +115,7 @@ def test_both_generate_without_pytorch(tmp_path: Path) -> None:
         ("awd-lstm", "layer_norm", True, "no option"),
     ],
 )
-def test_a_bad_option_is_named(name: str, option: str, value: Any, wanted: str) -> None:
+def test_error_names_the_option(name: str, option: str, value: Any, wanted: str) -> None:
     with pytest.raises(revgen.OptionError, match=wanted) as raised:
         revgen.create(f"{name}-char", **{option: value})
     assert option in str(raised.value)
@@ -124,7 +124,7 @@ def test_a_bad_option_is_named(name: str, option: str, value: Any, wanted: str) 
 # Graves' LSTM
 
 
-def test_the_peephole_cell_is_the_papers() -> None:
+def test_peephole_cell_computes_the_equations_of_its_paper() -> None:
     cell = make_cell("peephole-lstm", 5, 8, {})
     random = np.random.default_rng(0)
     p = SimpleNamespace(**{name: random.normal(size=shape) for name, shape in cell.param_shapes().items()})
@@ -135,7 +135,7 @@ def test_the_peephole_cell_is_the_papers() -> None:
     np.testing.assert_allclose(output, peephole_layer(p, x), atol=1e-12)
 
 
-def test_with_its_peepholes_shut_the_cell_is_an_lstm() -> None:
+def test_peephole_cell_with_zero_peepholes_is_an_lstm() -> None:
     cells = make_cell("peephole-lstm", 5, 8, {}), make_cell("lstm", 5, 8, {})
     random = np.random.default_rng(0)
     p = SimpleNamespace(**{name: random.normal(size=shape) for name, shape in cells[0].param_shapes().items()})
@@ -148,7 +148,7 @@ def test_with_its_peepholes_shut_the_cell_is_an_lstm() -> None:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_every_layer_reads_the_input_and_writes_to_the_output(tied: bool) -> None:
+def test_every_layer_is_connected_to_input_and_output(tied: bool) -> None:
     model = untrained("graves-lstm", tie_embeddings=tied)
     tokens, w = random_tokens(model), model.weights
     layers = [
@@ -170,7 +170,7 @@ def test_every_layer_reads_the_input_and_writes_to_the_output(tied: bool) -> Non
 
 
 def in_training(model: Any, tokens: Any, seed: int = 3) -> tuple[Any, Any, dict[int, tuple[Any, Any]]]:
-    """Its network and its logits in training, and what went in and out of dropout at each site."""
+    """Return the network, its logits in training, and input and output of each dropout by index."""
     network = model.make_network().train()
     sites: dict[int, tuple[Any, Any]] = {}
     drop = network.dropout
@@ -187,13 +187,13 @@ def in_training(model: Any, tokens: Any, seed: int = 3) -> tuple[Any, Any, dict[
     return network, logits, sites
 
 
-def test_the_last_layer_is_as_wide_as_the_embedding_that_the_output_shares() -> None:
+def test_last_layer_is_as_wide_as_the_embedding() -> None:
     shapes = untrained("awd-lstm").weight_shapes()
     assert [shapes[f"layers.{i}.U"] for i in range(3)] == [(12, 48), (12, 48), (8, 32)]
     assert "head" not in shapes and "projection" not in shapes
 
 
-def test_what_comes_out_of_the_last_layer_is_not_lost_before_training() -> None:
+def test_initial_outputs_of_the_last_layer_are_not_tiny() -> None:
     model: Any = revgen.create("awd-lstm-char", tokenizer=untrained("awd-lstm").tokenizer)
     model.prepare(model.tokenizer, 0)
 
@@ -203,7 +203,7 @@ def test_what_comes_out_of_the_last_layer_is_not_lost_before_training() -> None:
     assert sizes[0] == pytest.approx(1, abs=0.2) and min(sizes) > 0.1
 
 
-def test_weights_of_the_recurrent_matrices_are_dropped_once_a_sequence_and_the_kernel_stays(
+def test_recurrent_weights_are_dropped_once_per_sequence_with_the_fused_kernel(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = untrained("awd-lstm", **NO_DROPOUT | {"weight_drop": 0.5})
@@ -232,7 +232,7 @@ def test_weights_of_the_recurrent_matrices_are_dropped_once_a_sequence_and_the_k
     np.testing.assert_allclose(logits.detach(), expected, atol=1e-5)
 
 
-def test_whole_words_are_dropped_from_the_input_and_none_from_the_output() -> None:
+def test_words_are_dropped_from_the_input_but_not_from_the_output() -> None:
     model = untrained("awd-lstm", **NO_DROPOUT | {"embedding_dropout": 0.5})
     tokens = random_tokens(model, 40)
 
@@ -244,10 +244,10 @@ def test_whole_words_are_dropped_from_the_input_and_none_from_the_output() -> No
     assert 0 < len(gone) < len(set(tokens.flat))
     for i in set(tokens.flat) - gone:
         torch.testing.assert_close(x[torch.from_numpy(tokens == i)], (2 * whole[i]).expand((tokens == i).sum(), -1))
-    assert (network.named_weights()["embedding"].grad[list(gone)] != 0).all()  # as words to predict
+    assert (network.named_weights()["embedding"].grad[list(gone)] != 0).all()  # they are predicted
 
 
-def test_each_place_has_its_dropout_and_one_mask_for_all_time_steps() -> None:
+def test_each_dropout_has_its_own_rate_and_one_mask_for_all_steps() -> None:
     rates = {"input_dropout": 0.2, "hidden_dropout": 0.5, "dropout": 0.8}
     model = untrained("awd-lstm", hidden_size=64, embedding_size=64, **NO_DROPOUT | rates)
 
@@ -260,7 +260,7 @@ def test_each_place_has_its_dropout_and_one_mask_for_all_time_steps() -> None:
         torch.testing.assert_close(y, torch.where(gone, 0, x / (1 - rate)))
 
 
-def test_large_and_changing_outputs_cost_in_training() -> None:
+def test_penalties_are_on_large_and_on_changing_outputs() -> None:
     model = untrained("awd-lstm", dropout=0.5, alpha=2.0, beta=3.0)
 
     network, _, sites = in_training(model, random_tokens(model))
@@ -272,7 +272,7 @@ def test_large_and_changing_outputs_cost_in_training() -> None:
     assert torch.isfinite(one_step.penalty)
 
 
-def test_fit_learns_from_the_penalty_and_reports_the_cross_entropy_alone(reviews: list[str]) -> None:
+def test_fit_minimizes_the_penalty_but_reports_cross_entropy(reviews: list[str]) -> None:
     histories, sizes = [], []
     for alpha in (0.0, 1000.0):
         model: Any = revgen.create("awd-lstm-char", hidden_size=16, embedding_size=16, alpha=alpha, beta=alpha)
@@ -284,10 +284,10 @@ def test_fit_learns_from_the_penalty_and_reports_the_cross_entropy_alone(reviews
     assert histories[1][0].train_loss < 2 * histories[0][0].train_loss
 
 
-# The average of weights
+# Weight averaging
 
 
-def test_the_average_is_of_the_last_part_of_a_run() -> None:
+def test_weights_are_averaged_over_the_last_part_of_a_run() -> None:
     weights = [torch.zeros(3), torch.zeros(2, 2)]
     average = WeightAverage(weights, 0.5)
     for step in range(10):
@@ -305,7 +305,7 @@ def test_the_average_is_of_the_last_part_of_a_run() -> None:
         assert all((weight == 9).all() for weight in weights)
 
 
-def test_any_model_can_be_averaged_and_training_itself_does_not_change(reviews: list[str]) -> None:
+def test_averaging_does_not_change_training(reviews: list[str]) -> None:
     kept, losses, trained = [], [], []
     for averaging in (0.0, 0.5, 0.5):
         model: Any = revgen.create("gru-char", hidden_size=16, num_layers=1)
@@ -322,18 +322,18 @@ def test_any_model_can_be_averaged_and_training_itself_does_not_change(reviews: 
 
 
 @pytest.mark.parametrize("averaging", [-0.1, 1.5])
-def test_averaging_is_a_part_of_the_run(averaging: float, reviews: list[str]) -> None:
+def test_weight_averaging_must_be_a_fraction(averaging: float, reviews: list[str]) -> None:
     model: Any = revgen.create("gru-char")
     with pytest.raises(revgen.OptionError, match="weight_averaging must be in 0 ≤ weight_averaging ≤ 1"):
         model.fit(reviews[:5], weight_averaging=averaging)
 
 
 class KilledError(Exception):
-    """In place of the death of the process."""
+    """Raised instead of killing the process."""
 
 
 @pytest.mark.parametrize("valid", [None, 0.1])
-def test_a_run_that_dies_while_it_averages_is_resumed_to_the_same_end(
+def test_run_interrupted_while_averaging_resumes_to_the_same_weights(
     valid: float | None, reviews: list[str], tmp_path: Path
 ) -> None:
     def die_in_epoch_3(model: LanguageModel, epoch: revgen.EpochMetrics) -> None:

@@ -1,4 +1,4 @@
-"""Mixtures of models that share a tokenizer."""
+"""Tests of mixtures of models."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def parts(reviews: list[str]) -> list[LanguageModel]:
     return [counting, neural]
 
 
-def test_a_mixture_is_better_than_its_parts(parts: list[LanguageModel], reviews: list[str]) -> None:
+def test_mixture_is_better_than_its_models(parts: list[LanguageModel], reviews: list[str]) -> None:
     mixture = revgen.mix(parts)
     history = mixture.fit(reviews[120:140], valid=reviews[140:], progress=False)
     alone = [model.evaluate(reviews[140:]).nats_per_char for model in parts]
@@ -30,17 +30,17 @@ def test_a_mixture_is_better_than_its_parts(parts: list[LanguageModel], reviews:
     assert "kneser-ney-char" in history.notes[0]
 
 
-def test_learnt_weights_are_the_likeliest() -> None:
+def test_fitted_weights_maximize_the_likelihood() -> None:
     random = np.random.default_rng(0)
-    given = np.log(random.uniform(0.01, 1, (2, 5000)) * [[1.0], [0.7]])
-    shares, nats = fit_weights_em(given, np.array([0.5, 0.5]))
+    logprobs = np.log(random.uniform(0.01, 1, (2, 5000)) * [[1.0], [0.7]])
+    weights, nats = fit_weights_em(logprobs, np.array([0.5, 0.5]))
     grid = np.linspace(0, 1, 1001)
-    losses = [-np.log(share * np.exp(given[0]) + (1 - share) * np.exp(given[1])).mean() for share in grid]
-    assert shares[0] == pytest.approx(grid[int(np.argmin(losses))], abs=2e-3)
+    losses = [-np.log(w * np.exp(logprobs[0]) + (1 - w) * np.exp(logprobs[1])).mean() for w in grid]
+    assert weights[0] == pytest.approx(grid[int(np.argmin(losses))], abs=2e-3)
     assert nats == pytest.approx(min(losses), abs=1e-6)
 
 
-def test_the_probabilities_of_a_mixture_are_the_weighted_ones(parts: list[LanguageModel]) -> None:
+def test_probabilities_of_a_mixture_are_the_weighted_mean(parts: list[LanguageModel]) -> None:
     mixture = revgen.mix(parts, weights=[0.25, 0.75])
     probabilities = []
     for model in (*parts, mixture):
@@ -51,7 +51,7 @@ def test_the_probabilities_of_a_mixture_are_the_weighted_ones(parts: list[Langua
     assert probabilities[2] == pytest.approx(0.25 * probabilities[0] + 0.75 * probabilities[1], abs=1e-6)
 
 
-def test_a_mixture_writes_scores_saves_and_loads(parts: list[LanguageModel], tmp_path: Path) -> None:
+def test_mixture_generates_scores_saves_and_loads(parts: list[LanguageModel], tmp_path: Path) -> None:
     mixture = revgen.mix(parts, weights=[0.4, 0.6])
     text = mixture.generate("the ", seed=1, max_tokens=40)
     assert mixture.generate("the ", n=3, seed=1, max_tokens=10)[2].startswith("the ")
@@ -61,7 +61,7 @@ def test_a_mixture_writes_scores_saves_and_loads(parts: list[LanguageModel], tmp
     assert loaded.score("a song").total == pytest.approx(mixture.score("a song").total)
 
 
-def test_parts_that_do_not_fit_together_are_refused(parts: list[LanguageModel], small_model: LanguageModel) -> None:
+def test_models_that_do_not_match_raise(parts: list[LanguageModel], small_model: LanguageModel) -> None:
     with pytest.raises(revgen.VocabularyError, match="another tokenizer"):
         revgen.mix([parts[0], small_model])
     for weights in ([0.5], [0.7, 0.7], [1.5, -0.5]):
@@ -71,7 +71,7 @@ def test_parts_that_do_not_fit_together_are_refused(parts: list[LanguageModel], 
         revgen.mix([])
 
 
-def test_a_mixture_is_not_made_by_name() -> None:
+def test_mixture_cannot_be_created_by_name() -> None:
     assert not revgen.list_models("mixture*")
     with pytest.raises(revgen.UnknownNameError):
         revgen.create("mixture-char")

@@ -1,4 +1,4 @@
-"""The transformer and the feedforward network: one equation on two backends, and what they see."""
+"""Tests of the transformer and the MLP: NumPy and PyTorch, context, and documents in one row."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TIME, BATCH = 20, 3
 
 
 def made(name: str, **options: Any) -> Any:
-    """A model with weights of which none is zero or one, as they would be at first."""
+    """Return a model with random weights, none of which is 0 or 1 as initial values are."""
     tokenizer = CharTokenizer.train(["aabbccddee"], min_count=1)
     model = revgen.create(f"{name}-char", tokenizer=tokenizer, **options)
     assert isinstance(model, NeuralModel)
@@ -38,7 +38,7 @@ def made(name: str, **options: Any) -> Any:
 
 
 def stream(model: Any) -> Any:
-    """A batch of documents behind each other, (time, batch): each row begins one at another time."""
+    """Return rows of consecutive documents, (time, batch), which start at different positions."""
     tokens = np.random.default_rng(2).integers(3, len(model.tokenizer), (TIME, BATCH))
     tokens[[0, 0, 11], [0, 1, 1]] = Tokenizer.bos_id
     tokens[[5, 6], 2] = Tokenizer.bos_id  # a document that is empty before the next
@@ -46,7 +46,7 @@ def stream(model: Any) -> Any:
 
 
 def in_parts(forward: Any, tokens: Any, *lengths: int) -> Any:
-    """The logits of a text that is read part by part, from the state None on."""
+    """Return the logits of a text that is read in parts, from the state None."""
     logits, state = [], None
     for part in np.split(tokens, np.cumsum(lengths)):
         given, state = forward(part, state)
@@ -55,14 +55,14 @@ def in_parts(forward: Any, tokens: Any, *lengths: int) -> Any:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_model_does_everything(name: str) -> None:
+def test_model_passes_check_model(name: str) -> None:
     sizes = TRANSFORMER if name.startswith("transformer") else MLP
     check_model(name, **sizes | {"hidden_size": 32, "context": 16})
 
 
 @BOTH
 @pytest.mark.parametrize("lengths", [(), (7, 1, 5), (1,) * (TIME - 1)], ids=["at once", "in parts", "step by step"])
-def test_one_equation_on_two_backends_at_once_and_in_parts(
+def test_numpy_and_torch_agree_at_once_and_in_parts(
     name: str, options: dict[str, Any], lengths: tuple[int, ...]
 ) -> None:
     model = made(name, **options)
@@ -78,7 +78,7 @@ def test_one_equation_on_two_backends_at_once_and_in_parts(
 
 
 @BOTH
-def test_a_row_goes_its_own_way(name: str, options: dict[str, Any]) -> None:
+def test_rows_of_a_batch_are_independent(name: str, options: dict[str, Any]) -> None:
     model = made(name, **options)
     tokens = stream(model)
     whole, _ = model.forward(tokens, None)
@@ -92,7 +92,7 @@ def test_a_row_goes_its_own_way(name: str, options: dict[str, Any]) -> None:
 
 
 @BOTH
-def test_nothing_is_seen_of_the_future_nor_of_another_document(name: str, options: dict[str, Any]) -> None:
+def test_predictions_do_not_depend_on_later_tokens_or_other_documents(name: str, options: dict[str, Any]) -> None:
     model = made(name, **options)
     tokens = stream(model)
     whole, _ = model.forward(tokens, None)
@@ -105,7 +105,7 @@ def test_nothing_is_seen_of_the_future_nor_of_another_document(name: str, option
 
 
 @BOTH
-def test_a_layer_sees_the_last_tokens_of_the_context_and_no_more(name: str, options: dict[str, Any]) -> None:
+def test_layer_reads_exactly_the_tokens_of_the_context(name: str, options: dict[str, Any]) -> None:
     model = made(name, **options | {"num_layers": 1})
     tokens = np.full((TIME, 1), 4)
     other = tokens.copy()
@@ -117,7 +117,7 @@ def test_a_layer_sees_the_last_tokens_of_the_context_and_no_more(name: str, opti
 
 
 @BOTH
-def test_every_weight_gets_a_gradient_and_dropout_is_for_training_alone(name: str, options: dict[str, Any]) -> None:
+def test_every_weight_gets_a_gradient_and_dropout_is_only_in_training(name: str, options: dict[str, Any]) -> None:
     model = made(name, **options | {"dropout": 0.5})
     network, tokens = model.make_network(), torch.as_tensor(stream(model))
 
@@ -129,7 +129,7 @@ def test_every_weight_gets_a_gradient_and_dropout_is_for_training_alone(name: st
 
 
 @BOTH
-def test_training_learns_at_the_architectures_own_rate(name: str, options: dict[str, Any], reviews: list[str]) -> None:
+def test_default_learning_rate_reduces_the_loss(name: str, options: dict[str, Any], reviews: list[str]) -> None:
     model = revgen.create(f"{name}-char", **options | {"hidden_size": 32, "context": 16})
     assert isinstance(model, NeuralModel)
 
@@ -144,7 +144,7 @@ def test_training_learns_at_the_architectures_own_rate(name: str, options: dict[
 # The transformer
 
 
-def test_the_transformer_is_its_definition() -> None:
+def test_transformer_equals_its_definition() -> None:
     model = made("transformer", **TRANSFORMER)
     tokens = stream(model)[:, 1]
     w = {name: array.astype(float) for name, array in model.weights.items()}
@@ -154,7 +154,7 @@ def test_the_transformer_is_its_definition() -> None:
         x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
         return x * w[f"norms.{i}.scale"] + w[f"norms.{i}.shift"]
 
-    def turned(x: Any, position: int) -> Any:  # pairs of channels as complex numbers
+    def rotate(x: Any, position: int) -> Any:  # pairs of channels as complex numbers
         angles = position * 10_000.0 ** (-np.arange(size // 2) / (size // 2))
         return (x[: size // 2] + 1j * x[size // 2 :]) * np.exp(1j * angles)
 
@@ -166,7 +166,7 @@ def test_the_transformer_is_its_definition() -> None:
             first = max(0, t - context + 1, 11 if t >= 11 else 0)  # the second document begins at 11
             for head in (slice(0, size), slice(size, hidden)):
                 products = [
-                    (turned(q[t, head], t).conj() * turned(k[s, head], s)).sum().real for s in range(first, t + 1)
+                    (rotate(q[t, head], t).conj() * rotate(k[s, head], s)).sum().real for s in range(first, t + 1)
                 ]
                 weights = np.exp(np.array(products) / math.sqrt(size))
                 y[t, head] = weights / weights.sum() @ v[first : t + 1, head]
@@ -181,7 +181,7 @@ def test_the_transformer_is_its_definition() -> None:
     np.testing.assert_allclose(logits[:, 0], expected, atol=1e-3, rtol=0)  # gelu is approximated
 
 
-def test_the_state_holds_no_more_than_the_context_needs() -> None:
+def test_cache_is_no_longer_than_the_context() -> None:
     model = made("transformer", **TRANSFORMER)
 
     _, (read, caches) = model.forward(stream(model), None)
@@ -190,18 +190,18 @@ def test_the_state_holds_no_more_than_the_context_needs() -> None:
     assert {array.shape for cache in caches for array in cache} == {(BATCH, 2, 5, 8)}
 
 
-def test_gradients_reach_over_the_parts_that_a_long_text_is_read_in() -> None:
+def test_gradients_cross_the_parts_of_a_long_text() -> None:
     network = made("transformer", **TRANSFORMER | {"num_layers": 1, "dropout": 0.0}).make_network()
     embedding = network.named_weights()["embedding"]
     tokens = torch.full((8, 1), 4)
     tokens[5] = 5
 
-    network(tokens)[0][7, 0, 3].backward()  # 6 tokens make a part
+    network(tokens)[0][7, 0, 3].backward()  # a part has 6 tokens
 
     assert embedding.grad is not None and embedding.grad[5].abs().sum() > 0
 
 
-def test_high_positions_turn_as_exactly_as_low_ones() -> None:
+def test_rotary_angles_are_exact_at_large_positions() -> None:
     random = np.random.default_rng(0)
     a, b = random.normal(size=(2, 8)).astype(np.float32)
 
@@ -213,7 +213,7 @@ def test_high_positions_turn_as_exactly_as_low_ones() -> None:
     assert product(10**9) == pytest.approx(product(0), abs=1e-5)
 
 
-def test_attention_in_bfloat16_is_attention() -> None:
+def test_attention_in_bfloat16_is_close_to_float32() -> None:
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 2, 2, 5, 8).unbind()
     mask = torch.ones(5, 5, dtype=torch.bool).tril()
@@ -227,10 +227,10 @@ def test_attention_in_bfloat16_is_attention() -> None:
     np.testing.assert_allclose(ops.attention(*(x.numpy() for x in (q, k, v, mask))), expected, atol=1e-6)
 
 
-# The feedforward network
+# The MLP
 
 
-def test_the_feedforward_network_is_its_definition() -> None:
+def test_mlp_equals_its_definition() -> None:
     model = made("mlp", **MLP)
     w = model.weights
     tokens = stream(model)[:, 1]
@@ -249,7 +249,7 @@ def test_the_feedforward_network_is_its_definition() -> None:
     assert state.tolist() == [tokens[-3:].tolist()]
 
 
-def test_a_context_of_one_token_is_a_bigram_model() -> None:
+def test_mlp_with_a_context_of_one_token_is_a_bigram_model() -> None:
     model = made("mlp", **MLP | {"context": 1})
 
     logits, _ = model.forward(np.array([[3], [5], [4], [5]]), None)
@@ -274,6 +274,6 @@ def test_a_context_of_one_token_is_a_bigram_model() -> None:
         ("mlp-char", {"dropout": "much"}, "dropout must be in 0 ≤ dropout < 1"),
     ],
 )
-def test_a_value_out_of_its_range_is_an_error_that_names_it(name: str, options: dict[str, Any], message: str) -> None:
+def test_error_for_a_value_out_of_range_names_the_option(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(revgen.OptionError, match=message):
         revgen.create(name, **options)

@@ -1,4 +1,4 @@
-"""The gated cells with ReLU, the minimal cells, RG-LRU and sLSTM: each against its paper's equations."""
+"""Tests of the gated cells with ReLU, the minimal cells, RG-LRU and sLSTM against the equations of their papers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Values = NDArray[np.float64]
 
 
 def parameters(cell: revgen.Cell, spread: float = 0.3) -> dict[str, Values]:
-    """First values with something added, so that biases are not zero."""
+    """Return initial parameters with noise, so that biases are not zero."""
     random = np.random.default_rng(1)
     return {
         name: cell.init_param(name, tuple(shape), random) + random.normal(0, spread, shape)
@@ -35,7 +35,7 @@ def inputs(time: int = TIME, scale: float = 1.0) -> Values:
 
 
 def on_numpy(cell: revgen.Cell, values: dict[str, Values], x: Values, dtype: Any = np.float32) -> tuple[Any, Any]:
-    """Outputs and last state of the cell's equation over a sequence."""
+    """Return outputs and last state of the cell for a sequence, on NumPy."""
     p = SimpleNamespace(**{name: value.astype(dtype) for name, value in values.items()})
     state = cell.initial_state(x.shape[1], lambda shape: np.zeros(shape, dtype))
     return cell.sequence(p, cell.project(p, x.astype(dtype)), state)
@@ -45,7 +45,7 @@ def leaves(state: Any) -> list[Any]:
     return list(state) if isinstance(state, tuple) else [state]
 
 
-# The papers' equations, naively, number by number where it is plain ----------------------------
+# The equations of the papers, as simply as possible
 
 
 def sigmoid(x: Values) -> Values:
@@ -88,7 +88,7 @@ def mingru(p: dict[str, Values], x: Values) -> Values:
     h, outputs = np.zeros((BATCH, HIDDEN)), []
     for now in x:
         u, n = np.split(now @ p["W"] + p["b"], 2, -1)
-        z = 1 - sigmoid(u)  # the paper's gate lets in what ours does not keep
+        z = 1 - sigmoid(u)  # the paper's gate is 1 minus ours
         h = (1 - z) * h + z * n
         outputs.append(perceptron(p, h))
     return np.array(outputs)
@@ -121,7 +121,7 @@ def rglru(p: dict[str, Values], x: Values) -> Values:
 
 
 def slstm(p: dict[str, Values], x: Values) -> Values:
-    """Without the stabilizer: plain exponentials."""
+    """Compute with plain exponentials, without the stabilizer m."""
     h, c, n, outputs = np.zeros((BATCH, HIDDEN)), np.zeros((BATCH, HIDDEN)), np.zeros((BATCH, HIDDEN)), []
     for now in x:
         z, o, i, f = np.split(now @ p["W"] + h @ p["U"] + p["b"], 4, -1)
@@ -143,7 +143,7 @@ REFERENCES: dict[str, Callable[[dict[str, Values], Values], Values]] = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_cell_computes_the_equations_of_its_paper(name: str) -> None:
+def test_cell_computes_the_equations_of_its_paper(name: str) -> None:
     cell = make_cell(name, INPUT, HIDDEN, {})
     values = parameters(cell)
 
@@ -154,7 +154,7 @@ def test_the_cell_computes_the_equations_of_its_paper(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["mingru", "minlstm", "rglru"])
 @pytest.mark.parametrize("time", [2, 7, 64, 100])
-def test_all_steps_at_once_are_the_steps_one_by_one(name: str, time: int) -> None:
+def test_parallel_scan_equals_step_by_step(name: str, time: int) -> None:
     cell = make_cell(name, INPUT, HIDDEN, {})
     values = parameters(cell)
     p = SimpleNamespace(**values)
@@ -172,7 +172,7 @@ def test_all_steps_at_once_are_the_steps_one_by_one(name: str, time: int) -> Non
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_long_sequence_stays_finite_and_in_single_precision(name: str) -> None:
+def test_long_sequence_is_finite_and_float32(name: str) -> None:
     cell = make_cell(name, INPUT, HIDDEN, {})
     with np.errstate(over="raise", divide="raise", invalid="raise"):
         output, state = on_numpy(cell, parameters(cell, 0.0), inputs(5_000))
@@ -184,9 +184,9 @@ def test_a_long_sequence_stays_finite_and_in_single_precision(name: str) -> None
 
 @pytest.mark.parametrize("name", ["minlstm", "rglru", "slstm"])
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_gates_at_their_ends_give_finite_outputs_and_gradients(name: str, backend: str) -> None:
+def test_saturated_gates_give_finite_outputs_and_gradients(name: str, backend: str) -> None:
     cell = make_cell(name, INPUT, HIDDEN, {})
-    values, x = parameters(cell), inputs(scale=60.0)  # exp of it overflows, sigmoid of it is 0 or 1
+    values, x = parameters(cell), inputs(scale=60.0)  # exp overflows, and sigmoid is 0 or 1
 
     if backend == "numpy":
         with np.errstate(over="raise", divide="raise", invalid="raise"):
@@ -200,11 +200,11 @@ def test_gates_at_their_ends_give_finite_outputs_and_gradients(name: str, backen
     assert all(torch.isfinite(value.grad).all() for value in vars(p).values())
 
 
-# One by one
+# Single cells
 
 
 @pytest.mark.parametrize("name", ["relu-gru", "relu-lstm"])
-def test_a_cell_with_relu_leaves_the_fused_kernel_to_its_parent(name: str) -> None:
+def test_relu_cells_have_no_fused_kernel(name: str) -> None:
     parent, cell = (make_cell(kind, INPUT, HIDDEN, {}) for kind in (name.removeprefix("relu-"), name))
 
     assert cell.fused_kernel is None and parent.fused_kernel is not None
@@ -213,19 +213,19 @@ def test_a_cell_with_relu_leaves_the_fused_kernel_to_its_parent(name: str) -> No
 
 @pytest.mark.parametrize("expansion", [1, 3])
 @pytest.mark.parametrize("name", ["mingru", "minlstm"])
-def test_a_minimal_cell_has_a_perceptron_as_wide_as_one_says(name: str, expansion: int) -> None:
+def test_expansion_sets_the_width_of_the_perceptron(name: str, expansion: int) -> None:
     check_cell(name, expansion=expansion)
     assert make_cell(name, INPUT, HIDDEN, {"expansion": expansion}).param_shapes()["V"] == (HIDDEN, expansion * HIDDEN)
 
 
 @pytest.mark.parametrize("expansion", [0, -1, True])
-def test_an_expansion_outside_its_range_is_an_error_when_the_model_is_made(expansion: Any) -> None:
+def test_expansion_out_of_range_raises_at_creation(expansion: Any) -> None:
     with pytest.raises(revgen.OptionError, match="expansion must be a whole number of at least 1, not"):
         revgen.create("mingru-char", expansion=expansion)
 
 
 @pytest.mark.parametrize("name", ["mingru", "minlstm"])
-def test_a_minimal_cell_is_a_mean_of_its_candidates(name: str) -> None:
+def test_state_of_minimal_cells_is_a_mean_of_candidates(name: str) -> None:
     cell = make_cell(name, INPUT, HIDDEN, {})
     values, x = parameters(cell), inputs()
     candidates = (x @ values["W"] + values["b"])[..., -HIDDEN:]
@@ -235,7 +235,7 @@ def test_a_minimal_cell_is_a_mean_of_its_candidates(name: str) -> None:
     assert (np.abs(state) <= np.abs(candidates).max(0) + 1e-6).all()
 
 
-def test_rglru_begins_with_short_and_long_memories() -> None:
+def test_rglru_starts_with_short_and_long_memories() -> None:
     cell = make_cell("rglru", INPUT, 1_000, {})
 
     kept = sigmoid(np.asarray(cell.init_param("L", (1_000,), np.random.default_rng(0)), np.float64)) ** 8
@@ -244,12 +244,12 @@ def test_rglru_begins_with_short_and_long_memories() -> None:
     assert np.median(kept) < 0.25
 
 
-def test_rglru_keeps_the_variance_of_what_it_remembers() -> None:
+def test_rglru_keeps_the_variance_of_its_input() -> None:
     cell = make_cell("rglru", INPUT, HIDDEN, {})
     values = parameters(cell, 0.0)
     values["W"] = np.eye(INPUT, HIDDEN)
     values["b"][HIDDEN:] = 100  # the input gate is open
-    values["R"][:] = 0  # and the other one the same for all
+    values["R"][:] = 0  # the recurrence gate is the same for all steps
 
     x = np.random.default_rng(0).normal(size=(200, 400, INPUT))
     _, state = on_numpy(cell, values | {"L": np.full(HIDDEN, 4.0)}, x)
@@ -257,11 +257,11 @@ def test_rglru_keeps_the_variance_of_what_it_remembers() -> None:
     np.testing.assert_allclose(state[:, :INPUT].std(0), 1, atol=0.15)
 
 
-def test_slstm_is_the_same_with_all_exponents_shifted() -> None:
+def test_slstm_does_not_change_when_all_log_weights_are_shifted() -> None:
     cell = make_cell("slstm", INPUT, HIDDEN, {})
     values = parameters(cell)
     shifted = values | {"b": values["b"].copy()}
-    shifted["b"][2 * HIDDEN : 3 * HIDDEN] += 200  # exp(200) is beyond single precision
+    shifted["b"][2 * HIDDEN : 3 * HIDDEN] += 200  # exp(200) overflows float32
 
     output, _ = on_numpy(cell, values, inputs())
     other, state = on_numpy(cell, shifted, inputs())
@@ -270,7 +270,7 @@ def test_slstm_is_the_same_with_all_exponents_shifted() -> None:
     assert (leaves(state)[2] >= 1).all()
 
 
-def test_the_first_output_of_slstm_is_its_first_input_however_small_its_weight() -> None:
+def test_first_output_of_slstm_is_the_first_input_for_any_weight() -> None:
     cell = make_cell("slstm", INPUT, HIDDEN, {})
     values = parameters(cell)
     values["b"][2 * HIDDEN : 3 * HIDDEN] -= 500  # exp(-500) is 0

@@ -1,4 +1,4 @@
-"""Generated code: random programs compute what the interpreter computes, here without a compiler."""
+"""Tests of generated code: random programs compute what the interpreter computes, here without a compiler."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIZE, VOCAB = 6, 5
 
 
 def add_product(x: Any, matrix: Any, out: Any) -> None:
-    """Do what the compiled function of this name does."""
+    """Compute what the compiled function of this name computes."""
     out += x @ matrix
 
 
@@ -112,7 +112,7 @@ def test_random_programs_compute_what_the_interpreter_computes(steps: list[tuple
         np.testing.assert_allclose(array, wanted, rtol=1e-3, atol=1e-3)
 
 
-def test_states_may_change_places() -> None:
+def test_arrays_of_the_state_may_swap() -> None:
     state = np.ones((1, 3), np.float32), np.zeros((1, 3), np.float32)
     head = np.eye(3, dtype=np.float32)
     program = trace(
@@ -129,7 +129,7 @@ def test_states_may_change_places() -> None:
     assert [array[0, 0] for array in arrays] == [0, 1]
 
 
-def test_a_growing_state_has_no_compiled_form() -> None:
+def test_growing_state_has_no_compiled_form() -> None:
     program = trace(
         lambda p, tokens, state: ((state @ p.head)[None], ops.concatenate([state, state], 0)),
         p=SimpleNamespace(head=np.eye(3, dtype=np.float32)),

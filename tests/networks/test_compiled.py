@@ -1,4 +1,4 @@
-"""The compiled step: the numbers of the equation, and the texts."""
+"""Tests of compiled generation: it computes the same logits and texts as NumPy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MODELS: list[Any] = [
     ("gru", {"residual": False}),
     ("gru", {"layer_norm": False, "tie_embeddings": False}),
     ("elman", {"embedding_size": 7, "tie_embeddings": False}),
-    ("lstm", {"num_layers": 3}),  # of other types, so compiled anew
+    ("lstm", {"num_layers": 3}),  # of other types, so it is compiled again
     ("rnn", {"nonlinearity": "relu"}),
     ("rnn", {"residual": False, "layer_norm": False}),
     ("mingru", {}),
@@ -41,17 +41,19 @@ MODELS: list[Any] = [
 ]
 
 
-KNOWN = {"min_count": 1}
-"""Every character of the few texts has a token."""
+TOKENIZER_OPTIONS = {"min_count": 1}
+"""Tokenizer options with which every character of the few texts has a token."""
 
 
 def model_of(architecture: str, texts: list[str], **options: Any) -> LanguageModel:
-    """A model of some size whose every weight matters."""
+    """Return a small fitted model with noise on all weights, so that every weight matters."""
     if architecture in ("ngram", "kneser-ney"):
-        model = revgen.create(f"{architecture}-char", tokenizer=KNOWN, **options)
+        model = revgen.create(f"{architecture}-char", tokenizer=TOKENIZER_OPTIONS, **options)
         model.fit(texts[:5], progress=False)
         return model
-    model = revgen.create(f"{architecture}-char", tokenizer=KNOWN, **{"hidden_size": 30, "num_layers": 2, **options})
+    model = revgen.create(
+        f"{architecture}-char", tokenizer=TOKENIZER_OPTIONS, **{"hidden_size": 30, "num_layers": 2, **options}
+    )
     model.fit(texts[:5], epochs=1, progress=False)
     random = np.random.default_rng(0)
     model.weights = {
@@ -61,7 +63,7 @@ def model_of(architecture: str, texts: list[str], **options: Any) -> LanguageMod
 
 
 def assert_same_numbers(model: Any, steps: int = 60) -> None:
-    """The machine code says what the model says, token by token and over the start of a document."""
+    """Compare compiled logits with the model's, token by token and across the start of a document."""
     state = other = model.initial_state(1)
     code = model.build_compiled()
     tokens = np.random.default_rng(1).integers(0, len(model.tokenizer), steps)
@@ -75,16 +77,14 @@ def assert_same_numbers(model: Any, steps: int = 60) -> None:
 
 @pytest.mark.slow  # a compiler runs
 @pytest.mark.parametrize(("architecture", "options"), MODELS, ids=str)
-def test_machine_code_gives_the_numbers_of_the_equation(
-    architecture: str, options: dict[str, Any], reviews: list[str]
-) -> None:
+def test_compiled_logits_equal_numpy_logits(architecture: str, options: dict[str, Any], reviews: list[str]) -> None:
     pytest.importorskip("numba")
     assert_same_numbers(model_of(architecture, reviews, **options))
 
 
 @pytest.mark.slow  # a compiler runs
 @pytest.mark.parametrize("architecture", ["lstm", "textgenrnn", "transformer"])
-def test_numbers_of_float16_are_read_as_such(architecture: str, reviews: list[str]) -> None:
+def test_float16_weights_stay_in_float16(architecture: str, reviews: list[str]) -> None:
     pytest.importorskip("numba")
     model: Any = model_of(architecture, reviews, hidden_size=32)
     small = np.float32(2e-7)  # below the smallest normal number of float16
@@ -100,7 +100,7 @@ def test_numbers_of_float16_are_read_as_such(architecture: str, reviews: list[st
 
 @pytest.mark.slow  # a compiler runs
 @pytest.mark.parametrize("cell", ["lstm", "elman", "mingru", "textgenrnn", "transformer", "kneser-ney"])
-def test_a_compiled_model_writes_what_it_wrote_before(cell: str, reviews: list[str], tmp_path: Path) -> None:
+def test_compiled_model_generates_the_same_text(cell: str, reviews: list[str], tmp_path: Path) -> None:
     pytest.importorskip("numba")
     model = model_of(cell, reviews, **({"hidden_size": 32, "context": 20} if cell == "transformer" else {}))
     options: dict[str, Any] = {"max_tokens": 80, "seed": 1}
@@ -137,7 +137,7 @@ SAMPLINGS: list[dict[str, Any]] = [
 
 @pytest.mark.slow  # a compiler runs
 @pytest.mark.parametrize("options", SAMPLINGS, ids=str)
-def test_a_compiled_model_draws_what_it_drew_before(options: dict[str, Any], small_model: LanguageModel) -> None:
+def test_compiled_model_samples_the_same_tokens(options: dict[str, Any], small_model: LanguageModel) -> None:
     pytest.importorskip("numba")
     model: Any = small_model
     before = [model.generate("the ", **{"seed": seed, "max_tokens": 60, **options}) for seed in range(5)]
@@ -153,7 +153,7 @@ def test_a_compiled_model_draws_what_it_drew_before(options: dict[str, Any], sma
 
 
 @pytest.mark.slow  # a compiler runs
-def test_draws_of_machine_code_follow_the_distribution(reviews: list[str]) -> None:
+def test_compiled_sampling_follows_the_distribution(reviews: list[str]) -> None:
     pytest.importorskip("numba")
     from revgen.networks.kernels import sample
 
@@ -172,7 +172,7 @@ def test_draws_of_machine_code_follow_the_distribution(reviews: list[str]) -> No
 
 
 @pytest.mark.slow  # a compiler runs
-def test_new_weights_are_compiled_anew(reviews: list[str]) -> None:
+def test_new_weights_are_compiled_again(reviews: list[str]) -> None:
     pytest.importorskip("numba")
     model = model_of("gru", reviews).compile()
     model.generate("a", max_tokens=5)
@@ -202,12 +202,12 @@ def test_a_label_is_read_with_every_token(reviews: list[str]) -> None:
 
 
 @pytest.mark.slow  # a compiler runs
-def test_a_custom_cell_is_compiled_as_it_is(reviews: list[str]) -> None:
+def test_custom_cell_is_compiled(reviews: list[str]) -> None:
     pytest.importorskip("numba")
 
     @revgen.register_cell("mixed")
     class Mixed(revgen.Cell):
-        """A cell with two states, one of them of another size, and operators that no built-in cell has."""
+        """A cell with two states of different sizes, and operators that no built-in cell has."""
 
         def param_shapes(self) -> dict[str, tuple[int, ...]]:
             return {"W": (self.input_size, 3 * self.hidden_size), "U": (5, self.hidden_size), "v": (self.hidden_size,)}
@@ -232,7 +232,7 @@ def test_a_custom_cell_is_compiled_as_it_is(reviews: list[str]) -> None:
         cells.unregister("mixed")
 
 
-def test_a_model_without_compiled_code_says_so(reviews: list[str]) -> None:
+def test_compiling_an_unsupported_model_raises(reviews: list[str]) -> None:
     pytest.importorskip("numba")
     first = revgen.create("ngram-char", order=1)
     first.fit(reviews[:3], progress=False)
@@ -246,7 +246,7 @@ def test_a_model_without_compiled_code_says_so(reviews: list[str]) -> None:
     assert mixture.generate("a", max_tokens=3, seed=1)
 
 
-def test_without_numba_the_error_says_how_to_get_it(reviews: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_without_numba_says_how_to_install_it(reviews: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of("lstm", reviews)
     monkeypatch.setitem(sys.modules, "numba", None)
     monkeypatch.delitem(sys.modules, "revgen.networks.kernels", raising=False)
@@ -257,7 +257,7 @@ def test_without_numba_the_error_says_how_to_get_it(reviews: list[str], monkeypa
     assert model.generate("a", max_tokens=3)
 
 
-def in_a_process(code: str, **environment: str) -> str:
+def run_python(code: str, **environment: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -269,22 +269,22 @@ def in_a_process(code: str, **environment: str) -> str:
     return done.stdout
 
 
-def test_where_no_directory_can_be_written_machine_code_is_made_for_the_process() -> None:
+def test_compiling_works_without_a_writable_cache_directory() -> None:
     pytest.importorskip("numba")
     code = """
 import revgen
 from numba.core import caching
 for kind in vars(caching).values():
     if isinstance(kind, type) and issubclass(kind, caching.CacheImpl):
-        kind._locator_classes = []  # as where neither the package nor a home can be written
+        kind._locator_classes = []  # as if neither the package nor the home directory were writable
 model = revgen.create("ngram-char", order=3)
 model.fit(["the song of the band. " * 40], progress=False)
 print(model.compile().generate("the ", seed=1, max_tokens=5))
 """
-    assert in_a_process(code).startswith("the ")
+    assert run_python(code).startswith("the ")
 
 
-def test_a_numba_that_cannot_be_imported_is_not_said_to_be_missing(tmp_path: Path) -> None:
+def test_error_for_a_broken_numba_does_not_say_that_it_is_missing(tmp_path: Path) -> None:
     (tmp_path / "numba.py").write_text('raise ImportError("Numba needs another NumPy")\n')
     code = f"""
 import sys
@@ -296,5 +296,5 @@ except revgen.MissingExtraError as error:
     print(error)
 assert revgen.load("gru-char").generate("the ", max_tokens=3)
 """
-    shown = in_a_process(code)
+    shown = run_python(code)
     assert "Numba needs another NumPy" in shown and "pip install" not in shown

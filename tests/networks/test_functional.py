@@ -59,14 +59,14 @@ def leave_the_registry_as_it_was() -> Iterator[None]:
     architectures.unregister("small")
 
 
-def test_a_network_with_a_state_and_without_dropout_passes() -> None:
+def test_network_with_a_state_and_without_dropout_passes() -> None:
     register(Small)
 
     check_model("small-char")
     check_model("small-word", hidden_size=5)
 
 
-def test_a_network_of_a_user_trains_generates_and_exports(reviews: list[str], tmp_path: Path) -> None:
+def test_custom_network_trains_generates_saves_and_loads(reviews: list[str], tmp_path: Path) -> None:
     register(Small)
     model = revgen.create("small-char", hidden_size=16)
 
@@ -107,7 +107,7 @@ def test_logits_of_the_wrong_shape_are_found() -> None:
     assert_found(Narrow, r"the logits have the shape \(7, 3, \d+\), not \(time, batch, vocab\)")
 
 
-def test_a_state_whose_first_axis_is_not_the_batch_is_found() -> None:
+def test_state_whose_first_axis_is_not_the_batch_is_found() -> None:
     class Turned(Small):
         def initial_state(self, batch: int, zeros: Any) -> Any:
             return super().initial_state(batch, zeros).T
@@ -119,7 +119,7 @@ def test_a_state_whose_first_axis_is_not_the_batch_is_found() -> None:
     assert_found(Turned, r"an array of the state has the shape \(8, 3\), not \(batch, …\) with batch = 3")
 
 
-def test_a_state_that_is_not_returned_is_found() -> None:
+def test_state_that_is_not_returned_is_found() -> None:
     class Forgetful(Small):
         def features(self, p: Any, tokens: Any, state: Any, backend: Any) -> tuple[Any, Any]:
             features, _ = super().features(p, tokens, state, backend)
@@ -128,7 +128,7 @@ def test_a_state_that_is_not_returned_is_found() -> None:
     assert_found(Forgetful, "reading in two parts and at once gives different logits.*returned state must hold all")
 
 
-def test_a_state_that_is_kept_on_the_network_is_found() -> None:
+def test_state_kept_on_the_network_is_found() -> None:
     class Secretive(Small):
         last: Any = 0.0
 
@@ -157,7 +157,7 @@ def test_rows_that_affect_each_other_are_found() -> None:
     assert_found(Mixing, "a row alone and in a batch gives different logits; no row may affect another")
 
 
-def test_a_weight_that_is_not_used_is_found() -> None:
+def test_unused_weight_is_found() -> None:
     class Idle(Small):
         def param_shapes(self) -> dict[str, tuple[int, ...]]:
             return super().param_shapes() | {"layers.0.V": (3, 3)}

@@ -1,4 +1,4 @@
-"""Long texts: the memory for a prompt does not grow with it, and reading in parts gives what reading at once gives."""
+"""Tests of long prompts: memory is bounded, and reading in parts gives the same as reading at once."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def small(name: str, texts: list[str], **options: Any) -> LanguageModel:
 
 
 def ids_of(model: LanguageModel, text: str, rows: int = 1) -> NDArray[Any]:
-    """(time, rows), each row from another place of the text on."""
+    """Return ids (time, rows); each row starts at another position of the text."""
     ids = model.tokenizer.encode(text).astype(np.int64)
     columns = [np.roll(ids, -7 * row) for row in range(rows)]
     return np.concatenate([np.zeros((1, rows), np.int64), np.stack(columns, 1)])
 
 
-@pytest.mark.parametrize("much", [20_000, 1])  # by NumPy, by PyTorch
+@pytest.mark.parametrize("min_torch_tokens", [20_000, 1])  # on NumPy, on PyTorch
 @pytest.mark.parametrize("name", NAMES)
-def test_what_follows_a_text_is_what_forward_says(
-    name: str, much: int, reviews: list[str], monkeypatch: pytest.MonkeyPatch
+def test_next_logits_equals_forward(
+    name: str, min_torch_tokens: int, reviews: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("revgen.architectures.functional_model.MIN_TORCH_TOKENS", much)
+    monkeypatch.setattr("revgen.architectures.functional_model.MIN_TORCH_TOKENS", min_torch_tokens)
     monkeypatch.setattr("revgen.sequences.READ_BLOCK_SIZE", 60)
     monkeypatch.setattr(reading, "BLOCK_SIZE", 60)
     model = small(name, reviews[:4])
@@ -62,7 +62,7 @@ def test_what_follows_a_text_is_what_forward_says(
 
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("name", ["lstm-char", "gru-char", "minlstm-char", "rglru-char", "slstm-char", "awd-lstm-char"])
-def test_windows_side_by_side_read_what_one_after_the_other_reads(
+def test_reading_in_parallel_windows_equals_reading_in_order(
     name: str, rows: int, reviews: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading, "MIN_WINDOW_SIZE", 128)
@@ -89,9 +89,7 @@ def test_windows_side_by_side_read_what_one_after_the_other_reads(
     torch.testing.assert_close(state, wanted, atol=1e-4, rtol=1e-4)
 
 
-def test_a_network_that_does_not_forget_is_read_from_front_to_back(
-    reviews: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_network_that_does_not_forget_is_read_in_order(reviews: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "MIN_WINDOW_SIZE", 128)
     model = small("lstm-char", reviews[:4])
     assert isinstance(model, NeuralModel)
@@ -108,9 +106,7 @@ def test_a_network_that_does_not_forget_is_read_from_front_to_back(
 
 
 @pytest.mark.parametrize("name", ["gru-char", "textgenrnn-char", "transformer-char", "mlp-char", "kneser-ney-char"])
-def test_the_memory_for_a_prompt_does_not_grow_with_it(
-    name: str, reviews: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_does_not_grow_with_the_prompt(name: str, reviews: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("revgen.sequences.READ_BLOCK_SIZE", 500)
     options = {"context": 64} if name == "transformer-char" else {}
     model = small(name, reviews[:4], **options)
@@ -123,19 +119,17 @@ def test_the_memory_for_a_prompt_does_not_grow_with_it(
         model.generate(prompt, max_tokens=1, seed=0)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] - peaks[0] < 100 * 9_000  # less than the logits of each token take
+    assert peaks[1] - peaks[0] < 100 * 9_000  # less than the memory for logits of all tokens
 
 
 @pytest.mark.parametrize("name", ["textgenrnn-char", "transformer-char"])
-def test_the_attention_of_too_long_a_text_is_an_error(
-    name: str, reviews: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_attention_of_a_too_long_text_raises(name: str, reviews: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     model = small(name, reviews[:4])
     with pytest.raises(OptionError, match=r"text has 50,001 tokens: the attention weights of more than [\d,]+ take"):
         model.attention("a" * 50_000)
 
 
-def test_prompts_of_different_lengths_are_still_read_side_by_side(
+def test_prompts_of_different_lengths_are_read_in_one_batch(
     reviews: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("revgen.sequences.READ_BLOCK_SIZE", 50)
