@@ -1,1 +1,1 @@
-"""Comparisons of models: the report, its charts and graphs."""
+"""Comparisons of models: training, the report, its charts and its graphs."""

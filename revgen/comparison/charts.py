@@ -12,12 +12,12 @@ from revgen.comparison.results import Results
 from revgen.plots import COLORS, HEIGHT, WIDTH, new_figure, style_axes
 
 PLACEHOLDER_COLOR = "#010203"
-"""The text color of a chart until it is saved as SVG, which takes the text color of the page around it."""
+"""The text color of a chart before it becomes SVG, in which ``currentColor``, the color of the page, replaces it."""
 FONTS = "system-ui, sans-serif"
 
 
 def plot(results: Results) -> Any:
-    """Return one matplotlib figure with both charts, or with the one that there is data for."""
+    """Return one matplotlib figure with every chart that there is data for."""
     draw_functions = []
     if results.rows:
         draw_functions.append(_draw_loss_over_time)
@@ -28,7 +28,7 @@ def plot(results: Results) -> Any:
 
 def svg_charts(results: Results) -> dict[str, str]:
     """Return the SVG of each chart by its title. Raises MissingExtraError without matplotlib."""
-    new_figure()  # raises the error even if there is no data for a chart
+    new_figure()  # raises the error even if there is no chart to draw
     charts = {}
     if any(row.history for row in results):
         title = "Loss against training time"
@@ -82,7 +82,7 @@ def _draw_loss_over_order(axes: Any, results: Results, text_color: str) -> None:
 
 
 def _to_svg(results: Results, draw: Callable[..., None], title: str) -> str:
-    """Return one chart as an ``<svg>`` element with the text color and the fonts of the page around it."""
+    """Return one chart as an ``<svg>`` element that takes its text color and fonts from the page."""
     from matplotlib import rc_context
 
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": title, "font.family": "sans-serif"}):
@@ -93,5 +93,5 @@ def _to_svg(results: Results, draw: Callable[..., None], title: str) -> str:
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :].replace(PLACEHOLDER_COLOR, "currentColor")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' id="[a-z]\w*_\d+"', "", svg)  # the ids of groups are the same in every chart
+    svg = re.sub(r' id="[a-z]\w*_\d+"', "", svg)  # they would be the same in every chart of a page
     return svg.replace("<svg ", '<svg class="chart" role="img" ', 1).replace("sans-serif", FONTS)

@@ -27,12 +27,12 @@ DEFAULT_MODELS = ("ngram-char", "kneser-ney-char", "elman-char", "rnn-char", "gr
 ORDER_CURVE_MODEL = "kneser-ney-char"
 MAX_ORDER = 20
 MIN_COPIED_CHARS = 20
-"""Spans of fewer characters do not count as copied: they are phrases that everybody uses."""
+"""Shorter spans do not count as copied: they are common phrases."""
 SPEED_TEST_SECONDS, SPEED_TEST_CHARS = 0.5, 2000
 
 
 class Comparison(Results):
-    """The results of ``compare``. They print as a table, iterate over the models, plot, and save as a report."""
+    """The results of ``compare``. Prints as a table, iterates over ``ModelResult``, and can be plotted and saved."""
 
     def plot(self) -> Any:
         """Plot the loss against training time and against n-gram order, and return a matplotlib figure.
@@ -68,21 +68,22 @@ def compare(
 ) -> Comparison:
     """Train models on the same text with the same budget, and compare them.
 
-    A model that fails in training gets its error in its row, and the other models are still compared. An unknown name
-    or option raises UnknownNameError or OptionError before anything is trained.
+    If training a model fails, its row shows the error, and the other models are still compared. An unknown name or
+    option raises UnknownNameError or OptionError before anything is trained.
 
     Args:
         corpus: the text, in any form that ``revgen.read`` accepts.
-        models: names, if needed with options of ``revgen.create`` (``"kneser-ney-char:order=8"``,
-            ``"lstm-char:hidden_size=128,num_layers=1"``), or models that ``revgen.create`` has returned.
-        valid: the fraction of whole documents to hold out, the same ones for every model, or text in any form that
-            ``corpus`` can have.
-        prompt: the beginning of every sample. ``max_tokens``, ``temperature`` and ``seed`` apply to all samples too.
-        epochs: the budget, together with ``max_seconds``. Models that count n-grams need neither.
+        models: models from ``revgen.create``, or names. A name can have options of ``revgen.create``, as in
+            ``"kneser-ney-char:order=8"`` and ``"lstm-char:hidden_size=128,num_layers=1"``.
+        valid: the fraction of the text to hold out, in whole documents and the same for every model; or the held-out
+            text, in any form that ``revgen.read`` accepts.
+        prompt: the beginning of every sample. Every sample also uses ``max_tokens``, ``temperature`` and ``seed``.
+        epochs: the number of epochs for each model. N-gram models need neither ``epochs`` nor ``max_seconds``.
+        max_seconds: the training time for each model.
         max_order: the highest order in the curve of loss against n-gram order; 0 for no curve.
         seed: the seed of the held-out split, of training and of the samples.
         progress: show which model is being trained.
-        reading: how ``corpus`` and ``valid`` are read; see ``revgen.read`` for these options.
+        reading: options of ``revgen.read`` for ``corpus`` and ``valid``.
     """
     named_models = [(spec, parse_spec(spec)) if isinstance(spec, str) else (spec.name, spec) for spec in models]
     check("max_order", max_order, 0 <= max_order <= MAX_ORDER, f"a whole number from 0 to {MAX_ORDER}")
@@ -96,9 +97,9 @@ def compare(
             print(f"[{number}/{len(named_models)}] {name}", file=sys.stderr)
         try:
             rows.append(measure(name, model, train, held_out, index, budget, sampling))
-        except Exception as error:  # whatever goes wrong in one model, compare the others
-            kind = "" if isinstance(error, RevgenError) else f"{type(error).__name__}: "
-            rows.append(ModelResult(name, error=f"{kind}{' '.join(str(error).split())}"))
+        except Exception as error:  # the failure of one model must not stop the comparison
+            prefix = "" if isinstance(error, RevgenError) else f"{type(error).__name__}: "
+            rows.append(ModelResult(name, error=f"{prefix}{' '.join(str(error).split())}"))
     settings = {
         "training": {"documents": len(train), "characters": sum(map(len, train))},
         "validation": {"documents": len(held_out), "characters": sum(map(len, held_out))},
@@ -110,13 +111,13 @@ def compare(
 
 
 def parse_spec(spec: str) -> LanguageModel:
-    """Create a model from ``name:option=value,option=value``. Values are read as JSON if they are valid JSON."""
+    """Create a model from ``name:option=value,option=value``. A value is JSON, or else a string."""
     name, _, options = spec.partition(":")
     return create(name, **dict(parse_assignment(option, f"models: {spec}") for option in options.split(",") if option))
 
 
 def split(corpus: Corpus, valid: Any, seed: int, reading: ReadOptions) -> tuple[list[str], list[str]]:
-    """Return the training documents and the held-out documents; they do not depend on any tokenizer."""
+    """Return the training documents and the held-out documents. The split does not depend on a tokenizer."""
     texts = list(corpus)
     if not isinstance(valid, int | float):
         train, held_out = texts, list(read(valid, **reading))
@@ -124,7 +125,7 @@ def split(corpus: Corpus, valid: Any, seed: int, reading: ReadOptions) -> tuple[
         raise OptionError(f"valid must be text, or a fraction in 0 < valid < 1, not {safe_repr(valid)}")
     else:
         ends = np.cumsum([0, *map(len, texts)])
-        characters = Tokens(np.zeros(0, np.uint8), np.stack([ends[:-1], ends[1:]], 1))  # each counts as a token
+        characters = Tokens(np.zeros(0, np.uint8), np.stack([ends[:-1], ends[1:]], 1))  # one token each
         text = "".join(texts)
         parts = characters.split(valid, seed) if texts else ()
         train, held_out = ([text[start:end] for start, end in part.spans] for part in parts or (characters,) * 2)
@@ -146,7 +147,7 @@ def measure(
     """Train one model, evaluate it, and generate a sample."""
     accepted = inspect.signature(model.fit).parameters
     options = {key: value for key, value in budget.items() if key in accepted and value is not None}
-    history = model.fit(iter(train), iter(held_out), **options)  # an iterator: strings in a list might name files
+    history = model.fit(iter(train), iter(held_out), **options)  # no warning if the texts are file names
     evaluation = model.evaluate(iter(held_out))
     sample = model.generate(**sampling)
     copies = find_copies(sample, index, MIN_COPIED_CHARS)
@@ -168,7 +169,7 @@ def measure(
 
 
 def chars_per_second(model: LanguageModel, prompt: str, temperature: float, seed: int) -> float:
-    """Measure how many characters a second a model generates, over half a second or 2,000 characters."""
+    """Return the number of characters that a model generates per second, measured for at most half a second."""
     characters, start = 0, time.perf_counter()
     while characters < SPEED_TEST_CHARS and time.perf_counter() < start + SPEED_TEST_SECONDS:
         seed += 1
@@ -177,7 +178,7 @@ def chars_per_second(model: LanguageModel, prompt: str, temperature: float, seed
 
 
 def order_curve(train: Sequence[str], held_out: Sequence[str], max_order: int) -> list[OrderPoint]:
-    """Return the loss of n-gram models of every order up to ``max_order``."""
+    """Return the losses of n-gram models of every order from 1 to ``max_order``."""
     points = []
     for order in range(1, max_order + 1):
         model = create(ORDER_CURVE_MODEL, order=order)

@@ -1,9 +1,9 @@
-"""Draws a graph as SVG, in rows from top to bottom.
+"""Draw a graph as SVG, in rows from top to bottom.
 
-Each node is in a row below the nodes that it depends on. Sweeps down and up move each node towards the mean position of
-its neighbors (Sugiyama, Tagawa & Toda 1981, *Methods for visual understanding of hierarchical system structures*). The
-first sweeps also choose the order within a row. Isotonic regression then gives the closest positions at which no boxes
-overlap.
+Each node is in a row below the nodes that it depends on. Alternating downward and upward sweeps move each node toward
+the mean position of its neighbors (Sugiyama, Tagawa & Toda 1981, *Methods for visual understanding of hierarchical
+system structures*). The first sweeps also sort the nodes of each row. After each move, isotonic regression finds the
+closest positions at which no boxes overlap.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ def draw(graph: Graph) -> str:
 def layout(graph: Graph) -> tuple[list[list[Point]], list[Point]]:
     """Return the points of each edge from top to bottom, and the center of each node's box.
 
-    An edge over several rows has a bend in each row between; a bend is laid out like a narrow box.
+    An edge has a bend in each row that it crosses. The layout treats a bend as a narrow box.
     """
     nodes = graph.nodes
     row_of = _assign_rows(nodes)
     rows: list[list[int]] = [[] for _ in range(max(row_of) + 1)]
     widths = [box_width(node) for node in nodes]
-    above: list[list[int]] = [[] for _ in nodes]  # the neighbors in the row above, nodes and bends
-    chains: list[list[int]] = []  # for each edge: its node, its bends, its other node
+    above: list[list[int]] = [[] for _ in nodes]  # neighbors in the row above, nodes and bends
+    chains: list[list[int]] = []  # for each edge: the upper node, the bends, the lower node
     for i, node in enumerate(nodes):
         rows[row_of[i]].append(i)
         for source in dict.fromkeys(node.sources):
@@ -78,7 +78,7 @@ def layout(graph: Graph) -> tuple[list[list[Point]], list[Point]]:
                 rows[row].append(chain[-1])
             above[i].append(chain[-1])
             chains.append([*chain, i])
-    x = _place(rows, above, widths, len(nodes))
+    x = _assign_columns(rows, above, widths, len(nodes))
     y = [0.0] * len(widths)
     for row, members in enumerate(rows):
         for i in members:
@@ -93,7 +93,7 @@ def layout(graph: Graph) -> tuple[list[list[Point]], list[Point]]:
 
 
 def _assign_rows(nodes: Sequence[Node]) -> list[int]:
-    """Return the row of each node: below its sources, and for an input directly above the first node that uses it."""
+    """Return the row of each node: below its sources, or for an input, directly above the first node that uses it."""
     rows = [0] * len(nodes)
     for i, node in enumerate(nodes):
         rows[i] = max((rows[j] + 1 for j in node.sources), default=0)
@@ -103,8 +103,8 @@ def _assign_rows(nodes: Sequence[Node]) -> list[int]:
     return rows
 
 
-def _place(rows: list[list[int]], above: list[list[int]], widths: list[float], num_nodes: int) -> list[float]:
-    """Return the horizontal position of each node and bend; sorts the rows."""
+def _assign_columns(rows: list[list[int]], above: list[list[int]], widths: list[float], num_nodes: int) -> list[float]:
+    """Sort each row from left to right, and return the horizontal position of each node and bend."""
     below: list[list[int]] = [[] for _ in widths]
     for i, neighbors in enumerate(above):
         for j in neighbors:
@@ -127,7 +127,7 @@ def _place(rows: list[list[int]], above: list[list[int]], widths: list[float], n
 
 
 def _mean_position(i: int, neighbors: Sequence[int], x: Sequence[float], num_nodes: int) -> float:
-    """Return the weighted mean position of the neighbors. Bends weigh more, so that long edges become straight."""
+    """Return the weighted mean position of the neighbors. Bends have larger weights, so that long edges are straight."""
     if not neighbors:
         return x[i]
     weights = [
@@ -137,11 +137,11 @@ def _mean_position(i: int, neighbors: Sequence[int], x: Sequence[float], num_nod
 
 
 def spread(wanted: Sequence[float], widths: Sequence[float]) -> list[float]:
-    """Return the least-squares closest positions to the wanted ones at which boxes of these widths do not overlap."""
+    """Return the positions nearest to the wanted ones, by least squares, at which boxes do not overlap."""
     offsets = [0.0]
     for width, next_width in pairwise(widths):
         offsets.append(offsets[-1] + (width + next_width) / 2 + BOX_GAP)
-    pools: list[tuple[float, int]] = []  # (sum, count) of neighbors that touch
+    pools: list[tuple[float, int]] = []  # (sum, count) of each group of boxes that touch
     for position, offset in zip(wanted, offsets, strict=False):
         pools.append((position - offset, 1))
         while len(pools) > 1 and pools[-2][0] / pools[-2][1] >= pools[-1][0] / pools[-1][1]:
@@ -202,7 +202,7 @@ def _repetition_frame(graph: Graph, centers: Sequence[Point]) -> str:
 
 
 def _loop(x: float, y: float) -> str:
-    """Draw the arrow of a state that returns to its cell."""
+    """Draw an arrow from a cell back to itself, for its state."""
     return (
         f'<path d="M{x:.1f} {y + 8:.1f}c26 6 26 -22 5 -16"/><path class="arrow" d="M{x:.1f} {y - 7:.1f}l7 -4.5l1 8z"/>'
     )

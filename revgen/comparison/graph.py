@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 MAX_UNFOLDED_NODES = 24
-"""In a graph with more nodes, layers that repeat are drawn once."""
+"""In a graph with more nodes, repeated layers are drawn once."""
 LAYER_NUMBER = r"(?<=[. ])\d+"
 
 
@@ -28,7 +28,7 @@ class Graph:
 
     nodes: list[Node] = field(default_factory=list)
     repeated: tuple[int, int, int] | None = None
-    """(first, end, times): the nodes ``first`` to ``end`` are drawn once for several layers."""
+    """(first, end, times): the nodes from ``first`` up to, but not including, ``end`` represent ``times`` layers."""
 
     def add(self, label: str, sources: Iterable[int] = (), kind: str = "operation", note: str = "") -> int:
         """Add a node and return its index."""
@@ -36,10 +36,10 @@ class Graph:
         return len(self.nodes) - 1
 
     def simplify(self) -> Graph:
-        """Return the graph without nodes that no output needs.
+        """Return the graph without the nodes that no output depends on.
 
-        Nodes that apply the same weights to the same inputs are merged, such as an embedding that is looked up several
-        times. If the graph is long, layers that repeat are folded.
+        Nodes that apply the same weights to the same input become one, for example several lookups of an embedding.
+        If the graph is large, repeated layers are folded.
         """
         needed: set[int] = set()
         for i in reversed(range(len(self.nodes))):
@@ -58,7 +58,7 @@ class Graph:
         return graph.fold() if len(graph.nodes) > MAX_UNFOLDED_NODES else graph
 
     def fold(self) -> Graph:
-        """Return the graph with its longest repetition drawn once."""
+        """Return the graph with only one copy of the layers that make up its longest repetition."""
         repetitions = [
             (period * times, times, first, period)
             for first in range(len(self.nodes))
@@ -76,14 +76,17 @@ class Graph:
         return graph
 
     def _count_repetitions(self, first: int, period: int) -> int:
-        """Return how many times the ``period`` nodes from ``first`` on occur consecutively."""
+        """Return how many times the ``period`` nodes that start at ``first`` occur consecutively."""
         i = first
-        while i + period < len(self.nodes) and self._matches(i, i + period, first):
+        while i + period < len(self.nodes) and self._are_alike(i, i + period, first):
             i += 1
         return (i - first) // period + 1
 
-    def _matches(self, i: int, j: int, first: int) -> bool:
-        """Return whether two nodes are equal except for layer numbers, with sources at the same distance."""
+    def _are_alike(self, i: int, j: int, first: int) -> bool:
+        """Return whether two nodes are equal except for layer numbers, and their sources are equally far before them.
+
+        A source before ``first`` must be the same node for both.
+        """
         a, b = self.nodes[i], self.nodes[j]
         return (
             (re.sub(LAYER_NUMBER, "", a.label), a.kind, a.note) == (re.sub(LAYER_NUMBER, "", b.label), b.kind, b.note)

@@ -24,20 +24,20 @@ TITLE = "Comparison of language models"
 SAMPLES_TITLE = "Samples and computational graphs"
 TEMPLATE = Path(__file__).with_suffix(".html")
 LEGEND = (
-    "Nats and bits per character are measured on the held-out text and can be compared between all models; perplexity "
-    "only between models with the same kind of token. ∞: the model gives some of that text probability zero. Speed is "
-    "measured while generating one text. Copied: the fraction of the sample in spans of at least 20 characters that "
-    "also occur in the training text."
+    "Nats and bits per character are measured on the held-out text and can be compared between all models. Perplexity "
+    "can be compared only between models with the same tokenizer. ∞: the model gives some of the held-out text "
+    "probability zero. Speed: generating one text at a time. Copied: the fraction of the sample in spans of at least "
+    "20 characters that also occur in the training text."
 )
 MIN_HIGHLIGHTED_FRACTION = 0.2
-"""The table highlights a copied fraction from this one on."""
+"""The smallest copied fraction that the table highlights."""
 CHART_FILE_STYLE = "svg{color:#1d2530}@media(prefers-color-scheme:dark){svg{color:#e4e8ee}}"
-"""The text color of a chart in a file of its own; in the HTML file, charts take the color of the page."""
+"""The text color of a chart in its own file. In the HTML report, charts take the text color of the page."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table: the field of ``ModelResult``, and how it is shown."""
+    """A column of the table: a field of ``ModelResult`` and its format."""
 
     field: str
     title: str
@@ -90,11 +90,11 @@ def save(results: Results, directory: Path) -> Path:
     return directory
 
 
-# Text that HTML and Markdown have in common
+# Text for both HTML and Markdown
 
 
 def summary(results: Results) -> str:
-    """Return one sentence on the text and the budget."""
+    """Return one sentence about the text and the budget."""
     settings = results.settings
     train, held_out = settings["training"], settings["validation"]
     budget = []
@@ -105,22 +105,21 @@ def summary(results: Results) -> str:
     return (
         f"{len(results)} models, trained on the same {train['characters']:,} characters "
         f"({train['documents']:,} documents) with the same budget ({', '.join(budget) or 'the default'}), and "
-        f"evaluated on {held_out['characters']:,} characters ({held_out['documents']:,} documents) that none of them "
-        "has seen."
+        f"evaluated on {held_out['characters']:,} held-out characters ({held_out['documents']:,} documents)."
     )
 
 
 def samples_note(results: Results) -> str:
-    """Return sentences on how the samples were generated and how to read the graphs."""
+    """Return sentences that explain how the samples were generated and how to read the graphs."""
     settings = results.settings
     return (
         f"Every sample continues {settings['prompt']!r} at temperature {settings['temperature']:g} with seed "
-        f"{settings['seed']}. Each graph is traced while the model computes. Blue boxes hold weights and "
-        "their shapes."
+        f"{settings['seed']}. Each graph shows the operations that the model runs. Blue boxes are operations with "
+        "weights, and show their shapes."
     )
 
 
-def format_figure(column: Column, row: ModelResult) -> str:
+def format_value(column: Column, row: ModelResult) -> str:
     """Return the text of one table cell."""
     value = getattr(row, column.field)
     return "–" if value is None else "∞" if math.isinf(value) else column.format(value)
@@ -134,7 +133,7 @@ def is_best(results: Results, column: Column, row: ModelResult) -> bool:
 
 
 def slug(text: str) -> str:
-    """Return a name in a form that fits into file names and HTML ids."""
+    """Return a text in lower case, with hyphens between letters and digits, for file names and HTML ids."""
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
 
 
@@ -170,20 +169,20 @@ def to_html(results: Results, charts: dict[str, str], charts_error: str) -> str:
 
 def _html_row(results: Results, row: ModelResult) -> str:
     model, _, options = row.model.partition(":")
-    small = f"<small>{escape(options.replace(',', ', '))}</small>" if options else ""
-    name = f'<td><a href="#{slug(row.model)}">{escape(model)}</a>{small}</td>'
+    subtitle = f"<small>{escape(options.replace(',', ', '))}</small>" if options else ""
+    name = f'<td><a href="#{slug(row.model)}">{escape(model)}</a>{subtitle}</td>'
     if row.error is not None:
         return f'<tr>{name}<td class="error" colspan="{len(COLUMNS)}">{escape(row.error)}</td></tr>'
     finite = [nats for other in results if (nats := other.nats_per_char) is not None and math.isfinite(nats)]
     cells = []
     for column in COLUMNS:
         is_highlighted = column.field == "copied_fraction" and (row.copied_fraction or 0) >= MIN_HIGHLIGHTED_FRACTION
-        kind = ' class="best"' if is_best(results, column, row) else ' class="copies"' if is_highlighted else ""
+        css_class = ' class="best"' if is_best(results, column, row) else ' class="copies"' if is_highlighted else ""
         bar = ""
         if column.field == "nats_per_char" and row.nats_per_char in finite:
             bar = f'<span class="bar"><i style="width:{100 * row.nats_per_char / max(finite):.0f}%"></i></span>'
-        figure = format_figure(column, row)
-        cells.append(f'<td data-label="{column.heading}"{kind}><span>{figure}</span>{bar}</td>')
+        value = format_value(column, row)
+        cells.append(f'<td data-label="{column.heading}"{css_class}><span>{value}</span>{bar}</td>')
     return f"<tr>{name}{''.join(cells)}</tr>"
 
 
@@ -199,22 +198,22 @@ def _html_charts(charts: dict[str, str], charts_error: str) -> str:
 
 
 def _html_sample(row: ModelResult) -> str:
-    start = f'<section class="card model" id="{slug(row.model)}"><header><h3>{escape(row.model)}</h3>'
+    opening = f'<section class="card model" id="{slug(row.model)}"><header><h3>{escape(row.model)}</h3>'
     if row.sample is None:
-        return f'{start}<span style="color:var(--bad)">{escape(row.error or "")}</span></header></section>'
+        return f'{opening}<span style="color:var(--bad)">{escape(row.error or "")}</span></header></section>'
     units = {"parameters": "parameters", "seconds": "of training", "nats_per_char": "nats per character"}
-    facts = " · ".join(f"{format_figure(c, row)} {units[c.field]}" for c in COLUMNS if c.field in units)
+    facts = " · ".join(f"{format_value(c, row)} {units[c.field]}" for c in COLUMNS if c.field in units)
     graphs = "".join(
         f"<figure><figcaption>{escape(title)}</figcaption>{draw(graph)}</figure>" for title, graph in row.graphs.items()
     )
     return (
-        f'{start}<span class="quiet">{facts}</span></header><div class="body">'
+        f'{opening}<span class="quiet">{facts}</span></header><div class="body">'
         f'<p class="sample">{mark_spans(row.sample, row.copies)}</p><div class="graphs">{graphs}</div></div></section>'
     )
 
 
 def mark_spans(text: str, spans: Sequence[Span]) -> str:
-    """Return a text as HTML with ``<mark>`` around spans; spans that overlap are marked as one."""
+    """Return a text as HTML with ``<mark>`` around each span. Overlapping spans are merged."""
     merged: list[Span] = []
     for span in spans:
         if merged and span.start < merged[-1].end:
@@ -232,7 +231,7 @@ def mark_spans(text: str, spans: Sequence[Span]) -> str:
 
 
 def to_markdown(results: Results, charts: dict[str, str], charts_error: str) -> str:
-    """Return the Markdown page, which refers to charts and graphs by their file names."""
+    """Return the Markdown page, which links to the files of the charts and graphs."""
     headings = ["Model", *(column.heading for column in COLUMNS)]
     lines = [f"# {TITLE}", "", summary(results), ""]
     lines += [_markdown_row(headings), _markdown_row(["---", *["---:"] * len(COLUMNS)])]
@@ -240,7 +239,7 @@ def to_markdown(results: Results, charts: dict[str, str], charts_error: str) -> 
         if row.error is not None:
             cells = [row.error.replace("|", "\\|"), *[""] * (len(COLUMNS) - 1)]
         else:
-            cells = [format_figure(column, row) for column in COLUMNS]
+            cells = [format_value(column, row) for column in COLUMNS]
             bold = [is_best(results, column, row) for column in COLUMNS]
             cells = [f"**{cell}**" if best else cell for cell, best in zip(cells, bold, strict=True)]
         lines.append(_markdown_row([f"`{row.model}`", *cells]))

@@ -1,4 +1,4 @@
-"""The results of a comparison: one row for each model, and the loss of n-gram models of each order."""
+"""The results of a comparison: one row for each model, and the losses of n-gram models by order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from revgen.tables import to_frame, to_text
 
 @dataclass(frozen=True)
 class ModelResult:
-    """The measurements of one model. If training failed, ``error`` has the message and the rest is None or empty."""
+    """The measurements of one model. If training failed, ``error`` has the message, and there are no measurements."""
 
     model: str
     parameters: int | None = None
@@ -33,7 +33,7 @@ class ModelResult:
     longest_copy: int | None = None
     """Length in characters of the longest span of the sample that is copied from the training text."""
     copied_fraction: float | None = None
-    """Fraction of the sample in copied spans of at least 20 characters."""
+    """Fraction of the sample's characters that are in copied spans of at least 20 characters."""
     sample: str | None = None
     error: str | None = None
     history: tuple[tuple[float, float], ...] = ()
@@ -57,11 +57,11 @@ class OrderPoint:
 
 @dataclass
 class Results:
-    """The results of all models. They print as a table and iterate over ``ModelResult``."""
+    """The results of all models. Prints as a table and iterates over ``ModelResult``."""
 
     rows: list[ModelResult]
     orders: list[OrderPoint]
-    """Kneser-Ney n-grams of each order: the training loss falls with the order, the held-out loss stops falling."""
+    """The losses of Kneser-Ney n-grams by order. The training loss keeps falling; the held-out loss does not."""
     settings: dict[str, Any]
 
     def __iter__(self) -> Iterator[ModelResult]:

@@ -1,8 +1,8 @@
-"""Traces the computational graph of a model: runs it once on PyTorch and records every operation.
+"""Trace the computational graph of a model: run it once on PyTorch, and record every operation.
 
-Operations that only change the form of an array (views, casts, transposes) are left out. A weight or a number is shown
-in the node that uses it, so ``x @ W + b`` becomes two nodes, ``@ W`` and ``+ b``. Any cell can be traced, including
-one that a user has registered.
+Operations that change only the shape, the layout or the data type of an array are omitted. A weight or a number is
+part of the node that uses it, so ``x @ W + b`` becomes two nodes, ``@ W`` and ``+ b``. Any cell can be traced,
+including cells that users register.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from revgen.networks.stack import Stack
 from revgen.ops import tree_map
 
 MAX_DRAWN_NODES = 60
-"""A graph with more nodes is not readable as a drawing."""
+"""A drawing of more nodes is not readable."""
 
 SIGNS = {"add": "+", "sub": "−", "mul": "×", "multiply": "×", "div": "÷", "truediv": "÷", "divide": "÷"}
 SIGNS |= {"true_divide": "÷", "matmul": "@", "mm": "@", "bmm": "@", "pow": "^"}
-SIGNS |= {f"{side}{name}": sign for side in "ri" for name, sign in SIGNS.items()}  # 1 - x, x += 1
+SIGNS |= {f"{side}{name}": sign for side in "ri" for name, sign in SIGNS.items()}  # as in 1 - x and x += 1
 REVERSED = {name for name in SIGNS if name[1:] in SIGNS and name[0] == "r"}
 READABLE_NAMES = {
     "cat": "join",
@@ -49,17 +49,17 @@ OMITTED = frozenset(
         *("to", "type", "type_as", "float", "half", "bfloat16", "dropout"),
     )
 )
-"""Operations that change the form of an array but not its values."""
+"""Operations that do not change the values of an array during inference."""
 
 
 # Graphs of a model
 
 
 def graphs(model: Model) -> dict[str, Graph]:
-    """Return graphs of a fitted model by title.
+    """Return the graphs of a fitted model by title.
 
-    A recurrent network has two: the network with its cells as nodes, and one time step of a cell. Other networks have
-    one. A model that cannot be traced, or whose graph is too large, has a graph of its weights.
+    A recurrent network has two graphs: the network with its cells as nodes, and one time step of a cell. Other networks
+    have one graph. A model that cannot be traced, or whose graph is too large to draw, has a graph of its weights.
     """
     stack: Any = getattr(model, "definition", None)
     traced: dict[str, Graph] = {}
@@ -69,7 +69,7 @@ def graphs(model: Model) -> dict[str, Graph]:
             traced["one time step of a cell"] = trace_cell(stack.cells[0])
         elif hasattr(model, "make_network"):
             traced["network"] = trace_network(model.make_network())
-    except Exception:  # some networks cannot be traced: their weights are shown instead
+    except Exception:  # a network that cannot be traced gets a graph of its weights
         pass
     simplified = {title: graph.simplify() for title, graph in traced.items() if is_connected(graph)}
     readable = {title: graph for title, graph in simplified.items() if len(graph.nodes) <= MAX_DRAWN_NODES}
@@ -77,14 +77,15 @@ def graphs(model: Model) -> dict[str, Graph]:
 
 
 def is_connected(graph: Graph) -> bool:
-    """Return whether every output depends on a node."""
+    """Return whether every output depends on another node."""
     return all(node.sources for node in graph.nodes if node.kind == "output")
 
 
 def weight_graph(weights: Mapping[str, Any]) -> Graph:
     """Return a chain of nodes, one for each group of weights.
 
-    A group has the same name before the last dot. Consecutive groups with the same shapes become one node.
+    The names of the weights in a group differ only after the last dot. Consecutive groups with the same shapes become
+    one node.
     """
     groups: dict[str, list[str]] = {}
     for name, value in weights.items():
@@ -106,7 +107,7 @@ def weight_graph(weights: Mapping[str, Any]) -> Graph:
 
 @torch.no_grad()
 def trace_stack(stack: Stack, title: str, weights: Mapping[str, Any]) -> Graph:
-    """Trace a recurrent network on one token; each of its cells becomes one node."""
+    """Trace a recurrent network on one token, with each cell as one node."""
     recorder = Recorder()
     outer: Any = copy(stack)
     outer.cells = [CellNode(cell, recorder, f"{title} {i}") for i, cell in enumerate(stack.cells, 1)]
@@ -170,10 +171,10 @@ def trace_network(network: Network) -> Graph:
 
 
 class Recorder(TorchFunctionMode):
-    """Records the operations that PyTorch computes while it is active.
+    """A context in which the operations of PyTorch are recorded.
 
-    ``values`` has, for each tensor seen, the index of the node that computed it, or an expression in text if the tensor
-    depends only on weights.
+    ``values`` maps the id of each tensor to the index of the node that computed it. If the tensor depends only on
+    weights, its value is an expression of their names instead.
     """
 
     def __init__(self) -> None:
@@ -185,7 +186,7 @@ class Recorder(TorchFunctionMode):
         self.is_paused = False
 
     def bind(self, tensor: Tensor, value: int | str) -> Tensor:
-        """Make a tensor the value of a node, or a weight with this name."""
+        """Record a tensor as the result of a node, given by its index, or as a weight, given by its name."""
         self.values[id(tensor)] = value
         self.tensors.append(tensor)
         if isinstance(value, str) and value not in self.shapes:
@@ -193,11 +194,11 @@ class Recorder(TorchFunctionMode):
         return tensor
 
     def add_input(self, tensor: Tensor, label: str) -> Tensor:
-        """Make a tensor an input of the graph."""
+        """Add a tensor as an input of the graph, and return the tensor."""
         return self.bind(tensor, self.graph.add(label, kind="input"))
 
     def add_output(self, tensor: Tensor, label: str) -> None:
-        """Make a tensor an output of the graph."""
+        """Add a tensor as an output of the graph."""
         source = self.values.get(id(tensor))
         self.graph.add(label, [source] if isinstance(source, int) else [], kind="output")
 
@@ -236,14 +237,14 @@ class Recorder(TorchFunctionMode):
             self.bind(result, part if isinstance(value, str) and len(results) > 1 else value)
 
     def _is_omitted(self, name: str, arguments: list[Any], known: list[Tensor], results: list[Tensor]) -> bool:
-        """Return whether an operation is left out of the graph; its results then belong to the node of its operand."""
+        """Return whether an operation has no node of its own. Its results then belong to the node of its operand."""
         is_index_or_mask = not any(result.is_floating_point() for result in results)
         joins_one = name in ("cat", "concatenate") and len(known) == 1
         selects_rows = name == "getitem" and keeps_channels(known, arguments, results[0])
         return is_index_or_mask or joins_one or name in OMITTED or selects_rows
 
     def _add_operation(self, name: str, arguments: list[Any], operands: list[int | str]) -> int | str:
-        """Add a node and return its index; if all operands are weights, return an expression instead."""
+        """Add a node and return its index. If all operands are weights, return an expression instead."""
         text = self.describe(name, arguments)
         sources = [v for v in operands if isinstance(v, int)]
         weights = [v for v in operands if isinstance(v, str)]
@@ -255,7 +256,7 @@ class Recorder(TorchFunctionMode):
         return expression
 
     def describe(self, name: str, arguments: list[Any]) -> str:
-        """Return the text of an operation, without the operands that are nodes themselves."""
+        """Return the text of an operation, without the operands that are nodes of their own."""
         if name == "embedding":
             return f"{self.operand_text(arguments[1])}[token]"
         if name == "getitem":
@@ -275,7 +276,7 @@ class Recorder(TorchFunctionMode):
         return f"{name}({inside})" if inside else name
 
     def operand_text(self, value: Any) -> str:
-        """Return the text of a weight or a number; empty for a node and anything else."""
+        """Return the text of a weight or a number, and an empty string for anything else."""
         if not isinstance(value, Tensor):
             return f"{value:.4g}" if isinstance(value, int | float) else ""
         known = self.values.get(id(value), "" if value.numel() != 1 else f"{value.item():.4g}")
@@ -311,7 +312,7 @@ class CellNode:
 
 
 def named_leaves(state: Any) -> list[tuple[str, Tensor]]:
-    """Return the arrays of a state with their keys, or with empty names if the state is not a flat dictionary."""
+    """Return the arrays of a state with their keys. The keys are empty if the state is not a flat dictionary."""
     leaves: list[Tensor] = []
     tree_map(leaves.append, state)
     names = list(state) if isinstance(state, dict) else [""] * len(leaves)
@@ -319,7 +320,11 @@ def named_leaves(state: Any) -> list[tuple[str, Tensor]]:
 
 
 def label_state(names: list[str], is_output: list[bool]) -> list[str]:
-    """Return a label for each part of a state: its key; else h for the output or an only part; else c, or s1, s2, …"""
+    """Return a label for each array of a state, by default its key.
+
+    An array without a key is h if it is the output or the only array. The other one of two arrays is c; the others of
+    more arrays are s1, s2, ….
+    """
     others = iter(["c"] if len(is_output) == 2 else [f"s{i}" for i in range(1, 9)])
     is_single = len(is_output) == 1
     return [
@@ -329,13 +334,13 @@ def label_state(names: list[str], is_output: list[bool]) -> list[str]:
 
 
 def join_weight_names(names: list[str]) -> str:
-    """Return the names with commas, or only their common prefix: ``norms.0`` for its scale and shift."""
+    """Join names by commas, or return only their common prefix, such as ``norms.0`` for its scale and shift."""
     groups = {name.rpartition(".")[0] for name in names}
     return groups.pop() if len(names) > 1 and len(groups) == 1 and "" not in groups else ", ".join(names)
 
 
 def keeps_channels(known: list[Tensor], arguments: list[Any], result: Tensor) -> bool:
-    """Return whether an index selects only time steps or rows, and not by a tensor."""
+    """Return whether an index without tensors selects only time steps or rows."""
     is_indexed_by_tensor = any(isinstance(v, Tensor) for v in flatten(arguments[1:]))
     return not is_indexed_by_tensor and result.dim() > 0 and result.shape[-1] == known[0].shape[-1]
 

@@ -29,7 +29,7 @@ from revgen.novelty import SuffixIndex, find_copies
 from revgen.registry import cells
 
 NAMES = ["ngram-char:order=8", "kneser-ney-char:order=4", "elman-char:hidden_size=8", "gru-char:hidden_size=8"]
-VOID = {"meta", "br", "link", "img", "hr", "input"}
+VOID_TAGS = {"meta", "br", "link", "img", "hr", "input"}
 NAMESPACES = ("http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink")
 
 
@@ -51,7 +51,7 @@ def report(comparison: Comparison, tmp_path_factory: pytest.TempPathFactory) -> 
 # The numbers
 
 
-def test_the_numbers_are_those_of_separately_trained_models(
+def test_each_row_has_the_numbers_of_a_model_trained_separately(
     texts: list[str], comparison: Comparison, report: Path
 ) -> None:
     content = json.loads((report / "report.json").read_text("utf-8"))
@@ -71,7 +71,7 @@ def test_the_numbers_are_those_of_separately_trained_models(
             assert result["nats_per_char"] is None  # JSON has no infinity
         assert result["seconds"] > 0 and result["chars_per_second"] > 0 and result["error"] is None
     assert content["settings"]["training"]["characters"] == sum(map(len, train))
-    assert comparison.to_dicts()[0]["copied_fraction"] > 0.2, "n-grams of order 8 copy from so small a text"
+    assert comparison.to_dicts()[0]["copied_fraction"] > 0.2, "n-grams of order 8 copy much of such a small text"
 
 
 def test_the_split_depends_only_on_the_seed_and_holds_out_whole_documents(texts: list[str]) -> None:
@@ -134,32 +134,32 @@ def test_invalid_arguments_raise_an_error_before_anything_is_trained(texts: list
 
 
 class Page(HTMLParser):
-    """Checks that every tag is closed, and records the addresses that a browser would load."""
+    """A parser that checks that every tag is closed, and records the URLs that a browser would load."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.open: list[str] = []
-        self.addresses: list[str] = []
+        self.open_tags: list[str] = []
+        self.urls: list[str] = []
         self.ids: list[str] = []
         self.text = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in VOID:
-            self.open.append(tag)
+        if tag not in VOID_TAGS:
+            self.open_tags.append(tag)
         assert tag not in ("script", "link", "iframe"), tag
         for name, value in attrs:
             if name in ("src", "href", "xlink:href", "srcset") and not (value or "").startswith("#"):
-                self.addresses.append(str(value))
+                self.urls.append(str(value))
             if name == "id":
                 self.ids.append(str(value))
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.handle_starttag(tag, attrs)
-        if tag not in VOID:
+        if tag not in VOID_TAGS:
             self.handle_endtag(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
+        assert self.open_tags.pop() == tag
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -169,7 +169,7 @@ def test_the_html_report_is_self_contained(comparison: Comparison, report: Path)
     html = (report / "report.html").read_text("utf-8")
     page = Page()
     page.feed(html)
-    assert page.open == [] and page.addresses == []
+    assert page.open_tags == [] and page.urls == []
     for namespace in NAMESPACES:
         html = html.replace(namespace, "")
     assert "http:" not in html and "https:" not in html and "@import" not in html and "url(http" not in html
@@ -237,22 +237,22 @@ def test_durations_have_about_three_digits(seconds: float, text: str) -> None:
 # Copied spans
 
 
-def longest_matches(text: str, training: list[str]) -> list[tuple[int, int]]:
-    """Return all spans that occur in a training text and that no other such span contains, by brute force."""
+def maximal_spans(text: str, training: list[str]) -> list[tuple[int, int]]:
+    """Return, by brute force, all spans that occur in a training text and are not part of a longer one."""
     spans = [(i, j) for i in range(len(text)) for j in range(i + 1, len(text) + 1)]
     copied = [(i, j) for i, j in spans if any(text[i:j] in document for document in training)]
     return [(i, j) for i, j in copied if not any(a <= i and j <= b and (a, b) != (i, j) for a, b in copied)]
 
 
-WORDS = st.text("abé", max_size=14)
+SHORT_TEXTS = st.text("abé", max_size=14)
 
 
-@given(WORDS, st.lists(WORDS, max_size=4), st.integers(1, 5))
+@given(SHORT_TEXTS, st.lists(SHORT_TEXTS, max_size=4), st.integers(1, 5))
 def test_find_copies_agrees_with_brute_force(text: str, training: list[str], minimum: int) -> None:
-    matches = longest_matches(text, training)
+    spans = maximal_spans(text, training)
     report = find_copies(text, training, minimum)
-    assert list(report.spans) == [(i, j) for i, j in matches if j - i >= minimum]
-    assert report.longest == max([j - i for i, j in matches], default=0)
+    assert list(report.spans) == [(i, j) for i, j in spans if j - i >= minimum]
+    assert report.longest == max([j - i for i, j in spans], default=0)
     positions = {position for i, j in report.spans for position in range(i, j)}
     assert report.fraction == pytest.approx(len(positions) / len(text) if text else 0)
 
@@ -289,7 +289,7 @@ def test_the_drawing_of_a_cell_names_its_parameters(name: str) -> None:
     assert "x" in text.split()
 
 
-def test_the_graph_of_a_cell_is_its_equation() -> None:
+def test_the_graph_of_a_cell_has_one_node_for_each_operation_of_its_equation() -> None:
     graph = trace_cell(make_cell("elman", 5, 8, {}))
     x, h = (graph.nodes[i] for i in (0, 1))
     assert (x.label, h.label) == ("x", "h")
@@ -324,7 +324,7 @@ def blend_cell() -> Iterator[str]:
     cells.unregister("blend")
 
 
-def test_a_registered_cell_of_a_user_can_be_traced(blend_cell: str) -> None:
+def test_a_cell_that_a_user_registers_can_be_traced(blend_cell: str) -> None:
     labels = [node.label for node in trace_cell(make_cell(blend_cell, 4, 4, {})).simplify().nodes]
     assert {"x", "memory", "memory′", "y", "@ W", "÷ 2", "relu", "(1 − a) ×", "a ×", "× 2"} == {*labels} - {"+"}
 
@@ -358,7 +358,7 @@ def test_a_model_that_cannot_be_traced_has_a_graph_of_its_weights(small_model: L
 
 
 @given(st.lists(st.tuples(st.floats(-50, 50), st.floats(1, 30)), min_size=1, max_size=8))
-def test_boxes_never_overlap_and_keep_their_mean(boxes: list[tuple[float, float]]) -> None:
+def test_boxes_never_overlap_and_their_mean_position_is_unchanged(boxes: list[tuple[float, float]]) -> None:
     wanted, widths = ([*values] for values in zip(*boxes, strict=True))
     positions = spread(wanted, widths)
     for i in range(1, len(positions)):
