@@ -1,7 +1,7 @@
 """The model card: a README in Markdown, generated from the model and its metadata.
 
-It begins with the metadata that the Hugging Face Hub reads: library, task, tags, license, language, datasets, and the
-evaluation as a ``model-index``.
+The card begins with the metadata that the Hugging Face Hub reads: library, task, tags, license, language, datasets, and
+the evaluation as a ``model-index``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from revgen.files import to_json
-from revgen.formatting import format_value
+from revgen.formatting import format_field
 from revgen.history import History
 from revgen.model import Model
 from revgen.options import to_builtins
@@ -24,7 +24,7 @@ CURVE_TITLES = {
     "train_loss": "training loss, nats per token",
     "nats_per_char": "held-out text, nats per character",
 }
-"""The fields of ``EpochMetrics`` that ``metadata["history"]`` keeps for every epoch, with their titles in the image."""
+"""The fields of ``EpochMetrics`` in ``metadata["history"]``, and the titles of their curves in the image."""
 
 HUB_LICENSE = re.compile(
     r"mit|apache-2\.0|artistic-2\.0|bsd(-[23]-clause)?|bsl-1\.0|isc|mpl-2\.0|ms-pl|ncsa|ofl-1\.1|unlicense|wtfpl|zlib"
@@ -34,7 +34,7 @@ HUB_LICENSE = re.compile(
 """The Hub's names for common licenses. Any other license has the name ``other`` and a ``license_name``."""
 
 YAML_KEYWORDS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null", "none")
-"""Words that YAML does not read as strings."""
+"""Words that YAML reads as strings only in quotes."""
 
 
 def make_card(
@@ -44,9 +44,9 @@ def make_card(
 
     Args:
         model: a fitted model.
-        load_as: the name to pass to ``revgen.load``; by default, the one in the metadata.
+        load_as: the name to pass to ``revgen.load``; by default, the name in the metadata.
         samples: generated texts to show after the samples in the metadata.
-        history_file: the file name of an image of the training history, next to the card.
+        history_file: the name of a file next to the card with an image of the training history.
     """
     metadata = to_builtins(model.metadata)
     description = f"A {model.level}-level {model.architecture} language model, trained with revgen."
@@ -77,10 +77,10 @@ def make_card(
 
 
 def _format_section(value: Any) -> str:
-    """Return a dictionary as a table without empty rows, and anything else as text."""
+    """Return a dictionary as a Markdown table without empty rows, and any other value as text."""
     if not isinstance(value, dict):
         return str(value)
-    rows = [f"| {name} | {format_value(item)} |" for name, item in value.items() if item not in (None, [], {})]
+    rows = [f"| {name} | {format_field(item)} |" for name, item in value.items() if item not in (None, [], {})]
     return "\n".join(["| | |", "|---|---|", *rows])
 
 
@@ -88,9 +88,9 @@ def _format_section(value: Any) -> str:
 
 
 def history_metadata(history: History) -> dict[str, list[float]]:
-    """Return the values of all epochs by name, to be kept in the metadata of a model."""
+    """Return the metrics of all epochs by name, for the metadata of a model."""
     curves = {name: [getattr(epoch, name) for epoch in history] for name in CURVE_TITLES}
-    return {n: [float(f"{value:.5g}") for value in values] for n, values in curves.items() if None not in values}
+    return {name: [float(f"{value:.5g}") for value in values] for name, values in curves.items() if None not in values}
 
 
 def draw_history(model: Model) -> str | None:
@@ -112,7 +112,7 @@ def draw_history(model: Model) -> str | None:
 
 def _hub_metadata(model: Model) -> dict[str, Any]:
     metadata = to_builtins(model.metadata)
-    head: dict[str, Any] = {
+    hub_metadata: dict[str, Any] = {
         "library_name": "revgen",
         "pipeline_tag": "text-generation",
         "tags": [model.architecture, model.level],
@@ -120,22 +120,22 @@ def _hub_metadata(model: Model) -> dict[str, Any]:
     if isinstance(license_name := metadata.get("licence"), str):
         name = license_name.lower().replace(" ", "-")
         is_known = HUB_LICENSE.fullmatch(name)
-        head |= {"license": name} if is_known else {"license": "other", "license_name": name}
+        hub_metadata |= {"license": name} if is_known else {"license": "other", "license_name": name}
     for key, pattern in (("language", r"[a-z]{2,3}"), ("datasets", r"[\w.-]+(/[\w.-]+)?")):
         if values := [value for value in _strings(metadata.get(key)) if re.fullmatch(pattern, value, re.ASCII)]:
-            head[key] = values if len(values) > 1 or key == "datasets" else values[0]
-    if results := _evaluation_results(metadata.get("evaluation"), head.get("datasets", ["text"])[0]):
-        head["model-index"] = [{"name": model.name, "results": results}]
-    return head
+            hub_metadata[key] = values if len(values) > 1 or key == "datasets" else values[0]
+    if results := _evaluation_results(metadata.get("evaluation"), hub_metadata.get("datasets", ["text"])[0]):
+        hub_metadata["model-index"] = [{"name": model.name, "results": results}]
+    return hub_metadata
 
 
 def _evaluation_results(evaluation: Any, dataset: str) -> list[dict[str, Any]]:
-    """Return the results of a ``model-index``; ``"nats_per_char on shakespeare"`` is a result on another text."""
+    """Return the results of a ``model-index``. The key ``"nats_per_char on shakespeare"`` names another text."""
     metrics: dict[str, list[dict[str, Any]]] = {}
     for key, value in evaluation.items() if isinstance(evaluation, dict) else ():
         if _is_finite_number(value):
-            kind, _, text = key.partition(" on ")
-            metric = {"type": kind, "value": round(value, 5), "name": kind.replace("_", " ")}
+            name, _, text = key.partition(" on ")
+            metric = {"type": name, "value": round(value, 5), "name": name.replace("_", " ")}
             metrics.setdefault(text, []).append(metric)
     return [
         {
@@ -189,7 +189,7 @@ def _to_literal(value: Any) -> str:
 
 
 def _explain_files(model: Model) -> Iterator[str]:
-    """Yield paragraphs on how to read the files without revgen, and how to compute with the weights."""
+    """Yield paragraphs that explain how to read the files and compute with the weights without revgen."""
     yield "The files can be read with [safetensors](https://huggingface.co/docs/safetensors) alone:"
     if model.tokenizer.file.endswith(".json"):
         yield (
@@ -217,7 +217,7 @@ def _explain_files(model: Model) -> Iterator[str]:
 
 
 def _array_rows(model: Model) -> Iterator[str]:
-    """Yield a table row for each array; arrays of the same shape whose names differ in one number have one row."""
+    """Yield a table row for each array. Arrays whose names differ only in one number share a row if shapes agree."""
     numbers: dict[tuple[str, tuple[int, ...]], list[str]] = {}
     for name, array in sorted(model.weights.items()):
         number = re.search(r"\d+", name)

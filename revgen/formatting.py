@@ -1,10 +1,10 @@
-"""How numbers are written for people: counts, durations, percentages, and measurements of a given precision."""
+"""Formatting of numbers for people: counts, measurements, durations, percentages, and the values in tables."""
 
 from __future__ import annotations
 
 
 def format_count(value: float) -> str:
-    """Return a number without decimals and with separators: ``12,345``."""
+    """Return a number without decimals and with thousands separators: ``12,345``."""
     return f"{value:,.0f}"
 
 
@@ -26,7 +26,7 @@ def format_percent(fraction: float) -> str:
 
 
 def format_cell(value: object) -> str:
-    """Return a value for a table with aligned numbers: floats have a fixed number of decimals, None is empty."""
+    """Return a value for a table as text: floats with four decimals unless very small or large, None as empty."""
     if value is None:
         return ""
     if isinstance(value, float):
@@ -34,8 +34,8 @@ def format_cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def format_value(value: object) -> str:
-    """Return a value for running text: five significant digits, "yes" or "no" for booleans, lists with semicolons."""
+def format_field(value: object) -> str:
+    """Return a value for a model card as text: five significant digits, "yes" or "no", items joined by semicolons."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -46,5 +46,5 @@ def format_value(value: object) -> str:
 
 
 def pluralize(number: int, noun: str) -> str:
-    """Return a count and its noun: ``1 file``, ``1,234 files``."""
+    """Return a count with its noun: ``1 file``, ``1,234 files``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

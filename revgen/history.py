@@ -14,11 +14,11 @@ from revgen.tables import to_frame, to_text
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """The metrics of one epoch. The validation metrics are None without a validation text."""
+    """The metrics of one epoch. The validation metrics are None if there is no validation text."""
 
     epoch: int
     train_loss: float
-    """Nats per token in training, with dropout, averaged over the epoch."""
+    """The mean loss over the epoch in nats per token, with dropout."""
     learning_rate: float
     """The learning rate at the end of the epoch."""
     tokens_per_second: float
@@ -31,7 +31,7 @@ class EpochMetrics:
     perplexity: float | None = None
     """Perplexity per token on the validation text."""
     best: bool = False
-    """Whether no earlier epoch was better."""
+    """Whether this epoch is better than all earlier ones."""
     sample: str = ""
     """A text generated at the end of the epoch."""
 
@@ -42,13 +42,13 @@ class History:
 
     epochs: list[EpochMetrics] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """Unplanned events: an interruption, an early stop, a return to earlier weights."""
+    """Unplanned events: an interruption, early stopping, a return to earlier weights."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """The settings of the run, including defaults that ``fit`` chose."""
+    """The settings of the run, including the defaults that ``fit`` chose."""
 
     @property
     def best(self) -> EpochMetrics | None:
-        """The epoch with the weights that the model has now: the best on the validation text, or else the last."""
+        """The epoch whose weights the model has: the best on the validation text, or without one, the last."""
         best = [epoch for epoch in self.epochs if epoch.best]
         return best[-1] if best else None
 
@@ -85,20 +85,20 @@ class History:
         return to_frame(self.to_dicts())
 
     def plot(self) -> Any:
-        """Plot training and validation loss for each epoch and return a matplotlib figure.
+        """Plot the training and validation loss of each epoch, and return a matplotlib figure.
 
         Raises MissingExtraError without the extra ``plots``.
         """
         figure = new_figure()
         axes = figure.add_subplot()
-        points = {"marker": "o", "markersize": 4}
-        axes.plot([e.epoch for e in self], [e.train_loss for e in self], color=COLORS[0], label="training", **points)
+        style = {"marker": "o", "markersize": 4}
+        axes.plot([e.epoch for e in self], [e.train_loss for e in self], color=COLORS[0], label="training", **style)
         validated = [(epoch.epoch, math.log(epoch.perplexity)) for epoch in self if epoch.perplexity]
         if validated:
-            axes.plot(*zip(*validated, strict=True), color=COLORS[1], label="validation", **points)
+            axes.plot(*zip(*validated, strict=True), color=COLORS[1], label="validation", **style)
         if self.best is not None and self.best.perplexity:
-            best = self.best.epoch, math.log(self.best.perplexity)
-            axes.plot(*best, marker="o", markersize=11, fillstyle="none", color=COLORS[1])
+            best_point = self.best.epoch, math.log(self.best.perplexity)
+            axes.plot(*best_point, marker="o", markersize=11, fillstyle="none", color=COLORS[1])
         axes.set_xlabel("epoch")
         axes.set_ylabel("nats per token")
         axes.legend(frameon=False, fontsize=9)

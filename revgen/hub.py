@@ -1,7 +1,7 @@
-"""Pushes models to the Hugging Face Hub and pulls them from it, with the client library ``huggingface_hub``.
+"""Push models to the Hugging Face Hub and pull them from it, with the client library ``huggingface_hub``.
 
-A repository has the files of a model directory. Pulled files are in the cache that all Hub libraries share, in one
-directory for each commit, and load from there without a network. Nothing that comes from the Hub is executed.
+A repository has the files of a model directory. Pulled files are stored in the cache that all Hub libraries share, in
+one directory for each commit, and load from there without a network. Nothing that comes from the Hub is executed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 ORGANIZATION_VARIABLE = "REVGEN_HUB_ORG"
-"""The environment variable with the organization that has the pretrained models; if it is empty, there is none."""
+"""The environment variable that names the organization of the pretrained models. If it is empty, revgen does not
+search the Hub for them."""
 
 TIMEOUT = 10.0  # seconds
 match_repo_id = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII).fullmatch
@@ -50,9 +51,9 @@ def is_repository(name: str) -> bool:
 
 
 def resolve_repo_id(name: str) -> str:
-    """Return a repository id unchanged, and for the name of a pretrained model the id of its repository.
+    """Return the repository id of a pretrained model, or a repository id unchanged.
 
-    Raises NotOnHubError if there is no organization with pretrained models.
+    Raises NotOnHubError for the name of a pretrained model if the organization is empty.
     """
     owner = os.environ.get(ORGANIZATION_VARIABLE, "revgen")
     if not owner and "/" not in name:
@@ -66,14 +67,14 @@ def pretrained_names() -> set[str]:
 
 
 def find_directory(name: str | Path, *, revision: str | None, token: str | None, local_files_only: bool) -> Path:
-    """Return the directory of a model with weights: in the package, on disk, in the Hub cache or on the Hub.
+    """Return the directory of a model: in the package, on disk, or in the Hub cache, after a download if needed.
 
     ``LanguageModel.from_pretrained`` describes the parameters.
     """
     if revision is None:
         if isinstance(name, str) and name in pretrained_names():
             return PRETRAINED / name
-        if os.path.isdir(name):  # noqa: PTH112  unlike Path, it takes a name of any length
+        if os.path.isdir(name):  # noqa: PTH112  Path.is_dir rejects names that are too long
             return Path(name)
         if (directory := _model_directory_of(name)) is not None:
             raise CheckpointError(f"{name} is not a model directory: give the directory {directory}")
@@ -96,7 +97,7 @@ def find_directory(name: str | Path, *, revision: str | None, token: str | None,
 
 
 def _model_directory_of(name: str | Path) -> Path | None:
-    """Return the model directory that directly contains a path, None if there is none."""
+    """Return the model directory that directly contains a path, or None."""
     parent = Path(name).parent
     try:
         return parent if parent != Path() and (parent / CONFIG).is_file() else None
@@ -108,22 +109,22 @@ def _model_directory_of(name: str | Path) -> Path | None:
 def pull(
     repo_id: str, *, revision: str | None = None, token: str | None = None, local_files_only: bool = False
 ) -> Path:
-    """Return the model directory of a repository in the cache; download the files that are missing there.
+    """Download the files of a model that are not in the cache yet, and return its directory in the cache.
 
-    Only the files that the model needs are downloaded, all from the same commit. Without a network, models that were
-    pulled before are still found. Raises HubError with a message of one line, and CheckpointError if the repository has
-    no valid model.
+    Only the files that the model needs are downloaded, all from the same commit. Models in the cache can be pulled
+    without a network. Raises HubError with a one-line message, and CheckpointError if the repository has no valid
+    model.
 
     Args:
         repo_id: the repository, ``"owner/name"``.
         revision: a branch, a tag or a commit; by default, the default branch.
-        token: an access token; by default, the one of ``hf auth login`` or ``HF_TOKEN``.
+        token: an access token; by default, the token from ``hf auth login`` or ``HF_TOKEN``.
         local_files_only: use only the cache.
     """
     api = _api(token)
     with _convert_errors(repo_id, revision):
         if not local_files_only and not _is_cached(repo_id, revision):
-            # This fails at once; a download retries for half a minute.
+            # If the Hub cannot be reached, this fails at once; a download would retry for half a minute.
             api.model_info(repo_id, revision=revision, timeout=TIMEOUT)
         # The Hub counts downloads by requests for this file. Its commit is the commit of all other files.
         config = Path(api.hf_hub_download(repo_id, CONFIG, revision=revision, local_files_only=local_files_only))
@@ -135,7 +136,7 @@ def pull(
             file = Path(api.hf_hub_download(repo_id, entry["file"], **options))
             if _sha256(file) == entry["sha256"]:
                 continue
-            if not local_files_only:  # the file was damaged during the download, or in the cache
+            if not local_files_only:  # the file was damaged during the download or in the cache
                 file = Path(api.hf_hub_download(repo_id, entry["file"], force_download=True, **options))
         if _sha256(file) != entry["sha256"]:
             raise HubError(
@@ -146,7 +147,7 @@ def pull(
 
 
 def pull_pretrained(name: str, *, revision: str | None, token: str | None, local_files_only: bool) -> Path:
-    """Return the model directory of a pretrained model; send no request if it is in the cache.
+    """Return the model directory of a pretrained model. If the model is in the cache, no request is sent.
 
     Raises NotOnHubError if there is no such model.
     """
@@ -177,17 +178,18 @@ def push(
 ) -> str:
     """Push a model, or the files of a model directory, to a repository in one commit, and return the commit's URL.
 
-    The card in the directory is pushed if it was edited. Otherwise, a new card is written, with samples and an image of
-    the training history. The index of the training text is not pushed. Raises HubError.
+    If the repository has no card yet, a card is pushed too: the card in the directory if a user has edited it, or else
+    a new card with samples and an image of the training history. The index of the training text is never pushed.
+    Raises HubError.
 
     Args:
         model: a model or a model directory.
-        repo_id: the repository, ``"owner/name"``, or ``"name"`` for one of your own; it is created if needed.
+        repo_id: the repository, ``"owner/name"``, or ``"name"`` for your own; it is created if it does not exist.
         private: whether a new repository is private.
-        revision: the branch; it is created if needed.
+        revision: the branch; it is created if it does not exist.
         commit_message: the commit message.
-        token: an access token; by default, the one of ``hf auth login`` or ``HF_TOKEN``.
-        overwrite_card: replace a card that the repository already has.
+        token: an access token; by default, the token from ``hf auth login`` or ``HF_TOKEN``.
+        overwrite_card: push a card even if the repository already has one.
     """
     api = _api(token)
     with tempfile.TemporaryDirectory() as temporary:
@@ -208,9 +210,10 @@ def push(
 
 
 def push_all(directories: Iterable[str | Path], owner: str, **options: Any) -> list[str]:
-    """Push model directories to a user or an organization, each under its own name, and return the URLs of the commits.
+    """Push each model directory to the repository ``owner/directory``, and return the URLs of the commits.
 
-    ``options`` are the keyword arguments of ``push``. All directories are loaded before the first one is pushed.
+    ``options`` are the keyword arguments of ``push``. All directories are loaded, and so checked, before the first one
+    is pushed.
     """
     paths = [expand_user(directory) for directory in directories]
     for path in paths:
@@ -224,7 +227,7 @@ class CachedModel:
 
     name: str
     revisions: tuple[str, ...]
-    """The branches and tags by which the commit was pulled."""
+    """The branches and tags that pointed to the commit when it was pulled."""
     commit: str
     size: int
     """The size on disk in bytes."""
@@ -252,7 +255,7 @@ def remove_cached(name: str) -> int:
     """Remove all commits of a model from the cache and return the number of bytes freed. Raises HubError."""
     commits = [model.commit for model in list_cached() if model.name == name]
     if not commits:
-        raise HubError(f"{name} is not in the cache; revgen cache lists the models that are")
+        raise HubError(f"{name} is not in the cache; revgen cache lists the models in it")
     strategy = _cache_info().delete_revisions(*commits)
     strategy.execute()
     return int(strategy.expected_freed_size)
@@ -276,13 +279,13 @@ def _sha256(path: Path) -> str:
 
 
 def _model_files(directory: Path) -> list[str]:
-    """Return the names of the files to push; the index of the training text is not one of them."""
+    """Return the names of the files to push, without the index of the training text."""
     content = read_config(directory)
     return [CONFIG, content["tokenizer"]["file"], content["weights"]["file"]]
 
 
 def _card_files(model: Model, directory: Path, repo_id: str) -> dict[str, bytes | Path]:
-    """Return the card for a repository and the image in it, by file name."""
+    """Return the card of a repository and its image, by file name."""
     card_file = directory / CARD
     if card_file.is_file() and card_file.read_text("utf-8", "replace") != make_card(model):  # the user edited it
         return {CARD: card_file}
@@ -323,18 +326,18 @@ def _is_revgen_model(snapshot: Path) -> bool:
 
 @contextmanager
 def _convert_errors(repo_id: str, revision: str | None) -> Iterator[None]:
-    """Convert any exception of the client library to a HubError with a message of one line."""
+    """Convert any exception of the client library to a RevgenError with a one-line message."""
     try:
         yield
     except RevgenError:
         raise
-    except Exception as error:  # the types of network errors differ between versions of the client
+    except Exception as error:  # network errors have other classes in other versions of the client
         error_class, message = _explain(error, repo_id, revision)
         raise error_class(f"{repo_id}: {message}") from error
 
 
 def _explain(error: BaseException, repo_id: str, revision: str | None) -> tuple[type[HubError | OptionError], str]:
-    """Return the class of the error to raise, and a message that says what to do."""
+    """Return the class of the error to raise, and its message."""
     from huggingface_hub import errors
 
     login = "log in with hf auth login, set HF_TOKEN or pass token=…"
@@ -353,17 +356,17 @@ def _explain(error: BaseException, repo_id: str, revision: str | None) -> tuple[
     if isinstance(error, errors.GatedRepoError):
         return HubError, f"the repository is gated: request access on its page, then {login}"
     if isinstance(error, errors.HfHubHTTPError):
-        status, answer = error.response.status_code, " ".join((error.server_message or "").split())
-        if status == 401 and re.search("expired|credentials|username or password", answer, re.IGNORECASE):
-            return HubError, f"the Hub does not accept the token ({answer}): {login}"
+        status, reason = error.response.status_code, " ".join((error.server_message or "").split())
+        if status == 401 and re.search("expired|credentials|username or password", reason, re.IGNORECASE):
+            return HubError, f"the Hub does not accept the token ({reason}): {login}"
         if isinstance(error, errors.RepositoryNotFoundError):
-            return NotOnHubError, (f"no such directory, and no such repository on the Hub; if it is private, {login}")
+            return NotOnHubError, f"no such directory, and no such repository on the Hub; if it is private, {login}"
         if status == 403:
             return (
                 HubError,
-                f"the token does not allow this ({answer or 'forbidden'}): use a token with write access ({login})",
+                f"the token does not allow this ({reason or 'forbidden'}): use a token with write access ({login})",
             )
-        return HubError, f"the Hub answered {status}: {answer or _first_line(error)}"
+        return HubError, f"the Hub answered with status {status}: {reason or _first_line(error)}"
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         file = f" {error.filename}" if error.filename else ""
         return HubError, f"could not write to the cache{file}: {error.strerror}"
@@ -384,7 +387,7 @@ DISK_ERRORS: Sequence[int] = (
 
 
 def _first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or the name of its class."""
+    """Return the first line of an error's message, or the name of its class if there is no message."""
     return next(iter(str(error).split("\n")), "")[:300] or type(error).__name__
 
 

@@ -1,8 +1,8 @@
 """Novelty: which spans of a text are copied from the training text, character by character.
 
-A copied span occurs in one training document and cannot be extended. All suffixes of the training text are sorted once,
-so a binary search finds any string in it (suffix arrays: Manber & Myers 1993; prefix doubling that sorts only groups
-with equal ranks: Larsson & Sadakane 1999).
+A copied span occurs in a training document, and no longer span of the text that contains it does. All suffixes of the
+training text are sorted once, so a binary search finds any string (suffix arrays: Manber & Myers 1993; prefix doubling
+that sorts only groups with equal ranks: Larsson & Sadakane 1999).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SEPARATOR = "\udfff"
-"""The character between two documents: half of a surrogate pair, which no text contains."""
+"""The character between two documents: a lone surrogate, which valid text does not contain."""
 
 
 class Span(NamedTuple):
@@ -37,7 +37,7 @@ class CopyReport:
     """The copied spans of a text."""
 
     spans: tuple[Span, ...]
-    """The copied spans of at least the minimum length, from left to right. They may overlap, but none contains
+    """The copied spans of at least the minimum length, from left to right. Spans may overlap, but no span contains
     another."""
     longest: int
     """Length in characters of the longest copied span of any length."""
@@ -53,7 +53,7 @@ class CopyReport:
 
 
 class SuffixIndex:
-    """An index that answers whether the training documents contain a string."""
+    """An index of training documents for ``string in index``: whether a document contains a string."""
 
     def __init__(self, documents: Iterable[str], suffixes: NDArray[np.integer[Any]] | None = None) -> None:
         self.text = SEPARATOR.join([documents] if isinstance(documents, str) else documents)
@@ -64,7 +64,7 @@ class SuffixIndex:
         return self.text.split(SEPARATOR)
 
     def to_bytes(self) -> bytes:
-        """Return the content of the index file in a model directory."""
+        """Return the content of an index file."""
         from safetensors.numpy import save
 
         text = np.frombuffer(self.text.encode("utf-8", "surrogatepass"), np.uint8)
@@ -95,17 +95,17 @@ class SuffixIndex:
 
 
 def check_text(text: str, index: SuffixIndex) -> CheckedText:
-    """Return the text with a report of its copied spans as ``copied``."""
+    """Return the text with its attribute ``copied``, a report of its copied spans."""
     checked = CheckedText(text)
     checked.copied = find_copies(text, index)
     return checked
 
 
 def find_copies(text: str, training: Iterable[str] | SuffixIndex, minimum: int = 20) -> CopyReport:
-    """Find the spans of a text, of at least ``minimum`` characters, that training documents contain.
+    """Find the spans of a text that have at least ``minimum`` characters and occur in a training document.
 
-    ``training`` is a document, several documents, a corpus, or a ``SuffixIndex`` of them. To check many texts, create
-    the index once.
+    ``training`` is one document, several documents, a corpus, or a ``SuffixIndex``. To check many texts, create the
+    index once.
     """
     index = training if isinstance(training, SuffixIndex) else SuffixIndex(training)
     spans: list[Span] = []
@@ -126,10 +126,11 @@ def suffix_array(text: str) -> NDArray[np.int64]:
     """Return the start positions of all suffixes of a text in alphabetical order, (characters,)."""
     codes: NDArray[Any] = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
     order = np.argsort(codes, kind="stable")
-    # The rank of each suffix: 1 + the first index in ``order`` of the suffixes that are equal so far; 0 past the end.
+    # Suffixes whose first ``length`` characters are equal have the same rank: 1 + the first of their indices in
+    # ``order``. The empty suffix has the rank 0.
     ranks = np.zeros(len(codes) + 1, np.int64)
-    unsorted, keys = np.arange(len(codes)), codes[order].astype(np.int64)  # indices in ``order``, and what to sort by
     length = 1  # suffixes are sorted by their first ``length`` characters
+    unsorted, keys = np.arange(len(codes)), codes[order].astype(np.int64)  # indices in ``order``, and their sort keys
     while len(unsorted):
         is_first = np.concatenate([[True], keys[1:] != keys[:-1]])
         ranks[order[unsorted]] = 1 + unsorted[np.maximum.accumulate(np.where(is_first, np.arange(len(unsorted)), 0))]

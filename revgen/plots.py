@@ -1,4 +1,4 @@
-"""Figures drawn with matplotlib: how a new one is created, and how its axes look."""
+"""The creation and the style of matplotlib figures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def new_figure(width: float = WIDTH, height: float = HEIGHT) -> Any:
 
 
 def style_axes(axes: Any, text_color: str = "black") -> None:
-    """Make grid and axis lines light, remove the box, and give all text one color."""
+    """Draw the grid and the axes in light lines, remove the top and right lines, and set the color of all text."""
     axes.patch.set_alpha(0)
     axes.spines[["top", "right"]].set_visible(False)
     for spine in axes.spines.values():

@@ -1,4 +1,4 @@
-"""Draws curves as SVG without a plotting library: one panel for each curve, side by side."""
+"""Draw curves as SVG without a plotting library: one panel for each curve, side by side."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ svg{font:12px system-ui,sans-serif;background:#fff}text{fill:#1d2530}.quiet{fill
 
 
 def draw_curves(curves: Mapping[str, Sequence[float]], x_label: str) -> str:
-    """Return one SVG image of curves by their titles. The points of a curve are numbered from 1 on the x-axis."""
+    """Return one SVG image of all curves, given by title. The points of each curve are numbered from 1."""
     width = PANEL_WIDTH * len(curves)
     panels = "".join(
         f'<g transform="translate({PANEL_WIDTH * i} 0)">{"".join(_panel(title, values, x_label))}</g>'
@@ -29,7 +29,7 @@ def draw_curves(curves: Mapping[str, Sequence[float]], x_label: str) -> str:
 
 
 def _panel(title: str, values: Sequence[float], x_label: str) -> Iterator[str]:
-    """Yield the SVG elements of one curve, with its lowest point marked."""
+    """Yield the SVG elements of one panel, whose lowest point has a marker."""
     low, high = min(values), max(values)
     margin = (high - low) * 0.06 or abs(high) * 0.01 or 1
     low, high = low - margin, high + margin

@@ -10,15 +10,15 @@ from revgen.formatting import format_cell
 
 
 def to_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """Return rows as text in aligned columns with a header; columns of numbers are aligned to the right."""
+    """Return rows as text in aligned columns with a header. Columns of numbers are aligned to the right."""
     cells = [[format_cell(row.get(name)) for name in columns] for row in rows]
     widths = [max([len(name), *(len(row[i]) for row in cells)]) for i, name in enumerate(columns)]
     is_numeric = [any(isinstance(row.get(name), int | float) for row in rows) for name in columns]
 
     def join(values: Sequence[str]) -> str:
         aligned = [
-            value.rjust(width) if right else value.ljust(width)
-            for value, width, right in zip(values, widths, is_numeric, strict=True)
+            value.rjust(width) if numeric else value.ljust(width)
+            for value, width, numeric in zip(values, widths, is_numeric, strict=True)
         ]
         return "  ".join(aligned).rstrip()
 
@@ -30,5 +30,5 @@ def to_frame(rows: Sequence[Mapping[str, Any]]) -> Any:
     try:
         from pandas import DataFrame
     except ImportError:
-        raise MissingExtraError("a data frame needs pandas: pip install 'revgen[pandas]'") from None
+        raise MissingExtraError("data frames need pandas: pip install 'revgen[pandas]'") from None
     return DataFrame(list(rows))

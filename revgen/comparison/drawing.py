@@ -127,7 +127,7 @@ def _assign_columns(rows: list[list[int]], above: list[list[int]], widths: list[
 
 
 def _mean_position(i: int, neighbors: Sequence[int], x: Sequence[float], num_nodes: int) -> float:
-    """Return the weighted mean position of the neighbors. Bends have larger weights, so that long edges are straight."""
+    """Return the weighted mean position of the neighbors. Bends weigh more, which straightens long edges."""
     if not neighbors:
         return x[i]
     weights = [

@@ -1,1 +1,1 @@
-"""Evaluation: likelihood, surprisal, attention weights and embeddings of texts."""
+"""Evaluation: the likelihood, surprisal, attention weights and embeddings of texts."""

@@ -1,4 +1,4 @@
-"""Attention weights of a text, and a figure of them."""
+"""The attention weights of a text, and their figure."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from revgen.options import check
 from revgen.plots import new_figure
 
 MAX_LABELED_TOKENS = 60
-"""A figure of a longer text has no labels for its tokens."""
+"""The figure of a longer text has no labels for its tokens."""
 MAX_ATTENTION_WEIGHTS = 1 << 28
-"""Attention weights of one text, in all layers and heads: 1 GiB."""
+"""The largest number of attention weights of one text, in all layers and heads together. They take 1 GiB."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Attention:
     """The attention weights of one text."""
 
     tokens: tuple[str, ...]
-    """The token for the start of the document, and the tokens of the text."""
+    """The start token, and the tokens of the text."""
     weights: NDArray[np.floating[Any]]
-    """(layers, heads, tokens, tokens): how much each token (row) attends to each token (column). A row sums to 1."""
+    """(layers, heads, tokens, tokens): how much each token (row) attends to each token (column). Each row sums to 1."""
 
     def plot(self) -> Any:
         """Return a matplotlib figure with a row for each layer and a column for each head.

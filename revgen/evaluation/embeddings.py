@@ -1,8 +1,8 @@
 """Embeddings: one vector for each text, for comparing texts.
 
-The features are the vectors from which a network computes its logits. After the last token, they summarize the text
-(Radford et al. 2017, *Learning to generate reviews and discovering sentiment*). Their mean over all tokens represents
-the beginning of the text as well as its end.
+A network computes its logits from a vector of features for each token. The features of the last token summarize the
+text (Radford et al. 2017, *Learning to generate reviews and discovering sentiment*). The mean of the features over all
+tokens represents the beginning of the text as well as its end.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from revgen.model import Model
 from revgen.options import check
 
 BATCH_SIZE, BLOCK_SIZE = 32, 256
-"""The number of texts in a batch, and of tokens that are read at a time."""
+"""The number of texts in a batch, and the number of tokens of each text that are read at a time."""
 
 POOLS = ("mean", "last")
 
@@ -25,7 +25,7 @@ POOLS = ("mean", "last")
 def embed(model: Model, texts: Sequence[str], pool: str = "mean") -> NDArray[np.float32]:
     """Return a vector for each text, (texts, features).
 
-    ``pool`` is "mean" for the mean of the features over all tokens of a text, or "last" for the features after its last
+    ``pool`` is "mean" for the mean of the features over all tokens of a text, or "last" for the features of its last
     token. Raises OptionError for a model that is not a network.
     """
     is_list = isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts)
@@ -59,7 +59,7 @@ def _pooling_weights(lengths: NDArray[np.int_], pool: str) -> NDArray[np.float32
     if pool == "last":
         is_used = times == lengths - 1
     else:
-        is_used = (times < lengths) & ((times > 0) | (lengths == 1))  # the start token only if there is no other
+        is_used = (times < lengths) & ((times > 0) | (lengths == 1))  # the start token counts only in an empty text
     weights: NDArray[np.float32] = (is_used / is_used.sum(0)).astype(np.float32)
     return weights
 

@@ -1,9 +1,9 @@
-"""Likelihood: how well a model predicts text, in units that allow models with different tokenizers to be compared.
+"""Likelihood: how well a model predicts text, in units that are comparable between models with different tokenizers.
 
-Each document is scored from its start token on, and its end token counts as a prediction. The sum over all documents is
-divided by their number of characters. A character outside the vocabulary costs as much as the tokens that spell it. If
-the tokenizer reads it as ``<unk>``, it costs as much as ``<unk>`` and a uniform code over all characters without a
-token.
+The model predicts all tokens of a document after its start token, including the end token. The sum of the negative
+log-likelihoods of all documents is divided by their number of characters. A character outside the vocabulary costs as
+much as the tokens that spell it. If the tokenizer encodes it as ``<unk>``, it costs as much as ``<unk>`` and a uniform
+code over all characters without a token.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from revgen.options import check
 from revgen.tokenizers import Tokenizer
 
 LogProbs = Callable[[list[NDArray[Any]]], Iterator[tuple[int, NDArray[Any]]]]
-"""Yields ``(index, logprobs)`` for each sequence of ids, like ``Model.logprobs``."""
+"""A function that yields ``(index, logprobs)`` for each sequence of ids, like ``Model.logprobs``."""
 
 WINDOW, WARM_UP = 4096, 512
-"""The number of tokens in a window of a long document, and of the tokens before it that are read first."""
+"""The number of tokens in each window of a long document, and the number of tokens read before the window."""
 GROUP_SIZE = 1 << 20
-"""Tokens of documents that are scored together: enough to sort by length, few enough for memory."""
+"""The number of tokens of the documents that are scored together: enough to sort by length, few enough for memory."""
 MAX_LOG = 700.0
 """The exponential of a larger number overflows."""
 
@@ -42,7 +42,7 @@ class Evaluation:
     nats_per_char: float
     """Negative log-likelihood (natural logarithm) of all documents including their ends, per character."""
     perplexity: float
-    """Perplexity per token; only models with the same tokenizer can be compared by it."""
+    """Perplexity per token. It is comparable only between models with the same tokenizer."""
     tokens: int
     characters: int
     documents: int
@@ -55,7 +55,7 @@ class Evaluation:
         return self.nats_per_char / log(2)
 
     def metrics(self) -> dict[str, Any]:
-        """Return the metrics that an epoch of a ``History`` has, by name."""
+        """Return by name the metrics that ``EpochMetrics`` has too."""
         return {
             "nats_per_char": self.nats_per_char,
             "bits_per_char": self.bits_per_char,
@@ -80,7 +80,7 @@ class Score:
 
     tokens: tuple[str, ...]
     logprobs: NDArray[np.floating[Any]]
-    """Natural logarithms, one for each token and one for the end of the document, (tokens + 1,)."""
+    """The natural logarithm of the probability of each token and of the document's end, (tokens + 1,)."""
 
     @property
     def total(self) -> float:
@@ -99,17 +99,17 @@ def score(model: Model, text: str, label: str | float | bool | None = None) -> S
 
 
 def evaluate(model: Model, corpus: Corpus, labels: Sequence[str | int] = ()) -> Evaluation:
-    """Evaluate a model on a corpus; with ``labels``, each document is predicted under its own label."""
+    """Evaluate a model on a corpus. With ``labels``, the model is given the label of each document."""
     tokens = tokenize(corpus, model.tokenizer, labels)
     return measure(model.logprobs, model.tokenizer, tokens.documents())
 
 
 def measure(logprobs: LogProbs, tokenizer: Tokenizer, documents: Iterable[NDArray[Any]]) -> Evaluation:
-    """Evaluate on documents of ids, each with its start and end token, with the log-probabilities of ``logprobs``.
+    """Evaluate the log-probabilities that ``logprobs`` returns for documents of ids, including start and end tokens.
 
     The ids may carry labels (``corpus.tokens.label_offset``). A document of more than 4,096 tokens is scored in
-    windows. For each window, the 512 tokens before it are read first. Raises CorpusError if the documents have no
-    characters.
+    windows. Before each window, the model reads the 512 tokens that precede it. Raises CorpusError if the documents
+    have no characters.
     """
     nats, num_documents = 0.0, 0
     counts = np.zeros(len(tokenizer), np.int64)  # how often each token is predicted

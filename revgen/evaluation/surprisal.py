@@ -18,7 +18,7 @@ from revgen.tables import to_frame, to_text
 BLOCK_VALUES = 1 << 18
 """The number of logits that are computed at a time."""
 FULL_COLOR_BITS = 8
-"""Tokens with at least this surprisal have the full color."""
+"""The surprisal from which on a token has the full color."""
 FULL_COLOR = (255, 140, 60)
 STYLE = "font-family: monospace; white-space: pre-wrap; line-height: 1.6"
 COLUMNS = ("token", "logprob", "entropy", "rank", "alternatives")
@@ -30,13 +30,13 @@ class ExplainedToken:
 
     token: str
     text: str
-    """The text that the token adds; empty for the end."""
+    """The text that the token adds. It is empty for the end."""
     logprob: float
     """The natural logarithm of the token's probability."""
     entropy: float
     """The entropy of the predicted distribution, in nats."""
     rank: int
-    """1 for the most likely token."""
+    """The rank of the token among all tokens; 1 is the most likely."""
     alternatives: tuple[tuple[str, float], ...]
     """The most likely tokens with their probabilities."""
 
@@ -94,7 +94,7 @@ class Explanation:
         return "".join(parts)
 
     def to_html(self) -> str:
-        """Return the text as an HTML element, in the same colors; each token has its numbers as a tooltip."""
+        """Return the text as an HTML element in the same colors. The tooltip of each token shows its numbers."""
         spans = []
         for token in self:
             red, green, blue = _color(token.bits)
@@ -109,7 +109,7 @@ class Explanation:
 
 
 def explain(model: Model, text: str, top: int = 5, label: str | float | bool | None = None) -> Explanation:
-    """Return log-probability, entropy and rank of each token of a text and of its end, with ``top`` alternatives."""
+    """Return the log-probability, entropy, rank and ``top`` alternatives of each token of a text and of its end."""
     check("text", text, isinstance(text, str), "a string")
     check_at_least("top", top, 0)
     tokenizer = model.tokenizer
@@ -139,7 +139,7 @@ def explain(model: Model, text: str, top: int = 5, label: str | float | bool | N
 
 
 def _color(bits: float) -> tuple[int, int, int]:
-    """Return the color for a surprisal, between white and the full color."""
+    """Return the color of a surprisal, (red, green, blue), between white and the full color."""
     strength = min(bits / FULL_COLOR_BITS, 1)
     red, green, blue = (round(255 + (full - 255) * strength) for full in FULL_COLOR)
     return red, green, blue

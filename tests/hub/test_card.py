@@ -19,7 +19,7 @@ from hub_server import Hub, Repository
 import revgen
 from revgen import hub as revgen_hub
 from revgen.card import draw_history, make_card
-from revgen.hub import PRETRAINED
+from revgen.hub import PRETRAINED, pretrained_names
 from revgen.language_model import LanguageModel
 from revgen.registry import cells
 
@@ -172,6 +172,11 @@ def test_the_card_shows_the_equations_of_the_network_and_its_cell(small_model: L
 
     assert "x = x + cell(norm(x))" in text
     assert inspect.cleandoc(cells.get("lstm").__doc__) in text
+
+
+@pytest.mark.parametrize("name", sorted(pretrained_names()))
+def test_every_card_in_the_package_has_the_equation_of_the_logits(name: str) -> None:
+    assert "\nlogits = " in (PRETRAINED / name / "README.md").read_text("utf-8")
 
 
 def test_the_history_image_has_a_panel_for_the_held_out_text(reviews: list[str]) -> None:

@@ -134,7 +134,7 @@ def test_an_error_of_the_server_is_reported_unless_the_model_is_cached(
     status: int, hub: Hub, pushed: Repository, small_model: LanguageModel
 ) -> None:
     hub.faults.down = status
-    assert load_error() == f"me/model: the Hub answered {status}: The server is overloaded"
+    assert load_error() == f"me/model: the Hub answered with status {status}: The server is overloaded"
 
     hub.faults.down = 0
     revgen.load("me/model")
