@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from revgen import ops, registry
 from revgen.errors import OptionError
-from revgen.formatting import format_value
 from revgen.ops import Array
-from revgen.options import check
+from revgen.options import check, safe_repr
 
 Floats = NDArray[np.floating[Any]]
 
@@ -196,9 +195,7 @@ class CheckedFilter:
         result = self.filter(logits, context)
         if type(result) is not type(logits) or result.shape != logits.shape:
             shape = f"{type(result).__name__} of shape {getattr(result, 'shape', 'unknown')}"
-            raise OptionError(
-                f"filters: {format_value(self.filter)} must return logits like its argument, not a {shape}"
-            )
+            raise OptionError(f"filters: {safe_repr(self.filter)} must return logits like its argument, not a {shape}")
         result = ops.where(logits == -np.inf, logits, finite(result))
         return ops.where(ops.amax(result) == -np.inf, logits, result)
 
