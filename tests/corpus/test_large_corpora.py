@@ -43,7 +43,7 @@ def chars(reviews: list[str]) -> Tokenizer:
     return tokenizer
 
 
-# The progress bar ---------------------------------------------------------------------------
+# The progress bar ------------------------------------------------------------------------
 
 
 class Terminal(io.StringIO):

@@ -1,31 +1,22 @@
-"""Corpora: documents from files in every format and from memory, errors with line numbers, token ids on disk."""
+"""Corpora: documents from files in every format and from memory, in blocks."""
 
 from __future__ import annotations
 
-import csv
-import gzip
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas
-import pyarrow
 import pytest
-from pyarrow import parquet
+from corpus_files import FORMATS, write
 
 import revgen
-from revgen import Corpus, CorpusError, OptionError, Tokenizer
+from revgen import Corpus, CorpusError, OptionError
 from revgen.corpus import text as text_reader
-from revgen.corpus.tokens import Tokens, tokenize
+from revgen.corpus.tokens import tokenize
 from revgen.registry import tokenizers
 
 LEVELS = tokenizers.names()
-FORMATS = [".txt", ".csv", ".tsv", ".jsonl", ".parquet"]
 DOCUMENTS = [
     'first line\nsecond line, with a comma and "quotes"',
     "a\ttab, a 'quote', and\n\na blank line between",
@@ -34,34 +25,12 @@ DOCUMENTS = [
 ]
 
 
-def write(path: Path, texts: list[str], field: str = "text") -> Path:
-    """Write a file in the format of its suffix, with a number for each text, and return its path."""
-    file_format = Path(path.name.removesuffix(".gz")).suffix
-    plain = path.with_name(f"plain{file_format}")
-    if file_format == ".jsonl":
-        lines = [json.dumps({"id": i, field: text}, ensure_ascii=False) for i, text in enumerate(texts)]
-        plain.write_bytes("\n".join(lines).encode())
-    elif file_format == ".parquet":
-        parquet.write_table(pyarrow.table({"id": list(range(len(texts))), field: texts}), plain)
-    elif file_format in (".csv", ".tsv"):
-        with plain.open("w", encoding="utf-8", newline="") as file:
-            rows = csv.writer(file, delimiter="," if file_format == ".csv" else "\t")
-            rows.writerow(["id", field])
-            rows.writerows(enumerate(texts))
-    else:
-        plain.write_bytes("".join(texts).encode())
-    content = plain.read_bytes()
-    plain.unlink()
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
-    return path
-
-
 def set_block_sizes(monkeypatch: pytest.MonkeyPatch, block: int, line: int) -> None:
     monkeypatch.setattr(text_reader, "BLOCK_SIZE", block)
     monkeypatch.setattr(text_reader, "LINE_PIECE_SIZE", line)
 
 
-# File formats --------------------------------------------------------------------
+# File formats ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("packed", ["", ".gz"])
@@ -276,121 +245,6 @@ def test_an_invalid_option_is_an_error_that_names_it(option: str) -> None:
         revgen.read(DOCUMENTS, **{option: "ignore"})
 
 
-# Invalid lines ---------------------------------------------------------------------------
-
-INVALID: list[tuple[str, bytes, int, list[str]]] = [  # name, content, invalid line, other documents
-    ("utf8.txt", b"one\nt\xffwo\nthree\n", 2, ["one\nthree\n"]),
-    ("latin1.txt", "one\ntwo\nfünf".encode("latin-1"), 3, ["one\ntwo\n"]),
-    ("cut.txt", b"one\ntwo\n\xe6\xbc", 3, ["one\ntwo\n"]),
-    ("utf8.jsonl", b'{"text": "one"}\n{"text": "t\xffwo"}\n{"text": "three"}', 2, ["one", "three"]),
-    ("broken.jsonl", b'{"text": "one"}\n\n{"text": "two\n{"text": "three"}\n', 3, ["one", "three"]),
-    ("cut.jsonl", b'{"text": "one"}\n{"te', 2, ["one"]),
-    ("field.jsonl", b'{"text": "one"}\n{"body": "two"}\n', 2, ["one"]),
-    ("number.jsonl", b'{"text": 1}\n{"text": "two"}\n', 1, ["two"]),
-    ("null.jsonl", b'{"text": null}\n{"text": "two"}\n', 1, ["two"]),
-    ("nested.jsonl", b'{"text": ["one"]}\n{"text": "two"}\n', 1, ["two"]),
-    ("list.jsonl", b'["text"]\n{"text": "two"}\n', 1, ["two"]),
-    ("string.jsonl", b'"text"\n{"text": "two"}\n', 1, ["two"]),
-    ("plain.jsonl", b'3\n{"text": "two"}\n', 1, ["two"]),
-    ("deep.jsonl", b"[" * 100_000 + b'\n{"text": "two"}\n', 1, ["two"]),
-    ("short.csv", b"id,text\n1,one\n\n2\n3,three\n", 4, ["one", "three"]),
-    ("short.tsv", b"id\ttext\n1\tone\n2\n3\tthree\n", 3, ["one", "three"]),
-    ("multiline.csv", b'id,text\n1,"a\n\nb"\n2\n3,three\n', 5, ["a\n\nb", "three"]),
-    ("quote.csv", b'id,text\n1,"one" more\n2,two\n', 2, ["two"]),
-    ("unclosed.csv", b'id,text\n1,one\n2,"two\n3,three\n', 4, ["one"]),
-    ("return.csv", b"id,text\n1,one\n2,t\rwo\n3,three\n", 3, ["one", "three"]),
-    ("utf8.csv", b"id,text\n1,one\n2,t\xffwo\n3,three\n", 3, ["one", "three"]),
-]
-
-
-@pytest.mark.parametrize(("name", "content", "line", "rest"), INVALID, ids=[case[0] for case in INVALID])
-@pytest.mark.parametrize("packed", ["", ".gz"])
-def test_an_invalid_line_is_an_error_with_file_and_line(
-    tmp_path: Path, name: str, content: bytes, line: int, rest: list[str], packed: str
-) -> None:
-    path = tmp_path / f"{name}{packed}"
-    path.write_bytes(gzip.compress(content) if packed else content)
-
-    with pytest.raises(CorpusError) as caught:
-        list(revgen.read(path))
-
-    assert (caught.value.path, caught.value.line) == (path, line)
-    assert str(caught.value).startswith(f"{path}, line {line}: ")
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(("name", "content", "line", "rest"), INVALID, ids=[case[0] for case in INVALID])
-def test_an_invalid_line_can_be_skipped_and_is_counted(
-    tmp_path: Path, name: str, content: bytes, line: int, rest: list[str]
-) -> None:
-    (tmp_path / name).write_bytes(content)
-    corpus = revgen.read(tmp_path / name, errors="skip")
-
-    assert list(corpus) == rest
-    assert corpus.skipped == 1
-    list(corpus)
-    assert corpus.skipped == 1, "each reading starts a new count"
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("column.csv", b"id,body\n1,one\n"),
-        ("column.tsv", b"id\tbody\n1\tone\n"),
-        ("delimiter.csv", b"id|text\n1|one\n"),
-        ("quote.csv", b'id,"text\n1,one\n'),
-        ("empty.csv", b""),
-    ],
-)
-def test_a_missing_column_is_an_error_in_line_1(tmp_path: Path, name: str, content: bytes) -> None:
-    (tmp_path / name).write_bytes(content)
-
-    with pytest.raises(CorpusError, match=r", line 1: .*column"):
-        list(revgen.read(tmp_path / name, errors="skip"))
-
-
-def test_a_parquet_row_without_text_is_an_error_or_skipped(tmp_path: Path) -> None:
-    path = tmp_path / "a.parquet"
-    parquet.write_table(pyarrow.table({"text": ["one", None, "three"]}), path)
-
-    with pytest.raises(CorpusError, match=r"a\.parquet, line 2: "):
-        list(revgen.read(path))
-
-    corpus = revgen.read(path, errors="skip")
-    assert list(corpus) == ["one", "three"]
-    assert corpus.skipped == 1
-
-
-def test_a_parquet_file_without_the_column_is_an_error_that_lists_the_columns(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.parquet", ["one"], field="body")
-
-    with pytest.raises(CorpusError, match=r"a\.parquet: no column 'text'; it has id, body"):
-        list(revgen.read(path))
-
-
-@pytest.mark.parametrize("packed", ["", ".gz"])
-@pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1 something else PAR1", b"text" * 100])
-def test_an_invalid_parquet_file_is_an_error_that_names_it(tmp_path: Path, content: bytes, packed: str) -> None:
-    path = tmp_path / f"a.parquet{packed}"
-    path.write_bytes(gzip.compress(content) if packed else content)
-
-    with pytest.raises(CorpusError, match=r"a\.parquet"):
-        list(revgen.read(path))
-
-
-@pytest.mark.parametrize("file_format", FORMATS)
-def test_a_damaged_gzip_file_is_an_error_that_names_it(tmp_path: Path, file_format: str, reviews: list[str]) -> None:
-    path = write(tmp_path / f"a{file_format}.gz", reviews)
-    intact = path.read_bytes()
-    middle = len(intact) // 2
-    flipped = [intact[:i] + bytes([intact[i] ^ 0xFF]) + intact[i + 1 :] for i in (*range(20, 40), middle)]
-
-    for damaged in (b"no gzip at all", intact[:5], intact[:middle], intact[:-4], *flipped):
-        path.write_bytes(damaged)
-        with pytest.raises(CorpusError, match=r"\.gz"):
-            list(revgen.read(path))
-
-
 # Long documents --------------------------------------------------------------------------
 
 LONG = (
@@ -461,134 +315,6 @@ def test_an_invalid_byte_in_a_long_line_is_an_error_with_line_and_byte(
     assert text.startswith("one\n")
     assert text.endswith("three")
     assert text.count("é") <= 50, "the rest of the line after the error is skipped"
-
-
-# Token ids -------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def chars(reviews: list[str]) -> Tokenizer:
-    tokenizer: Tokenizer = tokenizers.get("char").train(reviews, min_count=1)
-    return tokenizer
-
-
-@pytest.mark.parametrize("level", LEVELS)
-def test_each_document_has_a_start_and_an_end_token(level: str, reviews: list[str]) -> None:
-    tokenizer = tokenizers.get(level).train(reviews * 3)
-
-    tokens = tokenize(revgen.read(reviews), tokenizer)
-
-    documents = list(tokens.documents())
-    assert [tokenizer.decode(ids) for ids in documents] == reviews
-    assert all(ids[0] == tokenizer.bos_id and ids[-1] == tokenizer.eos_id for ids in documents)
-    assert len(tokens) == len(tokens.ids) == sum(map(len, documents))
-    assert tokens.ids.dtype == tokenizer.dtype
-
-
-def test_token_ids_are_memory_mapped(chars: Tokenizer, reviews: list[str]) -> None:
-    tokens = tokenize(revgen.read(reviews), chars)
-
-    assert isinstance(tokens.ids, np.memmap)
-    assert not tokens.ids.flags.writeable
-
-
-@pytest.mark.parametrize("texts", [[], ["", ""]])
-def test_a_corpus_without_text_is_an_error(chars: Tokenizer, texts: list[str]) -> None:
-    with pytest.raises(CorpusError, match="empty"):
-        tokenize(revgen.read(texts), chars)
-
-
-@pytest.mark.parametrize("fraction", [0.05, 0.1, 0.3, 0.5])
-@pytest.mark.parametrize("count", [1, 2, 19, 20, 166])
-def test_a_split_is_a_partition_with_about_the_requested_fraction(
-    chars: Tokenizer, reviews: list[str], fraction: float, count: int
-) -> None:
-    tokens = tokenize(revgen.read(reviews[:count]), chars)
-
-    train, valid = tokens.split(fraction, seed=0)
-
-    assert positions(train).isdisjoint(positions(valid))
-    assert positions(train) | positions(valid) == set(range(len(tokens)))
-    assert len(train) + len(valid) == len(tokens)
-    longest = max(map(len, reviews)) + 2
-    assert 0 < len(valid) <= fraction * len(tokens) + longest
-    assert len(valid) >= fraction * len(tokens) - longest
-    if count > 1:
-        assert {tuple(span) for span in tokens.spans} == {tuple(span) for part in (train, valid) for span in part.spans}
-
-
-def positions(tokens: Tokens) -> set[int]:
-    return {position for start, end in tokens.spans.tolist() for position in range(start, end)}
-
-
-def test_a_split_holds_out_random_documents_that_depend_on_the_seed(chars: Tokenizer, reviews: list[str]) -> None:
-    tokens = tokenize(revgen.read(reviews), chars)
-
-    def held_out(seed: int) -> list[list[int]]:
-        spans: list[list[int]] = tokens.split(0.1, seed)[1].spans.tolist()
-        return spans
-
-    assert all(span in tokens.spans.tolist() for span in held_out(0))
-    assert held_out(0) == held_out(0)
-    assert held_out(0) != held_out(1)
-
-
-def test_a_single_document_is_cut_at_its_end(chars: Tokenizer, reviews: list[str]) -> None:
-    text = "\n".join(reviews)
-    tokens = tokenize(revgen.read([text]), chars)
-
-    train, valid = tokens.split(0.1, seed=0)
-
-    assert chars.decode(train.ids[slice(*train.spans[0])]) + chars.decode(valid.ids[slice(*valid.spans[0])]) == text
-    assert abs(len(valid) - 0.1 * len(tokens)) < 2
-
-
-def test_a_long_document_among_short_ones_is_not_held_out(chars: Tokenizer, reviews: list[str]) -> None:
-    tokens = tokenize(revgen.read([*reviews[:25], "\n".join(reviews)]), chars)
-
-    fractions = [len(tokens.split(0.1, seed)[1]) / len(tokens) for seed in range(200)]
-
-    assert min(fractions) > 0.02 and max(fractions) < 0.2
-
-
-# Memory of the process -------------------------------------------------------------------
-
-MEASURE = """
-import re, sys
-from pathlib import Path
-import revgen
-from revgen.corpus.tokens import tokenize
-from revgen.registry import tokenizers
-
-corpus = revgen.read(sys.argv[1])
-tokens = tokenize(corpus, tokenizers.get("char").train(corpus.pieces()))
-# The peak of this program only. The one of getrusage includes the process that started it.
-peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
-print(len(tokens), int(peak[1]) * 1024)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
-def test_reading_a_large_file_takes_little_memory(tmp_path: Path, reviews: list[str]) -> None:
-    size = 300 * 10**6
-    text = "\n".join(reviews).encode()
-    path = tmp_path / "large.txt"
-    with path.open("wb") as file:
-        while file.tell() < size:
-            file.write(text)
-
-    result = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(path)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | {"REVGEN_CACHE": str(tmp_path / "cache")},
-    )
-
-    tokens, peak = map(int, result.stdout.split())
-    assert tokens > 0.9 * size
-    assert peak < 500 * 10**6, f"{peak / 1e6:.0f} MB"
 
 
 def test_options_are_attributes_of_a_corpus() -> None:
