@@ -142,11 +142,12 @@ def test_ci_runs_the_test_command_in_the_readme() -> None:
     assert tests.strip() in (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
 
 
-def test_the_workflow_runs_existing_tests() -> None:
-    workflow = (ROOT / ".github" / "workflows" / "tests.yml").read_text("utf-8")
-    paths = re.findall(r"\btests/[\w/.]*\w", workflow)
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "README.md", ".github/workflows/tests.yml"])
+def test_the_files_that_a_page_names_exist(page: str) -> None:
+    paths = re.findall(r"(?<![\w/])(?:tests|revgen|docs|examples)/[\w/.-]*\w", (ROOT / page).read_text("utf-8"))
 
-    assert paths and all((ROOT / path).exists() for path in paths)
+    assert paths
+    assert all((ROOT / path).exists() for path in paths if "NAME" not in path), paths
 
 
 def test_the_version_is_not_repeated_in_pyproject() -> None:
