@@ -23,7 +23,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "measure how well a model predicts text"),
     "explain": ("evaluate", "show how expected each token of a text was"),
     "novelty": ("evaluate", "find the parts of a text that are copied from a model's training text"),
-    "check": ("check", "check a cell, an architecture or a tokenizer of your own"),
+    "check": ("check", "check a cell, an architecture, a tokenizer or a filter of your own"),
     "push": ("share", "push one or several models to the Hub"),
     "pull": ("share", "download a model from the Hub to the cache"),
     "export": ("share", "export a network to ONNX, for other programs"),

@@ -16,13 +16,13 @@ from revgen.errors import OptionError
 from revgen.files import expand_user, to_json
 from revgen.language_model import LanguageModel
 from revgen.registry import unknown_name_message
-from revgen.testing import cell_checks, model_checks, tokenizer_checks
+from revgen.testing import cell_checks, filter_checks, model_checks, tokenizer_checks
 from revgen.tokenizers import Tokenizer
 
 
 def add_check_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``revgen check``."""
-    parser.add_argument("object", help="the class to check: my_package:MyCell, or path/to/file.py:MyCell")
+    parser.add_argument("object", help="the class or filter to check: my_package:MyCell, or path/to/file.py:MyCell")
 
 
 def run_check(options: argparse.Namespace) -> int:
@@ -35,6 +35,8 @@ def run_check(options: argparse.Namespace) -> int:
             passed.append(description)
             if not options.json:
                 print(description, flush=True)
+    except BrokenPipeError:  # from ``print``
+        raise
     except Exception as error:  # the code of the user may raise anything
         kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
         failure = kind + " ".join(str(error).split())
@@ -45,7 +47,7 @@ def run_check(options: argparse.Namespace) -> int:
 
 
 def find_checks(item: Any, name: str) -> Iterator[str]:
-    """Return the checks for a class. Raises OptionError if it is not a cell, a model or a tokenizer."""
+    """Return the checks for a class or a filter. Raises OptionError if there are none for its kind."""
     import torch
 
     if isinstance(item, type):
@@ -55,10 +57,17 @@ def find_checks(item: Any, name: str) -> Iterator[str]:
             return model_checks(item)
         if issubclass(item, Cell | torch.nn.Module):
             return cell_checks(item)
-    kind = "class" if isinstance(item, type) else type(item).__name__
+        if "__call__" in dir(item):
+            try:
+                sampling_filter: Any = item()
+                return filter_checks(sampling_filter)
+            except TypeError as error:
+                raise OptionError(f"{name} cannot be created without arguments ({error}): check an object") from None
+    elif callable(item):
+        return filter_checks(item)
     raise OptionError(
-        f"{name} must be a subclass of revgen.Cell, torch.nn.Module, revgen.LanguageModel or revgen.Tokenizer; "
-        f"it is a {kind}"
+        f"{name} must be a sampling filter, or a subclass of revgen.Cell, torch.nn.Module, revgen.LanguageModel or "
+        f"revgen.Tokenizer; it is {'another class' if isinstance(item, type) else f'of type {type(item).__name__}'}"
     )
 
 

@@ -65,7 +65,29 @@ class Lowercase(revgen.tokenizers.CharTokenizer):
         return super().encode(text.lower())
 
 
+def double(logits, context):
+    return 2 * logits
+
+
+class Careless:
+    """Let no token be possible."""
+
+    def __call__(self, logits, context):
+        return logits - float("inf")
+
+
+class Half:
+    """A filter with a parameter that has no default."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, logits, context):
+        return self.factor * logits
+
+
 SIZE = 8
+half = Half(0.5)
 '''
 
 
@@ -92,6 +114,13 @@ def test_check_prints_one_line_for_each_property_of_a_cell(name: str, capsys: py
     assert len(lines) == len(set(lines)) > 10
 
 
+@pytest.mark.parametrize("name", ["double", "half"])
+def test_check_accepts_functions_and_objects_as_filters(
+    name: str, module: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "NumPy and PyTorch agree" in run(capsys, "check", f"{module}:{name}").splitlines()
+
+
 def test_check_leaves_no_class_registered(module: str, capsys: pytest.CaptureFixture[str]) -> None:
     before = cells.names()
 
@@ -106,6 +135,7 @@ def test_check_leaves_no_class_registered(module: str, capsys: pytest.CaptureFix
         ("Forgetful", "reading a sequence twice gives different outputs"),
         ("Misshapen", "RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
         ("Lowercase", "was decoded as"),
+        ("Careless", "no token is possible"),
     ],
 )
 def test_failed_check_is_one_line_with_status_1(
@@ -150,8 +180,9 @@ def test_check_accepts_tokenizers_architectures_and_modules(name: str, capsys: p
         ("my_cell:Simple", "there is no module 'my_cell'"),
         ("nowhere.py:Simple", "nowhere.py: there is no such file"),
         ("my_cells:Simpel", "there is no object in my_cells 'Simpel'; did you mean Simple"),
-        ("my_cells:SIZE", "my_cells:SIZE must be a subclass of revgen.Cell"),
-        ("pathlib:Path", "pathlib:Path must be a subclass of revgen.Cell"),
+        ("my_cells:SIZE", "my_cells:SIZE must be a sampling filter, or a subclass of revgen.Cell"),
+        ("my_cells:Half", "my_cells:Half cannot be created without arguments"),
+        ("pathlib:Path", "pathlib:Path must be a sampling filter, or a subclass of revgen.Cell"),
         ("broken:Simple", "broken cannot be imported: ZeroDivisionError: division by zero"),
         ("broken.py:Simple", "broken.py cannot be imported: ZeroDivisionError: division by zero"),
         ("lonely:Simple", "lonely cannot be imported: ModuleNotFoundError: No module named 'my_missing_package'"),
