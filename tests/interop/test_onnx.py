@@ -1,4 +1,4 @@
-"""Models as ONNX graphs: what another runtime computes is what the model computes."""
+"""Exported ONNX graphs compute and generate the same in ONNX Runtime as the model in revgen."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-class Runtime:
-    """A program that knows the graph, its metadata, and no more."""
+class OnnxModel:
+    """A model that is run from the ONNX graph and its metadata, without revgen."""
 
     def __init__(self, path: Path, batch: int) -> None:
         self.session = onnxruntime.InferenceSession(path)
-        self.about = json.loads(self.session.get_modelmeta().custom_metadata_map["revgen"])
-        kinds = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
-        inputs = self.session.get_inputs()[1:]
+        metadata = json.loads(self.session.get_modelmeta().custom_metadata_map["revgen"])
+        dtypes = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
+        state_inputs = self.session.get_inputs()[1:]
         self.state = [
-            np.full((batch, *entry["shape"]), entry["begin"], kinds[given.type])
-            for given, entry in zip(inputs, self.about["state"], strict=True)
+            np.full((batch, *entry["shape"]), entry["begin"], dtypes[state_input.type])
+            for state_input, entry in zip(state_inputs, metadata["state"], strict=True)
         ]
 
     def step(self, tokens: Any) -> Any:
-        """(batch,) -> (batch, vocab)"""
+        """Feed tokens (batch,), keep the next state and return logits (batch, vocab)."""
         state = {f"state.{i}": array for i, array in enumerate(self.state)}
         logits, *self.state = self.session.run(None, {"tokens": np.asarray(tokens, np.int64), **state})
         return logits
@@ -51,14 +51,14 @@ class Runtime:
 
 @pytest.fixture(scope="module")
 def tokenizers(reviews: list[str]) -> dict[str, Any]:
-    """One of each of two levels."""
+    """A tokenizer of characters and one of words."""
     from revgen.tokenizers import CharTokenizer, WordTokenizer
 
     return {"char": CharTokenizer.train(reviews[:20]), "word": WordTokenizer.train(reviews[:20])}
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_the_graph_computes_what_the_model_computes(
+def test_graph_computes_the_log_probabilities_of_the_model(
     name: str, tokenizers: dict[str, Any], reviews: list[str], tmp_path: Path
 ) -> None:
     from revgen.interop.onnx import export
@@ -70,33 +70,33 @@ def test_the_graph_computes_what_the_model_computes(
     path = export(model, tmp_path / "exported")
 
     rows = [[0, *model.tokenizer.encode(text)[:20]] for text in reviews[:3]]
-    runtime = Runtime(path, len(rows))
-    steps = [runtime.step(tokens) for tokens in zip(*rows, strict=True)]
+    onnx_model = OnnxModel(path, len(rows))
+    steps = [onnx_model.step(tokens) for tokens in zip(*rows, strict=True)]
     logits, _ = model.forward(np.array(rows).T, model.initial_state(len(rows)))
     np.testing.assert_allclose(log_softmax(np.stack(steps)), log_softmax(logits), atol=1e-4)
     assert (path.parent / model.tokenizer.file).read_bytes() == model.tokenizer.to_bytes()
 
 
-def test_a_pretrained_model_writes_the_same_text_from_the_command_line(
+def test_graph_exported_by_the_command_line_generates_the_same_text(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["export", "lstm-char", "--out", str(tmp_path)]) == 0
     path = Path(capsys.readouterr().out.strip())
 
     tokens = json.loads((tmp_path / "vocabulary.json").read_text("utf-8"))["tokens"]
-    runtime, ids = Runtime(path, 1), [0, *(tokens.index(c) for c in "the ")]
-    for now in ids:
-        logits = runtime.step([now])
+    onnx_model, ids = OnnxModel(path, 1), [0, *(tokens.index(c) for c in "the ")]
+    for token in ids:
+        logits = onnx_model.step([token])
     for _ in range(60):
         ids.append(int(logits[0].argmax()))
-        logits = runtime.step(ids[-1:])
+        logits = onnx_model.step(ids[-1:])
 
     text = "".join(tokens[i] for i in ids[1:])
     assert text == revgen.load("lstm-char").generate("the ", temperature=0, max_tokens=60)
 
 
 @pytest.mark.parametrize("name", ["kneser-ney-char", "module-char"])
-def test_what_is_no_equation_is_named(name: str, reviews: list[str], tmp_path: Path) -> None:
+def test_model_without_a_numpy_network_raises(name: str, reviews: list[str], tmp_path: Path) -> None:
     import torch
 
     from revgen.interop.onnx import export
@@ -113,7 +113,7 @@ def test_what_is_no_equation_is_named(name: str, reviews: list[str], tmp_path: P
         cells.unregister("module")
 
 
-def test_the_program_of_the_documentation_runs(
+def test_onnx_example_in_the_documentation_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

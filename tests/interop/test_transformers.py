@@ -1,4 +1,4 @@
-"""Networks as models of ``transformers``, the real one: what it computes and writes is what the model does."""
+"""Converted networks compute and generate the same with ``transformers`` as with revgen."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TEXTS = ["the first song", "a guitar, and nothing more than that", "drums"]
 
 
 class ModuleGRU(torch.nn.Module):
-    """A cell that is a module, whose state is there after the first step alone."""
+    """A module as a cell, whose initial state is None."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class ModuleGRU(torch.nn.Module):
 
 @pytest.fixture(scope="module", params=OPTIONS)
 def model(request: pytest.FixtureRequest, reviews: list[str]) -> Any:
-    """A network of each kind, before training, with outputs that are far from even."""
+    """An untrained network of each kind, with enlarged weights so that the most likely token is clear."""
     from revgen.registry import cells, tokenizers
 
     name = request.param
@@ -63,15 +63,15 @@ def model(request: pytest.FixtureRequest, reviews: list[str]) -> Any:
         cells.unregister("module")
 
 
-def new_text(lm: Any, prompts: list[str], **options: Any) -> list[str]:
-    """What ``generate`` puts behind prompts."""
-    given = lm.tokenizer(prompts, return_tensors="pt", padding=True)
-    ids = lm.generate(**given, **options)[:, given["input_ids"].shape[1] :]
-    texts: list[str] = lm.tokenizer.batch_decode(ids, skip_special_tokens=True)
-    return texts
+def generate_continuations(lm: Any, prompts: list[str], **options: Any) -> list[str]:
+    """Return the text that ``generate`` adds to each prompt."""
+    batch = lm.tokenizer(prompts, return_tensors="pt", padding=True)
+    ids = lm.generate(**batch, **options)[:, batch["input_ids"].shape[1] :]
+    continuations: list[str] = lm.tokenizer.batch_decode(ids, skip_special_tokens=True)
+    return continuations
 
 
-def test_logits_and_loss_are_those_of_the_model(model: NeuralModel) -> None:
+def test_logits_and_loss_equal_the_ones_of_revgen(model: NeuralModel) -> None:
     lm = revgen.to_transformers(model)
     ids = torch.tensor([[0, *model.tokenizer.encode(TEXTS[1]).tolist(), 1]])
 
@@ -82,49 +82,49 @@ def test_logits_and_loss_are_those_of_the_model(model: NeuralModel) -> None:
     np.testing.assert_allclose(-out.loss.item() * (ids.shape[1] - 1), model.score(TEXTS[1]).total, rtol=1e-4)
 
 
-def test_rows_of_padded_texts_are_computed_as_each_alone(model: NeuralModel) -> None:
+def test_padded_batch_has_the_logits_of_unpadded_texts(model: NeuralModel) -> None:
     lm = revgen.to_transformers(model)
-    given = lm.tokenizer(TEXTS, return_tensors="pt", padding=True)
-    more = lm.tokenizer(["abc", "d a", " ee"], return_tensors="pt", add_special_tokens=False, padding=True)["input_ids"]
+    batch = lm.tokenizer(TEXTS, return_tensors="pt", padding=True)
+    next_texts = ["abc", "d a", " ee"]
+    next_ids = lm.tokenizer(next_texts, return_tensors="pt", add_special_tokens=False, padding=True)["input_ids"]
 
-    out = lm(**given)
-    then = lm(more, state=out.state)
+    out = lm(**batch)
+    next_out = lm(next_ids, state=out.state)
 
     for row, text in enumerate(TEXTS):
-        alone = lm(lm.tokenizer(text, return_tensors="pt")["input_ids"])
-        torch.testing.assert_close(out.logits[row : row + 1, -alone.logits.shape[1] :], alone.logits)
-        rest = lm(more[row : row + 1], state=alone.state)
-        torch.testing.assert_close(then.logits[row : row + 1], rest.logits, atol=1e-4, rtol=1e-4)
+        single = lm(lm.tokenizer(text, return_tensors="pt")["input_ids"])
+        torch.testing.assert_close(out.logits[row : row + 1, -single.logits.shape[1] :], single.logits)
+        next_single = lm(next_ids[row : row + 1], state=single.state)
+        torch.testing.assert_close(next_out.logits[row : row + 1], next_single.logits, atol=1e-4, rtol=1e-4)
 
 
-def test_the_likeliest_text_is_that_of_the_model(model: NeuralModel) -> None:
+def test_greedy_search_generates_the_text_of_revgen(model: NeuralModel) -> None:
     lm = revgen.to_transformers(model)
+    prompts = [f"{text}." for text in TEXTS]  # no token starts with a full stop and continues
 
-    prompts = [f"{text}." for text in TEXTS]  # a full stop begins no longer token
+    texts = generate_continuations(lm, prompts, max_new_tokens=20)
+    uncached = generate_continuations(lm, prompts, max_new_tokens=20, use_cache=False)
 
-    texts = new_text(lm, prompts, max_new_tokens=20)
-    again = new_text(lm, prompts, max_new_tokens=20, use_cache=False)
-
-    assert texts == again
-    assert [p + t for p, t in zip(prompts, texts, strict=True)] == [
+    assert texts == uncached
+    assert [prompt + text for prompt, text in zip(prompts, texts, strict=True)] == [
         model.generate(prompt, temperature=0, max_tokens=20) for prompt in prompts
     ]
 
 
-def test_beams_go_on_with_their_own_states(model: NeuralModel) -> None:
+def test_beam_search_reorders_the_states(model: NeuralModel) -> None:
     lm = revgen.to_transformers(model)
     options = {"num_beams": 3, "max_new_tokens": 10}
 
-    assert new_text(lm, TEXTS, **options) == new_text(lm, TEXTS, use_cache=False, **options)
+    assert generate_continuations(lm, TEXTS, **options) == generate_continuations(lm, TEXTS, use_cache=False, **options)
 
 
-def test_the_tokenizer_gives_texts_back(model: NeuralModel, reviews: list[str]) -> None:
+def test_decode_returns_the_encoded_text(model: NeuralModel, reviews: list[str]) -> None:
     tokenizer = revgen.to_transformers(model).tokenizer
     for text in ["", " ", "a  b \n\n c", "<s></s><unk>", *reviews[:10]]:
-        known = model.tokenizer.decode(i for i in model.tokenizer.encode(text) if i != model.tokenizer.unk_id)
+        known_text = model.tokenizer.decode(i for i in model.tokenizer.encode(text) if i != model.tokenizer.unk_id)
         ids = tokenizer.encode(text)
         assert ids == [0, *model.tokenizer.encode(text)]
-        assert tokenizer.decode(ids, skip_special_tokens=True) == known
+        assert tokenizer.decode(ids, skip_special_tokens=True) == known_text
     assert tokenizer.decode([0, *model.tokenizer.encode("the "), 2, 1]) == "<s>the <unk></s>"
     assert len(tokenizer) == len(model.tokenizer) == len(tokenizer.get_vocab())
     assert tokenizer.convert_tokens_to_ids(["<s>", "</s>", "<unk>", "no such token"]) == [0, 1, 2, 2]
@@ -132,38 +132,38 @@ def test_the_tokenizer_gives_texts_back(model: NeuralModel, reviews: list[str]) 
 
 @pytest.fixture(scope="module")
 def lstm() -> Any:
-    """The pretrained model, for ``transformers``."""
+    """The pretrained model ``lstm-char``, converted."""
     return revgen.to_transformers(revgen.load("lstm-char"))
 
 
-def test_a_pipeline_writes_text(lstm: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_pipeline_samples_and_generates_greedily(lstm: Any, caplog: pytest.LogCaptureFixture) -> None:
     import transformers
 
-    writer = transformers.pipeline("text-generation", model=lstm, tokenizer=lstm.tokenizer)
-    assert not caplog.text, "it is said to be no model for this"
+    generator = transformers.pipeline("text-generation", model=lstm, tokenizer=lstm.tokenizer)
+    assert not caplog.text, "the pipeline warns that it does not support the model"
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        several = writer(["the ", "a song of "], max_new_tokens=20, num_return_sequences=2, batch_size=2)
-    likeliest = writer("the ", max_new_tokens=40, do_sample=False)[0]["generated_text"]
+        samples = generator(["the ", "a song of "], max_new_tokens=20, num_return_sequences=2, batch_size=2)
+    greedy = generator("the ", max_new_tokens=40, do_sample=False)[0]["generated_text"]
 
-    assert [[t["generated_text"][:4] for t in row] for row in several] == [["the "] * 2, ["a so"] * 2]
-    assert likeliest == revgen.load("lstm-char").generate("the ", temperature=0, max_tokens=40)
+    assert [[sample["generated_text"][:4] for sample in row] for row in samples] == [["the "] * 2, ["a so"] * 2]
+    assert greedy == revgen.load("lstm-char").generate("the ", temperature=0, max_tokens=40)
 
 
-def test_the_program_of_the_documentation_runs(
+def test_pipeline_example_in_the_documentation_runs(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     text = (Path(__file__).parents[2] / "docs" / "export.md").read_text("utf-8")
-    (block,) = re.findall(r"```python\n([^`]*import pipeline.*?)```", text, re.DOTALL)
+    (example,) = re.findall(r"```python\n([^`]*import pipeline.*?)```", text, re.DOTALL)
 
-    exec(block, {})
+    exec(example, {})
 
     assert capsys.readouterr().out.startswith("the ")
 
 
-def test_text_is_streamed_and_begins_from_nothing(lstm: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_is_streamed_without_a_prompt(lstm: Any, capsys: pytest.CaptureFixture[str]) -> None:
     import transformers
 
     ids = lstm.generate(streamer=transformers.TextStreamer(lstm.tokenizer, skip_special_tokens=True), max_new_tokens=30)
@@ -173,9 +173,9 @@ def test_text_is_streamed_and_begins_from_nothing(lstm: Any, capsys: pytest.Capt
     assert capsys.readouterr().out == text + "\n"
 
 
-def test_what_is_trained_there_is_saved_as_a_model_of_revgen(small_model: LanguageModel, tmp_path: Path) -> None:
+def test_weights_trained_in_pytorch_are_saved_for_revgen(small_model: LanguageModel, tmp_path: Path) -> None:
     lm = revgen.to_transformers(small_model).train()
-    before = small_model.score("the song").total
+    score_before = small_model.score("the song").total
     batch = lm.tokenizer(["the song"] * 2, return_tensors="pt")
     optimizer = torch.optim.SGD(lm.parameters(), 0.1)
     losses = []
@@ -190,12 +190,12 @@ def test_what_is_trained_there_is_saved_as_a_model_of_revgen(small_model: Langua
     lm.tokenizer.save_pretrained(tmp_path)
 
     trained = revgen.load(tmp_path)
-    again = type(lm).from_pretrained(tmp_path)
-    assert small_model.score("the song").total == before < trained.score("the song").total
-    torch.testing.assert_close(again(**batch).logits, lm.eval()(**batch).logits)
+    reloaded = type(lm).from_pretrained(tmp_path)
+    assert small_model.score("the song").total == score_before < trained.score("the song").total
+    torch.testing.assert_close(reloaded(**batch).logits, lm.eval()(**batch).logits)
 
 
-def test_what_a_card_tells_holds_for_its_weights_alone() -> None:
+def test_metadata_of_a_published_model_is_dropped_when_weights_change() -> None:
     model = revgen.load("lstm-char")
     lm = revgen.to_transformers(model)
     assert "load_as" in lm.to_revgen().metadata
@@ -205,7 +205,7 @@ def test_what_a_card_tells_holds_for_its_weights_alone() -> None:
     assert "load_as" in model.metadata
 
 
-def test_a_label_conditions_it(reviews: list[str]) -> None:
+def test_label_conditions_the_loss(reviews: list[str]) -> None:
     model = revgen.create("textgenrnn-char", hidden_size=8)
     model.fit(reviews[:6], labels=["jazz", "rock"] * 3, epochs=1, progress=False)
     model.weights["labels"][1:] = np.random.default_rng(0).normal(size=model.weights["labels"][1:].shape)
@@ -218,23 +218,31 @@ def test_a_label_conditions_it(reviews: list[str]) -> None:
         revgen.to_transformers(model, label="polka")
 
 
-def test_what_cannot_be_is_said(lstm: Any, reviews: list[str]) -> None:
-    counting = revgen.create("kneser-ney-char")
-    counting.fit(reviews[:3], progress=False)
+def test_model_that_is_not_a_fitted_network_raises(reviews: list[str]) -> None:
+    ngram_model = revgen.create("kneser-ney-char")
+    ngram_model.fit(reviews[:3], progress=False)
     with pytest.raises(revgen.OptionError, match="kneser-ney-char is not a network"):
-        revgen.to_transformers(counting)
+        revgen.to_transformers(ngram_model)
     with pytest.raises(revgen.NotFittedError, match="gru-char"):
         revgen.to_transformers(revgen.create("gru-char"))
+
+
+def test_padding_that_the_state_cannot_represent_raises(lstm: Any) -> None:
     ids = torch.tensor([[0, 5], [0, 6]])
     with pytest.raises(revgen.OptionError, match="a row that is only padding: 1"):
         lstm(ids, attention_mask=torch.tensor([[0, 1], [0, 0]]))
     with pytest.raises(revgen.OptionError, match="padding between a state and"):
         lstm(ids, attention_mask=torch.tensor([[1, 1], [0, 1]]), state=lstm(ids).state)
+
+
+def test_speculative_decoding_raises(lstm: Any) -> None:
     with pytest.raises(ValueError, match="assisted generation is not supported with stateful models"):
-        lstm.generate(ids[:1], prompt_lookup_num_tokens=2)
+        lstm.generate(torch.tensor([[0, 5]]), prompt_lookup_num_tokens=2)
 
 
-def test_the_package_is_named_where_it_is_missing(small_model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_transformers_raises_with_the_install_command(
+    small_model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     monkeypatch.delitem(sys.modules, "revgen.interop.transformers", raising=False)
 
@@ -242,26 +250,26 @@ def test_the_package_is_named_where_it_is_missing(small_model: LanguageModel, mo
         revgen.to_transformers(small_model)
 
 
-def test_the_evaluation_harness_scores_texts_as_the_model_does(lstm: Any) -> None:
+def test_evaluation_harness_computes_the_scores_of_revgen(lstm: Any) -> None:
     harness_class = pytest.importorskip("lm_eval.models.huggingface", exc_type=ImportError).HFLM
     instance = pytest.importorskip("lm_eval.api.instance").Instance
     options = {"pretrained": lstm, "tokenizer": lstm.tokenizer, "device": "cpu", "batch_size": 2}
-    harness, without_start = harness_class(**options), harness_class(**options, add_bos_token=False)
+    harness, harness_without_bos = harness_class(**options), harness_class(**options, add_bos_token=False)
     model = revgen.load("lstm-char")
 
-    def ask(kind: str, *arguments: Any) -> Any:
-        return instance(request_type=kind, doc={}, arguments=arguments, idx=0)
+    def request(request_type: str, *arguments: Any) -> Any:
+        return instance(request_type=request_type, doc={}, arguments=arguments, idx=0)
 
     pairs = [("the ", "song"), ("the ", "xqzv, "), ("a longer beginning of ", "it")]
-    given = harness.loglikelihood([ask("loglikelihood", *pair) for pair in pairs])
-    rolling = without_start.loglikelihood_rolling([ask("loglikelihood_rolling", "the song")])
-    written = harness.generate_until([ask("generate_until", "the ", {"until": ["\n"], "max_gen_toks": 20})])
+    conditional = harness.loglikelihood([request("loglikelihood", *pair) for pair in pairs])
+    rolling = harness_without_bos.loglikelihood_rolling([request("loglikelihood_rolling", "the song")])
+    generated = harness.generate_until([request("generate_until", "the ", {"until": ["\n"], "max_gen_toks": 20})])
 
     def score(text: str) -> Any:
         return model.score(text).logprobs
 
-    # It counts the spaces between the two to the second.
-    expected = [score(a + b)[len(a.rstrip()) : -1].sum() for a, b in pairs]
-    np.testing.assert_allclose([total for total, _ in given], expected, rtol=1e-4)
+    # The harness moves trailing spaces of the context to the continuation.
+    expected = [score(context + text)[len(context.rstrip()) : -1].sum() for context, text in pairs]
+    np.testing.assert_allclose([total for total, _ in conditional], expected, rtol=1e-4)
     np.testing.assert_allclose(rolling, [score("the song")[:-1].sum()], rtol=1e-4)
-    assert "the " + written[0] == model.generate("the ", temperature=0, max_tokens=20, stop="\n")
+    assert "the " + generated[0] == model.generate("the ", temperature=0, max_tokens=20, stop="\n")

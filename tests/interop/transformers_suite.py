@@ -1,4 +1,4 @@
-"""The test suite that transformers has for its own models, for those of revgen; ``test_transformers_suite.py`` runs it.
+"""The test suite of the library transformers, applied to networks of revgen. ``test_transformers_suite.py`` runs it.
 
 It imports the package ``tests`` of the source distribution of transformers.
 """
@@ -18,10 +18,10 @@ from revgen.interop.transformers_config import RevgenConfig
 common: Any = import_module("tests.test_modeling_common")
 generation: Any = import_module("tests.generation.test_utils")
 
-# The suite looks there for the classes that take labels.
+# The suite looks up here which classes take labels.
 MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["revgen"] = "RevgenForCausalLM"
 
-NETWORKS: dict[str, dict[str, Any]] = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "gru": {"hidden_size": 32},
     "lstm": {"hidden_size": 32, "tie_embeddings": False},
     "mingru": {"hidden_size": 32},
@@ -31,24 +31,24 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "textgenrnn": {"hidden_size": 32, "embedding_size": 32},
     "graves-lstm": {"hidden_size": 32, "num_layers": 2},
 }
-FEATURES = {"textgenrnn": 192, "graves-lstm": 64}
-"""The size of what logits are computed from, where it is not that of a layer."""
+FEATURE_SIZES = {"textgenrnn": 192, "graves-lstm": 64}
+"""The number of features from which logits are computed, if it differs from the size of a layer."""
 
 
-class Tester:
-    """What the suite asks for: a small configuration and a batch for it."""
+class ModelTester:
+    """The helper object that the suite expects: it has a small configuration and makes a batch for it."""
 
     batch_size, seq_length, vocab_size = 3, 7, 99
     is_training = True
     num_hidden_layers = 2
-    expected_num_hidden_layers = 1  # the hidden states are those that logits are computed from
+    expected_num_hidden_layers = 1  # only the features from which logits are computed
 
     def __init__(self, architecture: str) -> None:
         self.architecture = architecture
-        self.hidden_size = FEATURES.get(architecture, 32)
+        self.hidden_size = FEATURE_SIZES.get(architecture, 32)
 
     def get_config(self) -> RevgenConfig:
-        options = NETWORKS[self.architecture]
+        options = OPTIONS[self.architecture]
         return RevgenConfig(architecture=self.architecture, config=options, vocab_size=self.vocab_size)
 
     def prepare_config_and_inputs_for_common(self) -> tuple[RevgenConfig, dict[str, torch.Tensor]]:
@@ -57,31 +57,33 @@ class Tester:
 
 
 class Suite(common.ModelTesterMixin, generation.GenerationTesterMixin):  # type: ignore[misc]
+    """The tests of the suite for one architecture."""
+
     architecture = ""
     all_model_classes = (RevgenForCausalLM,)
     pipeline_model_mapping: dict[str, Any] = {}
-    has_attentions = False  # none are returned
-    test_resize_embeddings = False  # the tokenizer would not fit
+    has_attentions = False  # the networks return no attention weights
+    test_resize_embeddings = False  # the tokenizer would no longer match
     test_can_init_all_missing_weights_before_2023 = True
 
     def setUp(self) -> None:
-        self.model_tester = Tester(self.architecture)
+        self.model_tester = ModelTester(self.architecture)
 
     def test_model_base_model_prefix(self) -> None:
-        self.skipTest("the arrays of a model directory have no prefix, so there is no base model with names of its own")
+        self.skipTest("the names of the arrays have no prefix, so there is no base model with different names")
 
     def test_left_padding_compatibility(self) -> None:
-        self.has_attentions = True  # the suite takes a model without for one that cannot be padded
+        self.has_attentions = True  # without attention, the suite assumes that padding is not supported
         super().test_left_padding_compatibility()
 
     def _check_hidden_states_for_generate(self, *args: Any, **options: Any) -> None:
-        if self.architecture not in FEATURES:
+        if self.architecture not in FEATURE_SIZES:
             super()._check_hidden_states_for_generate(*args, **options)
 
 
 if not hasattr(generation.GenerationTesterMixin, "test_left_padding_compatibility"):
     del Suite.test_left_padding_compatibility
 
-for name in NETWORKS:
-    title = "".join(map(str.title, name.split("-")))
-    globals()[title] = type(title, (Suite, unittest.TestCase), {"architecture": name, "__module__": __name__})
+for name in OPTIONS:
+    class_name = name.title().replace("-", "")
+    globals()[class_name] = type(class_name, (Suite, unittest.TestCase), {"architecture": name, "__module__": __name__})
