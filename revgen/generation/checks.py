@@ -89,7 +89,7 @@ def check_guide(guide: Guide, tokenizer: Tokenizer, prompt: str = "") -> None:
     """Check a guide of ``generate`` on random texts that it allows, with a tokenizer.
 
     - ``allowed_tokens`` returns a Boolean array (vocab,), with a token or the end of the document in it.
-    - A state does not change when the guide goes on to the next one.
+    - ``next_state`` returns a new state and does not change the one it is given.
     """
     deque(guide_checks(guide, tokenizer, prompt), maxlen=0)
 

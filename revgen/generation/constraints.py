@@ -222,9 +222,9 @@ def temperature_schedule(temperature: Temperature, max_tokens: int) -> float | N
 
 
 def token_biases(config: GenerationConfig, tokenizer: Tokenizer) -> Floats:
-    """Return what is added to the logits of each token, (vocab,): -inf for banned tokens and those of no text.
+    """Return the biases of all tokens, (vocab,): -inf for banned tokens, the start of a document and unknown tokens.
 
-    Raises OptionError for an unknown token.
+    Raises OptionError if an option names a token that is not in the vocabulary.
     """
     biases = np.zeros(len(tokenizer), np.float32)
     for token, bias in (config.logit_bias or {}).items():

@@ -1,6 +1,6 @@
 """Filters: steps that change the logits before a token is sampled.
 
-A filter is a function of logits (batch, vocab) and a ``FilterContext`` that returns new logits. Those of this file are
+A filter is a function of logits (batch, vocab) and a ``FilterContext`` that returns new logits. The filters here are
 written in the operators of ``revgen.ops``, so they compute the same on NumPy arrays and on PyTorch tensors.
 """
 

@@ -190,7 +190,7 @@ def choices_guide(
 
 
 def _min_tokens(text: str, tokens: Collection[str], count_parts: Callable[[str], int]) -> int:
-    """Return the minimum number of tokens for a text; ``count_parts`` counts those of a character without a token."""
+    """Return the minimum number of tokens for a text; ``count_parts`` is used for characters without a token."""
     longest = max(map(len, tokens), default=0)
     minimum = [0]
     for end in range(1, len(text) + 1):

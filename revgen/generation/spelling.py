@@ -1,4 +1,4 @@
-"""Spelled characters that are complete: digits follow a digit up to the last one, and make a character of Unicode."""
+"""``SpellingGuide``: characters outside the vocabulary are spelled in digits, and each spelling is completed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from revgen.tokenizers.hex_fallback import HEX_BASE
 from revgen.tokenizers.tokenizer import UNICODE_SIZE
 
 NO_DIGITS = -1
-"""The state of a text that does not end within a character; otherwise it is the number that its digits make."""
+"""The state of a text with a complete last character. Otherwise the state is the number that the last digits form."""
 
 
 class SpellingGuide:
-    """What may follow in a text with spelled characters, by the number that the digits at its end make."""
+    """Decides which tokens may follow the digits at the end of a text, so that they form a Unicode character."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.digits = tokenizer.digit_ids
@@ -30,12 +30,12 @@ class SpellingGuide:
         digit = token - self.digits[0]
         return NO_DIGITS if digit >= HEX_BASE else max(state, 0) * HEX_BASE + digit
 
-    def _allowed_tokens(self, state: int, room: int) -> NDArray[np.bool_]:
-        """Return which tokens may follow where as many as ``room`` do, (vocab,)."""
+    def _allowed_tokens(self, state: int, remaining: int) -> NDArray[np.bool_]:
+        """Return which tokens may follow if at most ``remaining`` do, (vocab,)."""
         numbers = max(state, 0) * HEX_BASE + np.arange(HEX_BASE)
         allowed = np.full(self.vocab_size, state == NO_DIGITS)
-        surrogates = (numbers >= 0xD80) & (numbers <= 0xDFF)  # the digits before their last one
-        allowed[self.digits[:HEX_BASE]] = (numbers * HEX_BASE < UNICODE_SIZE) & ~surrogates & (room > 1)
+        surrogates = (numbers >= 0xD80) & (numbers <= 0xDFF)  # all digits but the last
+        allowed[self.digits[:HEX_BASE]] = (numbers * HEX_BASE < UNICODE_SIZE) & ~surrogates & (remaining > 1)
         allowed[self.digits[HEX_BASE:]] = numbers < UNICODE_SIZE
         return allowed
 
