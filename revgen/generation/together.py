@@ -47,8 +47,8 @@ def synthesize(
 ) -> str | list[str]:
     """Continue the prompt with several models in turn, word by word; return one text, or a list of ``n``.
 
-    ``options`` are those options of ``generate`` that shape the distribution, and ``max_tokens`` (for all models
-    together), ``stop`` and ``seed``. The text ends where a model ends the document. Raises OptionError for other options.
+    ``options`` are those options of ``generate`` that shape the distribution, ``max_tokens`` (for all models
+    together), ``stop`` and ``seed``. The text ends where a model ends the document. Other options raise OptionError.
     """
     check("models", models, isinstance(models, Sequence) and len(models) > 0, "a list of at least one model")
     check("prompt", prompt, isinstance(prompt, str), "a string")
