@@ -33,7 +33,8 @@ from revgen.registry import unknown_name_message
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-ARGUMENT_INT_LIMIT = 1 << 128  # whole numbers must be smaller in magnitude
+ARGUMENT_INT_LIMIT = 1 << 128
+"""Whole numbers must be smaller in magnitude than this."""
 
 TYPE_NAMES: dict[Any, str] = {
     NoneType: "None",
@@ -57,10 +58,10 @@ def validate_call(*, defaults: Mapping[str, Any] = ..., open_ended: bool = ...) 
 def validate_call(function: Any = None, *, defaults: Mapping[str, Any] | None = None, open_ended: bool = False) -> Any:
     """Decorate a public function so that it raises OptionError for an argument that does not match its annotation.
 
-    The message names the parameter. The function receives NumPy's scalars as Python's numbers, and paths with ``~``
-    replaced by the home directory. In the signature, which help and Tab completion read, ``**options: Unpack[…]`` is
-    replaced by the keywords of the TypedDict with their ``defaults``; ``open_ended`` allows other keywords too. An
-    annotation that cannot be resolved at run time allows every value.
+    The message names the parameter. NumPy scalars are converted to Python numbers, and a leading ``~`` of a path to the
+    home directory. In the signature, which help and Tab completion read, ``**options: Unpack[…]`` is replaced by the
+    keywords of the TypedDict with their ``defaults``. ``open_ended`` allows other keywords too. If an annotation cannot
+    be resolved at run time, every value is valid.
     """
     if function is None:
         return functools.partial(validate_call, defaults=defaults, open_ended=open_ended)
@@ -68,7 +69,7 @@ def validate_call(function: Any = None, *, defaults: Mapping[str, Any] | None = 
     signature = _expand_options(declared, function, defaults or {})
 
     @functools.cache
-    def hints() -> dict[str, Any]:
+    def resolve_hints() -> dict[str, Any]:
         return {name: _resolve_annotation(name, function, sys.modules["revgen"]) for name in function.__annotations__}
 
     @functools.wraps(function)
@@ -79,7 +80,7 @@ def validate_call(function: Any = None, *, defaults: Mapping[str, Any] | None = 
         bound = declared.bind(*map(unwrap_scalar, args), **options)
         for name, value in bound.arguments.items():
             if declared.parameters[name].kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL):
-                bound.arguments[name] = check_type(name, value, hints().get(name, Any))
+                bound.arguments[name] = check_type(name, value, resolve_hints().get(name, Any))
         return function(*bound.args, **bound.kwargs)
 
     wrapper.__signature__ = signature  # type: ignore[attr-defined]
@@ -89,8 +90,8 @@ def validate_call(function: Any = None, *, defaults: Mapping[str, Any] | None = 
 def check_type(name: str, value: Any, hint: Any) -> Any:
     """Return ``value`` if it matches the annotation ``hint``, otherwise raise OptionError.
 
-    A leading ``~`` of a path is replaced by the home directory. A NumPy array is converted to a list if only a list
-    matches.
+    A leading ``~`` of a path is replaced by the home directory. A NumPy array is converted to a list if the annotation
+    allows a list but no array.
     """
     if isinstance(value, np.ndarray) and not matches_annotation(value, hint):
         value = to_builtins(value)
@@ -121,12 +122,12 @@ def check_fields(config: Any) -> None:
 def _field_hints(config_class: Any) -> dict[str, Any]:
     try:
         return get_type_hints(config_class)
-    except (NameError, TypeError):  # an annotation uses a name that only type checkers import
+    except (NameError, TypeError):  # an annotation uses a name that is imported for type checkers only
         return {}
 
 
 def matches_annotation(value: Any, hint: Any) -> bool:
-    """Return whether ``value`` matches an annotation; a whole number matches float, NaN does not."""
+    """Return whether ``value`` matches an annotation. A whole number matches ``float``; NaN matches nothing."""
     origin, args, value = get_origin(hint) or hint, get_args(hint), unwrap_scalar(value)
     if origin in (Union, UnionType):
         return any(matches_annotation(value, arg) for arg in args)
@@ -150,7 +151,7 @@ def matches_annotation(value: Any, hint: Any) -> bool:
 
 
 def describe_annotation(hint: Any) -> str:
-    """Return an annotation in words, as in "a whole number or None" for ``int | None``."""
+    """Describe an annotation in words, such as "a whole number or None" for ``int | None``."""
     origin, args = get_origin(hint) or hint, get_args(hint)
     if origin in (Union, UnionType):
         *others, last = dict.fromkeys(map(describe_annotation, args))
@@ -172,7 +173,7 @@ def describe_annotation(hint: Any) -> str:
 
 
 def _check_keywords(function: str, signature: inspect.Signature, keywords: Iterable[str]) -> None:
-    """Raise OptionError for a keyword that a function does not have; the message suggests similar ones."""
+    """Raise OptionError for a keyword that a function does not accept; the message suggests similar keywords."""
     kinds = {parameter.kind for parameter in signature.parameters.values()}
     if inspect.Parameter.VAR_KEYWORD in kinds:
         return
@@ -184,7 +185,8 @@ def _check_keywords(function: str, signature: inspect.Signature, keywords: Itera
 def _resolve_annotation(name: str, function: Any, public: Any = None) -> Any:
     """Return the annotation of a parameter as a type.
 
-    A name that only type checkers import is taken from the module ``public``; without it there, return Any.
+    A name that is imported for type checkers only is looked up in the module ``public``. Return Any if it is missing
+    there too.
     """
     holder = SimpleNamespace(__annotations__={name: function.__annotations__[name]})
     names: dict[str, Any] = {"Path": Path}

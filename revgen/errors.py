@@ -8,7 +8,7 @@ from pathlib import Path
 class RevgenError(Exception):
     """The base class of the exceptions that revgen raises on purpose.
 
-    ``command`` is the message that the command line prints, for errors whose advice is different there.
+    ``command`` is the message that the command line prints, if its advice differs from that for Python.
     """
 
     def __init__(self, message: str = "", *, command: str | None = None) -> None:
@@ -43,11 +43,11 @@ class VocabularyError(RevgenError, ValueError):
 
 
 class NotFittedError(RevgenError, RuntimeError):
-    """A model without weights was asked for something that needs them."""
+    """A call that needs a fitted model, on a model without weights."""
 
 
 class CheckpointError(RevgenError, RuntimeError):
-    """A model directory or checkpoint that is damaged, incomplete or not revgen's; the message names the file."""
+    """A model directory or checkpoint that is damaged, incomplete or not from revgen; the message names the file."""
 
 
 class TrainingError(RevgenError, RuntimeError):
@@ -55,12 +55,12 @@ class TrainingError(RevgenError, RuntimeError):
 
 
 class NotTraceableError(RevgenError, TypeError):
-    """A function that cannot be traced into a program, because it depends on the values of its arrays."""
+    """A function that cannot be traced into a program, for example because it branches on the values of its arrays."""
 
 
 class MissingExtraError(RevgenError, ImportError):
-    """A feature that needs a package which is not installed; the message says how to install it."""
+    """A feature whose package is not installed; the message says how to install it."""
 
 
 class HubError(RevgenError, RuntimeError):
-    """The Hub could not be reached, or rejected a request."""
+    """A failure to reach the Hub, or a request that the Hub rejected."""

@@ -1,4 +1,4 @@
-"""Atomic writes, which survive a killed process, and strict JSON, which any program can read."""
+"""Atomic writes, which leave no damaged file if the process is killed, and strict JSON, which any program can read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def is_rank_zero() -> bool:
-    """Return whether this process saves and prints: of several under ``torchrun``, only rank 0 does."""
+    """Return whether this process should save and print; under ``torchrun``, only rank 0 does."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -42,7 +42,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 class FileHandle:
     """A file that stays readable after its directory is moved or removed, or the working directory changes.
 
-    The file is kept open, so its content takes no memory until it is read. A pickle contains the content.
+    The file is kept open, so its content takes no memory until it is read. Pickling stores the content.
     """
 
     def __init__(self, path: Path, content: bytes | None = None) -> None:
@@ -50,7 +50,7 @@ class FileHandle:
         self._content = content
         self._descriptor: int | None = None
         if content is None:
-            with contextlib.suppress(OSError):  # too many open files, or unreadable: read_bytes tries the path
+            with contextlib.suppress(OSError):  # too many open files, or no permission: read_bytes uses the path
                 self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
                 weakref.finalize(self, os.close, self._descriptor)
 
@@ -82,15 +82,15 @@ class FileHandle:
 def to_json(value: Any, **options: Any) -> str:
     """Return ``value`` as strict JSON; ``options`` are passed to ``json.dumps``.
 
-    NumPy's numbers and arrays become numbers and lists, sets become sorted lists, and other iterables become lists.
-    JSON has no infinity and no NaN: both become null, and an object with an infinite number also gets
+    NumPy scalars and arrays become numbers and lists, sets become sorted lists, and other iterables become lists.
+    Infinity and NaN, which JSON does not have, become null; an object with an infinite number also gets
     ``"infinite": true``. Raises TypeError for a value that JSON cannot represent.
     """
-    from revgen.options import to_builtins  # imports NumPy, which `revgen --help` does without
+    from revgen.options import to_builtins  # here, because it imports NumPy, which would slow `revgen --help` down
 
     def to_list(collection: Any) -> Any:
         if not isinstance(collection, Iterable):
-            raise TypeError(f"a value of the type {type(collection).__name__} is not JSON serializable")
+            raise TypeError(f"a value of type {type(collection).__name__} is not JSON serializable")
         return _replace_non_finite(to_builtins(list(collection)))
 
     return json.dumps(_replace_non_finite(to_builtins(value)), allow_nan=False, **({"default": to_list} | options))

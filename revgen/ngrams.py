@@ -24,7 +24,7 @@ Estimate = tuple[list["Counts"], list[Floats], list[Floats]]
 """For each order: the n-grams, their probabilities, and the backoff weights of the contexts."""
 
 MIN_LOG = -1e4
-"""Stored in files as the logarithm of 0."""
+"""The value that files have for the logarithm of 0."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Counts:
     """The n-grams of one order in a corpus, sorted by context and word. Each array is (n-grams,).
 
     ``contexts`` and ``suffixes`` (the n-gram without its first word) are indices of n-grams of the order below.
-    ``counts`` are the numbers of occurrences, and ``at_start`` marks n-grams at the start of a document.
+    ``counts`` are numbers of occurrences, and ``at_start`` is true for n-grams at the start of a document.
     """
 
     contexts: Ints
@@ -45,7 +45,7 @@ class Counts:
 def count(documents: Iterable[NDArray[Any]], vocab: int, order: int) -> list[Counts]:
     """Count the n-grams of every order up to ``order``. No n-gram crosses the boundary between two documents.
 
-    Each document is ids from its start token to its end token. Order 1 contains the whole vocabulary.
+    A document is an array of ids, from the start token to the end token. Order 1 contains the whole vocabulary.
     """
     words, offsets = _concatenate(documents)
     counts = np.bincount(words[offsets > 0], minlength=vocab)
@@ -84,11 +84,11 @@ def prune(
 ) -> Estimate:
     """Remove n-grams that add at most ``min_gain`` nats to the log-likelihood of the text.
 
-    If the weights are then larger than ``max_bytes``, remove more, those with the smallest gain first. The gain of an
-    n-gram is c(h w) (log p(w | h) - log B(h) p(w | h without its first word)), the weighted difference of Seymore &
-    Rosenfeld (1996), *Scalable backoff language models*. Prefixes and suffixes of kept n-grams are kept, and so is
-    order 1. The backoff weights are computed again, so that the probabilities after a context sum to 1. Raises
-    OptionError if order 1 alone is too large.
+    If the weights are still larger than ``max_bytes``, remove more n-grams, smallest gain first. The gain of an n-gram
+    is c(h w) (log p(w | h) - log B(h) p(w | h without its first word)), the weighted difference of Seymore & Rosenfeld
+    (1996), *Scalable backoff language models*. Prefixes and suffixes of kept n-grams are kept, and so is order 1. The
+    backoff weights are recomputed, so that the probabilities after a context sum to 1. Raises OptionError if order 1
+    alone is too large.
     """
     gains = [np.full(len(orders[0].counts), np.inf)]
     for n in range(1, len(orders)):
@@ -126,9 +126,9 @@ def prune(
 
 
 def _min_gain_for_size(orders: list[Counts], gains: list[Floats], max_bytes: int) -> float:
-    """Return the gain that n-grams have to exceed so that the arrays of ``to_weights`` fit into ``max_bytes``."""
+    """Return the gain that n-grams must exceed for the arrays of ``to_weights`` to fit into ``max_bytes``."""
     vocab, longest = len(orders[0].counts), len(orders)
-    context_size = 8  # an entry of begins and a backoff weight
+    context_size = 8  # bytes of an entry of begins and a backoff weight
     order_1_size = vocab * (4 + context_size) + 4 * longest
     if max_bytes < order_1_size:
         raise OptionError(f"max_bytes must be at least {order_1_size:,} for {vocab:,} tokens, not {max_bytes!r}")
@@ -147,7 +147,7 @@ def _word_type(vocab: int) -> type[np.unsignedinteger[Any]]:
 
 
 def to_weights(orders: list[Counts], probabilities: list[Floats], backoffs: list[Floats]) -> Weights:
-    """Return the arrays of a trie by name, as a model stores them.
+    """Return the arrays of a trie by name, as a model saves them.
 
     ``n.begins`` (contexts + 1,) holds the index of the first n-gram of each context. ``n.logp`` and ``n.backoff`` are
     the logarithms of the probabilities and of the contexts' backoff weights.
@@ -219,7 +219,7 @@ class Trie:
         words, offsets = _concatenate(sequences)
         with np.errstate(divide="ignore"):
             logprobs = np.log(self.p[1])[words]
-            indices = words  # of the n-gram of the order below that ends at each position, -1 if it is unknown
+            indices = words  # for each position, the n-gram of the order below that ends there, or -1 if it is unknown
             for n in range(2, self.order + 1):
                 if not len(self.words[n]):
                     break
@@ -228,9 +228,9 @@ class Trie:
                 has_context = contexts >= 0
                 keys = np.repeat(np.arange(len(self.begins[n]) - 1), np.diff(self.begins[n])) * self.vocab
                 keys += self.words[n]
-                wanted = contexts * self.vocab + words
-                nearest = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
-                is_known = has_context & (keys[nearest] == wanted)
+                queries = contexts * self.vocab + words
+                nearest = np.searchsorted(keys, queries).clip(max=len(keys) - 1)
+                is_known = has_context & (keys[nearest] == queries)
                 backed_off = np.where(has_context, logprobs + np.log(self.backoff[n])[contexts], logprobs)
                 logprobs = np.where(is_known, np.log(self.p[n])[nearest], backed_off)
                 indices = np.where(is_known, nearest, -1)

@@ -1,7 +1,8 @@
-"""Array operators for cells and networks that work on NumPy arrays, PyTorch tensors and traced arrays.
+"""Array operators for cells and networks. They accept NumPy arrays, PyTorch tensors and traced arrays.
 
-``@ + - * /``, slicing and comparison mean the same on all of them; this module has the other operators, with NumPy's
-names. Each dispatches on the type of its argument. None imports torch: if an argument is a tensor, torch is imported.
+``@ + - * /``, slicing and comparison mean the same for all of these; this module has the other operators, with NumPy's
+names. Each operator dispatches on the type of its argument. None of them imports torch: if an argument is a tensor,
+torch has been imported already.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ Array: TypeAlias = Any
 EPSILON = 1e-5
 """Added to the variance in ``layer_norm``."""
 MAX_LOGIT = 1e30
-"""Logits, biases and penalties are limited to this size, so that their sums stay finite in float32."""
+"""Logits, biases and penalties are limited to this magnitude, so that their sums stay finite in float32."""
 
 TURN = 1 << 24
-"""The number of units in a full turn, in which ``rotary_angles`` counts angles."""
+"""``rotary_angles`` counts angles in units of 1 / ``TURN`` of a full turn."""
 
 HALF, ONE = np.array(0.5, np.float32), np.array(1, np.float32)
-"""Arrays, because NumPy takes longer to convert a Python number than to multiply a hundred values by it."""
+"""Arrays, because converting a Python number takes NumPy longer than multiplying a hundred values by an array."""
 
 
 def _library(x: Array) -> Any:
-    """Return the library of an array that is not NumPy's: PyTorch, or the library of a traced array."""
+    """Return the library of an array that is not a NumPy array: PyTorch, or the library of a traced array."""
     return getattr(x, "library", None) or sys.modules["torch"]
 
 
@@ -171,7 +172,7 @@ def concatenate(arrays: Sequence[Array], axis: int = -1) -> Array:
 def embedding(table: Array, tokens: Array) -> Array:
     """Return the row of each token: table (vocab, size) -> (*tokens, size).
 
-    In PyTorch, the gradient of an embedding is several times as fast as the gradient of indexing.
+    In PyTorch, the backward pass of an embedding is several times as fast as that of indexing.
     """
     return (
         table.take(tokens, 0)
@@ -183,8 +184,8 @@ def embedding(table: Array, tokens: Array) -> Array:
 def linear_scan(a: Array, b: Array, h: Array) -> Array:
     """Compute h_t = a_t h_(t-1) + b_t for all time steps: a and b (time, batch, …), h (batch, …) -> (time, batch, …).
 
-    Each of log2(time) rounds combines every step with an earlier one, at twice the distance of the round before (Hillis
-    & Steele 1986, *Data parallel algorithms*).
+    Each of log2(time) rounds combines every step with an earlier step; the distance between the two doubles from round
+    to round (Hillis & Steele 1986, *Data parallel algorithms*).
     """
     b = concatenate([b[:1] + a[:1] * h, b[1:]], 0)
     distance = 1
@@ -239,7 +240,7 @@ def cummax(x: Array) -> Array:
 def attention(query: Array, key: Array, value: Array, mask: Array) -> Array:
     """Compute softmax(query key' / √size) value over the keys for which ``mask`` is true.
 
-    Queries are (batch, heads, time, size), keys and values (batch, heads, keys, size), and the mask can be broadcast to
+    Queries are (batch, heads, time, size), and keys and values (batch, heads, keys, size). The mask is broadcast to
     (batch, heads, time, keys). (Vaswani et al. 2017, equation 1.)
     """
     if isinstance(query, np.ndarray) or query.device is None:  # None: traced
@@ -261,10 +262,10 @@ def attention_weights(query: Array, key: Array, mask: Array) -> Array:
 
 
 def rotary_angles(positions: Array, size: int) -> tuple[Array, Array]:
-    """Return cosines and sines of the angles that rotate pairs of channels at each position: (…) -> (…, size / 2).
+    """Return the cosines and sines of the angles that rotate pairs of channels at each position: (…) -> (…, size / 2).
 
-    The frequencies are from 1 to 1/10,000 radian per position (Su et al. 2021). Angles are integers in units of a
-    ``TURN``-th of a full turn, so that they are as exact at large positions as at small ones.
+    The frequencies range from 1 to 1/10,000 radian per position (Su et al. 2021). Angles are computed as integers, in
+    units of 1 / ``TURN`` of a full turn, so that they are as exact at large positions as at small ones.
     """
     frequencies = (
         rotary_frequencies(size)
@@ -280,15 +281,15 @@ def rotary_angles(positions: Array, size: int) -> tuple[Array, Array]:
 
 
 def rotary_frequencies(size: int) -> NDArray[np.int64]:
-    """Return the angles from one position to the next for each pair of channels, (size / 2,), in units of a
-    ``TURN``-th of a full turn."""
+    """Return the angle between consecutive positions for each pair of channels, (size / 2,), in units of 1 / ``TURN``
+    of a full turn."""
     pairs = size // 2
     return np.round(TURN / (2 * np.pi) * 10_000.0 ** (-np.arange(pairs) / pairs)).astype(np.int64)
 
 
 @cache
 def _rotary_frequencies_on(device: Any, size: int) -> Array:
-    """Return ``rotary_frequencies`` as a tensor, which is copied to each device only once."""
+    """Return ``rotary_frequencies`` as a tensor; it is copied to each device only once."""
     return sys.modules["torch"].as_tensor(rotary_frequencies(size), device=device)
 
 

@@ -1,4 +1,4 @@
-"""Checks of options. A failed check raises OptionError, which names the parameter and the values that it accepts."""
+"""Checks of options: a failed check raises OptionError, which names the parameter and its valid values."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ import numpy as np
 
 from revgen.errors import OptionError
 
-INT_LIMIT = 1 << 63  # whole numbers must be smaller
+INT_LIMIT = 1 << 63
+"""Whole numbers must be smaller than this."""
 
 MAX_SIZE = 65_536
 MAX_SIZES = {"num_layers": 256}
-"""The largest value of each size of a network, ``MAX_SIZE`` by default: it keeps a downloaded configuration from
-asking for all memory."""
+"""The largest value of each size of a network; the limit of all other sizes is ``MAX_SIZE``. A downloaded configuration
+therefore cannot allocate all memory."""
 
 
 def unwrap_scalar(value: Any) -> Any:
-    """Return a scalar of NumPy or PyTorch as a Python number, and any other value unchanged."""
+    """Convert a scalar of NumPy or PyTorch to a Python number; return any other value unchanged."""
     if isinstance(value, np.longdouble):  # item() would return a longdouble again
         return float(value)
     return value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value
 
 
 def to_builtins(value: Any) -> Any:
-    """Return ``value`` with NumPy's numbers, strings and arrays converted to Python's, also inside containers.
+    """Convert NumPy scalars, strings and arrays to Python values, also inside containers.
 
     A container that contains itself is returned unchanged; later checks reject it.
     """
@@ -48,7 +49,7 @@ def _to_builtins(value: Any) -> Any:
 
 
 def convert_fields(config: Any) -> None:
-    """Apply ``to_builtins`` to the fields of a dataclass, so that it equals one that was made from Python's numbers."""
+    """Apply ``to_builtins`` to the fields of a dataclass, so that it equals one made from Python numbers."""
     for field in dataclasses.fields(config):
         object.__setattr__(config, field.name, to_builtins(getattr(config, field.name)))  # may be frozen
 
@@ -65,9 +66,9 @@ class ReadOptions(TypedDict, total=False):
 
 
 def parse_assignment(text: str, parameter: str) -> tuple[str, Any]:
-    """Split ``name=value`` into the name and the value; a value that is valid JSON is parsed, any other is a string.
+    """Split ``name=value`` into the name and the value, which is parsed if it is JSON and is a string otherwise.
 
-    Raises OptionError, which names the ``parameter``, for text without "=".
+    Raises OptionError, which names ``parameter``, if the text has no "=".
     """
     name, separator, value = text.partition("=")
     if not separator:
@@ -85,7 +86,7 @@ def check(name: str, value: object, is_valid: bool, expected: str) -> None:
 
 
 def as_float(value: object) -> float:
-    """Return ``value`` as a float, or NaN if it is not a number: NaN fails every range check."""
+    """Return ``value`` as a float, or NaN, which fails every range check, if it is not a number."""
     value = unwrap_scalar(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return np.nan
@@ -117,9 +118,9 @@ def check_sizes(config: Any, *names: str, optional: Sequence[str] = ()) -> None:
 
 
 def check_fractions(config: Any, *names: str) -> None:
-    """Raise OptionError unless the named fields are fractions from 0 to less than 1, such as dropout rates."""
+    """Raise OptionError unless the named fields, such as dropout rates, are in the range 0 ≤ value < 1."""
     for name in names:
-        check(name, getattr(config, name), 0 <= as_float(getattr(config, name)) < 1, f"in 0 ≤ {name} < 1")
+        check(name, getattr(config, name), 0 <= as_float(getattr(config, name)) < 1, f"in the range 0 ≤ {name} < 1")
 
 
 def check_flags(config: Any, *names: str) -> None:
@@ -129,10 +130,10 @@ def check_flags(config: Any, *names: str) -> None:
 
 
 def safe_repr(value: object, max_chars: int = 80) -> str:
-    """Return ``value`` as one line for a message; long values are cut and unprintable ones replaced by their type."""
+    """Return ``repr(value)`` for a message, cut to ``max_chars``; a value without a repr is described by its type."""
     try:
         text = repr(value)
-    except Exception:  # an integer of too many digits, or an error in the __repr__ of a class
-        text = f"a value of the type {type(value).__name__}"
+    except Exception:  # an integer with too many digits, or an error in __repr__
+        text = f"a value of type {type(value).__name__}"
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= max_chars else f"{text[:max_chars]}…"

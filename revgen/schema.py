@@ -1,7 +1,7 @@
-"""Checks of the JSON files of a model directory, made before anything is built from them.
+"""Checks of the JSON files of a model directory, made before a model is built from them.
 
-A directory may come from anywhere. Its config.json is limited in size, its values must have the declared types, its
-numbers must be of a sensible size, and the files that it names must lie next to it.
+A directory may come from an untrusted source. So config.json is limited in size, its values must have the declared
+types, its numbers are limited in magnitude, and it can name only files in its own directory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from revgen.options import safe_repr, unwrap_scalar
 from revgen.registry import unknown_name_message
 
 MAX_CONFIG_BYTES = 4 << 20
-NUMBER_LIMIT = 1 << 31  # numbers must be smaller in magnitude
+NUMBER_LIMIT = 1 << 31
+"""Numbers must be smaller in magnitude than this."""
 
 FILE_NAME = (r"[\w-][\w.-]{0,100}", "a file name without a folder")
 SHA256 = (r"[0-9a-f]{64}", "64 hexadecimal digits")
@@ -32,7 +33,7 @@ REQUIRED_STRINGS = {
     "weights.file": FILE_NAME,
     "weights.sha256": SHA256,
 }
-"""The strings of every config.json: for each dotted key, the pattern and its description."""
+"""The strings that every config.json has: for each dotted key, a pattern and its description."""
 
 INDEX_STRINGS = {"index.file": FILE_NAME, "index.sha256": SHA256}
 """The additional strings of a model with an index of its training text."""
@@ -45,7 +46,7 @@ def read_json(path: Path) -> dict[str, Any]:
             raise ValueError(f"it has {size:,} bytes, more than {MAX_CONFIG_BYTES:,}")
         return parse_json(path.read_bytes(), path)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged, or not of a revgen model: {error!r}") from None
+        raise CheckpointError(f"{path} is damaged, or does not belong to a revgen model: {error!r}") from None
 
 
 def parse_json(data: bytes, path: Path) -> dict[str, Any]:
@@ -55,14 +56,14 @@ def parse_json(data: bytes, path: Path) -> dict[str, Any]:
             raise ValueError(f"it has {len(data):,} bytes, more than {MAX_CONFIG_BYTES:,}")
         content = json.loads(data)
         if not isinstance(content, dict):
-            raise TypeError(f"it holds a {type(content).__name__}")
+            raise TypeError(f"it has a {type(content).__name__} instead of an object")
         return content
     except (ValueError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged, or not of a revgen model: {error!r}") from None
+        raise CheckpointError(f"{path} is damaged, or does not belong to a revgen model: {error!r}") from None
 
 
 def check_config(content: Mapping[str, Any], path: Path) -> None:
-    """Raise CheckpointError unless the content of a config.json has everything that a model is built from."""
+    """Raise CheckpointError unless the content of a config.json has every entry that is needed to build a model."""
     for key, (pattern, description) in (REQUIRED_STRINGS | (INDEX_STRINGS if "index" in content else {})).items():
         value: Any = content
         for name in key.split("."):
@@ -78,7 +79,7 @@ def check_options(config_class: type[Any], options: Mapping[str, Any]) -> None:
     names = [field.name for field in dataclasses.fields(config_class) if field.init]
     try:
         hints = get_type_hints(config_class)
-    except (NameError, TypeError):  # an annotation uses a name that only type checkers import
+    except (NameError, TypeError):  # an annotation uses a name that is imported for type checkers only
         hints = {}
     for name, value in options.items():
         if name not in names:
@@ -88,9 +89,9 @@ def check_options(config_class: type[Any], options: Mapping[str, Any]) -> None:
 
 
 def matches_type(value: Any, hint: Any) -> bool:
-    """Return whether a value read from JSON matches an annotation, and its numbers are within ``NUMBER_LIMIT``.
+    """Return whether a value from JSON matches an annotation, with all numbers smaller than ``NUMBER_LIMIT``.
 
-    Unlike ``revgen.arguments.matches_annotation``, a list matches every sequence, because JSON has no tuples.
+    A list matches every sequence, because JSON has no tuples; ``revgen.arguments.matches_annotation`` is stricter.
     """
     value = unwrap_scalar(value)
     origin, args = get_origin(hint) or hint, get_args(hint)
@@ -115,6 +116,6 @@ def matches_type(value: Any, hint: Any) -> bool:
 
 
 def join_names(names: Sequence[str], max_names: int = 5) -> str:
-    """Return the first names and the number of the others as one line, for a message."""
+    """Return the first ``max_names`` names and the number of the others in one line, for a message."""
     listed = ", ".join(map(safe_repr, names[:max_names]))
     return f"[{listed}]" if len(names) <= max_names else f"[{listed} and {len(names) - max_names:,} more]"

@@ -212,7 +212,7 @@ def read_config(directory: Path) -> dict[str, Any]:
         raise CheckpointError(f"{directory} is not a model directory: it has no {CONFIG}")
     content = schema.read_json(path)
     if "format_version" not in content:
-        raise CheckpointError(f"{path} is damaged, or not of a revgen model: it has no format_version")
+        raise CheckpointError(f"{path} is damaged, or does not belong to a revgen model: it has no format_version")
     version = content["format_version"]
     if not (is_int(version, 1) and version <= FORMAT_VERSION):
         remedy = ": upgrade revgen to read it" if is_int(version, FORMAT_VERSION + 1) else ""

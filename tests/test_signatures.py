@@ -158,7 +158,7 @@ def test_valid_arguments_arrive_as_python_values(arguments: dict[str, Any]) -> N
     [
         ("number", 1.5, "number must be a whole number, not 1.5"),
         ("number", True, "number must be a whole number"),
-        ("number", 10**5000, "number must be a whole number, not a value of the type int"),
+        ("number", 10**5000, "number must be a whole number, not a value of type int"),
         ("ratio", "x", "ratio must be a number or None, not 'x'"),
         ("ratio", float("nan"), "ratio must be a number or None"),
         ("ratio", 10**400, "ratio must be a number"),
@@ -187,7 +187,7 @@ def test_value_without_a_representation_is_described_by_its_type() -> None:
         def __repr__(self) -> str:
             raise RuntimeError("no")
 
-    with pytest.raises(revgen.OptionError, match="x must be a string, not a value of the type Unprintable"):
+    with pytest.raises(revgen.OptionError, match="x must be a string, not a value of type Unprintable"):
         check_type("x", Unprintable(), str)
 
 

@@ -202,10 +202,12 @@ class GenerationConfig:
         if not callable(self.temperature):
             check_temperature(self.temperature)
         check("top_k", self.top_k, self.top_k is None or is_int(self.top_k, 1), "a whole number of at least 1")
-        check("top_p", self.top_p, self.top_p is None or 0 < as_float(self.top_p) <= 1, "in 0 < top_p ≤ 1")
-        check("min_p", self.min_p, self.min_p is None or 0 <= as_float(self.min_p) <= 1, "in 0 ≤ min_p ≤ 1")
+        check("top_p", self.top_p, self.top_p is None or 0 < as_float(self.top_p) <= 1, "in the range 0 < top_p ≤ 1")
+        check("min_p", self.min_p, self.min_p is None or 0 <= as_float(self.min_p) <= 1, "in the range 0 ≤ min_p ≤ 1")
         typical_p = self.typical_p
-        check("typical_p", typical_p, typical_p is None or 0 < as_float(typical_p) <= 1, "in 0 < typical_p ≤ 1")
+        check(
+            "typical_p", typical_p, typical_p is None or 0 < as_float(typical_p) <= 1, "in the range 0 < typical_p ≤ 1"
+        )
         penalty = self.repetition_penalty
         check("repetition_penalty", penalty, 0 < as_float(penalty) < np.inf, "above 0")
         check("frequency_penalty", self.frequency_penalty, np.isfinite(as_float(self.frequency_penalty)), "a number")

@@ -78,7 +78,7 @@ class Recipe:
         check("learning_rate", rate, rate is None or 0 < as_float(rate) < math.inf, "above 0")
         check("weight_decay", self.weight_decay, 0 <= as_float(self.weight_decay) < math.inf, "0 or more")
         averaging = self.weight_averaging
-        check("weight_averaging", averaging, 0 <= as_float(averaging) <= 1, "in 0 ≤ weight_averaging ≤ 1")
+        check("weight_averaging", averaging, 0 <= as_float(averaging) <= 1, "in the range 0 ≤ weight_averaging ≤ 1")
         check("clip", self.clip, as_float(self.clip) > 0, "above 0")
         is_seed = is_int(self.seed, 0) and self.seed < SEED_LIMIT
         check("seed", self.seed, is_seed, "a whole number of at least 0 and below 2**63")

@@ -324,7 +324,7 @@ def test_averaging_does_not_change_training(reviews: list[str]) -> None:
 @pytest.mark.parametrize("averaging", [-0.1, 1.5])
 def test_weight_averaging_must_be_a_fraction(averaging: float, reviews: list[str]) -> None:
     model: Any = revgen.create("gru-char")
-    with pytest.raises(revgen.OptionError, match="weight_averaging must be in 0 ≤ weight_averaging ≤ 1"):
+    with pytest.raises(revgen.OptionError, match="weight_averaging must be in the range 0 ≤ weight_averaging ≤ 1"):
         model.fit(reviews[:5], weight_averaging=averaging)
 
 

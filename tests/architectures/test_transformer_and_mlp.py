@@ -267,11 +267,11 @@ def test_mlp_with_a_context_of_one_token_is_a_bigram_model() -> None:
         ),
         ("transformer-char", {"num_heads": 0}, "num_heads must be a whole number from 1"),
         ("transformer-char", {"context": 1.5}, "context must be a whole number from 1"),
-        ("transformer-char", {"dropout": 1.0}, "dropout must be in 0 ≤ dropout < 1"),
+        ("transformer-char", {"dropout": 1.0}, "dropout must be in the range 0 ≤ dropout < 1"),
         ("mlp-char", {"context": 0}, "context must be a whole number from 1"),
         ("mlp-char", {"embedding_size": True}, "embedding_size must be a whole number from 1"),
         ("mlp-char", {"num_layers": -1}, "num_layers must be a whole number from 1"),
-        ("mlp-char", {"dropout": "much"}, "dropout must be in 0 ≤ dropout < 1"),
+        ("mlp-char", {"dropout": "much"}, "dropout must be in the range 0 ≤ dropout < 1"),
     ],
 )
 def test_error_for_a_value_out_of_range_names_the_option(name: str, options: dict[str, Any], message: str) -> None:

@@ -153,7 +153,7 @@ def test_a_repository_with_missing_files_is_reported(hub: Hub, pushed: Repositor
 def test_a_model_of_another_library_is_an_error(pushed: Repository) -> None:
     pushed.files()["config.json"] = b'{"model_type": "gpt2"}'
 
-    with pytest.raises(revgen.CheckpointError, match="not of a revgen model"):
+    with pytest.raises(revgen.CheckpointError, match="does not belong to a revgen model"):
         revgen.load("me/model")
 
 

@@ -113,7 +113,7 @@ def test_an_empty_directory_is_not_a_model(tmp_path: Path) -> None:
 def test_a_directory_of_another_library_is_not_a_model(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "gpt2", "n_layer": 12}', encoding="utf-8")
 
-    with pytest.raises(revgen.CheckpointError, match=r"config\.json.*not of a revgen model"):
+    with pytest.raises(revgen.CheckpointError, match=r"config\.json.*does not belong to a revgen model"):
         revgen.load(tmp_path)
 
 
