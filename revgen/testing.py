@@ -38,22 +38,22 @@ from revgen.tokenizers import Tokenizer
 
 TIME, BATCH, INPUT, HIDDEN = 7, 3, 5, 8
 TOLERANCE = 1e-5
-"""The largest difference between results that should be equal, relative to 1 plus their size."""
+"""The largest difference allowed between equal results, relative to 1 plus their absolute value."""
 TEXTS = ["the band plays the song again and again. ", "a song of the sea, the sand and the band. "] * 20
 TOKENIZER_TEXTS = ["", TEXTS[0], "  A new word,\ttwo\n\nlines. ", "漢字 🎸 e\u0301", "<s></s><unk>"]
 """Known words, unknown words, white space, unknown characters, and text that looks like special tokens."""
 
 Checks = Generator[str, None, None]
-"""Runs checks, and yields a description of each property that holds."""
+"""A generator that runs checks and yields a description of each property that holds."""
 
 Run = Callable[..., tuple[Any, Any]]
 """``run(inputs, state=None)`` reads inputs (time, batch, …) and returns outputs (time, batch, size) and a state."""
 
 
 def check_cell(cell: str | type[Any], **options: Any) -> None:
-    """Check a cell: a registered name, or a class that need not be registered.
+    """Check a cell, given by its registered name or by its class, which need not be registered.
 
-    - Parameters, outputs and state have the shapes that the cell declares, for any batch.
+    - Parameters, outputs and state have the shapes that the cell declares, for any batch size.
     - Reading a sequence twice, in two parts or step by step gives the same outputs, so the state is complete.
     - Rows of a batch do not affect each other, and no time step depends on later ones.
     - NumPy, PyTorch and the fused kernel, if the cell names one, agree to 1e-5.
@@ -72,12 +72,17 @@ def cell_checks(cell: str | type[Any], **options: Any) -> Checks:
 
 
 def check_model(model: str | type[Any], **options: Any) -> None:
-    """Check an architecture: the name of a model, or a class that need not be registered, and options of ``create``.
+    """Check an architecture, given by the name of a model or by its class, which need not be registered.
 
-    A network is checked with initial weights before it is trained: the shapes of its weights, logits and state; that
-    reading a text twice, in two parts or token by token gives the same logits; that rows of a batch do not affect each
-    other and no logits depend on later tokens; that every matrix gets a gradient; and that NumPy and PyTorch agree to
-    1e-5. Then every model is fitted on a small text, and has to generate, stream, score, evaluate, save and load.
+    ``options`` are options of ``create``. A network is checked with its initial weights first:
+
+    - Weights, logits and state have the declared shapes.
+    - Reading a text twice, in two parts or token by token gives the same logits, so the state is complete.
+    - Rows of a batch do not affect each other, and no logits depend on later tokens.
+    - Every matrix gets a gradient.
+    - NumPy and PyTorch agree to 1e-5.
+
+    Every model is then fitted on a small text, and must generate, stream, score, evaluate, save and load.
     """
     _run_all(model_checks(model, **options))
 
@@ -104,10 +109,10 @@ def _check_model(name: str, options: dict[str, Any]) -> Checks:
     assert len(losses) < 2 or losses[-1] < losses[0], f"{name}: the training loss does not fall: {losses}"
     yield f"{name}: fit lowers the training loss"
     yield from _check_logits(model)
-    yield from _check_text(model)
+    yield from _check_methods(model)
 
 
-def _check_text(model: Any) -> Checks:
+def _check_methods(model: Any) -> Checks:
     """Check that a fitted model generates, streams, scores, evaluates, saves and loads."""
     name = model.name
     text = model.generate("the ", seed=1, max_tokens=20)
@@ -141,33 +146,33 @@ def _check_text(model: Any) -> Checks:
 
 
 def check_tokenizer(tokenizer: Tokenizer, text: str) -> None:
-    """Check a trained tokenizer on one text: it is lossless, counts characters, streams, and saves and loads."""
+    """Check that a trained tokenizer encodes and decodes a text without loss, streams it, and can be saved."""
     ids = tokenizer.encode(text)
     assert ids.ndim == 1 and ids.dtype == tokenizer.dtype, (
         f"encode returned {ids.dtype} of shape {ids.shape}, not {tokenizer.dtype} of one axis"
     )
     assert (ids > tokenizer.unk_id).all() and (ids < len(tokenizer)).all(), f"{text!r} was encoded with special tokens"
     assert tokenizer.decode(ids) == text, f"{text!r} was decoded as {tokenizer.decode(ids)!r}"
-    spelled = _spelled(tokenizer, ids.tolist())
+    spelled = _spell(tokenizer, ids.tolist())
     assert spelled == text.encode("utf-8", "surrogatepass"), f"token_bytes of {text!r} are {spelled!r}"
-    assert tokenizer.char_counts[ids].sum() == len(text), f"char_counts do not sum to the characters of {text!r}"
+    assert tokenizer.char_counts[ids].sum() == len(text), f"char_counts do not sum to the length of {text!r}"
     decode = tokenizer.stream_decoder()
     streamed = "".join(decode(int(i)) for i in ids) + decode(tokenizer.eos_id)
     assert streamed == text, f"stream_decoder decoded {text!r} as {streamed!r}"
     loaded = type(tokenizer).from_bytes(tokenizer.to_bytes())
-    assert loaded == tokenizer and (loaded.encode(text) == ids).all(), "from_bytes(to_bytes()) is another tokenizer"
+    assert loaded == tokenizer and (loaded.encode(text) == ids).all(), "from_bytes(to_bytes()) gives another tokenizer"
 
 
 def tokenizer_checks(tokenizer: type[Tokenizer]) -> Checks:
-    """Train a tokenizer on a small text, check it on several texts, and yield a description of each that passes."""
+    """Train a tokenizer on a small text, check it on several texts, and yield a description of each property."""
     trained = tokenizer.train(TEXTS)
     for text in TOKENIZER_TEXTS:
         check_tokenizer(trained, text)
         yield f"{text!r} is encoded, decoded and streamed without loss"
 
 
-def _spelled(tokenizer: Tokenizer, ids: Sequence[int]) -> bytes:
-    """Return the bytes of the tokens and of the characters that digits spell."""
+def _spell(tokenizer: Tokenizer, ids: Sequence[int]) -> bytes:
+    """Return the bytes of a text from the bytes of its tokens and the characters that digits spell."""
     spelled, digits = b"", list[int]()
     for i in ids:
         if i in tokenizer.partial_char_ids:
@@ -187,7 +192,7 @@ def _run_all(checks: Iterable[str]) -> None:
 
 @contextmanager
 def _registered(registry: Registry[Any], item: str | type[Any]) -> Iterator[str]:
-    """Yield the name of a registered class. A class without a name is registered until the checks end."""
+    """Yield the registered name of a class. An unregistered class is registered until the checks end."""
     names = [item] if isinstance(item, str) else [name for name in registry.names() if registry.get(name) is item]
     if names:
         yield names[0]
@@ -210,24 +215,24 @@ def _check_equation(cell: Cell) -> Checks:
     for name, shape in cell.param_shapes().items():
         value = np.asarray(cell.init_param(name, shape, rng), np.float32)
         assert value.shape == tuple(shape), f"init_param({name!r}) returned the shape {value.shape}, not {shape}"
-        # Biases are 0 at first, and would hide mistakes.
+        # Biases are initially 0, which would hide mistakes.
         values[name] = value + rng.normal(0, 0.1, shape).astype(np.float32)
     x = rng.normal(size=(TIME, BATCH, cell.input_size)).astype(np.float32)
-    later = x.copy()
-    later[4:] += 1
+    altered = x.copy()
+    altered[4:] += 1
     p = SimpleNamespace(**{name: torch.tensor(value, requires_grad=True) for name, value in values.items()})
 
     def run(inputs: Any, state: Any = None) -> tuple[Any, Any]:
         return _run_cell(cell, p, torch.as_tensor(inputs), state)
 
-    outputs, last = yield from _check_reading(run, x, later, cell.output_size)
+    outputs, last = yield from _check_reading(run, x, altered, cell.output_size)
     outputs.sum().backward()
     yield from _check_gradients({name: value.grad for name, value in vars(p).items()})
 
     if cell.supports_numpy:
-        numpy = SimpleNamespace(**values)
+        numpy_p = SimpleNamespace(**values)
         start = cell.initial_state(BATCH, lambda shape: np.zeros(shape, np.float32))
-        output, state = cell.sequence(numpy, cell.project(numpy, x), start)
+        output, state = cell.sequence(numpy_p, cell.project(numpy_p, x), start)
         yield from _check_numpy(output, state, outputs, last)
     if cell.fused_kernel is not None:
         from revgen.networks.recurrent import run_kernel
@@ -254,11 +259,11 @@ def _run_cell(cell: Cell, p: Any, x: Any, state: Any) -> tuple[Any, Any]:
 
 
 def _check_network(name: str, options: dict[str, Any]) -> Checks:
-    """Check the network of a neural model with initial weights."""
+    """Check the network of a neural model with its initial weights."""
     import torch
 
     model: Any = revgen.create(name, **options)
-    if getattr(model.config, "hidden_size", 0) is None:  # left to ``fit``
+    if getattr(model.config, "hidden_size", 0) is None:  # ``fit`` would choose it
         model = revgen.create(name, **options, hidden_size=HIDDEN)
     tokenizer = model.tokenizer_for(read(TEXTS))
     model.prepare(tokenizer, seed=0)
@@ -274,15 +279,15 @@ def _check_network(name: str, options: dict[str, Any]) -> Checks:
     }
     tokens = rng.integers(0, len(tokenizer), (TIME, BATCH))
     tokens[0] = tokenizer.bos_id
-    later = tokens.copy()
-    later[4:] = (tokens[4:] + 1) % len(tokenizer)
+    altered = tokens.copy()
+    altered[4:] = (tokens[4:] + 1) % len(tokenizer)
 
     def run(inputs: Any, state: Any = None) -> tuple[Any, Any]:
         logits, state = model.network(torch.as_tensor(inputs), state)
         return logits, state
 
-    who = f"{name}, on PyTorch: "
-    logits, last = yield from _check_reading(run, tokens, later, len(tokenizer), who, "logits", "vocab")
+    prefix = f"{name}, on PyTorch: "
+    logits, last = yield from _check_reading(run, tokens, altered, len(tokenizer), prefix, "logits", "vocab")
     logits.logsumexp(-1).sum().backward()
     yield from _check_gradients({n: value.grad for n, value in model.network.named_weights().items()}, f"{name}: ")
     with torch.inference_mode():
@@ -291,83 +296,85 @@ def _check_network(name: str, options: dict[str, Any]) -> Checks:
 
 
 def _check_logits(model: Model) -> Checks:
-    """Check the logits of a fitted model, on the arrays that it generates with."""
+    """Check the logits that a fitted model generates with."""
     vocab, bos = len(model.tokenizer), model.tokenizer.bos_id
     tokens = np.random.default_rng(0).integers(model.tokenizer.unk_id + 1, vocab, (TIME, BATCH))
     tokens[0] = bos
-    later = tokens.copy()
-    later[4:] = tokens[4:][::-1]
+    altered = tokens.copy()
+    altered[4:] = tokens[4:][::-1]
 
     def run(inputs: Any, state: Any = None) -> tuple[Any, Any]:
         return model.forward(inputs, model.initial_state(inputs.shape[1]) if state is None else state)
 
-    logits, _ = yield from _check_reading(run, tokens, later, vocab, f"{model.name}: ", "logits", "vocab")
+    logits, _ = yield from _check_reading(run, tokens, altered, vocab, f"{model.name}: ", "logits", "vocab")
     assert np.isfinite(_array(logits).max(-1)).all(), f"{model.name}: the logits of a position are NaN, inf or all -inf"
     yield f"{model.name}: the logits are finite"
 
 
 def _check_reading(
-    run: Run, x: Any, later: Any, size: int, who: str = "", what: str = "outputs", axis: str = "output"
+    run: Run, x: Any, altered: Any, size: int, prefix: str = "", noun: str = "outputs", axis: str = "output"
 ) -> Generator[str, None, tuple[Any, Any]]:
-    """Check shapes, the state, and the independence of rows and of later steps; return outputs and the last state.
+    """Check shapes, the state, and that rows and later steps have no effect; return the outputs and the last state.
 
-    ``later`` equals the inputs ``x`` in the first four steps only.
+    ``altered`` equals the inputs ``x`` only in the first four steps.
     """
     outputs, last = run(x)
     expected = (*x.shape[:2], size)
     assert tuple(outputs.shape) == expected, (
-        f"{who}the {what} have the shape {tuple(outputs.shape)}, not (time, batch, {axis}) = {expected}"
+        f"{prefix}the {noun} have the shape {tuple(outputs.shape)}, not (time, batch, {axis}) = {expected}"
     )
-    tree_map(lambda array: _check_rows(array, x.shape[1], who), last)
-    yield f"{who}the {what} and the state have the declared shapes"
+    tree_map(lambda array: _check_rows(array, x.shape[1], prefix), last)
+    yield f"{prefix}the {noun} and the state have the declared shapes"
 
-    hint = "nothing but the returned state may change from call to call"
-    _assert_equal(run(x)[0], outputs, f"{who}reading a sequence twice gives different {what}; {hint}")
-    yield f"{who}reading a sequence twice gives the same {what}"
+    hint = "a call may change nothing but the returned state"
+    _assert_equal(run(x)[0], outputs, f"{prefix}reading a sequence twice gives different {noun}; {hint}")
+    yield f"{prefix}reading a sequence twice gives the same {noun}"
     hint = "a step may depend only on itself and the steps before it"
-    _assert_equal(run(later)[0][:4], outputs[:4], f"{who}the {what} of a step depend on later steps; {hint}")
-    yield f"{who}the {what} of a step do not depend on later steps"
+    _assert_equal(run(altered)[0][:4], outputs[:4], f"{prefix}the {noun} of a step depend on later steps; {hint}")
+    yield f"{prefix}the {noun} of a step do not depend on later steps"
 
     hint = "the returned state must hold all that later steps need"
     first, middle = run(x[:3])
     second, end = run(x[3:], middle)
     in_parts = np.concatenate([_array(first), _array(second)])
-    _assert_equal(in_parts, outputs, f"{who}reading in two parts and at once gives different {what}; {hint}")
-    _assert_states_equal(end, last, f"{who}reading in two parts and at once ends in different states")
+    _assert_equal(in_parts, outputs, f"{prefix}reading in two parts and at once gives different {noun}; {hint}")
+    _assert_states_equal(end, last, f"{prefix}reading in two parts and at once ends in different states")
     steps, state = [], None
     for step in x[:, None]:
         output, state = run(step, state)
         steps.append(_array(output))
     _assert_equal(
-        np.concatenate(steps), outputs, f"{who}reading step by step and at once gives different {what}; {hint}"
+        np.concatenate(steps), outputs, f"{prefix}reading step by step and at once gives different {noun}; {hint}"
     )
-    yield f"{who}reading in parts, step by step and at once gives the same {what}"
+    yield f"{prefix}reading in parts, step by step and at once gives the same {noun}"
 
     hint = "no row may affect another"
-    _assert_equal(run(x[:, 1:2])[0], outputs[:, 1:2], f"{who}a row alone and in a batch gives different {what}; {hint}")
-    yield f"{who}the rows of a batch do not affect each other"
+    _assert_equal(
+        run(x[:, 1:2])[0], outputs[:, 1:2], f"{prefix}a row alone and in a batch gives different {noun}; {hint}"
+    )
+    yield f"{prefix}the rows of a batch do not affect each other"
     return outputs, last
 
 
-def _check_gradients(gradients: dict[str, Any], who: str = "") -> Checks:
+def _check_gradients(gradients: dict[str, Any], prefix: str = "") -> Checks:
     for name, gradient in gradients.items():
-        used = gradient is not None and (gradient.ndim < 2 or bool(gradient.abs().sum() > 0))
-        assert used, f"{who}the weight {name} gets no gradient: is it used?"
-    yield f"{who}every matrix gets a gradient"
+        has_gradient = gradient is not None and (gradient.ndim < 2 or bool(gradient.abs().sum() > 0))
+        assert has_gradient, f"{prefix}the weight {name} gets no gradient: is it used?"
+    yield f"{prefix}every matrix gets a gradient"
 
 
-def _check_numpy(output: Any, state: Any, expected: Any, expected_state: Any, who: str = "") -> Checks:
-    """Check results on NumPy against those on PyTorch."""
-    assert isinstance(output, np.ndarray), f"{who}on NumPy the output is a {type(output).__name__}, not an array"
-    assert output.dtype == np.float32, f"{who}on NumPy the output is {output.dtype}, not float32"
-    _assert_equal(output, expected, f"{who}NumPy and PyTorch give different outputs")
-    _assert_states_equal(state, expected_state, f"{who}NumPy and PyTorch give different states")
-    yield f"{who}NumPy and PyTorch agree"
+def _check_numpy(output: Any, state: Any, expected: Any, expected_state: Any, prefix: str = "") -> Checks:
+    """Check that NumPy gives the same results as PyTorch."""
+    assert isinstance(output, np.ndarray), f"{prefix}on NumPy the output is a {type(output).__name__}, not an array"
+    assert output.dtype == np.float32, f"{prefix}on NumPy the output is {output.dtype}, not float32"
+    _assert_equal(output, expected, f"{prefix}NumPy and PyTorch give different outputs")
+    _assert_states_equal(state, expected_state, f"{prefix}NumPy and PyTorch give different states")
+    yield f"{prefix}NumPy and PyTorch agree"
 
 
-def _check_rows(array: Any, batch: int, who: str) -> Any:
+def _check_rows(array: Any, batch: int, prefix: str) -> Any:
     assert array.shape[:1] == (batch,), (
-        f"{who}an array of the state has the shape {tuple(array.shape)}, not (batch, …) with batch = {batch}"
+        f"{prefix}an array of the state has the shape {tuple(array.shape)}, not (batch, …) with batch = {batch}"
     )
     return array
 

@@ -173,5 +173,5 @@ def test_fit_can_index_the_training_text_of_a_neural_model(reviews: list[str]) -
 
 
 def test_a_stream_cannot_be_checked_for_novelty(copier: LanguageModel) -> None:
-    with pytest.raises(OptionError, match="check_novelty must be False: a stream is not a whole text"):
+    with pytest.raises(OptionError, match="check_novelty must be False: only a complete text can be checked"):
         copier.stream("a", check_novelty=True)

@@ -1,10 +1,10 @@
-"""Regular expressions as finite automata over the symbols that the tokens of a vocabulary consist of.
+"""Regular expressions as finite automata that read the characters, or the parts of characters, of which tokens consist.
 
 Python's own parser reads the expression, and Python's matcher finds the characters of each set, so an expression means
-the same as in ``re.fullmatch``. The parser, ``re._parser``, is a private module of the standard library: a parser of
-our own would have to follow every detail of Python's syntax. Expressions that need more than a finite automaton are
-errors: backreferences, lookahead and lookbehind, anchors in the middle, atomic groups and possessive repeats.
-(Construction from the expression: Thompson 1968; subset construction: Rabin & Scott 1959.)
+the same as in ``re.fullmatch``. The parser is a private module of the standard library, ``re._parser``, because a
+parser of our own would have to follow every detail of Python's syntax. Some expressions need more than a finite
+automaton and raise an error: backreferences, lookahead and lookbehind, anchors in the middle, atomic groups and
+possessive repeats. The construction is by Thompson (1968), and the subset construction by Rabin & Scott (1959).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from revgen.errors import OptionError
 
 MAX_STATES = 10_000
-"""The largest number of states of an automaton."""
+"""The largest number of states that an automaton may have."""
 
 DEAD, START = 0, 1
 
@@ -48,9 +48,9 @@ class Automaton:
     table: NDArray[np.int32]
     """The next state for each state and symbol class, (states, classes)."""
     classes: NDArray[np.intp]
-    """The class of each symbol, (symbols,). The expression treats all symbols of a class alike."""
+    """The class of each symbol, (symbols,). The expression does not distinguish the symbols of a class."""
     accepts: NDArray[np.bool_]
-    """Whether a text that ends in a state matches, (states,)."""
+    """Whether a text that leads to a state matches, (states,)."""
 
 
 def compile_pattern(
@@ -61,8 +61,8 @@ def compile_pattern(
 ) -> Automaton:
     """Compile a regular expression to an automaton.
 
-    ``spell`` returns the parts of a character that is not a symbol. Raises OptionError, which calls the expression
-    ``name``, if the expression is invalid or needs more than a finite automaton.
+    ``spell`` returns the parts of a character that is not a symbol. Raises OptionError if the expression is invalid or
+    needs more than a finite automaton; the message calls the expression ``name``.
     """
     try:
         parsed = _parser.parse(pattern)
@@ -78,7 +78,7 @@ def compile_pattern(
     if items and _is_at(items[-1], _ENDS):
         del items[-1]
     begin = builder.add_state()
-    return builder.to_dfa(begin, builder.build(items, begin, parsed.state.flags))
+    return builder.to_dfa(begin, builder.add_sequence(items, begin, parsed.state.flags))
 
 
 def _literals(part: Any) -> set[str]:
@@ -95,115 +95,119 @@ def _is_at(item: Any, anchors: tuple[str, ...]) -> bool:
 
 
 class _Builder:
-    """Builds a nondeterministic automaton: each state has epsilon moves, and moves for sets of symbols."""
+    """A nondeterministic automaton under construction. Its states have epsilon transitions and symbol transitions."""
 
     def __init__(self, symbols: Sequence[Symbol], spellings: Mapping[str, Sequence[int]], name: str) -> None:
         self.symbols = symbols
-        self.rare = spellings
+        self.spellings = spellings
         self.name = name
-        self.epsilon: list[list[int]] = []
-        self.moves: list[list[tuple[int, int]]] = []  # (set, state)
+        self.epsilon: list[list[int]] = []  # for each state, the states that follow without a symbol
+        self.transitions: list[list[tuple[int, int]]] = []  # for each state: (index of a symbol set, next state)
         self.sets: list[NDArray[np.bool_]] = []  # masks of symbols, (symbols,)
-        self.set_numbers: dict[object, int] = {}
+        self.set_indices: dict[object, int] = {}
 
     def add_state(self) -> int:
+        """Add a state and return its index."""
         if len(self.epsilon) >= 20 * MAX_STATES:
             raise OptionError(f"{self.name} is too large: it repeats too much")
         self.epsilon.append([])
-        self.moves.append([])
+        self.transitions.append([])
         return len(self.epsilon) - 1
 
-    def build(self, items: Any, begin: int, flags: int) -> int:
-        """Add consecutive items that start in a state, and return the state after them."""
+    def add_sequence(self, items: Any, begin: int, flags: int) -> int:
+        """Add consecutive items of a parsed expression after the state ``begin``, and return the state after them."""
         for item in items:
-            begin = self.node(str(item[0]), item[1], begin, flags)
+            begin = self.add_item(str(item[0]), item[1], begin, flags)
         return begin
 
-    def node(self, kind: str, value: Any, begin: int, flags: int) -> int:
+    def add_item(self, kind: str, value: Any, begin: int, flags: int) -> int:
+        """Add one item of a parsed expression after the state ``begin``, and return the state after it."""
         if kind == "SUBPATTERN":
-            _, more, fewer, inner = value
-            return self.build(inner, begin, (flags | more) & ~fewer)
+            _, added_flags, removed_flags, inner = value
+            return self.add_sequence(inner, begin, (flags | added_flags) & ~removed_flags)
         if kind == "BRANCH":
             end = self.add_state()
             for branch in value[1]:
-                self.epsilon[self.build(branch, begin, flags)].append(end)
+                self.epsilon[self.add_sequence(branch, begin, flags)].append(end)
             return end
         if kind in ("MAX_REPEAT", "MIN_REPEAT"):  # greedy or not, the same texts match
-            return self.repeat(value, begin, flags)
+            return self.add_repeat(value, begin, flags)
         if kind in ("LITERAL", "NOT_LITERAL", "ANY", "IN"):
-            return self.char(_set_pattern(kind, value), begin, flags)
+            return self.add_char(_set_pattern(kind, value), begin, flags)
         raise OptionError(f"{self.name} cannot {_UNSUPPORTED.get(kind, 'have ' + kind)}")
 
-    def repeat(self, value: tuple[int, Any, Any], begin: int, flags: int) -> int:
-        least, most, inner = value
-        for _ in range(least):
-            begin = self.build(inner, begin, flags)
-        if most is _parser.MAXREPEAT:
-            again = self.add_state()
-            self.epsilon[begin].append(again)
-            self.epsilon[self.build(inner, again, flags)].append(again)
-            return again
+    def add_repeat(self, value: tuple[int, Any, Any], begin: int, flags: int) -> int:
+        """Add a repeated expression after the state ``begin``, and return the state after it."""
+        min_count, max_count, inner = value
+        for _ in range(min_count):
+            begin = self.add_sequence(inner, begin, flags)
+        if max_count is _parser.MAXREPEAT:
+            loop = self.add_state()
+            self.epsilon[begin].append(loop)
+            self.epsilon[self.add_sequence(inner, loop, flags)].append(loop)
+            return loop
         end = self.add_state()
         self.epsilon[begin].append(end)
-        for _ in range(most - least):
-            begin = self.build(inner, begin, flags)
+        for _ in range(max_count - min_count):
+            begin = self.add_sequence(inner, begin, flags)
             self.epsilon[begin].append(end)
         return end
 
-    def char(self, text: str, begin: int, flags: int) -> int:
-        """Add one character of a set, as a symbol or spelled by its parts."""
-        matches = re.compile(text, flags & (re.ASCII | re.IGNORECASE | re.DOTALL)).fullmatch
+    def add_char(self, pattern: str, begin: int, flags: int) -> int:
+        """Add one character that matches a pattern, as a symbol or spelled by its parts."""
+        matches = re.compile(pattern, flags & (re.ASCII | re.IGNORECASE | re.DOTALL)).fullmatch
         end = self.add_state()
-        if (text, flags) not in self.set_numbers:
+        if (pattern, flags) not in self.set_indices:
             members = [isinstance(symbol, str) and matches(symbol) is not None for symbol in self.symbols]
-            self.set_numbers[text, flags] = self.add_set(members)
-        self.moves[begin].append((self.set_numbers[text, flags], end))
-        for character in filter(matches, self.rare):
+            self.set_indices[pattern, flags] = self.add_set(members)
+        self.transitions[begin].append((self.set_indices[pattern, flags], end))
+        for character in filter(matches, self.spellings):
             state = begin
-            parts = self.rare[character]
+            parts = self.spellings[character]
             for i, part in enumerate(parts, 1):
-                if part not in self.set_numbers:
-                    self.set_numbers[part] = self.add_set([symbol == part for symbol in self.symbols])
-                following = end if i == len(parts) else self.add_state()
-                self.moves[state].append((self.set_numbers[part], following))
-                state = following
+                if part not in self.set_indices:
+                    self.set_indices[part] = self.add_set([symbol == part for symbol in self.symbols])
+                next_state = end if i == len(parts) else self.add_state()
+                self.transitions[state].append((self.set_indices[part], next_state))
+                state = next_state
         return end
 
     def add_set(self, members: Sequence[bool]) -> int:
+        """Add a set of symbols, given as a mask, and return its index."""
         self.sets.append(np.array(members, bool))
         return len(self.sets) - 1
 
     def epsilon_closure(self, states: Iterable[int]) -> frozenset[int]:
-        """Return these states and all that epsilon moves lead to."""
-        closure, waiting = set(states), list(states)
-        while waiting:
-            for state in self.epsilon[waiting.pop()]:
+        """Return these states and all states that epsilon transitions reach from them."""
+        closure, stack = set(states), list(states)
+        while stack:
+            for state in self.epsilon[stack.pop()]:
                 if state not in closure:
                     closure.add(state)
-                    waiting.append(state)
+                    stack.append(state)
         return frozenset(closure)
 
     def to_dfa(self, begin: int, end: int) -> Automaton:
         """Return the deterministic automaton that matches the same texts."""
         sets = np.array(self.sets, bool).reshape(len(self.sets), len(self.symbols))
         columns, classes = np.unique(sets, axis=1, return_inverse=True)
-        members = [np.flatnonzero(row).tolist() for row in columns]
-        numbers = {frozenset[int](): DEAD, self.epsilon_closure([begin]): START}
-        subsets = list(numbers)
+        classes_of_set = [np.flatnonzero(row).tolist() for row in columns]
+        subset_indices = {frozenset[int](): DEAD, self.epsilon_closure([begin]): START}
+        subsets = list(subset_indices)
         rows = [[DEAD] * columns.shape[1]]
         while len(rows) < len(subsets):
-            targets: list[set[int]] = [set() for _ in range(columns.shape[1])]
+            targets: list[set[int]] = [set() for _ in range(columns.shape[1])]  # for each class of symbols
             for state in subsets[len(rows)]:
-                for number, following in self.moves[state]:
-                    for member in members[number]:
-                        targets[member].add(following)
+                for set_index, next_state in self.transitions[state]:
+                    for symbol_class in classes_of_set[set_index]:
+                        targets[symbol_class].add(next_state)
             row = []
             for target in targets:
                 subset = self.epsilon_closure(target)
-                if subset not in numbers:
-                    numbers[subset] = len(subsets)
+                if subset not in subset_indices:
+                    subset_indices[subset] = len(subsets)
                     subsets.append(subset)
-                row.append(numbers[subset])
+                row.append(subset_indices[subset])
             rows.append(row)
             if len(subsets) > MAX_STATES:
                 raise OptionError(f"{self.name} is too large: its automaton has more than {MAX_STATES:,} states")
@@ -212,7 +216,7 @@ class _Builder:
 
 
 def _set_pattern(kind: str, value: Any) -> str:
-    """Return the regular expression of one set of characters."""
+    """Return the regular expression of a parsed set of characters."""
     if kind == "ANY":
         return "."
     if kind == "LITERAL":
@@ -223,6 +227,7 @@ def _set_pattern(kind: str, value: Any) -> str:
 
 
 def _member_pattern(item: tuple[Any, Any]) -> str:
+    """Return the regular expression of one item between the brackets of a set."""
     kind, value = str(item[0]), item[1]
     if kind == "NEGATE":
         return "^"

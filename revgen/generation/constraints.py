@@ -147,7 +147,7 @@ class Constraints:
     def _allow_something(self, logits: Floats, state: TextState, allowed: Any) -> None:
         """Change logits (vocab,) in which no token is possible; ``allowed`` (vocab,) is None without a guide."""
         if state.pending:
-            logits[self.token_texts.longest_beginning(state.pending)] = 0
+            logits[self.token_texts.longest_prefix(state.pending)] = 0
         elif self.guide_is_strict:
             logits[allowed] = 0
         elif self.spelling is not None and state.digits != NO_DIGITS:  # complete the character, then end
@@ -183,7 +183,7 @@ class Constraints:
         The prompt keeps its end if tokens are forced, or if the guide does not understand parts of tokens.
         """
         heals = not self.forced and (self.guide is None or isinstance(self.guide, TextGuide))
-        kept, pending = self.token_texts.give_back(ids) if heals else (list(ids), "")
+        kept, pending = self.token_texts.trim(ids) if heals else (list(ids), "")
         return kept, TextState(pending, None if self.guide is None else self.guide.initial_state(prompt))
 
     def is_part_of_prompt(self, state: TextState, token: int) -> bool:

@@ -1,7 +1,6 @@
-"""An editor for the terminal in which a model suggests how the text continues.
+"""A text editor for the terminal in which a model suggests continuations at the cursor.
 
-The text is a buffer of prompt_toolkit, with its usual keys for moving and editing. The suggestions are for the position
-of the cursor.
+The text is a buffer of ``prompt_toolkit``, with the library's usual keys for moving and editing.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ if TYPE_CHECKING:
 
 NUM_SUGGESTIONS = 9
 MAX_CACHED_STATES = 64
-"""States of the model that are kept, so that after a change near the end of the text little has to be read again."""
+"""The number of model states in the cache. After a change near the end of the text, few tokens must be read again."""
 
 MAX_WORD_TOKENS = 40
-"""The most tokens of a suggested word."""
+"""The largest number of tokens in a sampled word."""
 
 HELP = (
     "Alt-1…9 or Tab: insert · Ctrl-N/P: select · Ctrl-G: add a word · PgUp/PgDn: temperature · "
@@ -42,7 +41,7 @@ HELP = (
 
 
 class Suggester:
-    """Suggests continuations of a text that changes. The model reads only the part that is new."""
+    """The suggestions of a model for a text that changes. The model reads only the part that is new."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -50,7 +49,7 @@ class Suggester:
         self.states: deque[tuple[list[int], Floats, Any]] = deque(maxlen=MAX_CACHED_STATES)
 
     def logits(self, ids: list[int]) -> Floats:
-        """Return the logits of the token after some ids, (1, vocab)."""
+        """Return the logits of the token after these ids, (1, vocab)."""
         while self.states and self.states[-1][0] != ids[: len(self.states[-1][0])]:
             self.states.pop()
         if self.states:
@@ -69,7 +68,7 @@ class Suggester:
     def distribution(self, text: str, temperature: float) -> tuple[list[str], Floats]:
         """Return the texts that the next token may add to a text, and their probabilities.
 
-        If the end of the text may begin a longer token, the rest of that token is among them (``healing``).
+        If longer tokens begin with the end of the text, the rest of each is a possible text too (``healing``).
         """
         tokenizer, texts = self.model.tokenizer, self.token_texts.texts
         context = FilterContext(np.zeros(1, np.intp), float(temperature))
@@ -79,8 +78,8 @@ class Suggester:
             return p
 
         ids = [tokenizer.bos_id, *tokenizer.encode(text).tolist()]
-        kept, pending = self.token_texts.give_back(ids)
-        healed_logits = np.where(self.token_texts.allowed(pending), self.logits(kept), -np.inf)
+        trimmed_ids, pending = self.token_texts.trim(ids)
+        healed_logits = np.where(self.token_texts.allowed(pending), self.logits(trimmed_ids), -np.inf)
         p = to_probabilities(np.where([bool(text) for text in texts], self.logits(ids), -np.inf))
         if not pending or not np.isfinite(healed_logits).any():
             return texts, p
@@ -116,9 +115,9 @@ def write(
     input: Any = None,
     output: Any = None,
 ) -> str:
-    """Edit a text in the terminal, and return it. Ctrl-S saves it to ``path``.
+    """Let the user edit a text in the terminal, and return the text. Ctrl-S saves it to ``path``.
 
-    ``input`` and ``output`` are those of prompt_toolkit, by default the terminal. Raises MissingExtraError without
+    ``input`` and ``output`` are objects of prompt_toolkit; by default, the terminal. Raises MissingExtraError without
     prompt_toolkit.
     """
     check("temperature", temperature, 0 <= as_float(temperature) < np.inf, "0 or more")
@@ -180,7 +179,7 @@ def _key_bindings(buffer: Buffer, state: EditorState) -> KeyBindings:
 
 
 def _layout(buffer: Buffer, state: EditorState) -> Layout:
-    """Return the text, a line, the suggestions, the status line and the help."""
+    """Return the layout: the text, a line, the suggestions, the status line and the help."""
     from prompt_toolkit.layout import BufferControl, FormattedTextControl, HSplit, Layout, Window
 
     def suggestions() -> Any:
@@ -201,7 +200,7 @@ def _layout(buffer: Buffer, state: EditorState) -> Layout:
 
 
 class EditorState:
-    """Everything but the text: suggestions, temperature, the file, and a note about the last action."""
+    """The state of the editor without the text: suggestions, temperature, file, and a note about the last action."""
 
     def __init__(self, model: Model, path: Path, temperature: float, seed: int | None) -> None:
         self.suggester = Suggester(model)
@@ -213,20 +212,20 @@ class EditorState:
         self.note = ""
 
     def select(self, step: int) -> None:
-        """Select another suggestion, ``step`` lines below."""
+        """Move the selection down by ``step`` suggestions."""
         self.selected = (self.selected + step) % NUM_SUGGESTIONS
 
     def adjust_temperature(self, step: float) -> None:
-        """Add ``step`` to the temperature; 0 is the lowest."""
+        """Add ``step`` to the temperature, but do not let it fall below 0."""
         self.temperature = max(round(self.temperature + step, 1), 0.0)
 
     def suggestion(self, text: str, number: int) -> str:
-        """Return one suggestion, an empty string if there are fewer."""
+        """Return the suggestion with this number, or an empty string if there are not as many."""
         suggestions = self.suggester.suggestions(text, self.temperature)
         return suggestions[number][0] if number < len(suggestions) else ""
 
     def word(self, text: str) -> str:
-        """Sample a word."""
+        """Sample the continuation of a text up to the end of a word."""
         return self.suggester.word(text, self.temperature, self.rng)
 
     def save(self, text: str) -> None:
@@ -235,7 +234,7 @@ class EditorState:
             write_atomically(self.path, text.encode("utf-8", "replace"))
             self.note = f"saved: {self.path}"
         except OSError as error:
-            self.note = f"{self.path} cannot be written: {error.strerror or error}"
+            self.note = f"could not save {self.path}: {error.strerror or error}"
 
     def lines(self, text: str) -> list[tuple[str, str]]:
         """Return the suggestions as styled lines."""

@@ -140,10 +140,10 @@ def test_where_what_the_prompt_needs_is_banned_the_prompt_stays_as_it_is(subword
     assert text.startswith("I think that ") and " " not in text.removeprefix("I think that ")
 
 
-def test_characters_are_never_given_back() -> None:
+def test_a_prompt_of_characters_is_never_trimmed() -> None:
     model = table(chars("abc"))
 
-    assert token_texts(model.tokenizer).give_back([0, 3, 4, 5]) == ([0, 3, 4, 5], "")
+    assert token_texts(model.tokenizer).trim([0, 3, 4, 5]) == ([0, 3, 4, 5], "")
 
 
 @pytest.mark.parametrize(
@@ -158,8 +158,8 @@ def test_characters_are_never_given_back() -> None:
         (SubwordTokenizer.train(["the guitar and the drums"] * 9), "漢", ""),
     ],
 )
-def test_the_longest_end_that_begins_a_token_is_given_back(tokenizer: Tokenizer, text: str, pending: str) -> None:
-    ids, given_back = token_texts(tokenizer).give_back(tokenizer.encode(text).tolist())
+def test_the_longest_end_that_begins_a_longer_token_is_removed(tokenizer: Tokenizer, text: str, pending: str) -> None:
+    ids, removed_text = token_texts(tokenizer).trim(tokenizer.encode(text).tolist())
 
-    assert given_back == pending
+    assert removed_text == pending
     assert tokenizer.decode(ids) + pending == text
