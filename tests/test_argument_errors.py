@@ -138,7 +138,6 @@ def evaluation_calls(models: dict[str, Any], directory: Path) -> dict[str, Call]
         "index_texts(texts)": models["kneser-ney-char"].index_texts,
         "to(device)": gru.to,
         "kneser-ney-char.to(device)": models["kneser-ney-char"].to,
-        "regenerate(receipt)": gru.regenerate,
         "save(directory)": gru.save,
         "save(dtype)": lambda v: gru.save(directory / "model", dtype=v),
         "write_samples(path)": lambda v: gru.write_samples(v, n=1, max_tokens=2, progress=False),

@@ -35,7 +35,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run of a program costs."""
+    """The cost of one run of a program."""
 
     flop: int
     """Floating-point operations: two per multiplication and addition of a matrix product, one per other element."""
