@@ -50,7 +50,7 @@ class KneserNeyModel(NGramModel):
     """Counts of n-grams with modified Kneser-Ney smoothing (Kneser & Ney 1995; Chen & Goodman 1999).
 
     p(w | h) = exp(n.logp)                                      if the n-gram h w is known
-             = exp(n.backoff) p(w | h without its first word)   otherwise; the backoff weight is that of h
+             = exp(n.backoff) p(w | h without its first word)   otherwise, with the backoff weight of h
     """
 
     Config = KneserNeyConfig

@@ -32,7 +32,7 @@ from revgen.registry import architecture_class, register_model
 
 MAX_EM_STEPS, EM_TOLERANCE = 1000, 1e-7
 MAX_MODELS = 64
-"""The number of models in a mixture, counting those of nested mixtures."""
+"""The number of models in a mixture, including the models of nested mixtures."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Mixture(LanguageModel):
         return history
 
     def _component_logprobs(self, sequences: list[NDArray[Any]]) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Yield ``(index, logprobs)`` for each sequence; ``logprobs`` (models, tokens) are those of each model."""
+        """Yield ``(index, logprobs)`` for each sequence; ``logprobs`` (models, tokens) has one row per model."""
         by_model = [dict(model.logprobs(sequences)) for model in self.models]
         for i in range(len(sequences)):
             yield i, np.stack([logprobs[i] for logprobs in by_model])
@@ -192,7 +192,7 @@ def mix(models: Sequence[LanguageModel], weights: Sequence[float] | None = None)
 
 
 def count_models(models: Sequence[Mapping[str, Any]]) -> int:
-    """Return the number of models, counting those of nested mixtures."""
+    """Return the number of models, including the models of nested mixtures."""
     return sum(max(1, count_models(spec["config"].get("models", ()))) for spec in models)
 
 

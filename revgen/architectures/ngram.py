@@ -59,7 +59,7 @@ class NGramModel(LanguageModel):
     """Unsmoothed counts of n-grams (Shannon 1948).
 
     p(w | h) = exp(n.logp)                                      if the n-gram h w is known
-             = exp(n.backoff) p(w | h without its first word)   otherwise; the backoff weight is that of h
+             = exp(n.backoff) p(w | h without its first word)   otherwise, with the backoff weight of h
     """
 
     Config: ClassVar[type[Any]] = NGramConfig
