@@ -59,11 +59,7 @@ class CompiledStep(Protocol):
 
 
 class derived(Generic[T_co]):  # noqa: N801  it is used like ``property``
-    """A property that is computed once from the current weights and configuration.
-
-    All threads get the same value until ``Model._clear_caches`` drops it. If the weights are replaced while a value is
-    being computed, that value is not kept.
-    """
+    """A property that is computed once and shared by all threads, until ``Model._clear_caches`` drops its value."""
 
     def __init__(self, compute: Callable[[Any], T_co]) -> None:
         self.compute = compute
@@ -73,11 +69,10 @@ class derived(Generic[T_co]):  # noqa: N801  it is used like ``property``
     def __get__(self, model: Any, owner: type | None = None) -> T_co:
         if model is None:
             return cast(T_co, self)  # accessed on the class, as documentation tools do
-        values: dict[str, Any] = model._derived  # ``_clear_caches`` replaces this dictionary
+        values: dict[str, Any] = model._derived  # ``_clear_caches`` replaces it, even during the computation
         if self.name not in values:
             values.setdefault(self.name, self.compute(model))
-        value: T_co = values[self.name]
-        return value
+        return cast(T_co, values[self.name])
 
 
 class Model(ABC):
@@ -209,9 +204,8 @@ class Model(ABC):
     def tokenizer_for(self, texts: Corpus, extend: bool = False, progress: bool = False) -> Tokenizer:
         """Return the tokenizer to train with: the model's own, or one trained on the texts if the model has none.
 
-        With ``extend``, the model's own tokenizer is extended by the new tokens of the texts. With ``progress``, a
-        terminal shows how much of a large corpus has been read. Raises VocabularyError if the tokenizer of a fitted
-        model cannot represent a character of the texts.
+        ``extend`` adds the new tokens of the texts to it; ``progress`` shows how much of a large corpus has been read.
+        Raises VocabularyError if the tokenizer of a fitted model cannot represent a character of the texts.
         """
         if not self.has_tokenizer:
             return train_or_load(tokenizers.get(self.level), texts, self.tokenizer_options, progress)
@@ -240,7 +234,7 @@ class Model(ABC):
         return [self.tokenizer.bos_id, *ids]
 
     @property
-    def writes_digits(self) -> bool:
+    def can_spell(self) -> bool:
         """Whether ``generate`` may spell characters outside the vocabulary.
 
         It may if more than 5 % of the training text was spelled: a model that has rarely seen the digits of spelled
@@ -252,7 +246,7 @@ class Model(ABC):
     def suppressed_tokens(self) -> list[int]:
         """The ids of the tokens that are never sampled, unless a regular expression or choices need a digit."""
         tokenizer = self.tokenizer
-        return [tokenizer.bos_id, tokenizer.unk_id, *([] if self.writes_digits else tokenizer.digit_ids)]
+        return [tokenizer.bos_id, tokenizer.unk_id, *([] if self.can_spell else tokenizer.digit_ids)]
 
     @property
     def labels(self) -> tuple[str | int, ...]:
@@ -265,10 +259,7 @@ class Model(ABC):
             raise OptionError(f"{self.name} cannot be conditioned on labels")
 
     def label_offset(self, label: str | float | bool | None) -> int:
-        """Return the number that a label adds to token ids (``corpus.tokens.label_offset``).
-
-        Raises OptionError for an unknown label.
-        """
+        """Return the number that a label adds to token ids. Raises OptionError for an unknown label."""
         if label is not None:
             self.check_labels()
         return label_offset(label, self.labels, len(self.tokenizer))

@@ -1,4 +1,4 @@
-"""The model of a network that is written as a ``FunctionalNetwork``, for NumPy and PyTorch alike."""
+"""The base class of models whose network is a ``FunctionalNetwork``, which runs on NumPy and PyTorch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class FunctionalModel(NeuralModel):
     """A model whose network is a ``FunctionalNetwork``.
 
-    A subclass names its ``network_class`` and its ``Config``, a frozen dataclass with a field ``dropout``.
+    A subclass defines its ``network_class`` and its ``Config``, a frozen dataclass with a field ``dropout``.
     """
 
     network_class: ClassVar[type[FunctionalNetwork]]
@@ -85,22 +85,23 @@ class FunctionalModel(NeuralModel):
             from revgen.networks.reading import read
 
             return read(self.network, tokens, state)
-        if tokens.size >= MIN_TORCH_TOKENS:  # worth the import of PyTorch, as in ``logprobs``
+        if tokens.size >= MIN_TORCH_TOKENS:  # as in ``logprobs``, this is worth the import of PyTorch
             from revgen.networks.reading import read
 
             logits, state = read(self.network, tokens, tree_map(to_tensor, state))
             return logits, tree_map(np.ascontiguousarray, state)
         definition, p = self.numpy_network
-        for part in iter_blocks(tokens):
-            features, state = definition.features(p, part, state, PLAIN)
+        for block in iter_blocks(tokens):
+            features, state = definition.features(p, block, state, PLAIN)
         last: NDArray[np.floating[Any]] = definition.logits(p, features[-1:])[-1]
         return last, state
 
     def program(self) -> Program:
-        """Record the computation of one token, the second of a document, as a program for a batch of 1.
+        """Record the computation of one token as a program, for a batch of 1.
 
-        Its inputs are ``tokens`` (1, 1), the state and the weights, and its results are logits (1, 1, vocab) and the
-        next state. Raises NotTraceableError for a network that cannot be traced.
+        The token is the second of a document, because some networks have no state before the first. The inputs are
+        ``tokens`` (1, 1), the state and the weights; the results are logits (1, 1, vocab) and the next state. Raises
+        NotTraceableError for a network that cannot be traced.
         """
         definition = self.definition
         if not definition.supports_numpy:
@@ -122,8 +123,8 @@ class FunctionalModel(NeuralModel):
 
         definition, p = self.numpy_network
         try:
-            by_hand = definition.build_compiled(p)
-            return by_hand or CompiledProgram(self.program(), self.weights, partial(definition.forward, p))
+            hand_written = definition.build_compiled(p)
+            return hand_written or CompiledProgram(self.program(), self.weights, partial(definition.forward, p))
         except NotTraceableError:
             return None
 

@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 
 MIN_TORCH_TOKENS = 20_000
-"""From this many tokens on, reading text is worth the import of PyTorch."""
+"""Longer texts are read with PyTorch: that saves more time than its import takes."""
 
 
 class NeuralModel(LanguageModel):
-    """A model that a PyTorch network trains. A subclass gives ``init_params`` and ``make_network``."""
+    """A model that a PyTorch network trains. A subclass defines ``init_params`` and ``make_network``."""
 
     learning_rate: ClassVar[float] = 1e-2
     """The default peak of the learning-rate schedule for new weights."""
@@ -84,7 +84,7 @@ class NeuralModel(LanguageModel):
         return network_forward(self.network)(tokens, state)
 
     def logprobs(self, sequences: list[NDArray[Any]]) -> Iterator[tuple[int, NDArray[np.floating[Any]]]]:
-        """Score with PyTorch if there is much text: its kernels are several times as fast as NumPy."""
+        """Score long sequences with PyTorch, whose kernels are several times as fast as NumPy."""
         if sum(map(len, sequences)) < MIN_TORCH_TOKENS:
             return super().logprobs(sequences)
         from revgen.networks.network import network_forward
@@ -92,7 +92,7 @@ class NeuralModel(LanguageModel):
         return score_sequences(network_forward(self.network), lambda batch: None, sequences)
 
     def labels_for(self, texts: Corpus) -> tuple[str | int, ...]:
-        """Return the model's labels and the new ones of the texts; no labels if the architecture takes none."""
+        """Return the model's labels and the new labels of the texts, or none if the architecture takes no labels."""
         return tuple(dict.fromkeys([*self.labels, *texts.label_names()])) if self.takes_labels else ()
 
     def prepare(
@@ -103,8 +103,8 @@ class NeuralModel(LanguageModel):
         ``sizes`` gives values for the options of the configuration that are None.
         """
         self._tokenizer = tokenizer
-        chosen = {name: size for name, size in (sizes or {}).items() if getattr(self.config, name, size) is None}
-        self.config = dataclasses.replace(self.config, **chosen, **({"labels": tuple(labels)} if labels else {}))
+        missing = {name: size for name, size in (sizes or {}).items() if getattr(self.config, name, size) is None}
+        self.config = dataclasses.replace(self.config, **missing, **({"labels": tuple(labels)} if labels else {}))
         if self.is_fitted:
             self.extend()
         else:
@@ -116,9 +116,9 @@ class NeuralModel(LanguageModel):
         weights: Weights = {}
         for name, shape in self.weight_shapes().items():
             array = old[name]
-            added = shape[0] - len(array)
-            rows = np.repeat(array.mean(0, keepdims=True), added, 0)
-            weights[name] = np.concatenate([array, rows]) if added else array
+            num_new = shape[0] - len(array)
+            new_rows = np.repeat(array.mean(0, keepdims=True), num_new, 0)
+            weights[name] = np.concatenate([array, new_rows]) if num_new else array
         self.weights = weights
 
     @validate_call
@@ -159,8 +159,9 @@ class NeuralModel(LanguageModel):
             epochs: passes over the text. If neither this nor ``max_seconds`` is given, ``preset`` and the size of the
                 corpus decide.
             max_seconds: a time budget, validation included. The learning-rate schedule ends with it.
-            batch_size: rows of text read in parallel. Chosen by the size of the corpus if not given.
-            sequence_length: the average number of tokens that gradients reach back; the exact number is random.
+            batch_size: rows of text read in parallel. If not given, it depends on the size of the corpus.
+            sequence_length: the average length of a chunk of a row, in tokens; the exact length is random. Gradients do
+                not reach back beyond a chunk.
             learning_rate: the peak of a one-cycle schedule for AdamW. If not given, the architecture's default
                 (1e-2 for recurrent networks), and a fifth of it for fine-tuning.
             weight_decay: decoupled weight decay of the matrices.
@@ -186,8 +187,8 @@ class NeuralModel(LanguageModel):
             reading: how ``texts`` and ``valid`` are read; ``revgen.read`` describes these options.
 
         Ctrl-C ends training and keeps the best weights. If the loss diverges, training continues from the last good
-        weights with half the learning rate; after three times it raises TrainingError, and the model keeps the last
-        good weights. Raises CorpusError for text that cannot be read, is empty or is too short.
+        weights with half the learning rate. After three such attempts, ``fit`` raises TrainingError, and the model
+        keeps the last good weights. Raises CorpusError for text that cannot be read, is empty or is too short.
         """
         from revgen.corpus import read
         from revgen.training.loop import fit
@@ -210,7 +211,7 @@ class NeuralModel(LanguageModel):
         if not (valid is None or isinstance(valid, int | float)):
             field = labels if isinstance(labels, str) else None  # a list labels ``texts`` only
             valid = read(valid, labels=field, **reading)
-        published = self.is_fitted and "load_as" in self.metadata
+        was_published = self.is_fitted and "load_as" in self.metadata
         corpus = read(texts, labels=labels, **reading)
         history = fit(
             self,
@@ -225,7 +226,7 @@ class NeuralModel(LanguageModel):
             progress=progress,
             sample_prompt=sample_prompt,
         )
-        if published:
+        if was_published:
             self.unpublish()
         self.metadata["history"] = history_metadata(history)
         if index_texts:
@@ -233,7 +234,7 @@ class NeuralModel(LanguageModel):
         return history
 
     def unpublish(self) -> None:
-        """Remove the metadata that describe a published version of the weights."""
+        """Remove the metadata that describes the published weights, from which the current ones differ."""
         self.metadata = {k: v for k, v in self.metadata.items() if k not in ("load_as", "description", "samples")}
 
     @validate_call
@@ -252,8 +253,8 @@ class NeuralModel(LanguageModel):
     ) -> LRFinderResult:
         """Find a learning rate: train ``steps`` steps with rates from ``low`` to ``high`` (Smith 2017).
 
-        The model does not change. The result has a ``suggestion`` for ``fit(learning_rate=…)``, and a ``plot``. The
-        other parameters are those of ``fit``.
+        The model does not change. The result has a ``suggestion`` for ``fit(learning_rate=…)``, and a ``plot``.
+        ``fit`` describes the other parameters.
         """
         from revgen.corpus import read
         from revgen.training.lr_finder import find_lr

@@ -1,6 +1,6 @@
 """The primitive operations of a program, each with its NumPy implementation.
 
-Everything in ``revgen.ops`` that can be traced is made of these, so a backend has only these to implement. Shapes are
+All traceable functions of ``revgen.ops`` are composed of these, so a backend has to implement nothing else. Shapes are
 static and follow NumPy's rules for broadcasting.
 """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -16,9 +16,10 @@ from revgen.ops import tree_map
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation. Its result is named by its index in the program.
+    """One operation. Other operations refer to its result by its index in the program.
 
-    ``name`` is that of a primitive, or "input" (the attribute ``name`` says which) or "constant" (``value``).
+    ``name`` is the name of a primitive, or "input" (``attributes["name"]`` is the input's name), or "constant"
+    (``attributes["value"]`` is its array).
     """
 
     name: str
@@ -38,11 +39,11 @@ class Cost:
     """The cost of one run of a program."""
 
     flop: int
-    """Floating-point operations: two per multiplication and addition of a matrix product, one per other element."""
+    """Floating-point operations: two for each multiply-add of a matrix product, one for each element elsewhere."""
     matmul_flop: int
     """The part of ``flop`` in matrix products."""
     bytes: int
-    """Bytes that the operations read and write, without caches."""
+    """Bytes that the operations read and write, as if there were no caches."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,9 @@ class Program:
     outputs: Any
 
     def __call__(self, **inputs: NDArray[Any]) -> Any:
-        """Run the program on NumPy: the reference that every backend is compared with.
+        """Run the program on NumPy. Every backend is compared with this reference.
 
-        ``inputs`` are arrays by the names in ``input_names``.
+        ``inputs`` has an array for each of the ``input_names``.
         """
         values: list[NDArray[Any]] = []
         for operation in self.operations:
@@ -88,15 +89,15 @@ class Program:
             if i in used:
                 used.update(self.operations[i].inputs)
         position = {old: new for new, old in enumerate(sorted(used))}
-        kept = [self.operations[i] for i in sorted(used)]
         operations = [
-            Operation(o.name, tuple(position[i] for i in o.inputs), o.shape, o.dtype, o.attributes) for o in kept
+            replace(o, inputs=tuple(position[i] for i in o.inputs))
+            for o in map(self.operations.__getitem__, sorted(used))
         ]
         return Program(tuple(operations), tree_map(position.__getitem__, self.outputs))
 
     def cost(self) -> Cost:
-        """Count the floating-point operations and the bytes that are read and written."""
-        flop = matmul_flop = moved = 0
+        """Count the floating-point operations, and the bytes that are read and written."""
+        flop = matmul_flop = num_bytes = 0
         for operation in self.operations:
             arguments = [self.operations[i] for i in operation.inputs]
             if operation.name in ("input", "constant"):
@@ -107,18 +108,18 @@ class Program:
                 flop += arguments[0].size
             elif operation.name in ELEMENTWISE and operation.dtype.kind == "f":
                 flop += operation.size
-            read = arguments if operation.name != "take" else arguments[1:]  # of the table, only the rows are read
-            moved += sum(a.size * a.dtype.itemsize for a in read) + operation.size * operation.dtype.itemsize
-            if operation.name == "take":
-                moved += operation.size * operation.dtype.itemsize
-        return Cost(flop + matmul_flop, matmul_flop, moved)
+            # ``take`` reads its table only where it selects rows, so it reads as many elements as it writes.
+            read = [operation, *arguments[1:]] if operation.name == "take" else arguments
+            num_bytes += sum(o.size * o.dtype.itemsize for o in (*read, operation))
+        return Cost(flop + matmul_flop, matmul_flop, num_bytes)
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
+        """Yield one line for each input, each operation and the result."""
         names = [
-            o.attributes["name"] if o.name == "input" else _constant(o) if _is_scalar(o) else f"v{i}"
+            o.attributes["name"] if o.name == "input" else _format_constant(o) if _is_scalar(o) else f"v{i}"
             for i, o in enumerate(self.operations)
         ]
         for name, operation in zip(names, self.operations, strict=True):
@@ -126,13 +127,15 @@ class Program:
             if operation.name == "input":
                 yield f"{name}: {kind}"
             elif not _is_scalar(operation):
-                attributes = [f"{key}={_attribute(value)}" for key, value in operation.attributes.items()]
+                attributes = [f"{key}={_format_attribute(value)}" for key, value in operation.attributes.items()]
                 arguments = ", ".join([*(names[i] for i in operation.inputs), *attributes])
                 yield f"{name}: {kind} = {operation.name}({arguments})"
         yield f"return {tree_map(lambda i: _Name(names[i]), self.outputs)}"
 
 
 class _Name(str):
+    """A string that is printed without quotes inside a tuple or a list."""
+
     __repr__ = str.__str__
 
 
@@ -140,9 +143,9 @@ def _is_scalar(operation: Operation) -> bool:
     return operation.name == "constant" and operation.size == 1
 
 
-def _constant(operation: Operation) -> str:
+def _format_constant(operation: Operation) -> str:
     return f"{operation.attributes['value'].item():.6g}"
 
 
-def _attribute(value: Any) -> str:
+def _format_attribute(value: Any) -> str:
     return f"<{value.dtype} array>" if isinstance(value, np.ndarray) else str(value)

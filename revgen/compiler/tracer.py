@@ -1,7 +1,7 @@
-"""``trace``: call a function with arrays that record what is done with them.
+"""``trace``: record the operations of a function by calling it with traced arrays.
 
 A ``TracedArray`` has the methods of a tensor that ``revgen.ops`` uses, and its ``library`` has the functions of PyTorch
-that ``revgen.ops`` uses. So an equation that is written in these operators runs on traced arrays as it is.
+that ``revgen.ops`` uses. So an equation that is written in these operators runs on traced arrays unchanged.
 """
 
 from __future__ import annotations
@@ -32,18 +32,13 @@ class Recorder:
         return self._add("input", (), np.zeros_like(example), {"name": name})
 
     def constant(self, value: Any, like: np.dtype[Any] | None = None) -> TracedArray:
-        """Add a constant. A Python number gets the type ``like``, as it does in NumPy and PyTorch."""
-        if like is not None and isinstance(value, int | float) and not isinstance(value, bool):
-            is_integer = isinstance(value, int) and like.kind in "iu"
-            like = like if is_integer or like.kind == "f" else np.dtype(np.int64 if like.kind == "b" else np.float32)
-            if isinstance(value, float) and like.kind != "f":
-                like = np.dtype(np.float32)
-            value = np.asarray(value, like)
-        value = np.asarray(value)
+        """Add a constant. A Python number gets a type that suits an array of the type ``like``."""
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        value = np.asarray(value, None if like is None or not is_number else _number_dtype(value, like))
         return self._add("constant", (), value, {"value": value})
 
     def record(self, name: str, *arguments: TracedArray, **attributes: Any) -> TracedArray:
-        """Add an operation, or find an equal one. The primitive itself gives the shape and type of the result."""
+        """Add an operation, or find an equal one. Running the primitive on examples gives the shape and type."""
         with np.errstate(all="ignore"):
             example = PRIMITIVES[name](*(a.example for a in arguments), **attributes)
         if all(self.operations[a.index].name == "constant" for a in arguments):
@@ -57,8 +52,17 @@ class Recorder:
         if key not in self._index:
             self._index[key] = len(self.operations)
             self.operations.append(Operation(name, inputs, example.shape, example.dtype, attributes))
-        # Only constants keep their values: other examples stand for any array of this shape.
+        # Only constants keep their values: any other example represents all arrays of its shape.
         return TracedArray(self, self._index[key], example if name == "constant" else np.zeros_like(example))
+
+
+def _number_dtype(value: object, like: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the type of a Python number next to an array of the type ``like``, as in NumPy and PyTorch."""
+    if like.kind == "f":
+        return like
+    if isinstance(value, float):
+        return np.dtype(np.float32)
+    return like if like.kind in "iu" else np.dtype(np.int64)
 
 
 def _hashable(value: Any) -> Any:
@@ -66,7 +70,7 @@ def _hashable(value: Any) -> Any:
 
 
 def _binary(name: str, swapped: bool = False) -> Callable[[Any, Any], Any]:
-    """Return the method of an operator between a traced array and an array or a number."""
+    """Return a method for an operator between a traced array and an array or a number."""
 
     def apply(x: TracedArray, y: Any) -> TracedArray:
         other = x._traced(y)
@@ -76,14 +80,14 @@ def _binary(name: str, swapped: bool = False) -> Callable[[Any, Any], Any]:
 
 
 def _unary(name: str, **attributes: Any) -> Callable[[Any], Any]:
-    """Return the method of an operation on one traced array."""
+    """Return a method for an operation on one traced array."""
     return lambda x: x._record(name, **attributes)
 
 
 class TracedArray:
-    """An array of known shape and type, whose values are not known."""
+    """An array whose shape and type are known, but whose values are not."""
 
-    __array_ufunc__ = None  # so that an operator between a NumPy array and a traced array comes here
+    __array_ufunc__ = None  # so that NumPy leaves operators between its arrays and traced arrays to this class
     device = None
 
     def __init__(self, recorder: Recorder, index: int, example: NDArray[Any]) -> None:
@@ -93,7 +97,7 @@ class TracedArray:
 
     @property
     def library(self) -> SimpleNamespace:
-        """The functions that ``revgen.ops`` takes from PyTorch for tensors."""
+        """The functions of PyTorch that ``revgen.ops`` calls, for traced arrays."""
         return LIBRARY
 
     @property
@@ -108,7 +112,7 @@ class TracedArray:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The type of the elements, as NumPy has it."""
+        """The NumPy type of the elements."""
         return self.example.dtype
 
     def __len__(self) -> int:
@@ -118,7 +122,7 @@ class TracedArray:
         return (self[i] for i in range(len(self)))
 
     def _unknown(self, *_: Any) -> NoReturn:
-        raise NotTraceableError("the equation depends on the value of an array, which tracing does not know")
+        raise NotTraceableError("the equation depends on the value of an array, which is unknown during tracing")
 
     __bool__ = __int__ = __float__ = __index__ = item = tolist = __contains__ = _unknown
 
@@ -153,8 +157,8 @@ class TracedArray:
             else:
                 start = operator.index(part) % size
                 bounds.append((start, start + 1, 1))
-        whole = all(part == (0, size, 1) for part, size in zip(bounds, self.shape, strict=True))
-        selected = self if whole else self._record("slice", index=tuple(bounds))
+        selects_all = all(part == (0, size, 1) for part, size in zip(bounds, self.shape, strict=True))
+        selected = self if selects_all else self._record("slice", index=tuple(bounds))
         return selected.reshape(tuple(shape))
 
     def reshape(self, *shape: Any) -> TracedArray:
@@ -179,7 +183,7 @@ class TracedArray:
         return self.T
 
     def chunk(self, parts: int, axis: int) -> list[TracedArray]:
-        """Return equal parts of the last axis."""
+        """Return ``parts`` equal parts along the last axis."""
         size = self.shape[axis] // parts
         return [self[..., i * size : (i + 1) * size] for i in range(parts)]
 
@@ -216,11 +220,11 @@ class TracedArray:
     # Along an axis
 
     def amax(self, axis: int, keepdim: bool = True) -> TracedArray:
-        """Return the largest value along an axis, which keeps the size 1."""
+        """Return the largest value along an axis, which is kept with size 1."""
         return self._record("amax", axis=axis % self.ndim)
 
     def sum(self, axis: int) -> TracedArray:
-        """Return the sum along an axis, which keeps the size 1."""
+        """Return the sum along an axis, which is kept with size 1."""
         return self._record("sum", axis=axis % self.ndim)
 
     def softmax(self, axis: int) -> Any:
@@ -239,21 +243,21 @@ class TracedArray:
         return ((self - largest).exp().sum(axis).log() + largest).reshape(self.shape[:-1])
 
     def cumsum(self, axis: int, dtype: Any = None) -> TracedArray:
-        """Return the sums so far along an axis, in this type."""
+        """Return the cumulative sums along an axis, computed in this type."""
         x = self if dtype is None else self._record("cast", dtype=np.dtype(dtype))
         return x._record("cumsum", axis=axis % self.ndim)
 
     def cummax(self, axis: int) -> SimpleNamespace:
-        """Return the largest values so far along an axis, as ``values``."""
+        """Return the cumulative maxima along an axis, as the attribute ``values``."""
         return SimpleNamespace(values=self._record("cummax", axis=axis % self.ndim))
 
     def tril(self, diagonal: int = 0) -> TracedArray:
-        """Return the matrices of the last two axes with 0 above a diagonal."""
+        """Return the matrices in the last two axes with 0 above a diagonal."""
         mask = self.recorder.constant(np.tril(np.ones(self.shape[-2:], bool), diagonal))
         return mask._record("where", self, self._traced(0))
 
     def _not_traceable(self, *_: Any, **__: Any) -> NoReturn:
-        raise NotTraceableError("sorting, and sampling by it, cannot be traced")
+        raise NotTraceableError("sorting, and indexing along an axis, cannot be traced")
 
     argsort = gather = topk = _not_traceable
 
@@ -299,10 +303,10 @@ LIBRARY = SimpleNamespace(
 def trace(function: Callable[..., Any], **examples: Any) -> Program:
     """Record a function of arrays as a program.
 
-    ``examples`` are the function's arguments in their order: arrays, or nested tuples, lists, dictionaries and
-    namespaces of arrays, of which only shapes and types matter. Their keywords name the inputs of the program, with
-    names like ``p.layers.0.W`` for nested arrays. The result may be nested too. Raises NotTraceableError if the
-    function branches on the values of arrays, or uses an operator that cannot be traced.
+    ``examples`` are the function's arguments, in order: arrays, or nested tuples, lists, dictionaries and namespaces of
+    arrays. Only their shapes and types matter. Their keywords become the names of the program's inputs, such as
+    ``p.layers.0.W`` for a nested array. The result may be nested too. Raises NotTraceableError if the function branches
+    on the values of arrays, or uses an operator that cannot be traced.
     """
     recorder = Recorder()
     arguments = {name: _to_inputs(recorder, name, example) for name, example in examples.items()}

@@ -81,7 +81,7 @@ class Constraints:
         self.spelling: SpellingGuide | None = None
         if not self.guide_is_strict:
             self.biases[model.suppressed_tokens] = -np.inf
-            self.spelling = spelling_guide(tokenizer) if tokenizer.digit_ids and model.writes_digits else None
+            self.spelling = spelling_guide(tokenizer) if tokenizer.digit_ids and model.can_spell else None
 
     def _forced_tokens(self, tokenizer: Tokenizer) -> dict[int, int]:
         forced, min_tokens = {}, self.config.min_tokens

@@ -1,4 +1,4 @@
-"""Pieces of the source that ``networks.codegen`` writes, and the arithmetic of shapes that it needs."""
+"""Templates for the source that ``networks.codegen`` generates, and arithmetic with shapes and strides."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ REDUCTIONS = {
     "cumsum": ("0", "a += {}"),
     "cummax": ("-(1 << 62)", "a = max(a, {})"),
 }
-"""The initial value of each operation along an axis, and how it takes in an element."""
+"""For each operation along an axis, the initial value of ``a``, and the statement that adds an element to it."""
 
 TYPES = {"float32": "np.float32", "float64": "np.float64", "int64": "np.int64", "bool": "np.bool_"}
 
@@ -95,7 +95,7 @@ def squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def row_major_strides(shape: tuple[int, ...]) -> list[int]:
-    """Return how many elements lie between neighbors along each axis."""
+    """Return the strides of an array in row-major order, in elements."""
     return [prod(shape[axis + 1 :]) for axis in range(len(shape))]
 
 
@@ -106,7 +106,7 @@ def broadcast_strides(shape: tuple[int, ...], target: tuple[int, ...]) -> list[i
 
 
 def element_index(shape: tuple[int, ...], strides: Sequence[int]) -> str:
-    """Return the expression of a position in the source for element j of a result of this shape."""
+    """Return the expression for the index in the source, which has these strides, of element j of a result."""
     terms = []
     for size, stride, step in zip(shape, strides, row_major_strides(shape), strict=True):
         if size > 1 and stride:

@@ -1,7 +1,7 @@
-"""A network as compiled code that generates one text at a time, by Numba.
+"""Networks that Numba compiles to generate one text at a time.
 
-One token of a small network takes about fifty calls on NumPy, and each call costs more than its arithmetic. Here one
-token is one call. The results agree to float32 precision: only the order of summation differs.
+In NumPy, one token of a small network takes about fifty calls, and each call costs more than its arithmetic. Here, one
+token takes one call. The results agree to float32 precision: only the order of summation differs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -31,12 +31,12 @@ from revgen.sequences import Forward
 
 
 def copy_state(state: Any, num_tokens: int) -> Any:
-    """Return a copy of a state: its arrays are overwritten."""
+    """Return a copy of a state, because compiled code overwrites its arrays."""
     return tree_map(np.copy, state)
 
 
 def same_state(arrays: Any) -> Any:
-    """Return the arrays, which are the state."""
+    """Return the arrays unchanged: they are the state."""
     return arrays
 
 
@@ -47,7 +47,7 @@ class CompiledNetwork:
     net: Any
     """The weights in one of the layouts of ``networks.layouts``."""
     to_arrays: Callable[[Any, int], Any] = copy_state
-    """Convert a state to arrays that the compiled code overwrites, with room for a number of tokens."""
+    """Convert a state to arrays that the compiled code overwrites, with room for the given number of tokens."""
     to_state: Callable[[Any], Any] = same_state
     """Convert these arrays to a state."""
 
@@ -71,7 +71,7 @@ class CompiledNetwork:
         end: int,
         label_offset: int,
     ) -> tuple[list[int], Any]:
-        """Sample a block of tokens (``model.CompiledStep``)."""
+        """Sample a block of tokens, as ``model.CompiledStep`` describes."""
         from revgen.networks.kernels import sample_tokens
 
         arrays = self.to_arrays(state, len(uniforms))
@@ -84,8 +84,9 @@ class CompiledNetwork:
 class CompiledProgram:
     """Compiled code for the program of one token, a ``model.CompiledStep``.
 
-    ``forward`` computes the same on NumPy, for the first token of a document if the network starts without a state.
-    Raises NotTraceableError if the program has no compiled form, and MissingExtraError without Numba.
+    ``forward`` is the same computation on NumPy. It reads the first token of a document if the network has no state
+    before that token. Raises NotTraceableError if the program has no compiled form, and MissingExtraError without
+    Numba.
     """
 
     def __init__(self, program: Program, weights: dict[str, NDArray[Any]], forward: Forward) -> None:
@@ -96,16 +97,7 @@ class CompiledProgram:
         self.forward = forward
         self.states = [program.operations[i] for i in writer.states]
         self.state_structure = program.outputs[1]
-        values: dict[int, NDArray[Any]] = {}
-        for i in sorted(writer.fixed):
-            operation = program.operations[i]
-            if operation.name == "input":
-                values[i] = weights[input_name(operation).removeprefix("p.")]
-            elif operation.name == "constant":
-                values[i] = operation.attributes["value"]
-            else:
-                arguments = (values[j] for j in operation.inputs)
-                values[i] = PRIMITIVES[operation.name](*arguments, **operation.attributes)
+        values = compute_fixed_values(program, writer.fixed, weights)
         self.weights = tuple(
             pack_weight(values[i]) if as_matrix else np.ascontiguousarray(values[i]).reshape(-1)
             for i, as_matrix in writer.weights
@@ -128,20 +120,20 @@ class CompiledProgram:
         end: int,
         label_offset: int,
     ) -> tuple[list[int], Any]:
-        """Sample a block of tokens (``model.CompiledStep``)."""
+        """Sample a block of tokens, as ``model.CompiledStep`` describes."""
         settings = np.float32(temperature), end, biases
-        first: list[int] = []
+        first_tokens: list[int] = []
         if (arrays := self._to_arrays(state)) is None:
             from revgen.networks.kernels import sample
 
             logits, state = self.forward(np.array([[token + label_offset]]), state)
             token = int(sample(logits[0, 0], biases, settings[0], end, uniforms[0]))
-            first, uniforms, arrays = [token], uniforms[1:], self._to_arrays(state)
+            first_tokens, uniforms, arrays = [token], uniforms[1:], self._to_arrays(state)
             if token == end:
-                return first, state
+                return first_tokens, state
         tokens = np.empty(len(uniforms), np.int64)
         count = self.module.sample_tokens(self.weights, token, arrays, uniforms, tokens, *settings, label_offset)
-        return first + tokens[:count].tolist(), self._to_state(arrays)
+        return first_tokens + tokens[:count].tolist(), self._to_state(arrays)
 
     def _to_arrays(self, state: Any) -> tuple[NDArray[Any], ...] | None:
         """Return copies of a state's arrays; None if they do not have the shapes that the program expects."""
@@ -156,16 +148,33 @@ class CompiledProgram:
         return tree_map(lambda _: next(remaining), self.state_structure)
 
 
+def compute_fixed_values(
+    program: Program, indices: Iterable[int], weights: Mapping[str, NDArray[Any]]
+) -> dict[int, NDArray[Any]]:
+    """Return the values at these ``indices`` of a program (``codegen.fixed_values``), computed from the weights."""
+    values: dict[int, NDArray[Any]] = {}
+    for i in sorted(indices):
+        operation = program.operations[i]
+        if operation.name == "input":
+            values[i] = weights[input_name(operation).removeprefix("p.")]
+        elif operation.name == "constant":
+            values[i] = operation.attributes["value"]
+        else:
+            arguments = (values[j] for j in operation.inputs)
+            values[i] = PRIMITIVES[operation.name](*arguments, **operation.attributes)
+    return values
+
+
 def check_numba() -> None:
     """Raise MissingExtraError if Numba cannot be imported."""
     try:
         import revgen.networks.kernels  # noqa: F401
-    except Exception as error:  # an installation whose versions do not fit may raise anything
+    except Exception as error:  # incompatible versions of Numba and NumPy may raise anything
         raise MissingExtraError(_import_error_message(error)) from error
 
 
 def load_source(source: str) -> ModuleType:
-    """Import the source of a module from a file in the cache, where Numba keeps its machine code."""
+    """Import a module from its source, in a file of the cache next to which Numba keeps the machine code."""
     name = f"revgen_program_{hashlib.sha256(source.encode()).hexdigest()[:32]}"
     if name in sys.modules:
         return sys.modules[name]
@@ -174,7 +183,7 @@ def load_source(source: str) -> ModuleType:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.is_file() or path.read_text("utf-8") != source:
             write_atomically(path, source.encode())
-    except OSError:  # no cache: compiled again in each process
+    except OSError:  # without a cache, each process compiles the module again
         path = Path(tempfile.mkdtemp(prefix="revgen-")) / f"{name}.py"
         path.write_text(source, "utf-8")
     spec = importlib.util.spec_from_file_location(name, path)

@@ -1,4 +1,4 @@
-"""Programs: every operator and every network is recorded, and the program computes what the equation computes."""
+"""Every operator and every network can be recorded as a program, which gives the same results as the equation."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def run(program: Program, **arguments: Any) -> Any:
     return program(**{name: inputs[name] for name in program.input_names})
 
 
-def test_every_operator_is_traceable_or_says_that_it_is_not() -> None:
+def test_every_operator_is_either_traceable_or_not_traceable() -> None:
     public = {
         name
         for name, value in vars(ops).items()
@@ -100,7 +100,7 @@ def test_every_operator_is_traceable_or_says_that_it_is_not() -> None:
 
 
 @pytest.mark.parametrize("name", TRACEABLE)
-def test_the_program_of_an_operator_computes_the_operator(name: str) -> None:
+def test_program_of_an_operator_gives_the_same_result(name: str) -> None:
     function, arguments = TRACEABLE[name]
 
     program = trace(function, **arguments)
@@ -111,7 +111,7 @@ def test_the_program_of_an_operator_computes_the_operator(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NOT_TRACEABLE)
-def test_an_operator_that_cannot_be_traced_says_so(name: str) -> None:
+def test_operator_that_cannot_be_traced_raises_an_error(name: str) -> None:
     function, arguments = NOT_TRACEABLE[name]
 
     with pytest.raises(NotTraceableError, match="cannot be traced"):
@@ -119,7 +119,7 @@ def test_an_operator_that_cannot_be_traced_says_so(name: str) -> None:
 
 
 def small_network(name: str) -> Any:
-    """Return a little model with initial weights."""
+    """Return a small model with its initial weights."""
     tokenizer = CharTokenizer.train(["abcdefgh " * 5])
     sizes: dict[str, Any] = {"num_heads": 2, "context": 6} if name == "transformer" else {}
     model: Any = revgen.create(f"{name}-char", tokenizer=tokenizer, hidden_size=8, **sizes)
@@ -128,7 +128,7 @@ def small_network(name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", sorted({*architecture_names()} - {"ngram", "kneser-ney", "mixture"}))
-def test_the_program_of_a_network_computes_its_next_token(name: str) -> None:
+def test_program_of_a_network_gives_the_same_logits_and_state(name: str) -> None:
     model = small_network(name)
     p, definition = unflatten(model.weights), model.definition
     tokens = np.array([[7]])
@@ -143,7 +143,7 @@ def test_the_program_of_a_network_computes_its_next_token(name: str) -> None:
         np.testing.assert_allclose(array, expected_array, atol=1e-5)
 
 
-def test_a_custom_cell_is_traced_as_it_is() -> None:
+def test_custom_cell_is_traceable() -> None:
     class Leaky(revgen.Cell):
         """h' = a * h + tanh(x W)."""
 
@@ -167,12 +167,12 @@ def test_a_custom_cell_is_traced_as_it_is() -> None:
         np.testing.assert_allclose(result, expected, atol=1e-6)
 
 
-def test_a_branch_on_a_value_is_an_error() -> None:
+def test_branch_on_a_value_is_an_error() -> None:
     with pytest.raises(NotTraceableError, match="depends on the value of an array"):
         trace(lambda x: x if x.sum(-1)[0, 0] > 0 else -x, x=X)
 
 
-def test_a_torch_module_cannot_be_traced_and_has_no_cost() -> None:
+def test_torch_module_cannot_be_traced_and_has_no_cost() -> None:
     import torch
 
     revgen.register_cell("module-cell")(torch.nn.GRU)
@@ -202,7 +202,7 @@ def test_constants_are_computed_when_the_program_is_recorded() -> None:
     np.testing.assert_array_equal(program(x=X), X * np.array([1, 3, 5, 7]))
 
 
-def test_a_program_prints_as_assignments() -> None:
+def test_program_prints_as_assignments() -> None:
     program = trace(lambda x, w: ops.tanh(x @ w) * 2, x=np.ones((1, 3), np.float32), w=np.ones((3, 2), np.float32))
 
     assert str(program).splitlines() == [
@@ -215,7 +215,7 @@ def test_a_program_prints_as_assignments() -> None:
     ]
 
 
-def test_the_cost_counts_products_elements_and_bytes() -> None:
+def test_cost_counts_products_elements_and_bytes() -> None:
     program = trace(lambda x, w: ops.tanh(x @ w), x=np.ones((1, 3), np.float32), w=np.ones((3, 2), np.float32))
 
     cost = program.cost()
@@ -225,7 +225,7 @@ def test_the_cost_counts_products_elements_and_bytes() -> None:
     assert cost.bytes == 4 * ((3 + 6 + 2) + (2 + 2))
 
 
-def test_only_the_selected_rows_of_a_table_count() -> None:
+def test_cost_counts_only_the_selected_rows_of_a_table() -> None:
     table = np.ones((1000, 8), np.float32)
 
     cost = trace(ops.embedding, table=table, tokens=np.zeros((1, 1), np.int64)).cost()
@@ -233,7 +233,7 @@ def test_only_the_selected_rows_of_a_table_count() -> None:
     assert cost.bytes == 8 + 2 * 4 * 8
 
 
-def test_the_cost_of_a_model_is_in_its_info() -> None:
+def test_info_of_a_model_includes_its_cost() -> None:
     info = small_network("gru").info()
 
     matrices = sum(array.size for array in small_network("gru").weights.values() if array.ndim == 2)

@@ -1,4 +1,4 @@
-"""Tests of generated code: random programs compute what the interpreter computes, here without a compiler."""
+"""Generated code gives the same results as the interpreter of programs. Python runs it here, without Numba."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from hypothesis import given, settings, strategies as st
 
 from revgen import ops
 from revgen.compiler import Program, trace
-from revgen.compiler.primitives import PRIMITIVES
 from revgen.errors import NotTraceableError
 from revgen.networks.code_text import HEADER
 from revgen.networks.codegen import SourceWriter
+from revgen.networks.compiled import compute_fixed_values
 
 SIZE, VOCAB = 6, 5
 
 
 def add_product(x: Any, matrix: Any, out: Any) -> None:
-    """Compute what the compiled function of this name computes."""
+    """Do the same as the compiled function of this name."""
     out += x @ matrix
 
 
 def run_in_python(program: Program, weights: dict[str, Any], token: int, state: list[Any]) -> Any:
-    """Return the logits of the generated code, run by Python. Overwrites the arrays of the state."""
+    """Return the logits that the generated code computes in Python. It overwrites the arrays of the state."""
     writer = SourceWriter(program)
     source = writer.source().removeprefix(HEADER.partition("@njit")[0])
     scope: dict[str, Any] = {
@@ -40,16 +40,8 @@ def run_in_python(program: Program, weights: dict[str, Any], token: int, state: 
         "tanh": np.tanh,
     }
     exec(source, scope)
-    values: dict[int, Any] = {}
-    for i in sorted(writer.fixed):
-        operation = program.operations[i]
-        if operation.name == "input":
-            values[i] = weights[operation.attributes["name"]]
-        elif operation.name == "constant":
-            values[i] = operation.attributes["value"]
-        else:
-            values[i] = PRIMITIVES[operation.name](*(values[j] for j in operation.inputs), **operation.attributes)
-    packed = [values[i] if matrix else np.ascontiguousarray(values[i]).reshape(-1) for i, matrix in writer.weights]
+    values = compute_fixed_values(program, writer.fixed, weights)
+    packed = [values[i] if as_matrix else values[i].reshape(-1) for i, as_matrix in writer.weights]
     return scope["forward_token"](packed, token, state)
 
 
@@ -76,13 +68,15 @@ BINARY = (
     seed=st.integers(0, 1000),
 )
 @settings(max_examples=150, deadline=None)
-def test_random_programs_compute_what_the_interpreter_computes(steps: list[tuple[int, int, int]], seed: int) -> None:
+def test_generated_code_of_random_programs_agrees_with_the_interpreter(
+    steps: list[tuple[int, int, int]], seed: int
+) -> None:
     rng = np.random.default_rng(seed)
 
-    def draw(*shape: int) -> Any:
+    def normal(*shape: int) -> Any:
         return rng.normal(size=shape).astype(np.float32)
 
-    p = SimpleNamespace(embedding=draw(VOCAB, SIZE), W=draw(SIZE, SIZE), b=draw(SIZE), head=draw(SIZE, VOCAB))
+    p = SimpleNamespace(embedding=normal(VOCAB, SIZE), W=normal(SIZE, SIZE), b=normal(SIZE), head=normal(SIZE, VOCAB))
 
     def step(p: Any, tokens: Any, state: Any) -> Any:
         values = [ops.embedding(p.embedding, tokens)[0], state[0], state[1] * state[2][:, None]]
@@ -97,7 +91,7 @@ def test_random_programs_compute_what_the_interpreter_computes(steps: list[tuple
         x = values[-1]
         return (x @ p.head)[None], (values[-2 if len(values) > 4 else -1], x[:, :SIZE], state[2] * 0.5 + x[:, 0])
 
-    state = (draw(1, SIZE), draw(1, SIZE), draw(1))
+    state = (normal(1, SIZE), normal(1, SIZE), normal(1))
     tokens = np.array([[seed % VOCAB]])
     program = trace(step, p=p, tokens=tokens, state=state)
     weights = {f"p.{name}": array for name, array in vars(p).items()}
@@ -105,11 +99,11 @@ def test_random_programs_compute_what_the_interpreter_computes(steps: list[tuple
     with np.errstate(all="ignore"):
         expected, expected_state = program(**weights, **states, tokens=tokens)
         arrays = [array.copy() for array in state]
-        logits = run_in_python(program, weights, int(tokens[0, 0]), arrays)
+        logits = run_in_python(program, vars(p), int(tokens[0, 0]), arrays)
 
     np.testing.assert_allclose(logits, expected.reshape(-1), rtol=1e-3, atol=1e-3)
-    for array, wanted in zip(arrays, expected_state, strict=True):
-        np.testing.assert_allclose(array, wanted, rtol=1e-3, atol=1e-3)
+    for array, expected_array in zip(arrays, expected_state, strict=True):
+        np.testing.assert_allclose(array, expected_array, rtol=1e-3, atol=1e-3)
 
 
 def test_arrays_of_the_state_may_swap() -> None:
@@ -123,7 +117,7 @@ def test_arrays_of_the_state_may_swap() -> None:
     )
     arrays = [array.copy() for array in state]
 
-    logits = run_in_python(program, {"p.head": head}, 0, arrays)
+    logits = run_in_python(program, {"head": head}, 0, arrays)
 
     assert logits.tolist() == [1, 1, 1]
     assert [array[0, 0] for array in arrays] == [0, 1]
