@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 class WeightAverage:
-    """The mean of ``weights`` over the steps of the last ``fraction`` of a run; with a fraction of 0 it stays empty."""
+    """The mean of ``weights`` over the steps in the last ``fraction`` of a run; it stays empty if ``fraction`` is 0."""
 
     def __init__(self, weights: Sequence[Tensor], fraction: float) -> None:
         self.weights = weights
@@ -27,7 +27,7 @@ class WeightAverage:
     def add(self, progress: float) -> None:
         """Add the current weights to the average if ``progress``, 0 to 1, is in the last part of the run."""
         if progress < 1 - self.fraction:
-            self.clear()  # a run that was resumed with more epochs may have reached its last part before
+            self.clear()  # if a run resumes with more epochs, its last part begins again later
             return
         self.steps += 1
         weights = [weight.detach() for weight in self.weights]
@@ -37,7 +37,7 @@ class WeightAverage:
             torch._foreach_lerp_(self.mean, weights, 1 / self.steps)
 
     def clear(self) -> None:
-        """Start again with an empty average."""
+        """Make the average empty."""
         self.steps, self.mean = 0, []
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Callbacks that follow a training run: the base class, and callbacks for TensorBoard and Weights & Biases."""
+"""Callbacks of a training run: the base class, and callbacks for TensorBoard and Weights & Biases."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Callback:
 
 
 def as_callback(callback: Any) -> Callback:
-    """Return a callback as it is, or make one of a function. Raises OptionError for anything else."""
+    """Return a callback unchanged, or wrap a function in one. Raises OptionError for anything else."""
     if isinstance(callback, Callback):
         return callback
     if isinstance(callback, type) or not callable(callback):
@@ -85,7 +85,7 @@ class TensorBoard(Callback):
                 self.writer.add_scalar(name, value, step.step)
 
     def on_epoch_end(self, model: Any, epoch: EpochMetrics) -> None:
-        for name, value in _numbers(epoch).items():
+        for name, value in _metrics(epoch).items():
             self.writer.add_scalar(f"epoch/{name}", value, epoch.epoch)
         self.writer.add_text("sample", epoch.sample, epoch.epoch)
         self.writer.flush()
@@ -119,13 +119,13 @@ class WandB(Callback):
             self.run.log({"loss": step.loss, "learning_rate": step.learning_rate, "step": step.step})
 
     def on_epoch_end(self, model: Any, epoch: EpochMetrics) -> None:
-        self.run.log({f"epoch/{name}": value for name, value in _numbers(epoch).items()} | {"sample": epoch.sample})
+        self.run.log({f"epoch/{name}": value for name, value in _metrics(epoch).items()} | {"sample": epoch.sample})
 
     def on_train_end(self, model: Any, history: History) -> None:
         self.run.finish()
 
 
-def _numbers(epoch: EpochMetrics) -> dict[str, float]:
-    """Return the metrics of an epoch by name, without the ones that are None."""
+def _metrics(epoch: EpochMetrics) -> dict[str, float]:
+    """Return the metrics of an epoch that are not None, by name."""
     names = ("train_loss", "nats_per_char", "bits_per_char", "perplexity", "tokens_per_second", "seconds")
     return {name: value for name in names if (value := getattr(epoch, name)) is not None}

@@ -26,7 +26,7 @@ from revgen.training.run import EpochProgress, TrainingRun
 
 FILE_NAME = "training-{:09d}.safetensors"
 """The name of a checkpoint's file, with the number of steps; in alphabetical order, the latest comes last."""
-COUNTERS = {
+SAVED_ATTRIBUTES = {
     "fine_tunes": "fine_tunes",
     "epochs_done": "epochs_done",
     "rate": "peak_rate",
@@ -35,21 +35,21 @@ COUNTERS = {
     "loss": "smoothed_loss",
     "lowest": "lowest_loss",
 }
-"""The name in the file of each attribute of a run that is saved as it is."""
+"""The attributes of a run that are saved unchanged, by their names in the file."""
 
 
 @dataclass
 class CheckpointConfig:
     """When and where to save checkpoints of a training run.
 
-    - ``directory``: where they are saved. After each epoch, the model is saved there as well.
-    - ``steps``, ``seconds``: save a checkpoint after this many steps of the optimizer, or after this much time, in
-      addition to the one after each epoch; None for neither.
+    - ``directory``: where to save checkpoints. After each epoch, the model is saved there as well.
+    - ``steps``, ``seconds``: how many steps of the optimizer, or how many seconds, to train between checkpoints within
+      an epoch. With None, this interval is not used. There is always a checkpoint after each epoch.
     - ``keep``: how many checkpoints to keep; older ones are deleted.
 
-    A checkpoint holds weights, optimizer, random states, the position in the text, and the history. It names the
-    tokenizer, the text and the recipe, which must not have changed when the run is resumed, except for the number of
-    epochs or seconds. A process that is killed while it saves leaves the previous checkpoint intact.
+    A checkpoint holds weights, optimizer, random states, the position in the text, and the history. It also identifies
+    the tokenizer, the text and the recipe. All of these must be the same when the run is resumed; only the number of
+    epochs or seconds may change. A process that is killed while it saves leaves the previous checkpoint intact.
     """
 
     directory: str | Path
@@ -74,14 +74,14 @@ class CheckpointConfig:
 
 
 class Checkpointer:
-    """Saves and restores the state of a run. All methods raise CheckpointError; the model stays usable then."""
+    """The checkpoints of a run. All methods may raise CheckpointError; the model remains usable after that."""
 
     def __init__(self, config: CheckpointConfig) -> None:
         self.config = config
         self._saved_at = 0.0  # in seconds of the run
 
     def read_latest(self) -> dict[str, Any]:
-        """Return the values of the latest checkpoint without its tensors; empty if the directory has no checkpoint."""
+        """Return the values in the latest checkpoint, without its tensors; an empty dictionary if there is none."""
         paths = self.config.paths
         return self._read(paths[-1], tensors=False)[0] if paths else {}
 
@@ -96,16 +96,16 @@ class Checkpointer:
         if paths:
             self._restore(run, paths[-1])
         if not paths or run.ranks.size > 1:
-            self.save(run)  # a directory that cannot be written to is found before training begins
+            self.save(run)  # if the directory is not writable, this fails before training begins
 
     def is_due(self, run: TrainingRun) -> bool:
         """Return whether it is time to save a checkpoint within an epoch."""
         every_steps, every_seconds = self.config.steps, self.config.seconds
-        steps_passed = every_steps is not None and run.steps % every_steps < run.sync_every
-        return steps_passed or (every_seconds is not None and run.seconds - self._saved_at >= every_seconds)
+        due_by_steps = every_steps is not None and run.steps % every_steps < run.sync_every
+        return due_by_steps or (every_seconds is not None and run.seconds - self._saved_at >= every_seconds)
 
     def save(self, run: TrainingRun) -> None:
-        """Save a checkpoint, and delete the oldest ones; at the end of an epoch, save the model too.
+        """Save a checkpoint and delete the oldest ones. At the end of an epoch, save the model too.
 
         With several processes, each must call this, but only the first one writes.
         """
@@ -121,7 +121,7 @@ class Checkpointer:
             return
         values = _identity(run) | {
             "budget": run.recipe.budget(),
-            **{key: getattr(run, attribute) for key, attribute in COUNTERS.items()},
+            **{key: getattr(run, attribute) for key, attribute in SAVED_ATTRIBUTES.items()},
             "cursor": dataclasses.asdict(run.current_epoch),
             "states": _extract_tensors(parts, "state", tensors),
             "seconds": run.seconds,
@@ -145,19 +145,18 @@ class Checkpointer:
         for key, value in _identity(run).items():
             if values.get(key) != value:
                 raise CheckpointError(f"{path} belongs to another run: {_difference(key, values.get(key), value)}")
-
         device = run.model.device
 
-        def weights(kind: str) -> list[Tensor]:
+        def get_weights(kind: str) -> list[Tensor]:
             names = (f"{kind}.{i}" for i in range(len(run.params)))
             return [tensors[name].to(device) for name in names if name in tensors]
 
-        run.load_weights(weights("network"))
-        run.snapshot, run.best_weights = weights("good"), weights("best") or None
-        run.average.mean, run.average.steps = weights("average"), values["averaged"]
+        run.load_weights(get_weights("network"))
+        run.snapshot, run.best_weights = get_weights("good"), get_weights("best") or None
+        run.average.mean, run.average.steps = get_weights("average"), values["averaged"]
         run.optimizer.load_state_dict(_optimizer_state(run.optimizer.state_dict(), tensors))
         set_random_states(device, tensors, run.network.generator)
-        for key, attribute in COUNTERS.items():
+        for key, attribute in SAVED_ATTRIBUTES.items():
             setattr(run, attribute, values[key])
         run.current_epoch = EpochProgress(**values["cursor"])
         parts = _repartition(_insert_tensors(values["states"], tensors), run.num_parts)
@@ -183,7 +182,7 @@ class Checkpointer:
 
 
 def _identity(run: TrainingRun) -> dict[str, Any]:
-    """Return the facts that must not change when a run is resumed. The number of processes is not among them."""
+    """Return the values that must be the same when a run is resumed. The number of processes may change."""
     return {
         "model": run.model.name,
         "configuration": json.loads(json.dumps(dataclasses.asdict(run.model.config))),
@@ -194,7 +193,7 @@ def _identity(run: TrainingRun) -> dict[str, Any]:
 
 
 def _difference(key: str, saved: Any, current: Any) -> str:
-    """Return the words for a fact of ``_identity`` that has changed."""
+    """Return a clause for an error message that says how a value of ``_identity`` has changed."""
     if isinstance(saved, dict) and isinstance(current, dict):
         changed = [f"{k} {saved.get(k)!r}, now {value!r}" for k, value in current.items() if saved.get(k) != value]
         return f"its {key} had {'; '.join(changed)}"
@@ -202,11 +201,11 @@ def _difference(key: str, saved: Any, current: Any) -> str:
         return f"it trained {saved}, not {current}"
     if key == "text":
         return "it was trained on different text: the corpus has changed since"
-    return f"its {key} was a different one"
+    return f"its {key} was different"
 
 
 def _optimizer_state(state: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Return the ``state_dict`` of an optimizer with the tensors of a checkpoint."""
+    """Add an optimizer's tensors from a checkpoint to its ``state_dict``, and return it."""
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")
         if kind == "optimizer":
@@ -216,7 +215,7 @@ def _optimizer_state(state: dict[str, Any], tensors: dict[str, Tensor]) -> dict[
 
 
 def _extract_tensors(state: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """Replace each tensor of a nested state by a name, so that JSON can hold the state; add the tensors by name."""
+    """Return a nested state with names instead of tensors, as JSON requires. Add the tensors to ``tensors``."""
     if isinstance(state, Tensor):
         tensors[name] = state.contiguous()
         return name
@@ -228,7 +227,7 @@ def _extract_tensors(state: Any, name: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def _insert_tensors(state: Any, tensors: dict[str, Tensor]) -> Any:
-    """Do the inverse of ``_extract_tensors``; lists become tuples."""
+    """Reverse ``_extract_tensors``; lists become tuples."""
     if isinstance(state, str):
         return tensors[state]
     if isinstance(state, dict):
@@ -237,7 +236,7 @@ def _insert_tensors(state: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def _repartition(states: tuple[Any, ...], num_parts: int) -> list[Any]:
-    """Return the states of the parts of a batch for another number of parts; rows are the first axis of each tensor."""
+    """Split the recurrent states of a batch into ``num_parts`` parts. The first axis of each tensor is its rows."""
     if len(states) == num_parts:
         return list(states)
     if any(state is None for state in states):

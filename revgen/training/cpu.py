@@ -18,8 +18,8 @@ KEEP_FREED = {M_TRIM_THRESHOLD: (1 << 31) - 1, M_MMAP_MAX: 0}
 def flush_denormals() -> Iterator[None]:
     """Treat numbers that are too small to be normal floats as zero within the context.
 
-    A hidden state that decays to zero, as in a ReLU cell, passes through such numbers, and most processors compute with
-    them several times as slowly.
+    A hidden state that decays to zero, as in a ReLU cell, passes through such numbers, and most processors are several
+    times slower with them.
     """
     was_enabled = float(torch.tensor(1e-39) * 1) == 0
     torch.set_flush_denormal(True)
@@ -34,8 +34,8 @@ def keep_freed_memory() -> Iterator[None]:
     """Let the process keep up to 2 GB of freed memory for reuse within the context.
 
     Each step of training allocates the same large arrays as the previous step. On Linux, glibc returns their memory to
-    the system and requests it again, and the system clears it page by page, which takes a third of the time of a small
-    network. On other systems this does nothing.
+    the system and requests it again, and the system clears it page by page. This takes a third of the time that it
+    takes to train a small network. On other systems, this context does nothing.
     """
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
     mallopt = getattr(library, "mallopt", None)

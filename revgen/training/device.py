@@ -1,4 +1,4 @@
-"""The device during training: how batches get there, and its random numbers."""
+"""The training device: copies of batches, and random number generators."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from revgen.networks.network import FunctionalModule, Network
 
 PREFETCH_TOKENS = 1 << 20
-"""Tokens that are copied to a GPU at once: all of a small corpus, or many training steps of a large one."""
+"""The number of tokens that are copied to a GPU at once: a whole small corpus, or many steps of a large one."""
 
 Chunk: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
 """Inputs and targets, each (time, batch)."""
@@ -28,16 +28,16 @@ def to_device(chunks: Iterable[Chunk], device: str) -> Iterator[tuple[Tensor, Te
         for inputs, targets in chunks:
             yield torch.from_numpy(inputs), torch.from_numpy(targets)
         return
-    waiting: list[Chunk] = []
+    pending: list[Chunk] = []
     tokens = 0
     for inputs, targets in chunks:
-        waiting.append((inputs, targets))
+        pending.append((inputs, targets))
         tokens += inputs.size
         if tokens >= PREFETCH_TOKENS:
-            yield from _copy_together(waiting, device)
-            waiting, tokens = [], 0
-    if waiting:
-        yield from _copy_together(waiting, device)
+            yield from _copy_together(pending, device)
+            pending, tokens = [], 0
+    if pending:
+        yield from _copy_together(pending, device)
 
 
 def _copy_together(chunks: list[Chunk], device: str) -> Iterator[tuple[Tensor, Tensor]]:
@@ -71,7 +71,7 @@ def get_random_states(device: str, generator: torch.Generator | None) -> dict[st
 
 
 def set_random_states(device: str, states: Mapping[str, Tensor], generator: torch.Generator | None) -> None:
-    """Set the states that ``get_random_states`` returned; states of another device are ignored."""
+    """Set the states that ``get_random_states`` returned. The states of other devices are ignored."""
     if generator is None:
         torch.set_rng_state(states["random"])
     else:

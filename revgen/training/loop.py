@@ -59,7 +59,7 @@ def fit(
     progress: bool,
     sample_prompt: str,
 ) -> History:
-    """Train a model as ``NeuralModel.fit`` describes. The model does not change before all text has been read."""
+    """Train a model, as ``NeuralModel.fit`` describes. The model does not change until all text has been read."""
     if resume and checkpoint is None:
         raise OptionError("resume=True needs the directory to continue from: checkpoint=…")
     check_at_least("gradient_accumulation_steps", gradient_accumulation_steps, 1)
@@ -67,27 +67,27 @@ def fit(
     if isinstance(checkpoint, str | Path):
         checkpoint = CheckpointConfig(checkpoint)
     checkpointer = Checkpointer(checkpoint) if checkpoint is not None else None
-    watchers = [as_callback(callback) for callback in callbacks]
+    wrapped_callbacks = [as_callback(callback) for callback in callbacks]
     ranks = init_distributed(model.device)
-    shown = progress and ranks.is_first
+    show_progress = progress and ranks.is_first
     with ranks.rank_zero_first():
-        tokenizer = model.tokenizer_for(texts, extend_vocabulary, shown)
+        tokenizer = model.tokenizer_for(texts, extend_vocabulary, show_progress)
         labels = model.labels_for(texts)
-        train, held_out = tokenize_train_valid(texts, valid, tokenizer, recipe.seed, labels, shown)
+        train, held_out = tokenize_train_valid(texts, valid, tokenizer, recipe.seed, labels, show_progress)
     summary = summarize(texts, train, None if isinstance(valid, Corpus) else held_out, tokenizer)
     num_parts = ranks.size * gradient_accumulation_steps
-    earlier = checkpointer.read_latest() if checkpointer is not None and resume else {}
-    fine_tunes = bool(earlier.get("fine_tunes", model.is_fitted))
-    recipe = recipe.resumed(earlier).resolve(len(train), model.learning_rate, fine_tunes, model.device, num_parts)
+    saved = checkpointer.read_latest() if checkpointer is not None and resume else {}
+    fine_tunes = bool(saved.get("fine_tunes", model.is_fitted))
+    recipe = recipe.resumed(saved).resolve(len(train), model.learning_rate, fine_tunes, model.device, num_parts)
     make_batches(train, recipe, 0)  # raises CorpusError if the text is too short
 
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        sizes = recipe.suggest_sizes(len(train), model.device, earlier.get("configuration"))
+        sizes = recipe.suggest_sizes(len(train), model.device, saved.get("configuration"))
         model.prepare(tokenizer, recipe.seed, labels, sizes)
         run = TrainingRun(model, train, recipe, ranks, gradient_accumulation_steps)
         run.fine_tunes = fine_tunes
-        trainer = Trainer(run, held_out, watchers, checkpointer, Progress(shown), sample_prompt)
+        trainer = Trainer(run, held_out, wrapped_callbacks, checkpointer, Progress(show_progress), sample_prompt)
         trainer.progress.say(str(summary))
         if checkpointer is not None:
             checkpointer.begin(run, resume)
@@ -100,7 +100,7 @@ def fit(
 
 @contextmanager
 def report_failed_process(ranks: Ranks) -> Iterator[None]:
-    """Raise TrainingError if one of several processes fails, which it often does because another one has ended."""
+    """Raise TrainingError if one of several processes fails, often because another process has ended."""
     try:
         yield
     except RuntimeError as error:
@@ -113,7 +113,7 @@ def report_failed_process(ranks: Ranks) -> Iterator[None]:
 
 
 class Trainer:
-    """The loop over epochs and steps. It watches the losses, validates, and calls callbacks and checkpoints."""
+    """The loop over epochs and steps. It checks the losses, validates, calls callbacks and saves checkpoints."""
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class Trainer:
         self.progress = progress
         self.sample_prompt = sample_prompt
         self.validation_seconds = 0.0
-        """How long the last validation took. The time budget leaves as much for the final one."""
+        """The duration of the last validation. As much of the time budget is reserved for the final one."""
 
     def train(self) -> History:
         """Train to the end of the recipe, an early stop or Ctrl-C, and give the model the best weights."""
@@ -166,10 +166,11 @@ class Trainer:
     # Steps
 
     def _train_epoch(self) -> None:
+        """Train on the remaining chunks of the current epoch, or until the run ends."""
         run, batches = self.run, make_batches(self.run.tokens, self.recipe, self.run.epochs_done)
         run.network.train()
-        began = perf_counter() - run.current_epoch.seconds
-        unread: list[tuple[Tensor, int]] = []  # losses that are still on the device, and their numbers of tokens
+        start = perf_counter() - run.current_epoch.seconds
+        unread: list[tuple[Tensor, int]] = []  # losses that are still on the device, with their numbers of tokens
         fraction = 0.0
         for inputs, targets in to_device(batches.chunks(run.current_epoch.chunk), self.model.device):
             fraction = self._fraction_done(run.epochs_done + run.current_epoch.chunk / len(batches))
@@ -180,24 +181,24 @@ class Trainer:
             run.average.add(fraction)
             run.current_epoch.chunk += 1
             if run.current_epoch.chunk % run.sync_every == 0:
-                self._log_losses(unread, fraction, began)
+                self._log_losses(unread, fraction, start)
                 unread = []
                 if self.checkpointer is not None and self.checkpointer.is_due(run):
                     self.checkpointer.save(run)
         if unread:
-            self._log_losses(unread, fraction, began)
+            self._log_losses(unread, fraction, start)
         finished = run.current_epoch
         run.current_epoch, run.states = EpochProgress(), run.initial_states()
         if finished.tokens:
             run.epochs_done += 1
             self._finish_epoch(finished.loss / finished.tokens, finished.tokens / finished.seconds)
 
-    def _log_losses(self, unread: list[tuple[Tensor, int]], fraction: float, began: float) -> None:
-        """Read the losses of the last steps, and log them unless training diverges."""
+    def _log_losses(self, unread: list[tuple[Tensor, int]], fraction: float, start: float) -> None:
+        """Read the losses of the latest steps, and log them. If training has diverged, recover instead."""
         run, epoch = self.run, self.run.current_epoch
         run.sync_clock()
         losses = self.ranks.all_reduce(torch.stack([loss for loss, _ in unread])).tolist()
-        epoch.seconds = perf_counter() - began
+        epoch.seconds = perf_counter() - start
         for loss, (_, tokens) in zip(losses, unread, strict=True):
             if not run.record_loss(loss):
                 self._recover()
@@ -211,7 +212,7 @@ class Trainer:
                 callback.on_step_end(self.model, metrics)
 
     def _recover(self) -> None:
-        """Return to the last good weights. Raises TrainingError if that has happened ``MAX_ROLLBACKS`` times before."""
+        """Return to the last good weights. Raises TrainingError if this has happened ``MAX_ROLLBACKS`` times before."""
         run = self.run
         run.num_rollbacks += 1
         if run.num_rollbacks > MAX_ROLLBACKS:
@@ -230,10 +231,10 @@ class Trainer:
     # Epochs
 
     def _finish_epoch(self, train_loss: float, tokens_per_second: float) -> None:
-        """Validate, keep the weights if they are the best, generate a sample, and report all this."""
+        """Validate, keep the weights if they are the best, generate a sample, and report the metrics."""
         run = self.run
         run.sync_clock()
-        began = run.seconds
+        start = run.seconds
         with run.average.applied():
             evaluation = self.ranks.broadcast(self._validate() if self.ranks.is_first else None)
             weights = run.copy_weights()
@@ -245,7 +246,7 @@ class Trainer:
         if self.ranks.is_first:
             sample = self.model.generate(self.sample_prompt, max_tokens=SAMPLE_TOKENS, seed=self.recipe.seed)
         run.sync_clock()
-        self.validation_seconds = run.seconds - began
+        self.validation_seconds = run.seconds - start
         metrics = EpochMetrics(
             run.epochs_done,
             train_loss,
@@ -291,7 +292,7 @@ class Trainer:
         return fraction
 
     def _stops_early(self) -> bool:
-        """Return whether validation has not improved for ``patience`` epochs, and note it."""
+        """Return whether validation has not improved for ``patience`` epochs; if so, add a note."""
         patience, best = self.recipe.patience, self.history.best
         if patience is None or self.valid is None or best is None or self.run.epochs_done - best.epoch < patience:
             return False
@@ -299,7 +300,7 @@ class Trainer:
         return True
 
     def _final_weights(self) -> list[Tensor]:
-        """Return the weights of the best epoch; without validation, the averaged or the last ones."""
+        """Return the weights of the best epoch; without validation, the averaged weights or the last good ones."""
         run = self.run
         if run.best_weights is not None:
             return run.best_weights
@@ -310,10 +311,10 @@ class Trainer:
     def _interruption_note(self) -> str:
         epochs, best = self.run.epochs_done, self.history.best
         if epochs == 0:
-            return "interrupted in the first epoch: the model keeps its current weights, which have learned little"
+            return "interrupted in the first epoch: the model keeps its current weights, which are hardly trained"
         validated = best is not None and best.nats_per_char is not None
-        kept = f"the weights of epoch {best.epoch}, the best so far" if best and validated else "its current weights"
-        return f"interrupted after {epochs} {'epoch' if epochs == 1 else 'epochs'}: the model keeps {kept}"
+        weights = f"the weights of epoch {best.epoch}, the best so far" if best and validated else "its current weights"
+        return f"interrupted after {epochs} {'epoch' if epochs == 1 else 'epochs'}: the model keeps {weights}"
 
     def _overfitting_note(self) -> str | None:
         best, last = self.history.best, self.history.epochs[-1] if self.history.epochs else None

@@ -1,4 +1,4 @@
-"""The learning-rate finder: one short run with a learning rate that grows from step to step.
+"""The learning-rate finder: a short run in which the learning rate grows from step to step.
 
 (Smith 2017, *Cyclical learning rates for training neural networks*, arXiv 1506.01186: the learning rate range test.)
 """
@@ -34,7 +34,7 @@ SMOOTHING = 0.9
 DIVERGENCE_RATIO = 1.5
 """The test ends when the smoothed loss is this many times the lowest one."""
 SUGGESTION_MARGIN = 10.0
-"""The suggested rate is the rate of the lowest loss divided by this, because training is close to diverging there."""
+"""The suggestion is the rate with the lowest loss divided by this number: at that rate, training nearly diverges."""
 
 
 @dataclass(frozen=True, repr=False)

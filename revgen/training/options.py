@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class FitOptions(ReadOptions, total=False):
-    """The keyword arguments of ``NeuralModel.fit``, which describes them. A model that counts takes some of them."""
+    """The keyword arguments of ``NeuralModel.fit``, which describes them. Other models take some of them."""
 
     labels: Any
     epochs: int | None

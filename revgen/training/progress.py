@@ -10,9 +10,9 @@ from revgen.history import EpochMetrics
 
 
 class Progress:
-    """A bar with the loss, the speed and the time left, and lines above it, on standard error.
+    """A progress bar with the loss, the speed and the time left, on standard error, and lines of text above the bar.
 
-    The bar appears only on a terminal. With ``shown`` False, nothing is printed.
+    The bar appears only on a terminal. If ``shown`` is False, nothing is printed.
     """
 
     def __init__(self, shown: bool) -> None:

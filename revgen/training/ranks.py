@@ -1,6 +1,6 @@
-"""Processes that train one model together, as ``torchrun`` starts them. A single process is the usual case.
+"""The processes that train one model together. ``torchrun`` starts them; otherwise there is only one.
 
-Each process computes its own rows of every batch. PyTorch's DistributedDataParallel averages the gradients, so that all
+Each process computes its own rows of every batch. PyTorch's DistributedDataParallel averages the gradients, so all
 processes take the same step. Only the first process validates, prints and writes files.
 """
 
@@ -37,14 +37,14 @@ class Ranks:
         return nn.parallel.DistributedDataParallel(network) if self.size > 1 else network
 
     def no_sync(self, wrapped: nn.Module) -> AbstractContextManager[None]:
-        """Return a context in which the gradients of a wrapped network are summed in this process only."""
+        """Return a context in which the gradients of a wrapped network are not averaged over the processes."""
         if isinstance(wrapped, nn.parallel.DistributedDataParallel):
             return cast(AbstractContextManager[None], wrapped.no_sync())
         return nullcontext()
 
     @contextmanager
     def rank_zero_first(self) -> Iterator[None]:
-        """Run the context in the first process before the others, so that they find its results in the cache."""
+        """Run the context in the first process before the others, which then find its results in the cache."""
         if self.size > 1 and not self.is_first:
             distributed.barrier()
         try:
@@ -68,7 +68,7 @@ class Ranks:
         return values[0]
 
     def gather(self, values: list[T]) -> list[T]:
-        """Return the values of all processes, in the order of their ranks; an empty list in all but the first."""
+        """Return the values of all processes in the order of their ranks; in all but the first, an empty list."""
         if self.size == 1:
             return values
         gathered: list[Any] | None = [None] * self.size if self.is_first else None

@@ -1,4 +1,4 @@
-"""The hyperparameters of a training run: their checks, their defaults, and the schedule of the learning rate."""
+"""The hyperparameters of a training run: their ranges, their defaults, and the schedule of the learning rate."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ WARM_UP_FRACTION = 0.1
 FINE_TUNING_FACTOR = 1 / 5
 """The learning rate for fine-tuning, relative to the architecture's default for new weights."""
 MAX_EPOCHS, MAX_FINE_TUNING_EPOCHS = 40, 10
-"""The most epochs that are chosen by default."""
+"""The largest default numbers of epochs."""
 MIN_BATCH_SIZE, MAX_BATCH_SIZE = 16, 64
 """The limits of the default batch size; a tiny corpus gets a smaller one."""
 TOKENS_PER_ROW = 8_000
-"""The default batch size has about one row for this many tokens of the corpus."""
+"""The number of tokens of the corpus for each row of a batch, by default."""
 DROPOUT_PER_DOUBLING = 0.075
-"""How much dropout each doubling of the epochs adds: 0.25 for 10 epochs, 0.35 for 25."""
+"""The dropout that each doubling of the epochs adds by default: 0.25 for 10 epochs, 0.35 for 25."""
 MAX_DROPOUT = 0.5
 GPU_TOKENS_FACTOR, GPU_WIDTH_FACTOR = 4, 2
-"""On a GPU, the tokens of a preset and the width of a new network are multiplied by these."""
+"""The factors by which a GPU increases the tokens of a preset and the width of a new network."""
 SEED_LIMIT = 1 << 63
 """PyTorch takes seeds below this."""
 BUDGET_FIELDS = ("epochs", "max_seconds")
@@ -33,7 +33,7 @@ DEFAULT_FIELDS = (*BUDGET_FIELDS, "batch_size", "learning_rate")
 
 @dataclass(frozen=True)
 class Preset:
-    """The amount of training and the size of a network, if they are not given, on a CPU."""
+    """The default amount of training and the default width of a network, on a CPU."""
 
     tokens: float
     """The number of tokens to read in total, over all epochs."""
@@ -85,22 +85,22 @@ class Recipe:
         check("preset", self.preset, self.preset in PRESETS, " or ".join(map(repr, PRESETS)))
 
     def budget(self) -> dict[str, Any]:
-        """Return the fields that say when the run ends. They may change when it is resumed."""
+        """Return the fields that say when the run ends. They may change when the run is resumed."""
         return {name: getattr(self, name) for name in BUDGET_FIELDS}
 
     def identity(self) -> dict[str, Any]:
         """Return the fields that must not change when the run is resumed."""
         return {name: value for name, value in asdict(self).items() if name not in BUDGET_FIELDS}
 
-    def resumed(self, earlier: Mapping[str, Any]) -> Recipe:
+    def resumed(self, saved: Mapping[str, Any]) -> Recipe:
         """Return the recipe with the defaults that were chosen when the run began.
 
-        ``earlier`` are the values of a checkpoint (``Checkpointer.read_latest``). A new number of epochs or seconds
-        replaces the earlier one, and the learning-rate schedule is stretched to it.
+        ``saved`` has the values in a checkpoint (``Checkpointer.read_latest``). A new number of epochs or seconds
+        replaces the saved one, and the learning-rate schedule is stretched to it.
         """
-        chosen = {**(earlier.get("recipe") or {})}
+        chosen = {**(saved.get("recipe") or {})}
         if self.epochs is None and self.max_seconds is None:
-            chosen |= earlier.get("budget") or {}
+            chosen |= saved.get("budget") or {}
         changes = {k: v for k, v in chosen.items() if k in DEFAULT_FIELDS and getattr(self, k) is None}
         return replace(self, **changes)
 
@@ -114,15 +114,15 @@ class Recipe:
     ) -> Recipe:
         """Return the recipe with values for all fields that are None.
 
-        - ``epochs``: the number in which the tokens of the preset are read from a corpus of ``tokens``.
-        - ``learning_rate``: the given one, which is the architecture's; a fifth of it for fine-tuning.
-        - ``batch_size``: a power of 2 from 16 to 64 that gives a small corpus enough steps, rounded up to a multiple
-          of the ``num_parts`` that a batch is split into.
+        - ``epochs``: as many as it takes to read the tokens of the preset from a corpus with ``tokens`` tokens.
+        - ``learning_rate``: the argument of this name, the architecture's default; a fifth of it for fine-tuning.
+        - ``batch_size``: a power of 2 from 16 to 64, smaller for a small corpus, so that there are enough steps. It is
+          rounded up to a multiple of ``num_parts``, the number of parts into which a batch is split.
         """
         batch_size = self.batch_size
         is_multiple = batch_size is None or batch_size % num_parts == 0
-        wanted = f"a multiple of {num_parts} (processes × gradient_accumulation_steps)"
-        check("batch_size", batch_size, is_multiple, wanted)
+        expected = f"a multiple of {num_parts} (processes × gradient_accumulation_steps)"
+        check("batch_size", batch_size, is_multiple, expected)
         epochs = self.epochs
         if epochs is None and self.max_seconds is None:
             epochs = self._suggest_epochs(tokens, device, MAX_FINE_TUNING_EPOCHS if fine_tunes else MAX_EPOCHS)
@@ -134,18 +134,18 @@ class Recipe:
         )
 
     def suggest_sizes(
-        self, tokens: int, device: str = "cpu", earlier: Mapping[str, Any] | None = None
+        self, tokens: int, device: str = "cpu", saved_config: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Return ``hidden_size`` and ``dropout`` for a new network that trains on a corpus of ``tokens``.
+        """Return ``hidden_size`` and ``dropout`` for a new network and a corpus with ``tokens`` tokens.
 
-        If a run is resumed, they are the ones of its ``earlier`` configuration.
+        If a run is resumed, they come from the ``saved_config`` in its checkpoint.
         """
         epochs = self.epochs or self._suggest_epochs(tokens, device, MAX_EPOCHS)
         sizes = {
             "hidden_size": PRESETS[self.preset].hidden_size * (1 if device == "cpu" else GPU_WIDTH_FACTOR),
             "dropout": round(min(DROPOUT_PER_DOUBLING * math.log2(epochs), MAX_DROPOUT), 2),
         }
-        return {name: (earlier or {}).get(name, size) for name, size in sizes.items()}
+        return {name: (saved_config or {}).get(name, size) for name, size in sizes.items()}
 
     def _suggest_epochs(self, tokens: int, device: str, max_epochs: int) -> int:
         tokens_to_read = PRESETS[self.preset].tokens * (1 if device == "cpu" else GPU_TOKENS_FACTOR)
@@ -159,7 +159,7 @@ class Recipe:
 
 
 def one_cycle(progress: float) -> float:
-    """Return the learning rate after the fraction ``progress`` of a run, relative to its peak (Smith & Topin 2018).
+    """Return the learning rate, relative to its peak, after the fraction ``progress`` of a run (Smith & Topin 2018).
 
     It rises linearly over the first tenth of the run, then falls to 0 along half a cosine.
     """

@@ -28,11 +28,11 @@ from revgen.training.recipe import Recipe
 from revgen.training.trainable import TrainableModel
 
 SNAPSHOT_EVERY = 200
-"""Steps after which the current weights may become the snapshot that training returns to if the loss diverges."""
+"""The number of steps between snapshots of the weights, to which training returns if the loss diverges."""
 SNAPSHOT_MAX_LOSS = 1.1
-"""The highest loss at which a snapshot is taken, relative to the lowest loss so far."""
+"""No snapshot is taken while the loss is higher than this many times the lowest loss so far."""
 SYNC_EVERY = 10
-"""Steps after which losses are read on a GPU or with several processes, because reading them makes the CPU wait."""
+"""The number of steps between reads of the losses on a GPU or with several processes: a read makes the CPU wait."""
 SMOOTHING = 0.95
 """The weight of the earlier losses in the smoothed loss, an average over about 20 steps."""
 
@@ -45,7 +45,7 @@ def make_batches(tokens: Tokens, recipe: Recipe, epoch: int) -> Batches:
 
 @dataclass
 class EpochProgress:
-    """How far the current epoch is, and its totals so far."""
+    """The position in the current epoch, and its totals so far."""
 
     chunk: int = 0
     """The index of the next chunk."""
@@ -95,7 +95,7 @@ class TrainingRun:
         self.snapshot = self.copy_weights()
         self.best_weights: list[Tensor] | None = None
         self.average = WeightAverage(self.params, recipe.weight_averaging)
-        self.earlier_seconds = 0.0  # spent before the run was resumed
+        self.earlier_seconds = 0.0  # of training before the run was resumed
         self._synced_seconds = 0.0
         self.start_clock()
 
@@ -128,7 +128,7 @@ class TrainingRun:
         return [None] * self.gradient_accumulation_steps
 
     def start_optimizer(self) -> None:
-        """Start AdamW (Loshchilov & Hutter 2019) afresh. Only matrices decay, except embeddings and the output layer.
+        """Create a new AdamW optimizer (Loshchilov & Hutter 2019). Weight decay applies to the matrices of the layers.
 
         On a single GPU, whole steps are recorded as CUDA graphs.
         """
@@ -147,20 +147,20 @@ class TrainingRun:
         self._update = CudaGraphCache(self._compute_step, device) if self.num_parts == 1 else self._compute_step
 
     def _compute_step(self, inputs: Tensor, targets: Tensor, states: list[Any]) -> tuple[Tensor, list[Any]]:
-        """Compute ``step`` with tensors only, so that it can be recorded; return the loss and the next states.
+        """Compute ``step`` with tensors only, so that it can be recorded. Return the loss and the next states.
 
-        The loss leaves out targets that start a document, which cannot be predicted from the previous document.
+        The loss does not include the start of a document, which cannot be predicted from the previous document.
         """
         self.optimizer.zero_grad()
-        predicted = (targets != self.model.tokenizer.bos_id).sum().clamp(min=1)
+        num_predicted = (targets != self.model.tokenizer.bos_id).sum().clamp(min=1)
         device, generator = self.model.device, self.network.generator
         random_states = get_random_states(device, generator) if self.num_parts > 1 else None
         losses, next_states = [], []
         for i, state in enumerate(states):
             if i and random_states is not None:
-                set_random_states(device, random_states, generator)  # all parts drop the same channels
+                set_random_states(device, random_states, generator)  # each part takes its rows of the same dropout mask
             with nullcontext() if i == len(states) - 1 else self.ranks.no_sync(self.parallel_network):
-                loss, next_state = self._compute_part(i, inputs, targets, predicted, state)
+                loss, next_state = self._compute_part(i, inputs, targets, num_predicted, state)
             losses.append(loss)
             next_states.append(next_state)
         torch.nn.utils.clip_grad_norm_(self.params, self.recipe.clip)
@@ -168,7 +168,7 @@ class TrainingRun:
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum(), next_states
 
     def _compute_part(
-        self, i: int, inputs: Tensor, targets: Tensor, predicted: Tensor, state: Any
+        self, i: int, inputs: Tensor, targets: Tensor, num_predicted: Tensor, state: Any
     ) -> tuple[Tensor, Any]:
         """Add the gradients of part ``i`` of a chunk; return its part of the loss and its next state, detached."""
         part, batch = self.ranks.rank * self.gradient_accumulation_steps + i, inputs.shape[1]
@@ -181,8 +181,8 @@ class TrainingRun:
             ignore_index=self.model.tokenizer.bos_id,
             reduction="sum",
         )
-        loss = loss / predicted
-        # Gradients are averaged over the processes, but each process has only its part of the sum: hence the factor.
+        loss = loss / num_predicted
+        # DistributedDataParallel averages the gradients over the processes, but they must be summed: hence the factor.
         objective = loss * self.ranks.size + self.network.penalty / self.gradient_accumulation_steps
         objective.backward()  # type: ignore[no-untyped-call]
         return loss.detach(), tree_map(Tensor.detach, next_state)
@@ -190,7 +190,7 @@ class TrainingRun:
     # Divergence
 
     def record_loss(self, loss: float) -> bool:
-        """Record the loss of a step, and return whether training is stable: the loss has not exploded."""
+        """Record the loss of a step. Return whether training is stable, False if it has diverged."""
         if not math.isfinite(loss):
             return False
         smoothed = loss if self.smoothed_loss is None else SMOOTHING * self.smoothed_loss + (1 - SMOOTHING) * loss
@@ -235,7 +235,7 @@ class TrainingRun:
 
     def start_clock(self) -> None:
         """Start to measure ``seconds``."""
-        self._began = time.perf_counter()
+        self._start_time = time.perf_counter()
 
     def sync_clock(self) -> None:
         """Give all processes the time of the first, so that they stop at the same step."""
@@ -243,4 +243,4 @@ class TrainingRun:
             self._synced_seconds = self.ranks.broadcast(self._measure_seconds())
 
     def _measure_seconds(self) -> float:
-        return self.earlier_seconds + time.perf_counter() - self._began
+        return self.earlier_seconds + time.perf_counter() - self._start_time

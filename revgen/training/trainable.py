@@ -1,4 +1,4 @@
-"""``TrainableModel``: what the training loop needs of a model."""
+"""``TrainableModel``: the interface that the training loop requires of a model."""
 
 from __future__ import annotations
 

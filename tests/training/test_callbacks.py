@@ -16,7 +16,7 @@ QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 8, "sequence_length": 32, "p
 
 
 class Recorder(revgen.Callback):
-    """Records the calls that it gets."""
+    """A callback that records its calls."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -104,7 +104,7 @@ def test_overfitting_is_noted_in_the_history(reviews: list[str]) -> None:
 
 
 @pytest.mark.parametrize(("preset", "width"), [("quick", 128), ("balanced", 256), ("best", 256)])
-def test_preset_and_corpus_choose_sizes_that_are_not_given(preset: str, width: int, reviews: list[str]) -> None:
+def test_preset_and_corpus_decide_the_sizes_that_are_not_given(preset: str, width: int, reviews: list[str]) -> None:
     model = revgen.create("rnn-char", num_layers=1)
     history = model.fit(reviews[:2], preset=preset, max_seconds=0.1, progress=False)
     assert model.config.hidden_size == width and 0.3 < model.config.dropout < 0.5

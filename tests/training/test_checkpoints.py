@@ -37,7 +37,7 @@ class KilledError(Exception):
 
 
 class DieAt(revgen.Callback):
-    """Ends the run after a step."""
+    """A callback that ends the run after a step."""
 
     def __init__(self, last_step: int) -> None:
         self.last_step = last_step
@@ -74,10 +74,10 @@ def test_only_the_latest_checkpoints_are_kept(texts: list[str], tmp_path: Path) 
 
 
 def test_resuming_a_finished_run_changes_nothing(texts: list[str], tmp_path: Path) -> None:
-    one, other = small(), small()
-    one.fit(texts, checkpoint=tmp_path, resume=True, **QUICK)
-    history = other.fit(texts, checkpoint=tmp_path, resume=True, **QUICK)
-    assert len(history) == 3 and same_weights(one, other)
+    first, resumed = small(), small()
+    first.fit(texts, checkpoint=tmp_path, resume=True, **QUICK)
+    history = resumed.fit(texts, checkpoint=tmp_path, resume=True, **QUICK)
+    assert len(history) == 3 and same_weights(first, resumed)
 
 
 SHORT: dict[str, Any] = {"sequence_length": 32, "progress": False, "valid": 0.1}
@@ -106,18 +106,18 @@ def test_interrupted_run_resumes_with_fewer_epochs(texts: list[str], tmp_path: P
 
 
 def test_resumed_run_keeps_the_settings_that_the_first_call_chose(texts: list[str], tmp_path: Path) -> None:
-    one, other = revgen.create("gru-char", **SMALL), revgen.create("gru-char", **SMALL)
-    first_history = one.fit(texts, epochs=2, batch_size=8, learning_rate=3e-3, checkpoint=tmp_path, **SHORT)
-    history = other.fit(texts, checkpoint=tmp_path, resume=True, **SHORT)
+    first, resumed = revgen.create("gru-char", **SMALL), revgen.create("gru-char", **SMALL)
+    first_history = first.fit(texts, epochs=2, batch_size=8, learning_rate=3e-3, checkpoint=tmp_path, **SHORT)
+    history = resumed.fit(texts, checkpoint=tmp_path, resume=True, **SHORT)
     assert history.settings == first_history.settings
-    assert same_weights(one, other)
+    assert same_weights(first, resumed)
     with pytest.raises(revgen.CheckpointError, match="its recipe had batch_size 8, now 4"):
         revgen.create("gru-char", **SMALL).fit(texts, batch_size=4, checkpoint=tmp_path, resume=True, **SHORT)
     with pytest.raises(revgen.CheckpointError, match="its configuration had dropout"):
         revgen.create("gru-char", dropout=0.5, **SMALL).fit(texts, checkpoint=tmp_path, resume=True, **SHORT)
 
 
-def test_average_restarts_when_a_run_resumes_with_more_epochs(texts: list[str], tmp_path: Path) -> None:
+def test_weight_average_restarts_if_a_run_resumes_with_more_epochs(texts: list[str], tmp_path: Path) -> None:
     settings = QUICK | {"weight_averaging": 0.5}
     small().fit(texts, checkpoint=tmp_path, **settings | {"epochs": 1})
     model = small()
@@ -138,7 +138,7 @@ def test_existing_checkpoints_are_not_overwritten(texts: list[str], tmp_path: Pa
     ("change", "message"),
     [
         ({"seed": 3}, "its recipe had seed 0, now 3"),
-        ({"texts": 20}, "its tokenizer was a different one|the corpus has changed since"),
+        ({"texts": 20}, "its tokenizer was different|the corpus has changed since"),
         ({"hidden_size": 8}, "its configuration had hidden_size 16, now 8"),
     ],
 )
@@ -184,7 +184,7 @@ def test_unwritable_directory_is_an_error_before_training(texts: list[str], tmp_
 
 def test_full_disk_ends_the_run_and_keeps_the_last_checkpoint_and_the_model(texts: list[str], tmp_path: Path) -> None:
     class FillDisk(revgen.Callback):
-        """Limits the size of files after the second epoch."""
+        """A callback that limits the size of files after the second epoch."""
 
         def on_epoch_end(self, model: LanguageModel, epoch: revgen.EpochMetrics) -> None:
             if epoch.epoch == 2:

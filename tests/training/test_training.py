@@ -113,7 +113,7 @@ def test_loss_that_diverges_in_epochs_of_one_step_is_an_error() -> None:
 
 @pytest.fixture
 def nan_once() -> Iterator[str]:
-    """A model with a cell whose output is NaN once, in the middle of training."""
+    """Yield the name of a model whose cell returns NaN once, in the middle of training."""
 
     class NanOnce(revgen.Cell):
         steps = 0
