@@ -46,7 +46,7 @@ class LanguageModel(Model):
         """Train on texts. Each architecture describes the options that it takes."""
 
     def find_lr(self, texts: Any, *args: Any, **options: Any) -> LRFinderResult:
-        """Find a learning rate, as ``NeuralModel.find_lr`` describes. Raises OptionError for an n-gram model."""
+        """Find a learning rate, as ``NeuralModel.find_lr`` describes. Raises OptionError for other models."""
         raise OptionError(f"{self.name} is not trained in steps, so it has no learning rate to find")
 
     # Generation
@@ -82,8 +82,8 @@ class LanguageModel(Model):
         (300 by default). The same ``seed`` gives the same text. With ``num_beams``, the most likely text comes first,
         and there may be fewer than ``n`` texts, because all of them are different.
 
-        ``revgen.GenerationConfig`` describes the options. Before anything is sampled, an unknown option, a value
-        outside its range, and options that cannot be combined raise OptionError.
+        ``revgen.GenerationConfig`` describes the options. An unknown option, a value outside its range, and
+        options that cannot be combined raise OptionError before anything is sampled.
         """
         from revgen.generation.decoding import generate
 
@@ -115,7 +115,7 @@ class LanguageModel(Model):
         """Write ``n`` generated texts to a file of JSON lines, and return the number of texts in the file.
 
         Each line has the ``text`` and its ``provenance``: model (``source``, or the name) and its fingerprint, prompt,
-        seed, batch and options. ``resume`` continues a file that was cut off.
+        seed, batch and options. ``resume`` continues an incomplete file.
         """
         from revgen.generation.samples import write_samples
 

@@ -69,7 +69,7 @@ class derived(Generic[T_co]):  # noqa: N801  it is used like ``property``
     def __get__(self, model: Any, owner: type | None = None) -> T_co:
         if model is None:
             return cast(T_co, self)  # accessed on the class, as documentation tools do
-        values: dict[str, Any] = model._derived  # ``_clear_caches`` replaces it, even during the computation
+        values: dict[str, Any] = model._derived  # ``_clear_caches`` may replace it meanwhile
         if self.name not in values:
             values.setdefault(self.name, self.compute(model))
         return cast(T_co, values[self.name])
@@ -121,7 +121,7 @@ class Model(ABC):
 
     @abstractmethod
     def initial_state(self, batch: int) -> Any:
-        """Return the state at the start of ``batch`` documents. A state is opaque to all code but the model's."""
+        """Return the state at the start of ``batch`` documents. Only the model looks inside a state."""
 
     @abstractmethod
     def forward(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
@@ -130,7 +130,7 @@ class Model(ABC):
     def next_logits(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
         """Read token ids (time, batch) and return the logits after the last one, (batch, vocab), and the next state.
 
-        Unlike in ``forward``, the memory needed does not grow with the length of the text.
+        Unlike ``forward``, this needs the same amount of memory for texts of any length.
         """
         for block in iter_blocks(tokens):
             logits, state = self.forward(block, state)
@@ -161,7 +161,7 @@ class Model(ABC):
         return score_sequences(self.forward, self.initial_state, sequences)
 
     def features(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
-        """Compute the vectors that the logits are computed from, (time, batch, features), and the next state.
+        """Compute the input of the output layer, (time, batch, features), and the next state.
 
         Raises OptionError for a model that is not a network.
         """
@@ -222,29 +222,27 @@ class Model(ABC):
         return self.tokenizer
 
     def encode_prompt(self, prompt: str) -> list[int]:
-        """Return the ids of a prompt at the start of a document, ``bos_id`` first. Warns once of unknown characters."""
+        """Return ``bos_id`` and the ids of a prompt. Warns once about unknown characters."""
         ids = self.tokenizer.encode(prompt).tolist()
         if self.tokenizer.unk_id in ids and not self._warned:
             self._warned = True
             unknown = sorted({c for c in {*prompt} if self.tokenizer.unk_id in self.tokenizer.encode(c)})
-            warnings.warn(
-                f"{self.name} does not know {', '.join(map(repr, unknown))}: read as {self.tokenizer.vocabulary[2]}",
-                stacklevel=6,
-            )
+            names, token = ", ".join(map(repr, unknown)), self.tokenizer.vocabulary[2]
+            warnings.warn(f"{self.name} does not know {names} and reads {token} instead", stacklevel=6)
         return [self.tokenizer.bos_id, *ids]
 
     @property
     def can_spell(self) -> bool:
         """Whether ``generate`` may spell characters outside the vocabulary.
 
-        It may if more than 5 % of the training text was spelled: a model that has rarely seen the digits of spelled
-        characters cannot predict them well.
+        A character is spelled as a sequence of digit tokens (``tokenizers.hex_fallback``). Unless more than 5 % of the
+        training text was spelled, a model has seen too few of these tokens to predict them.
         """
         return bool(as_float(self.metadata.get("spelled", 0)) > MIN_SPELLED_FRACTION)
 
     @property
     def suppressed_tokens(self) -> list[int]:
-        """The ids of the tokens that are never sampled, unless a regular expression or choices need a digit."""
+        """The ids of the tokens that are never sampled, unless ``regex`` or ``choices`` requires a digit token."""
         tokenizer = self.tokenizer
         return [tokenizer.bos_id, tokenizer.unk_id, *([] if self.can_spell else tokenizer.digit_ids)]
 
@@ -268,7 +266,7 @@ class Model(ABC):
 
     @property
     def config(self) -> Any:
-        """The configuration. Its numbers are plain Python numbers, even if it was made with NumPy's."""
+        """The configuration. NumPy numbers in it become Python numbers."""
         return self._config
 
     @config.setter

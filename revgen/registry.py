@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 PLUGIN_GROUP = "revgen.plugins"
 _plugins_loaded = False
-_loading_plugins: set[int] = set()  # the threads that are loading plug-ins, as in ``Registry._loading``
+_loading_plugins: set[int] = set()  # the threads in ``load_plugins``, which the plug-ins may call again
 
 
 class Registry(Generic[T]):
@@ -31,7 +31,7 @@ class Registry(Generic[T]):
 
     ``package`` is the package whose modules register the built-in classes. ``required_attributes`` are groups of
     attributes; a class must have all attributes of at least one group, otherwise it cannot be registered. ``joiner``
-    may separate the parts of a name.
+    separates the parts of a name; if it is empty, a name has only one part.
     """
 
     def __init__(self, kind: str, package: str, *required_attributes: tuple[str, ...], joiner: str = "-") -> None:
@@ -41,7 +41,7 @@ class Registry(Generic[T]):
         self.joiner = joiner
         self._entries: dict[str, T] = {}
         self._loaded = False
-        self._loading: set[int] = set()  # the threads that import modules, which use this registry themselves
+        self._loading: set[int] = set()  # the threads in ``_load``, which the imported modules call again
 
     def register(self, name: str, *, replace: bool = False) -> Callable[[T], T]:
         """Return a decorator that registers a class under ``name``.
@@ -58,7 +58,7 @@ class Registry(Generic[T]):
 
         def add(value: T) -> T:
             if not getattr(value, "__module__", "").startswith(f"{self.package}."):
-                self._load()  # a built-in name must not be taken unnoticed
+                self._load()  # so that a clash with a built-in name is noticed
             complete = any(all(_has(value, attribute) for attribute in group) for group in self.required_attributes)
             if not complete:
                 groups = ", or ".join(" and ".join(group) for group in self.required_attributes)

@@ -153,7 +153,7 @@ class NeuralModel(LanguageModel):
         Args:
             texts: a path, a directory or strings; anything that ``revgen.read`` accepts.
             valid: text to validate on after each epoch, or the fraction of the documents of ``texts`` to hold out for
-                it. With validation, the weights of the best epoch are kept, otherwise those of the last.
+                validation. With validation, the weights of the best epoch are kept, otherwise those of the last.
             labels: for architectures that can be conditioned on a label, the label of each text: a list with one label
                 per text or file, or the name of the field that holds them. Integers stay integers.
             epochs: passes over the text. If neither this nor ``max_seconds`` is given, ``preset`` and the size of the
@@ -174,16 +174,16 @@ class NeuralModel(LanguageModel):
                 unknown characters raise VocabularyError.
             gradient_accumulation_steps: compute each batch in this many parts to save memory. The steps are the same.
             preset: "quick", "balanced" or "best": how much text to read in total if neither ``epochs`` nor
-                ``max_seconds`` is given, and the width and dropout of a new network if its configuration leaves them
-                open.
-            checkpoint: a directory for the state of training, written after each epoch and each minute. Give a
+                ``max_seconds`` is given, and the width and dropout of a new network if its configuration does not set
+                them.
+            checkpoint: a directory for checkpoints, which are saved after each epoch and every minute. Give a
                 ``revgen.CheckpointConfig`` for other intervals.
-            resume: continue from the latest state in ``checkpoint``, if there is one.
+            resume: continue from the latest checkpoint, if there is one.
             callbacks: ``revgen.Callback`` objects, or functions that are called with the model and the
                 ``EpochMetrics`` after each epoch.
             progress: show a progress bar, and the metrics and a sample after each epoch.
             sample_prompt: the prompt of these samples.
-            index_texts: keep an index of ``texts`` with the model, held-out documents included, to detect copied text.
+            index_texts: index ``texts``, held-out documents included, so that ``novelty`` can find copied text.
             reading: how ``texts`` and ``valid`` are read; ``revgen.read`` describes these options.
 
         Ctrl-C ends training and keeps the best weights. If the loss diverges, training continues from the last good

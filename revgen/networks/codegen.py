@@ -32,7 +32,7 @@ from revgen.networks.code_text import (
 class Location:
     """The location of a value: it starts at ``offset`` in a flat array.
 
-    ``root`` is the index of the operation whose result the whole array is, -1 if the array is a weight.
+    ``root`` is the index of the operation that fills the array, or -1 if the array is a weight.
     """
 
     array: str
@@ -99,7 +99,7 @@ class SourceWriter:
                 self._finish_loop_of(j)
             write(i, operation, *operation.inputs)
 
-    # Where values are
+    # Locations of values
 
     def _set_location(self, i: int, location: Location) -> None:
         self.locations[i] = location

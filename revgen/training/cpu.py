@@ -34,8 +34,8 @@ def keep_freed_memory() -> Iterator[None]:
     """Let the process keep up to 2 GB of freed memory for reuse within the context.
 
     Each step of training allocates the same large arrays as the previous step. On Linux, glibc returns their memory to
-    the system and requests it again, and the system clears it page by page. This takes a third of the time that it
-    takes to train a small network. On other systems, this context does nothing.
+    the system and requests it again, and the system clears it page by page. For a small network, this is a third of
+    the training time. On other systems, this context does nothing.
     """
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
     mallopt = getattr(library, "mallopt", None)

@@ -39,10 +39,11 @@ from revgen.training.run import EpochProgress, TrainingRun, make_batches
 from revgen.training.trainable import TrainableModel
 
 MAX_ROLLBACKS = 3
+"""How often training returns to the last good weights before it fails."""
 OVERFITTING_RATIO = 1.02
-"""A model has overfitted if the validation loss of the last epoch is this many times the lowest one."""
+"""A model has overfitted if the last validation loss is more than this many times the lowest one."""
 SAMPLE_TOKENS = 80
-"""The length of the sample that is generated after each epoch."""
+"""The maximum length of the sample that is generated after each epoch."""
 
 
 def fit(
@@ -61,7 +62,7 @@ def fit(
 ) -> History:
     """Train a model, as ``NeuralModel.fit`` describes. The model does not change until all text has been read."""
     if resume and checkpoint is None:
-        raise OptionError("resume=True needs the directory to continue from: checkpoint=…")
+        raise OptionError("resume=True needs checkpoint=…, the directory of the run to resume")
     check_at_least("gradient_accumulation_steps", gradient_accumulation_steps, 1)
     check_type("checkpoint", checkpoint, str | Path | CheckpointConfig | None)
     if isinstance(checkpoint, str | Path):

@@ -32,7 +32,7 @@ SNAPSHOT_EVERY = 200
 SNAPSHOT_MAX_LOSS = 1.1
 """No snapshot is taken while the loss is higher than this many times the lowest loss so far."""
 SYNC_EVERY = 10
-"""The number of steps between reads of the losses on a GPU or with several processes: a read makes the CPU wait."""
+"""On a GPU or with several processes, losses are read after this many steps, because a read makes the CPU wait."""
 SMOOTHING = 0.95
 """The weight of the earlier losses in the smoothed loss, an average over about 20 steps."""
 
@@ -190,7 +190,7 @@ class TrainingRun:
     # Divergence
 
     def record_loss(self, loss: float) -> bool:
-        """Record the loss of a step. Return whether training is stable, False if it has diverged."""
+        """Record the loss of a step. Return False if training has diverged, otherwise True."""
         if not math.isfinite(loss):
             return False
         smoothed = loss if self.smoothed_loss is None else SMOOTHING * self.smoothed_loss + (1 - SMOOTHING) * loss

@@ -147,4 +147,4 @@ def test_unknown_characters_in_the_prompt_are_a_warning_of_one_line(capsys: pyte
 
     captured = capsys.readouterr()
     assert captured.out.startswith("the 漢")
-    assert captured.err == "revgen: gru-char does not know '漢': read as <unk>\n"
+    assert captured.err == "revgen: gru-char does not know '漢' and reads <unk> instead\n"
