@@ -67,6 +67,18 @@ def probabilities(logits: Any, counts: Any = None, positions: Any = 0, **options
     return sampler.probabilities((*config.build_penalties(), *config.build_filters()), logits, context)
 
 
+def softmax(logits: Floats) -> Floats:
+    """Return the softmax of logits (batch, vocab) in double precision."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+    normalized: Floats = powers / powers.sum(-1, keepdims=True)
+    return normalized
+
+
+def chi_square(counts: NDArray[Any], expected: Floats) -> float:
+    """Return the chi-square statistic of observed and expected counts."""
+    return float(((counts - expected) ** 2 / expected).sum())
+
+
 def alphabet() -> Table:
     """Return a model whose most likely text is the alphabet, repeated."""
     model = table(chars(LETTERS))

@@ -1,4 +1,4 @@
-"""Beam search: the likeliest texts, held to a search through all of them."""
+"""Beam search, compared with a search through all texts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def all_texts(model: Table) -> dict[str, tuple[float, int]]:
 
 
 @pytest.mark.parametrize("penalty", [-1.0, 0.0, 0.7, 1.0, 3.0])
-def test_as_many_beams_as_texts_find_the_likeliest(model: Table, penalty: float) -> None:
+def test_enough_beams_find_the_most_likely_texts(model: Table, penalty: float) -> None:
     texts = all_texts(model)
     best = sorted(texts, key=lambda text: -texts[text][0] / texts[text][1] ** penalty)
 
@@ -48,13 +48,13 @@ def test_as_many_beams_as_texts_find_the_likeliest(model: Table, penalty: float)
     assert found == best[:6]
 
 
-def test_one_beam_is_greedy(small_model: LanguageModel) -> None:
+def test_one_beam_is_greedy_decoding(small_model: LanguageModel) -> None:
     greedy = small_model.generate("the ", temperature=0, max_tokens=40)
 
     assert small_model.generate("the ", num_beams=1, max_tokens=40, length_penalty=0) == greedy
 
 
-def test_more_beams_find_likelier_texts(small_model: LanguageModel) -> None:
+def test_more_beams_find_more_likely_texts(small_model: LanguageModel) -> None:
     options: dict[str, Any] = {"max_tokens": 25, "length_penalty": 0, "banned_tokens": [Tokenizer.eos_id]}
     texts = [small_model.generate("this ", num_beams=beams, **options) for beams in (1, 8)]
 
@@ -70,7 +70,7 @@ def test_a_high_length_penalty_gives_longer_texts(model: Table) -> None:
     assert lengths == sorted(lengths) and lengths[0] < lengths[-1]
 
 
-def test_beams_are_different_texts_the_best_first_and_seeds_do_not_matter(small_model: LanguageModel) -> None:
+def test_beams_are_different_texts_the_best_first_whatever_the_seed(small_model: LanguageModel) -> None:
     texts = small_model.generate("the ", n=4, num_beams=4, max_tokens=20)
 
     assert len(set(texts)) == len(texts) == 4
@@ -80,12 +80,12 @@ def test_beams_are_different_texts_the_best_first_and_seeds_do_not_matter(small_
     assert small_model.generate(["the ", "a"], n=4, num_beams=4, max_tokens=20)[0] == texts
 
 
-def test_beams_may_be_fewer_than_asked_for_where_there_are_no_more_texts(model: Table) -> None:
+def test_beam_search_returns_fewer_texts_if_there_are_no_more(model: Table) -> None:
     assert sorted(model.generate("", n=5, num_beams=5, regex="a|bc")) == ["a", "bc"]
     assert model.generate("ab", n=2, num_beams=2, max_tokens=0) == ["ab"]
 
 
-def test_beams_stop_and_are_penalized_like_what_is_drawn() -> None:
+def test_stop_strings_and_penalties_apply_to_beams() -> None:
     writer = alphabet()
 
     assert writer.generate("a", num_beams=3, max_tokens=10, stop=["gh", "de"], length_penalty=0) == "abc"
@@ -97,7 +97,7 @@ def test_beams_stop_and_are_penalized_like_what_is_drawn() -> None:
 
 
 @pytest.mark.parametrize("name", ["transformer-char", "gru-word", "kneser-ney-subword"])
-def test_models_of_every_kind_search(name: str, reviews: list[str]) -> None:
+def test_every_kind_of_model_supports_beam_search(name: str, reviews: list[str]) -> None:
     options: dict[str, Any] = {} if "kneser" in name else {"hidden_size": 16, "num_layers": 1}
     model = revgen.create(name, tokenizer={"vocab_size": 400} if "char" not in name else None, **options)
     epochs: dict[str, Any] = {"epochs": 1} if options else {}

@@ -51,13 +51,13 @@ def test_every_text_matches_the_pattern(model: Table, pattern: str, most: int) -
 @pytest.mark.parametrize(
     "options", [{"temperature": 0}, {"top_k": 1}, {"temperature": 3, "top_p": 0.5}, {"num_beams": 3}]
 )
-def test_patterns_combine_with_every_way_to_choose_a_token(model: Table, options: dict[str, Any]) -> None:
+def test_patterns_combine_with_sampling_options_and_beams(model: Table, options: dict[str, Any]) -> None:
     text = model.generate("", regex=r"[a-z ]{10,20}(end|stop)", seed=0, max_tokens=40, **options)
 
     assert re.fullmatch(r"[a-z ]{10,20}(end|stop)", text)
 
 
-def test_a_text_matches_with_as_few_tokens_as_it_takes(model: Table) -> None:
+def test_a_text_matches_within_the_minimum_number_of_tokens(model: Table) -> None:
     pattern = r"[a-z]{5,50}\d"
     with pytest.raises(OptionError, match=r"^max_tokens must be at least (\d+) for a text that matches regex, not 1"):
         model.generate("", regex=pattern, max_tokens=1)
@@ -69,19 +69,19 @@ def test_a_text_matches_with_as_few_tokens_as_it_takes(model: Table) -> None:
         assert all(re.fullmatch(pattern, text) for text in texts)
 
 
-def test_one_text_of_a_pattern_is_written_whole(model: Table) -> None:
+def test_a_pattern_with_one_match_generates_it(model: Table) -> None:
     assert model.generate("I ", regex=re.escape("like this song."), seed=0) == "I like this song."
     assert "".join(model.stream("I ", regex="like this song[.]", seed=0)) == "like this song."
 
 
-def test_a_pattern_ends_the_text_where_nothing_can_follow() -> None:
+def test_a_text_ends_where_the_pattern_allows_no_more() -> None:
     model = table(chars("ab"), np.array([0, -np.inf, 0, 1, 1]))  # it never ends a document itself
 
     assert {len(text) for text in model.generate("", n=9, regex="(a|b){3}", seed=0)} == {3}
     assert max(len(text) for text in model.generate("", n=9, regex="a*", seed=0, max_tokens=5)) == 5
 
 
-def test_banned_tokens_stay_banned_within_a_pattern() -> None:
+def test_banned_tokens_stay_banned_in_a_pattern() -> None:
     model = table(chars("abc"))
 
     assert "b" not in "".join(model.generate("", n=50, regex="[abc]{5}", banned_tokens=["b"], seed=0))
@@ -89,14 +89,14 @@ def test_banned_tokens_stay_banned_within_a_pattern() -> None:
         model.generate("", regex="abc", banned_tokens=["b"])
 
 
-def test_a_pattern_is_kept_where_the_model_gives_it_no_probability() -> None:
+def test_a_pattern_holds_where_the_model_gives_no_probability_to_it() -> None:
     model = table(chars("abc"))
     model.table[:, model.tokenizer.encode("b")] = -np.inf
 
     assert model.generate("", regex="a?b{4}c", seed=0) in ("abbbbc", "bbbbc")
 
 
-def test_an_unsmoothed_model_keeps_to_a_pattern(reviews: list[str]) -> None:
+def test_a_model_without_smoothing_follows_a_pattern(reviews: list[str]) -> None:
     import revgen
 
     model = revgen.create("ngram-char", order=6)
@@ -106,7 +106,7 @@ def test_an_unsmoothed_model_keeps_to_a_pattern(reviews: list[str]) -> None:
         assert re.fullmatch(r"[xq]{4} [a-z]{8}\.", text)
 
 
-def test_rows_of_a_batch_are_each_at_their_own_place_of_the_pattern(model: Table) -> None:
+def test_each_row_of_a_batch_has_its_own_position_in_the_pattern(model: Table) -> None:
     prompts = ["the ", "a much longer prompt than that: ", ""]
 
     texts = model.generate(prompts, n=4, regex=r"[a-z]+( [a-z]+)*\.", max_tokens=30, seed=0)
@@ -118,7 +118,7 @@ def test_rows_of_a_batch_are_each_at_their_own_place_of_the_pattern(model: Table
     )
 
 
-def test_draws_within_a_pattern_follow_the_probabilities_of_what_may_follow() -> None:
+def test_tokens_of_a_pattern_follow_the_probabilities_of_the_model() -> None:
     tokenizer = chars("abcdef")
     logits = np.random.default_rng(0).normal(0, 1, len(tokenizer)).astype(np.float32)
     draws = 20_000
@@ -150,13 +150,13 @@ def test_draws_within_a_pattern_follow_the_probabilities_of_what_may_follow() ->
         ("(a|b)*a(a|b){14}", "^regex is too large"),
     ],
 )
-def test_a_pattern_that_cannot_be_kept_is_an_error_before_anything_is_drawn(pattern: str, message: str) -> None:
+def test_an_impossible_pattern_is_an_error_before_anything_is_sampled(pattern: str, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         table(chars("abc"), kind=Silent).generate("", regex=pattern, max_tokens=10**7)
 
 
 @pytest.mark.parametrize("level", tokenizers.names())
-def test_characters_that_are_spelled_can_be_in_a_pattern(level: str, reviews: list[str]) -> None:
+def test_patterns_may_contain_characters_outside_the_vocabulary(level: str, reviews: list[str]) -> None:
     tokenizer = tokenizers.get(level).train(reviews)
     model = table(tokenizer)
     assert not any("漢" in piece or "🎸" in piece for piece in tokenizer.vocabulary)
@@ -186,7 +186,7 @@ EXPRESSIONS = st.recursive(
 
 @settings(max_examples=150, deadline=None)
 @given(EXPRESSIONS, st.lists(st.text("abA1\n", max_size=7), min_size=5, max_size=20))
-def test_the_automaton_matches_what_python_matches(pattern: str, texts: list[str]) -> None:
+def test_the_automaton_matches_as_python_does(pattern: str, texts: list[str]) -> None:
     symbols = list("abA1\n")
     automaton = compile_pattern(pattern, symbols)
 
@@ -208,11 +208,11 @@ def test_a_text_is_one_of_the_choices(model: Table) -> None:
     assert {text.removeprefix("I play ") for text in texts} == set(choices)
 
 
-def test_the_likeliest_choice_is_the_greedy_one(small_model: LanguageModel) -> None:
+def test_temperature_zero_takes_the_most_likely_choice(small_model: LanguageModel) -> None:
     assert small_model.generate("th", choices=["e song", "qx"], temperature=0) == "the song"
 
 
-def test_choices_that_cannot_be_written_are_errors() -> None:
+def test_impossible_choices_are_errors() -> None:
     model = table(chars("abc"), kind=Silent)
 
     with pytest.raises(OptionError, match="choices holds '漢', which the tokens of the vocabulary cannot form"):
@@ -223,7 +223,7 @@ def test_choices_that_cannot_be_written_are_errors() -> None:
         model.generate("", choices=["c", "ab"], banned_tokens=["b"])
 
 
-def test_a_choice_may_take_fewer_tokens_than_characters(reviews: list[str]) -> None:
+def test_max_tokens_counts_the_tokens_of_a_choice_not_its_characters(reviews: list[str]) -> None:
     tokenizer: Tokenizer = tokenizers.get("word").train(reviews)
 
     assert table(tokenizer).generate("", choices=["the song"], max_tokens=3) == "the song"

@@ -1,4 +1,4 @@
-"""Writing together with a model: what it suggests at each place, and the keys, in a pseudo-terminal."""
+"""The editor: suggestions at the cursor, and the keys, in a pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def fresh(model: LanguageModel, text: str) -> Floats:
 
 
 @pytest.mark.parametrize("level", tokenizers.names())
-def test_a_reader_knows_what_stands_before_the_cursor_however_it_came_there(level: str, reviews: list[str]) -> None:
+def test_logits_depend_only_on_the_text_before_the_cursor(level: str, reviews: list[str]) -> None:
     model = revgen.create(f"gru-{level}", hidden_size=16, num_layers=1)
     model.fit(reviews[:10], epochs=1, progress=False)
     reader = Suggester(model)
@@ -43,7 +43,7 @@ def test_a_reader_knows_what_stands_before_the_cursor_however_it_came_there(leve
         np.testing.assert_allclose(found, fresh(model, text), atol=1e-5)
 
 
-def test_a_reader_reads_what_is_new_only(reviews: list[str]) -> None:
+def test_only_new_text_is_read(reviews: list[str]) -> None:
     read: list[int] = []
 
     class Counting(Table):
@@ -65,7 +65,7 @@ def test_a_reader_reads_what_is_new_only(reviews: list[str]) -> None:
     assert read == [1, 1, 1]
 
 
-def test_suggestions_are_the_likeliest_texts_with_their_probabilities(small_model: LanguageModel) -> None:
+def test_suggestions_are_the_most_likely_texts_with_their_probabilities(small_model: LanguageModel) -> None:
     reader = Suggester(small_model)
 
     found = reader.suggestions("th", 1.0, 4)
@@ -82,7 +82,7 @@ def test_suggestions_are_the_likeliest_texts_with_their_probabilities(small_mode
 
 
 @pytest.mark.parametrize("name", ["gru-subword", "lstm-word"])
-def test_suggestions_complete_the_word_at_the_cursor_or_go_on_after_it(name: str) -> None:
+def test_suggestions_complete_the_word_at_the_cursor_or_follow_it(name: str) -> None:
     reader = Suggester(revgen.load(name))
 
     after_space = reader.suggestions("I think that ", 1.0)
@@ -124,19 +124,19 @@ def written(model: LanguageModel, keys: Any, typed: str, path: Path, **options: 
     return write(model, path, input=keys, output=DummyOutput(), **options)
 
 
-def test_one_types_chooses_undoes_and_saves(small_model: LanguageModel, keys: Any, tmp_path: Path) -> None:
+def test_keys_insert_select_undo_and_save(small_model: LanguageModel, keys: Any, tmp_path: Path) -> None:
     reader, path = Suggester(small_model), tmp_path / "text.txt"
 
     text = written(small_model, keys, f"th{TAB}{NEXT}{TAB}\x1b3{TAB}XX{UNDO * 3}{SAVE}!{QUIT}", path, text="On ")
 
     expected = "On th"
-    for place in (0, 1, 2):
-        expected += reader.suggestions(expected, 1.0)[place][0]
+    for number in (0, 1, 2):
+        expected += reader.suggestions(expected, 1.0)[number][0]
     assert path.read_text("utf-8") == expected
     assert text == expected + "!"
 
 
-def test_the_temperature_changes_while_one_writes(small_model: LanguageModel, keys: Any, tmp_path: Path) -> None:
+def test_keys_change_the_temperature(small_model: LanguageModel, keys: Any, tmp_path: Path) -> None:
     options: dict[str, Any] = {"text": "the ", "seed": 1, "path": tmp_path / "text.txt"}
     text = written(small_model, keys, f"{DOWN * 20}{ON}{ON}{QUIT}", **options)
 
@@ -149,12 +149,12 @@ def test_the_temperature_changes_while_one_writes(small_model: LanguageModel, ke
     assert hot.startswith("the ") and hot != greedy
 
 
-def test_a_file_that_cannot_be_written_loses_nothing(small_model: LanguageModel, keys: Any, tmp_path: Path) -> None:
+def test_the_text_survives_if_the_file_cannot_be_written(small_model: LanguageModel, keys: Any, tmp_path: Path) -> None:
     assert written(small_model, keys, f"ab{SAVE}c{QUIT}", tmp_path / "no" / "where.txt") == "abc"
 
 
 @pytest.mark.parametrize(("name", "value"), [("temperature", -1), ("temperature", "x"), ("seed", -1)])
-def test_bad_values_are_named(small_model: LanguageModel, name: str, value: Any) -> None:
+def test_invalid_values_are_errors(small_model: LanguageModel, name: str, value: Any) -> None:
     with pytest.raises(OptionError, match=f"^{name} must be"):
         write(small_model, Path("text.txt"), **{name: value})
 

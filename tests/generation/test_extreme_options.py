@@ -46,7 +46,7 @@ def models() -> dict[str, LanguageModel]:
 
 @pytest.mark.parametrize("backend", ["numpy", "compiled", "counting"])
 @pytest.mark.parametrize("options", EXTREMES, ids=lambda options: str(list(options)))
-def test_an_extreme_value_writes_a_text_or_is_an_error_that_names_the_option(
+def test_extreme_values_generate_text_or_name_the_option_in_an_error(
     options: dict[str, Any], backend: str, models: dict[str, LanguageModel]
 ) -> None:
     given = {"seed": 1, "max_tokens": 20} | options
@@ -62,7 +62,7 @@ def test_an_extreme_value_writes_a_text_or_is_an_error_that_names_the_option(
             assert all(one.startswith("the ") for one in ([text] if isinstance(text, str) else text))
 
 
-def test_the_highest_temperatures_draw_all_tokens_alike() -> None:
+def test_the_highest_temperatures_make_all_tokens_equally_likely() -> None:
     logits = np.array([[0, 5, -np.inf, -30]], np.float32)
     for temperature in (1e39, 1e308):
         for option in (temperature, [temperature]):
@@ -70,7 +70,7 @@ def test_the_highest_temperatures_draw_all_tokens_alike() -> None:
             np.testing.assert_allclose(p, [[1 / 3, 1 / 3, 0, 1 / 3]], rtol=1e-6)
 
 
-def test_every_backend_draws_the_same_at_the_highest_temperature(models: dict[str, LanguageModel]) -> None:
+def test_every_backend_samples_the_same_at_the_highest_temperature(models: dict[str, LanguageModel]) -> None:
     options: Any = {"temperature": 1e39, "seed": 3, "max_tokens": 40}
     assert models["numpy"].generate("the ", **options) == models["compiled"].generate("the ", **options)
 
@@ -82,7 +82,7 @@ NOT_FINITE = [np.nan, np.inf, -np.inf]
 @pytest.mark.parametrize(
     "options", [{}, {"n": 3}, {"top_k": 2}, {"num_beams": 2}, {"temperature": 0}, {"min_tokens": 3}]
 )
-def test_logits_that_are_no_numbers_end_the_text_or_are_drawn(value: float, options: dict[str, Any]) -> None:
+def test_logits_that_are_not_finite_give_a_text(value: float, options: dict[str, Any]) -> None:
     model = table(chars("ab"), value)
     assert model.generate("a", max_tokens=5, seed=1, **options)
     model.table[:, model.tokenizer.encode("b")] = 0  # and the others are not finite
@@ -94,7 +94,7 @@ def test_logits_that_are_no_numbers_end_the_text_or_are_drawn(value: float, opti
 
 @pytest.mark.parametrize("name", ["gru-char", "transformer-subword", "textgenrnn-char"])
 @pytest.mark.parametrize("value", NOT_FINITE)
-def test_weights_that_are_no_numbers_are_no_index_out_of_range(name: str, value: float) -> None:
+def test_weights_that_are_not_finite_give_a_text(name: str, value: float) -> None:
     for compiled in (False, True):
         model = revgen.load(name)
         model.weights = {key: np.full_like(array, value) for key, array in model.weights.items()}
@@ -105,7 +105,7 @@ def test_weights_that_are_no_numbers_are_no_index_out_of_range(name: str, value:
 
 
 @pytest.mark.parametrize("value", NOT_FINITE)
-def test_a_block_of_tensors_draws_tokens_of_the_vocabulary(value: float) -> None:
+def test_a_block_of_tensors_samples_tokens_of_the_vocabulary(value: float) -> None:
     model = revgen.load("gru-char")
     assert isinstance(model, NeuralModel)
     vocab = len(model.tokenizer)
@@ -122,7 +122,7 @@ def test_a_block_of_tensors_draws_tokens_of_the_vocabulary(value: float) -> None
             assert ((tokens >= 0) & (tokens < vocab)).all()
 
 
-def test_a_draw_never_passes_the_last_token_that_is_possible() -> None:
+def test_sampling_never_goes_beyond_the_last_possible_token() -> None:
     for size in range(2, 60):
         p = np.random.default_rng(size).dirichlet(np.ones(size), 50).astype(np.float32)
         p[:, -1] = 0

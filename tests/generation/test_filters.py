@@ -1,4 +1,4 @@
-"""Filters and guides of the user, on every backend, and the checks for them."""
+"""Filters, built-in ones and those of the user, on every backend, and the checks for them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toys import Silent, alphabet, chars, probabilities, table
+from toys import Silent, chars, probabilities, table
 
 import revgen
 from revgen import LanguageModel, OptionError
@@ -28,7 +28,7 @@ from revgen.generation.filters import (
 from revgen.networks.cuda_graphs import RECORDERS
 from revgen.ops import arange, stack, where
 from revgen.registry import filters
-from revgen.testing import check_filter, check_guide
+from revgen.testing import check_filter
 
 BUILT_IN: list[Filter] = [
     RepetitionPenalty(1.3),
@@ -91,7 +91,7 @@ def test_built_in_filters_pass_the_checks(built_in: Filter) -> None:
     assert is_immutable(built_in)
 
 
-def test_the_bias_of_a_token_passes_the_checks_on_numpy(letters: LanguageModel) -> None:
+def test_biases_are_added_to_the_logits(letters: LanguageModel) -> None:
     logits = np.zeros((2, 3), np.float32)
     biased = LogitBias(np.array([0, 1, -np.inf], np.float32))(logits, FilterContext(np.zeros(2)))
     assert biased.tolist() == [[0, 1, -np.inf]] * 2
@@ -323,103 +323,6 @@ def test_the_checks_say_what_is_wrong_with_a_filter(wrong: Any, message: str) ->
 def test_filters_of_the_tests_pass_the_checks() -> None:
     for item in (Ban(5), MutableBan(5), BanRepeated()):
         check_filter(item)
-
-
-# Guides -----------------------------------------------------------------------------------
-
-
-class Alternate:
-    """Texts in which "a" and "b" alternate, four tokens long."""
-
-    def __init__(self, tokenizer: revgen.Tokenizer, is_strict: bool = False) -> None:
-        self.ids = [int(tokenizer.encode(letter)[0]) for letter in "ab"]
-        self.size = len(tokenizer)
-        self.is_strict = is_strict
-
-    def initial_state(self, prompt: str) -> int:
-        return 0
-
-    def next_state(self, state: int, token: int) -> int:
-        return state + 1
-
-    def allowed_tokens(self, state: int, remaining: int) -> Any:
-        return np.arange(self.size) == self.ids[state % 2]
-
-    def is_done(self, state: int) -> bool:
-        return state == 4
-
-
-def test_a_guide_decides_which_tokens_follow() -> None:
-    model = table(chars("abc"))
-    guide = Alternate(model.tokenizer)
-
-    check_guide(guide, model.tokenizer)
-    assert model.generate("c", guide=guide, seed=0) == "cabab"
-    assert model.generate(["c", "ccc"], n=2, guide=guide, seed=0) == [["cabab"] * 2, ["cccabab"] * 2]
-    assert model.generate("c", guide=guide, num_beams=2) == "cabab"
-    assert model.generate("c", guide=guide, stop="ba") == "ca"
-
-
-def test_a_strict_guide_is_followed_where_the_model_gives_no_probability() -> None:
-    model = table(chars("abc"))
-    model.table[:, model.tokenizer.encode("b")] = -np.inf
-
-    assert model.generate("", guide=Alternate(model.tokenizer), seed=0) == "a"
-    assert model.generate("", guide=Alternate(model.tokenizer, is_strict=True), seed=0) == "abab"
-
-
-def test_a_guide_of_tokens_does_not_heal_the_prompt() -> None:
-    model = revgen.load("gru-subword")
-    for prompt in ("the ", "I love the mus"):
-        text = model.generate(prompt, guide=Alternate(model.tokenizer, is_strict=True), seed=0)
-        assert text == f"{prompt}abab"
-
-
-@pytest.mark.parametrize("option", [{"regex": "a*"}, {"choices": ["a"]}, {"max_copied_chars": 9}])
-def test_a_text_has_one_guide(option: dict[str, Any]) -> None:
-    model = table(chars("ab"), kind=Silent)
-    with pytest.raises(OptionError, match="does not combine with guide"):
-        model.generate("", guide=Alternate(model.tokenizer), **option)
-
-
-def test_a_guide_has_four_methods() -> None:
-    options: dict[str, Any] = {"guide": object()}
-    with pytest.raises(OptionError, match=r"^guide must be a Guide or None"):
-        alphabet().generate("", **options)
-
-
-class ChangesState(Alternate):
-    """A guide that changes the state it is given."""
-
-    def initial_state(self, prompt: str) -> Any:
-        return [0]
-
-    def next_state(self, state: Any, token: int) -> Any:
-        state[0] += 1
-        return state
-
-    def allowed_tokens(self, state: Any, remaining: int) -> Any:
-        return super().allowed_tokens(state[0], remaining)
-
-    def is_done(self, state: Any) -> bool:
-        return False
-
-
-class AllowsNothing(Alternate):
-    """A guide that allows no token."""
-
-    def allowed_tokens(self, state: int, remaining: int) -> Any:
-        return np.zeros(self.size, bool)
-
-
-def test_the_checks_say_what_is_wrong_with_a_guide() -> None:
-    tokenizer = chars("ab")
-    with pytest.raises(AssertionError, match="next_state changes the state"):
-        check_guide(ChangesState(tokenizer), tokenizer)
-    with pytest.raises(AssertionError, match="no token is allowed"):
-        check_guide(AllowsNothing(tokenizer), tokenizer)
-    with pytest.raises(AssertionError, match="a guide has initial_state"):
-        check_guide(object(), tokenizer)  # type: ignore[arg-type]
 
 
 def test_probabilities_follow_the_filters() -> None:

@@ -1,4 +1,4 @@
-"""Texts in files: each line has a provenance, from which it is made again; a file that was cut off goes on."""
+"""Texts in files: each line can be generated again from its provenance, and a file that was cut off is continued."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def regenerated(model: LanguageModel, provenance: dict[str, Any]) -> str:
     return str(texts[provenance["row"]])
 
 
-def test_each_line_is_made_again_from_its_provenance(small_model: LanguageModel, tmp_path: Path) -> None:
+def test_each_line_can_be_generated_again_from_its_provenance(small_model: LanguageModel, tmp_path: Path) -> None:
     path = tmp_path / "samples.jsonl"
 
     count = small_model.write_samples(path, "the ", n=21, batch_size=8, seed=5, progress=False, **OPTIONS)
@@ -49,7 +49,7 @@ def test_each_line_is_made_again_from_its_provenance(small_model: LanguageModel,
     assert again[1] == found[9]["text"]
 
 
-def test_options_of_every_kind_come_back_from_a_provenance(small_model: LanguageModel, tmp_path: Path) -> None:
+def test_provenance_holds_options_of_every_kind(small_model: LanguageModel, tmp_path: Path) -> None:
     e = int(small_model.tokenizer.encode("e")[0])
     for i, options in enumerate(
         (
@@ -67,7 +67,7 @@ def test_options_of_every_kind_come_back_from_a_provenance(small_model: Language
 
 @pytest.mark.parametrize("kept", [0, 1, 7, 8, 13, 20])
 @pytest.mark.parametrize("torn", ["", '{"text": "half a li'])
-def test_a_file_that_was_cut_off_goes_on_to_the_same_end(
+def test_resuming_a_file_that_was_cut_off_gives_the_same_file(
     small_model: LanguageModel, tmp_path: Path, kept: int, torn: str
 ) -> None:
     whole, path = tmp_path / "whole.jsonl", tmp_path / "samples.jsonl"
@@ -79,9 +79,7 @@ def test_a_file_that_was_cut_off_goes_on_to_the_same_end(
     assert count == 20 and path.read_bytes() == whole.read_bytes()
 
 
-def test_a_file_goes_on_with_the_seed_and_the_batches_that_it_began_with(
-    small_model: LanguageModel, tmp_path: Path
-) -> None:
+def test_resuming_keeps_the_seed_and_batch_size_of_the_file(small_model: LanguageModel, tmp_path: Path) -> None:
     path = tmp_path / "samples.jsonl"
     small_model.write_samples(path, "a", n=5, batch_size=4, progress=False, max_tokens=9)
     begun = path.read_bytes()
@@ -94,7 +92,7 @@ def test_a_file_goes_on_with_the_seed_and_the_batches_that_it_began_with(
     assert small_model.write_samples(path, "a", n=3, resume=True, progress=False, max_tokens=9) == 11, "it has more"
 
 
-def test_a_process_that_is_killed_leaves_whole_lines_and_goes_on(small_model: LanguageModel, tmp_path: Path) -> None:
+def test_a_killed_process_leaves_complete_lines_and_can_be_resumed(small_model: LanguageModel, tmp_path: Path) -> None:
     directory, path = str(small_model.save(tmp_path / "model")), tmp_path / "samples.jsonl"
     command = [sys.executable, "-m", "revgen", "generate", directory, "-n", "100000", "--seed", "1", "--out", str(path)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -112,7 +110,7 @@ def test_a_process_that_is_killed_leaves_whole_lines_and_goes_on(small_model: La
     assert len({(row["provenance"]["seed"], row["provenance"]["row"]) for row in found}) == len(found)
 
 
-def test_a_file_that_is_there_is_not_written_over(small_model: LanguageModel, tmp_path: Path) -> None:
+def test_an_existing_file_is_not_overwritten(small_model: LanguageModel, tmp_path: Path) -> None:
     path = tmp_path / "samples.jsonl"
     small_model.write_samples(path, "a", n=2, seed=1, max_tokens=5, progress=False)
     before = path.read_bytes()
@@ -133,7 +131,7 @@ def test_a_file_that_is_there_is_not_written_over(small_model: LanguageModel, tm
 
 
 @pytest.mark.parametrize("content", ["a text\n", "{}\n", '{"provenance": 3}\n', '{"provenance": {"n": 3}}\n'])
-def test_a_file_of_something_else_is_left_alone(small_model: LanguageModel, tmp_path: Path, content: str) -> None:
+def test_a_file_without_provenance_is_not_changed(small_model: LanguageModel, tmp_path: Path, content: str) -> None:
     path = tmp_path / "samples.jsonl"
     path.write_text(content)
 
@@ -143,7 +141,7 @@ def test_a_file_of_something_else_is_left_alone(small_model: LanguageModel, tmp_
     assert path.read_text() == content
 
 
-def test_what_is_copied_stands_in_the_line(reviews: list[str], tmp_path: Path) -> None:
+def test_a_line_reports_what_the_text_copies(reviews: list[str], tmp_path: Path) -> None:
     model = revgen.create("kneser-ney-char", order=8)
     model.fit(reviews[:20], index_texts=True, progress=False)
 
@@ -154,7 +152,7 @@ def test_what_is_copied_stands_in_the_line(reviews: list[str], tmp_path: Path) -
         assert regenerated(model, row["provenance"]) == row["text"]
 
 
-def test_beams_go_to_a_file_too(small_model: LanguageModel, tmp_path: Path) -> None:
+def test_beams_are_written_to_a_file(small_model: LanguageModel, tmp_path: Path) -> None:
     path = tmp_path / "beams.jsonl"
 
     assert small_model.write_samples(path, "the ", n=3, num_beams=4, max_tokens=9, progress=False) == 3
@@ -167,12 +165,12 @@ def test_beams_go_to_a_file_too(small_model: LanguageModel, tmp_path: Path) -> N
     assert small_model.write_samples(few, n=4, num_beams=4, regex="a|b", progress=False, resume=True) == 2
 
 
-def test_a_place_that_cannot_be_written_is_named(small_model: LanguageModel, tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_an_error(small_model: LanguageModel, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="the texts cannot be written"):
         small_model.write_samples(tmp_path, n=1, progress=False, resume=True)
 
 
-def test_the_fingerprint_is_that_of_the_model(small_model: LanguageModel, tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_the_weights(small_model: LanguageModel, tmp_path: Path) -> None:
     loaded = revgen.load(small_model.save(tmp_path / "model"))
     assert loaded.fingerprint == small_model.fingerprint
 
@@ -208,7 +206,7 @@ def test_the_command_writes_a_file_of_texts_that_can_be_regenerated(
         {"temperature": range(1, 3)},
     ],
 )
-def test_collections_of_every_type_come_back_from_a_provenance(
+def test_provenance_holds_collections_of_every_type(
     small_model: LanguageModel, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     path = tmp_path / "samples.jsonl"

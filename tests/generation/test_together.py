@@ -32,7 +32,7 @@ def test_models_take_turns_word_by_word() -> None:
     assert len(text) == 300
 
 
-def test_models_of_different_levels_read_what_the_others_wrote(reviews: list[str]) -> None:
+def test_models_of_different_levels_continue_each_other(reviews: list[str]) -> None:
     models: list[LanguageModel] = []
     for level in tokenizers.names():
         model = revgen.create(f"kneser-ney-{level}", order=4)
@@ -46,7 +46,7 @@ def test_models_of_different_levels_read_what_the_others_wrote(reviews: list[str
     assert texts[0] == revgen.synthesize(models, "The ", seed=1, max_tokens=60, temperature=0.8, top_p=0.9)
 
 
-def test_each_model_goes_on_from_the_whole_text() -> None:
+def test_each_model_continues_the_whole_text() -> None:
     tokenizer = chars("ab ")
     a, b, space = tokenizer.encode("ab ").tolist()
     read: list[list[int]] = [[], []]
@@ -74,13 +74,13 @@ def test_each_model_goes_on_from_the_whole_text() -> None:
         assert text.startswith(tokenizer.decode(ids)) and len(ids) > 5
 
 
-def test_one_model_alone_writes_words_too(small_model: LanguageModel) -> None:
+def test_one_model_can_take_all_turns(small_model: LanguageModel) -> None:
     alone = revgen.synthesize([small_model], "the ", temperature=0, max_tokens=30)
 
     assert alone == small_model.generate("the ", temperature=0, max_tokens=30)
 
 
-def test_a_text_ends_where_one_ends_it_or_at_a_stop_string() -> None:
+def test_a_text_ends_where_a_model_ends_it_or_at_a_stop_string() -> None:
     ending = only("b ")
     ending.table[:, ending.tokenizer.eos_id] = 0
 
@@ -90,7 +90,7 @@ def test_a_text_ends_where_one_ends_it_or_at_a_stop_string() -> None:
     assert revgen.synthesize([ending], "ab", max_tokens=0) == "ab"
 
 
-def test_options_for_one_model_are_refused() -> None:
+def test_options_for_a_single_model_are_errors() -> None:
     models = [table(chars("ab"), kind=Silent)]
     for options in (
         {"regex": "a"},

@@ -53,7 +53,7 @@ def space_logprob(model: LanguageModel, prompt: str) -> float:
     return float(np.log(np.exp(log_softmax(logits[-1, 0].astype(float)))[spaces].sum()))
 
 
-def test_the_next_word_is_as_likely_after_a_space_as_with_it(subword: LanguageModel, reviews: list[str]) -> None:
+def test_a_word_is_as_likely_after_a_space_as_with_the_space(subword: LanguageModel, reviews: list[str]) -> None:
     checked = 0
     for review in reviews[:12]:
         for match in list(re.finditer(r"(?<=[a-z]) [a-z]+", review))[3:30:6]:
@@ -71,7 +71,7 @@ def test_the_next_word_is_as_likely_after_a_space_as_with_it(subword: LanguageMo
     assert checked > 20
 
 
-def test_a_text_begins_with_its_prompt_and_goes_on(model: LanguageModel) -> None:
+def test_a_text_begins_with_its_prompt_and_continues(model: LanguageModel) -> None:
     for prompt in PROMPTS:
         texts = model.generate(prompt, n=4, max_tokens=8, seed=0, min_tokens=1)
         assert all(text.startswith(prompt) and text != prompt for text in texts)
@@ -84,7 +84,7 @@ def test_the_pieces_of_a_stream_are_the_text(model: LanguageModel) -> None:
             assert prompt + "".join(model.stream(prompt, **settings)) == model.generate(prompt, **settings)
 
 
-def test_what_only_writes_the_prompt_again_does_not_count_as_drawn(model: LanguageModel) -> None:
+def test_tokens_that_only_repeat_the_prompt_do_not_count(model: LanguageModel) -> None:
     for prompt in ("the ", "I think that", "the mus"):
         settings: list[dict[str, Any]] = [{}, {"top_k": 1}, {"num_beams": 2}]
         for options in settings:
@@ -93,7 +93,7 @@ def test_what_only_writes_the_prompt_again_does_not_count_as_drawn(model: Langua
     assert model.generate("the ", max_tokens=0) == "the "
 
 
-def test_a_word_that_is_begun_is_completed() -> None:
+def test_a_word_that_the_prompt_begins_is_completed() -> None:
     words = revgen.load("lstm-word")
 
     assert words.generate("I love the mus", temperature=0, max_tokens=1) == "I love the music"
@@ -106,7 +106,7 @@ def test_a_pattern_is_matched_after_the_prompt(model: LanguageModel, pattern: st
             assert re.fullmatch(pattern, text.removeprefix(prompt))
 
 
-def test_choices_and_beams_go_on_from_the_prompt(model: LanguageModel) -> None:
+def test_choices_and_beams_continue_the_prompt(model: LanguageModel) -> None:
     for prompt in ("the ", "the mus", "I play "):
         assert model.generate(prompt, choices=["guitar", "ic"], seed=0).removeprefix(prompt) in ("guitar", "ic")
         best = model.generate(prompt, num_beams=3, n=3, max_tokens=5)
@@ -114,7 +114,7 @@ def test_choices_and_beams_go_on_from_the_prompt(model: LanguageModel) -> None:
         assert model.generate(prompt, num_beams=3, stop=[" "], max_tokens=9).startswith(prompt)
 
 
-def test_a_word_across_the_end_of_the_prompt_is_no_copy() -> None:
+def test_a_copy_across_the_end_of_the_prompt_is_found() -> None:
     texts = ["the guitar plays on and on"] * 40
     model = revgen.create("kneser-ney-subword", order=4)
     model.fit(texts, index_texts=True, progress=False)
@@ -125,13 +125,13 @@ def test_a_word_across_the_end_of_the_prompt_is_no_copy() -> None:
             assert all(text[i : i + 13] not in texts[0] for i in range(len(text) - 12))
 
 
-def test_prompts_of_a_list_are_healed_each_for_itself(model: LanguageModel) -> None:
+def test_each_prompt_of_a_list_is_healed(model: LanguageModel) -> None:
     texts = model.generate(PROMPTS, temperature=0, max_tokens=6)
 
     assert texts == [model.generate(prompt, temperature=0, max_tokens=6) for prompt in PROMPTS]
 
 
-def test_where_what_the_prompt_needs_is_banned_the_prompt_stays_as_it_is(subword: LanguageModel) -> None:
+def test_a_prompt_is_not_healed_if_the_tokens_are_banned(subword: LanguageModel) -> None:
     texts = token_texts(subword.tokenizer).texts
     spaces = [token for token, text in enumerate(texts) if text.startswith(" ")]
 
