@@ -9,8 +9,8 @@ masks do not change from step to step, a layer can still use PyTorch's fused ker
 embedding, and the output uses the embedding matrix.
 
 The paper trains with SGD at a constant learning rate and averages the weights from the epoch at which validation stops
-improving (NT-ASGD). With a one-cycle schedule validation improves until the end, so here the weights are averaged over
-the last part of the run, and the average is validated and kept.
+improving (NT-ASGD). With a one-cycle schedule, validation improves until the end. So here the weights are averaged over
+the last part of the run; the average is validated and becomes the model.
 (Merity, Keskar & Socher 2018, *Regularizing and optimizing LSTM language models*, arXiv 1708.02182.)
 """
 
@@ -40,12 +40,12 @@ LAYER_GAIN = np.float32(3)
 
 @dataclass(frozen=True)
 class AWDConfig:
-    """Sizes, dropout rates and penalties. The defaults are for characters.
+    """The sizes, dropout rates and penalties of an AWD-LSTM. The defaults are for characters.
 
     ``dropout`` is the rate for the output, ``input_dropout`` for channels of the embedding, ``hidden_dropout`` for
     activations between layers, ``embedding_dropout`` for whole words, and ``weight_drop`` for the recurrent matrices.
-    ``alpha`` is the weight of the penalty on large outputs, ``beta`` of the penalty on changes of the output from one
-    time step to the next. For words, the paper uses 0.4, 0.4, 0.25, 0.1, 0.5, 2 and 1.
+    ``alpha`` is the weight of the penalty on large outputs, and ``beta`` the weight of the penalty on changes of the
+    output from one time step to the next. For words, the paper uses 0.4, 0.4, 0.25, 0.1, 0.5, 2 and 1, in this order.
     """
 
     hidden_size: int = 256
@@ -77,8 +77,11 @@ class AWDStack(Stack):
         return self.embedding_size if i == self.config.num_layers - 1 else super().hidden_size(i)
 
     def init_weight(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
-        """Return larger values for matrices between layers: an LSTM's outputs are small, and without normalization the
-        signal would vanish over three layers, so that training would start slowly."""
+        """Return the initial value of a weight, with larger values for matrices between layers.
+
+        The outputs of an LSTM are small. Without normalization, the signal would vanish over three layers, and training
+        would start slowly.
+        """
         reads_layer = name.endswith(".W") and name != "layers.0.W"
         return super().init_weight(name, shape, rng) * (LAYER_GAIN if reads_layer else 1)
 

@@ -5,8 +5,8 @@
     logits = W_1 h_1 + … + W_N h_N + b
 
 The skip connections shorten the path between input and output, so that deep networks are easier to train. The layers
-are LSTMs with peepholes, ``peephole-lstm``. Dropout replaces the paper's noise on the weights. With ``tie_embeddings``,
-the output uses the embedding matrix: W_n = E P_n.
+are LSTMs with peepholes (``peephole-lstm``). Dropout replaces the paper's noise on the weights. With
+``tie_embeddings``, the output uses the embedding matrix: W_n = E P_n.
 (Graves 2013, *Generating sequences with recurrent neural networks*, arXiv 1308.0850, equations 1 to 4.)
 """
 
@@ -27,7 +27,7 @@ from revgen.registry import register_model
 
 @dataclass(frozen=True)
 class GravesConfig:
-    """``embedding_size`` None means ``hidden_size``. ``dropout`` is as in ``RecurrentConfig``."""
+    """The sizes and options of Graves' LSTM; ``embedding_size`` and ``dropout`` are as in ``RecurrentConfig``."""
 
     hidden_size: int = 192
     num_layers: int = 3

@@ -1,11 +1,11 @@
-"""Kneser-Ney n-grams: every count is discounted, and the discounts are distributed by the shorter context.
+"""Kneser-Ney n-grams: every count is discounted, and the shorter context distributes the discounted probability.
 
     p(w | h) = (c(h w) - D(c)) / c(h) + γ(h) p(w | h without its first word)
 
 In the highest order and at the start of a document, c is the count of an n-gram. Elsewhere it is the number of
-different words before it: "Francisco" is frequent, but follows only "San". The discounts D for counts of 1, 2, and 3 or
-more are computed from the counts of counts, and γ(h) is the fraction of the probability that they take from h. Order 1
-is interpolated with the uniform distribution.
+different words that precede it: "Francisco" is frequent, but follows only "San". The discounts D for counts of 1, 2,
+and 3 or more are computed from the counts of counts, and γ(h) is the probability that they take from the words after h.
+Order 1 is interpolated with the uniform distribution.
 (Kneser & Ney 1995, *Improved backing-off for m-gram language modeling*; interpolated and modified: Chen & Goodman 1999,
 *An empirical study of smoothing techniques for language modeling*, equations 26 and 27.)
 """
@@ -28,11 +28,11 @@ FALLBACK_DISCOUNTS = np.array([0, 0.5, 1, 1.5])
 
 @dataclass(frozen=True)
 class KneserNeyConfig:
-    """``order`` counts the predicted token too.
+    """The order and the size limits of a Kneser-Ney model. ``order`` includes the predicted token.
 
     Two options prune the model: ``min_gain`` removes n-grams that add at most this many nats to the log-likelihood of
     the text, and ``max_bytes`` removes the least useful ones until the weights in float32 fit (saved as float16 they
-    take two thirds of that). In few bytes, a low order predicts better than a high one.
+    take two thirds of that). With a small ``max_bytes``, a low order predicts better than a high order.
     """
 
     order: int = 6
@@ -79,7 +79,7 @@ class KneserNeyModel(NGramModel):
 
 
 def continuation_counts(orders: list[Counts]) -> list[Ints]:
-    """Return the counts that each order is estimated from: the number of different words before each n-gram.
+    """Return the counts from which each order is estimated: the number of different words before each n-gram.
 
     N-grams of the highest order and n-grams at the start of a document keep their own counts: no word precedes them.
     """

@@ -32,7 +32,7 @@ from revgen.registry import architecture_class, register_model
 
 MAX_EM_STEPS, EM_TOLERANCE = 1000, 1e-7
 MAX_MODELS = 64
-"""The number of models in a mixture, including the models of nested mixtures."""
+"""The largest number of models in a mixture, including the models of nested mixtures."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,14 @@ class MixtureConfig:
 
     def __post_init__(self) -> None:
         if not self.models or len(self.models) != len(self.shares):
-            raise OptionError(f"a mixture needs a weight for each of its models, not {len(self.shares)} weights")
+            raise OptionError(
+                f"a mixture needs at least one model, and one weight for each model, not {len(self.shares)} weights"
+            )
         count = count_models(self.models)
         check("the number of models", count, count <= MAX_MODELS, f"at most {MAX_MODELS}")
         in_range = all(0 <= as_float(weight) <= 1 for weight in self.shares)
         if not in_range or abs(sum(self.shares) - 1) > 1e-6:
-            raise OptionError(f"weights must be 0 or more and sum to 1, not {safe_repr(list(self.shares))}")
+            raise OptionError(f"weights must not be negative and must sum to 1, not {safe_repr(list(self.shares))}")
 
 
 @register_model("mixture")
@@ -60,7 +62,7 @@ class Mixture(LanguageModel):
     """
 
     Config = MixtureConfig
-    levels: ClassVar[tuple[str, ...] | None] = ()  # ``create`` cannot make one
+    levels: ClassVar[tuple[str, ...] | None] = ()  # ``create`` cannot create a mixture
 
     def __init__(self, *args: Any, models: Sequence[LanguageModel] = (), **options: Any) -> None:
         super().__init__(*args, **options)
@@ -82,7 +84,7 @@ class Mixture(LanguageModel):
         return np.array(self.config.shares, float)
 
     @validate_call
-    def fit(  # type: ignore[override]  # the models have been trained
+    def fit(  # type: ignore[override]  # only the weights of the mixture are fitted
         self,
         texts: Any,
         valid: Any = None,
@@ -172,7 +174,8 @@ class Mixture(LanguageModel):
 
 @validate_call
 def mix(models: Sequence[LanguageModel], weights: Sequence[float] | None = None) -> Mixture:
-    """Interpolate fitted models that share a tokenizer. Without ``weights``, all are equal until ``fit`` is called.
+    """Interpolate fitted models that share a tokenizer. Without ``weights``, all models have the same weight until
+    ``fit`` is called.
 
     Raises VocabularyError if the tokenizers differ, and OptionError if the weights do not sum to 1.
     """
@@ -181,8 +184,8 @@ def mix(models: Sequence[LanguageModel], weights: Sequence[float] | None = None)
     for model in models:
         if model.tokenizer != first.tokenizer:
             raise VocabularyError(
-                f"{model.name} has another tokenizer than {first.name}: create it with "
-                f"revgen.create({model.name!r}, tokenizer=first.tokenizer)"
+                f"{first.name} and {model.name} have different tokenizers: create the second model with "
+                f"revgen.create({model.name!r}, tokenizer=models[0].tokenizer)"
             )
     specs = [{"architecture": m.architecture, "config": dataclasses.asdict(m.config)} for m in models]
     shares = [1 / len(models)] * len(models) if weights is None else [float(weight) for weight in weights]

@@ -28,8 +28,11 @@ from revgen.tokenizers import Tokenizer
 
 @dataclass(frozen=True)
 class MLPConfig:
-    """``context`` is the number of tokens that a prediction is made from. ``dropout`` is the dropout rate of the
-    embeddings and of each layer's output."""
+    """The sizes and the dropout rate of an MLP.
+
+    ``context`` is the number of tokens that a prediction depends on. ``dropout`` is the rate for the embeddings and for
+    the output of each layer.
+    """
 
     context: int = 8
     embedding_size: int = 64
@@ -43,7 +46,7 @@ class MLPConfig:
 
 
 class MLP(FunctionalNetwork):
-    """The network. Its state is the last ``context`` - 1 tokens, (batch, context - 1)."""
+    """A feedforward network whose state is the last ``context`` - 1 tokens, (batch, context - 1)."""
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
         c = self.config
@@ -70,9 +73,9 @@ class MLP(FunctionalNetwork):
         time = len(tokens)
         window = [history[:, n - 1 :]]  # the current tokens, then those one step back, …: each (batch, time)
         for lag in range(1, n):
-            starts = window[-1] == start  # tokens before a start token belong to another document
+            is_start = window[-1] == start  # tokens before a start token belong to another document
             previous = history[:, n - 1 - lag : n - 1 - lag + time]
-            window.append(previous * ~starts + start * starts)
+            window.append(previous * ~is_start + start * is_start)
         x = concatenate([embedding(p.embedding, column.T) for column in reversed(window)])
         x = backend.dropout(x)  # (time, batch, n * embedding)
         for layer in p.layers:

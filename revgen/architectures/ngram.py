@@ -37,21 +37,25 @@ if TYPE_CHECKING:
 
 MAX_ORDER = 20
 MAX_LOG = {"logp": 1e-2, "backoff": 50.0}
-"""Upper limits of the stored logarithms: log 1 plus rounding; a backoff weight can exceed 1 after pruning."""
+"""The upper limits of the logarithms in a file. A probability is at most 1, apart from rounding; a backoff weight can
+exceed 1 after pruning."""
 
 
 @dataclass(frozen=True)
 class NGramConfig:
-    """``order`` counts the predicted token too. ``unseen`` chooses what an unseen context does: ``"back_off"`` to the
-    longest suffix that was seen, or ``"end"`` the document."""
+    """The order of the n-grams, which includes the predicted token, and the treatment of unseen contexts.
+
+    After an unseen context, the model uses the longest suffix that was seen if ``unseen`` is ``"back_off"``, and ends
+    the document if it is ``"end"``.
+    """
 
     order: int = 6
     unseen: str = "back_off"
 
     def __post_init__(self) -> None:
         check_order(self.order)
-        known = isinstance(self.unseen, str) and self.unseen in ("back_off", "end")
-        check("unseen", self.unseen, known, '"back_off" or "end"')
+        is_valid = isinstance(self.unseen, str) and self.unseen in ("back_off", "end")
+        check("unseen", self.unseen, is_valid, '"back_off" or "end"')
 
 
 @register_model("ngram")
@@ -79,7 +83,7 @@ class NGramModel(LanguageModel):
         return orders, probabilities, backoffs
 
     @validate_call
-    def fit(  # type: ignore[override]  # counting takes some of the options
+    def fit(  # type: ignore[override]  # counting has only some of the options
         self,
         texts: Any,
         valid: Any = None,
@@ -91,7 +95,7 @@ class NGramModel(LanguageModel):
         index_texts: bool = False,
         **reading: Unpack[ReadOptions],
     ) -> History:
-        """Count the n-grams of texts. Earlier counts are dropped.
+        """Count the n-grams of texts, and discard earlier counts.
 
         An existing tokenizer is kept; ``extend_vocabulary`` adds tokens for new characters and words to it. ``texts``,
         ``valid`` and ``reading`` are as in the ``fit`` of a network. ``seed`` chooses the documents to hold out if
@@ -201,7 +205,7 @@ class NGramModel(LanguageModel):
 
     @property
     def ends_unseen(self) -> bool:
-        """Whether an unseen context ends the document."""
+        """True if an unseen context ends the document."""
         return getattr(self.config, "unseen", None) == "end"
 
     def logprobs(self, sequences: list[NDArray[Any]]) -> Iterator[tuple[int, NDArray[np.floating[Any]]]]:
@@ -216,7 +220,7 @@ def check_order(order: object) -> None:
 
 
 def validate_trie(arrays: Weights, vocab: int, order: int) -> str | None:
-    """Return a sentence that says why arrays are not a valid trie, or None if they are."""
+    """Return a sentence that says why arrays are not a valid trie, or None if they are valid."""
     num_contexts, names = 1, set[str]()
     for n in range(1, order + 1):
         kinds = ["logp", "backoff", *(["begins", "words"] if n > 1 else []), *(["suffixes"] if 1 < n < order else [])]
@@ -225,7 +229,7 @@ def validate_trie(arrays: Weights, vocab: int, order: int) -> str | None:
             if f"{n}.{kind}" not in arrays:
                 return f"the array {n}.{kind} is missing"
             if arrays[f"{n}.{kind}"].dtype.kind != ("f" if kind in MAX_LOG else "u"):
-                return f"the array {n}.{kind} is of the type {arrays[f'{n}.{kind}'].dtype}"
+                return f"the array {n}.{kind} has the type {arrays[f'{n}.{kind}'].dtype}"
         trie = {kind: arrays[f"{n}.{kind}"] for kind in kinds}
         count = vocab if n == 1 else len(trie["words"])
         lengths = {"begins": num_contexts + 1, "backoff": num_contexts}
@@ -234,7 +238,7 @@ def validate_trie(arrays: Weights, vocab: int, order: int) -> str | None:
             if array.shape != shape:
                 return f"the array {n}.{kind} has the shape {array.shape}, not {shape}"
             if kind in MAX_LOG and not (array <= MAX_LOG[kind]).all():
-                return f"the array {n}.{kind} holds values that are not logarithms of probabilities"
+                return f"the array {n}.{kind} has values that are not logarithms of probabilities"
         if n > 1:
             begins, words = trie["begins"].astype(np.int64), trie["words"]
             if begins[0] != 0 or begins[-1] != count or (np.diff(begins) < 0).any() or (words >= vocab).any():

@@ -2,8 +2,8 @@
 
     x_t = E[token_t];   y_t, state = cells(x_t, state);   p(token_t+1) = softmax(y_t E' + b)
 
-Every registered cell is an architecture of this kind: ``lstm-char``, ``gru-word``, and your own. The equations of the
-cells are in ``revgen.cells``, and the network around them is ``networks.stack``.
+Every registered cell is such an architecture: ``lstm-char``, ``gru-word``, and your own. The equations of the cells are
+in ``revgen.cells``, and the network around them is ``networks.stack``.
 (Mikolov et al. 2010, *Recurrent neural network based language model*; tied output: Press & Wolf 2017.)
 """
 

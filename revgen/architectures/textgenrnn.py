@@ -4,13 +4,13 @@
     a_t = Σ_s exp(w·x_s) x_s / Σ_s exp(w·x_s)   over the tokens s of the document up to t
     logits = [a_t, x_t] W + b
 
-The embedding and every LSTM have a skip connection to the average. Differences to the original textgenrnn:
+The embedding and every LSTM have a skip connection to the average. Differences from the original textgenrnn:
 
-- textgenrnn reads a window of the last 40 tokens again for each prediction. Here the average is over the whole document
-  so far, so one pass predicts every token of a sequence: the state holds the average and the total of its weights.
-- The output also reads the newest features x_t. In a window, a network can count which tokens are the last ones; in an
-  average over a whole document, it could not tell.
-- The inputs of each layer and of the average are normalized, as in ``networks.stack``. Without that, training fails.
+- textgenrnn reads the last 40 tokens again for each prediction. Here the average is over the whole document so far, and
+  the state has the average and the total of its weights. So one pass predicts every token of a sequence.
+- The output also reads the newest features x_t. In a short window, the position of a token shows how recent it is; an
+  average over a whole document does not show this.
+- The inputs of each layer and of the average are normalized, as in ``networks.stack``. Otherwise training fails.
 - A label ("context" in textgenrnn) is added to the embedding of every token, not to the output.
 
 (Woolf 2017, *textgenrnn*; after DeepMoji: Felbo et al. 2017, arXiv 1708.00524.)
@@ -37,13 +37,15 @@ from revgen.registry import register_model
 from revgen.tokenizers import Tokenizer
 
 ATTENTION_BLOCK_SIZE = 128
-"""Tokens that are averaged at once: the memory for the attention weights is quadratic in it."""
+"""The number of tokens that are averaged at once; the attention weights take memory quadratic in this number."""
 
 
 @dataclass(frozen=True)
 class TextgenConfig:
-    """``embedding_size`` None means ``hidden_size``, and ``dropout`` is as in ``RecurrentConfig``. ``labels`` are the
-    labels that a text can have; ``fit`` sets them."""
+    """The sizes and options of textgenrnn; ``embedding_size`` and ``dropout`` are as in ``RecurrentConfig``.
+
+    ``labels`` are the labels that a text can have; ``fit`` sets them.
+    """
 
     hidden_size: int = 128
     num_layers: int = 2
@@ -64,7 +66,7 @@ class TextgenConfig:
 
 
 class AttentiveStack(Stack):
-    """Layers whose outputs, and the embedding, are averaged by attention."""
+    """Layers with an attention-weighted average over their outputs and the embedding."""
 
     def input_size(self, i: int) -> int:
         return self.features_size if i == self.config.num_layers else super().input_size(i)
@@ -83,7 +85,7 @@ class AttentiveStack(Stack):
         return np.zeros(shape) if name in ("labels", "attention") else super().init_weight(name, shape, rng)
 
     @property
-    def forgets(self) -> bool:
+    def has_fading_memory(self) -> bool:
         return False  # the average is over the whole document
 
     def initial_state(self, batch: int, zeros: Callable[[tuple[int, ...]], Array]) -> Any:
@@ -113,7 +115,7 @@ class AttentiveStack(Stack):
         return concatenate([concatenate(averages, 0), x]), (tuple(states), average_state)
 
     def precompute(self, p: SimpleNamespace) -> None:
-        """Do nothing: the input of the first layer depends on the label, so no table per token is possible."""
+        """Do nothing: the first layer's input depends on the label, so there is no table with one row per token."""
 
 
 def attend(p: SimpleNamespace, x: Array, begins: Array, average: Array, weight: Array) -> tuple[Array, Any]:
@@ -123,7 +125,7 @@ def attend(p: SimpleNamespace, x: Array, begins: Array, average: Array, weight: 
     features ``average`` (batch, features) and the log-weight ``weight`` (batch,).
     """
     x = x.swapaxes(0, 1)  # (batch, time, features)
-    document = begins.swapaxes(0, 1).cumsum(1)[..., None]  # 0 is the document that continues from before x
+    document = begins.swapaxes(0, 1).cumsum(1)[..., None]  # document 0 started before x
     visible = tril(concatenate([document == 0, document == document.swapaxes(1, 2)]), 1)
     scores = concatenate([weight[:, None], x @ p.attention])[:, None]
     scores = where(visible, scores, -inf)  # (batch, time, 1 + time)

@@ -1,4 +1,4 @@
-"""A decoder-only transformer: each token attends to the tokens before it.
+"""A decoder-only transformer: each token attends to itself and to the tokens before it.
 
     x = √hidden E[tokens]
     x = x + attention(norm(x)) W_o                      for each layer
@@ -7,10 +7,10 @@
 
     attention: q, k, v = x W_q, x W_k, x W_v in heads;  softmax(q k' / √size) v
 
-A token attends to the last ``context`` tokens of its document. Their keys and values are the state (the KV cache), so
-a text gives the same logits when it is read at once, in parts or token by token; gradients stop at the boundary of a
-part. Queries and keys are rotated by angles proportional to their positions, so that their products depend only on the
-distance.
+A token attends to the last ``context`` tokens of its document. The keys and values of these tokens are the state (the
+KV cache), so a text gives the same logits when it is read at once, in parts or token by token. Gradients stop at the
+boundary of a training sequence. Queries and keys are rotated by angles proportional to their positions, so that their
+products depend only on the distance.
 
 (Vaswani et al. 2017, *Attention is all you need*; decoder only: Radford et al. 2018; pre-norm: Xiong et al. 2020;
 rotary positions: Su et al. 2021; keys and values cached from part to part: Dai et al. 2019.)
@@ -40,8 +40,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """``context`` is the number of tokens that a token attends to, itself included. ``dropout`` is the dropout rate of
-    the embedding and of the output of each attention and feedforward part."""
+    """The sizes and the dropout rate of a transformer.
+
+    ``context`` is the number of tokens that a token attends to, including itself. ``dropout`` is the rate for the
+    embedding and for the output of each attention and feedforward block.
+    """
 
     hidden_size: int = 256
     num_layers: int = 4
@@ -57,8 +60,11 @@ class TransformerConfig:
 
 
 class Transformer(FunctionalNetwork):
-    """The network. Its state is the number of tokens read from each document, (batch,), and the last keys and values
-    of each layer, each (batch, heads, tokens, size)."""
+    """A transformer without its tokenizer and weights.
+
+    The state is the number of tokens read from each document, (batch,), and the last keys and values of each layer,
+    each (batch, heads, tokens, size).
+    """
 
     batch_axis = 0
 
@@ -73,7 +79,7 @@ class Transformer(FunctionalNetwork):
                 f"layers.{i}.bias": (4 * hidden,),
                 f"layers.{i}.down": (4 * hidden, hidden),
             }
-        for i in range(2 * self.config.num_layers + 1):  # before each part and the output
+        for i in range(2 * self.config.num_layers + 1):  # before each block and the output
             shapes |= {f"norms.{i}.scale": (hidden,), f"norms.{i}.shift": (hidden,)}
         return shapes | {"bias": (self.vocab,)}
 
@@ -84,7 +90,7 @@ class Transformer(FunctionalNetwork):
         return weights
 
     def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend) -> tuple[Array, Any]:
-        """Compute features in parts of ``context`` tokens, which bounds the memory for a long sequence."""
+        """Compute features in parts of ``context`` tokens, which limits the memory for a long sequence."""
         features = []
         for begin in range(0, len(tokens), self.config.context):
             part, state = self.read_part(p, tokens[begin : begin + self.config.context], state, backend)
@@ -100,16 +106,16 @@ class Transformer(FunctionalNetwork):
         mask = self.mask(positions, num_cached)
         angles = ops.rotary_angles(positions[:, None], self.config.hidden_size // self.config.num_heads)
         x = backend.dropout(ops.embedding(p.embedding, tokens) * self.config.hidden_size**0.5)  # (batch, time, hidden)
-        new = []
+        new_caches = []
         for i, layer in enumerate(p.layers):
             y, cache = self.attention(layer, norm(p, 2 * i, x), angles, mask, caches[i], backend)
             x = x + backend.dropout(y)
             x = x + backend.dropout(ops.gelu(norm(p, 2 * i + 1, x) @ layer.up + layer.bias) @ layer.down)
-            new.append(cache)
-        return norm(p, -1, x).swapaxes(0, 1), (positions[:, -1] + 1, new)
+            new_caches.append(cache)
+        return norm(p, -1, x).swapaxes(0, 1), (positions[:, -1] + 1, new_caches)
 
     def pad_state(self, state: Any) -> Any:
-        """Return the state with keys before the first token of the document, which ``mask`` excludes."""
+        """Return the state with zeros before the keys and values of the first token, which ``mask`` excludes."""
         from torch.nn.functional import pad
 
         num_read, caches = state
@@ -136,7 +142,7 @@ class Transformer(FunctionalNetwork):
     def mask(self, positions: Array, num_cached: int) -> Array:
         """Return the attention mask, (batch, 1, time, cached + time), for tokens at these positions, (batch, time).
 
-        A token attends to itself and to the ``context`` - 1 tokens before it, as far as they belong to its document.
+        A token attends to itself and to those of the ``context`` - 1 tokens before it that belong to its document.
         """
         order = ops.arange(num_cached + positions.shape[1], positions)
         distance = order[num_cached:, None] - order  # (time, cached + time)

@@ -23,15 +23,15 @@ class Cell:
     """One recurrent layer, written once for NumPy and PyTorch in the operators of ``revgen.ops``.
 
     A subclass defines ``param_shapes`` and ``step``, and usually ``project``. Its options are annotated class
-    attributes (``nonlinearity: str = "tanh"``), which are set by keyword. The state is an array, or a tuple, list or
+    attributes (``nonlinearity: str = "tanh"``), which keyword arguments set. The state is an array, or a tuple, list or
     dict of arrays, each with the batch as its first axis.
     """
 
     fused_kernel: ClassVar[str | None] = None
-    """The fused kernel of PyTorch that computes a whole sequence ("lstm", "gru", "rnn_tanh", "rnn_relu")."""
+    """The fused kernel of PyTorch that computes a whole sequence: "lstm", "gru", "rnn_tanh", "rnn_relu" or None."""
 
     supports_numpy: ClassVar[bool] = True
-    """Whether the cell runs on NumPy; False if it needs operations that only PyTorch has."""
+    """True if the cell runs on NumPy; False if it needs operations that only PyTorch has."""
 
     def __init__(self, input_size: int, hidden_size: int, **options: Any) -> None:
         self.input_size = input_size
@@ -41,17 +41,15 @@ class Cell:
             if name not in defaults:
                 hint = f"its options: {', '.join(defaults)}" if defaults else "it has no options"
                 raise OptionError(f"the cell {type(self).__name__} has no option {name!r}; {hint}")
-            plain = unwrap_scalar(value)
-            if not isinstance(plain, type(defaults[name])):
+            unwrapped = unwrap_scalar(value)
+            if not isinstance(unwrapped, type(defaults[name])):
                 expected = type(defaults[name]).__name__
-                raise OptionError(
-                    f"{name} of {type(self).__name__} must be of the type {expected}, not {safe_repr(value)}"
-                )
-            setattr(self, name, plain)
+                raise OptionError(f"{name} of {type(self).__name__} must be of type {expected}, not {safe_repr(value)}")
+            setattr(self, name, unwrapped)
 
     @classmethod
     def options(cls) -> dict[str, Any]:
-        """Return the options and their defaults."""
+        """Return the options with their defaults."""
         classes = [c for c in reversed(cls.__mro__) if issubclass(c, Cell) and c is not Cell]
         names = [name for c in classes for name in inspect.get_annotations(c)]
         return {name: getattr(cls, name) for name in names if hasattr(cls, name)}
@@ -81,7 +79,7 @@ class Cell:
 
         The default calls ``step`` in a loop. A cell that can compute all steps at once overrides it.
         """
-        if len(z) == 1:  # as in generation: nothing to stack
+        if len(z) == 1:  # as in generation, which needs no stacking
             output, state = self.step(p, z[0], state)
             return output[None], state
         outputs = []
@@ -91,7 +89,7 @@ class Cell:
         return ops.stack(outputs), state
 
     def initial_state(self, batch: int, zeros: Callable[[tuple[int, ...]], Array]) -> Any:
-        """Return the state before the first step. ``zeros(shape)`` returns an array of the right library and device."""
+        """Return the state before the first step. ``zeros(shape)`` creates an array for the backend and device."""
         return zeros((batch, self.hidden_size))
 
     def init_param(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.floating[Any]]:

@@ -13,7 +13,7 @@ from revgen.registry import register_cell
 class Elman(Cell):
     """h' = tanh(x W + h U + b), and the output is h' (Elman 1990, *Finding structure in time*).
 
-    Read this cell first, and copy it for your own: it has no fused kernel.
+    Read this cell first, and copy it to write your own. It has no fused kernel.
     """
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:

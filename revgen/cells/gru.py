@@ -23,7 +23,7 @@ class GRU(Cell):
     """
 
     fused_kernel = "gru"
-    function = staticmethod(tanh)
+    activation = staticmethod(tanh)
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
         gates = 3 * self.hidden_size
@@ -36,7 +36,7 @@ class GRU(Cell):
         xr, xu, xn = split(z, 3)
         hr, hu, hn = split(h @ p.U + p.c, 3)  # each (batch, hidden)
         r, u = sigmoid(xr + hr), sigmoid(xu + hu)
-        n = self.function(xn + r * hn)
+        n = self.activation(xn + r * hn)
         h = n + u * (h - n)
         return h, h
 

@@ -7,9 +7,9 @@
     y = relu(h' V + c) Y          the layer's output
 
 As h' is linear in h, a parallel scan computes h for a whole sequence in log2(time) rounds. The perceptron after the
-recurrence, as in the paper's blocks, makes up for the weaker recurrence; their convolution is left out. The candidate
-is linear, as in the paper's main text. The positive candidate of its appendix is for computing in logarithms, which is
-not necessary for a scan of means.
+recurrence, as in the paper's blocks, makes up for the weaker recurrence; the convolution of these blocks is left out.
+The candidate is linear, as in the paper's main text. The appendix uses a positive candidate to compute in logarithms,
+which a scan of means does not need.
 (Feng et al. 2024, *Were RNNs all we needed?*, arXiv 2410.01201, sections 3.1 and 3.2.)
 """
 
@@ -31,8 +31,8 @@ from revgen.registry import register_cell
 class MinGRU(Cell):
     """h' = u * h + (1 - u) * (x W_n + b_n) with u = sigmoid(x W_u + b_u), and y = relu(h' V + c) Y (Feng et al. 2024).
 
-    W holds W_u and W_n side by side, and b the two biases. ``expansion`` is the width of the perceptron, in hidden
-    sizes.
+    W holds W_u and W_n side by side, and b the two biases. ``expansion`` is the width of the perceptron, as a multiple
+    of ``hidden_size``.
     """
 
     expansion: int = 2
@@ -44,13 +44,13 @@ class MinGRU(Cell):
             raise OptionError(f"expansion must be a whole number of at least 1, not {safe_repr(self.expansion)}")
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
-        gates, wide = (self.gates + 1) * self.hidden_size, self.expansion * self.hidden_size
+        gates, width = (self.gates + 1) * self.hidden_size, self.expansion * self.hidden_size
         return {
             "W": (self.input_size, gates),
             "b": (gates,),
-            "V": (self.hidden_size, wide),
-            "c": (wide,),
-            "Y": (wide, self.hidden_size),
+            "V": (self.hidden_size, width),
+            "c": (width,),
+            "Y": (width, self.hidden_size),
         }
 
     def project(self, p: Parameters, x: Array) -> Array:
@@ -70,12 +70,12 @@ class MinGRU(Cell):
         return self.output(p, h), h[-1]
 
     def init_param(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.floating[Any]]:
-        if len(shape) > 1:  # outputs with the variance of the inputs
+        if len(shape) > 1:  # so that outputs have the variance of the inputs
             return rng.normal(0, shape[0] ** -0.5, shape)
         return super().init_param(name, shape, rng)
 
     def output(self, p: Parameters, h: Array) -> Array:
-        """Return the layer's output from the state: the perceptron."""
+        """Compute the layer's output: the perceptron, applied to the state."""
         return relu(h @ p.V + p.c) @ p.Y
 
 
@@ -84,7 +84,7 @@ class MinLSTM(MinGRU):
     """h' = u * h + (1 - u) * (x W_n + b_n) with u = f / (f + i), and y = relu(h' V + c) Y (Feng et al. 2024).
 
     f, i = sigmoid(x W_f + b_f), sigmoid(x W_i + b_i). W holds W_f, W_i and W_n side by side. ``expansion`` is the width
-    of the perceptron, in hidden sizes.
+    of the perceptron, as a multiple of ``hidden_size``.
     """
 
     gates = 2
@@ -95,5 +95,5 @@ class MinLSTM(MinGRU):
 
 
 def decay_and_update(u: Array, n: Array) -> Array:
-    """Return sigmoid(u), the factor of the state, and (1 - sigmoid(u)) n, the summand, side by side."""
+    """Return the decay sigmoid(u) and the update (1 - sigmoid(u)) n, side by side."""
     return concatenate([sigmoid(u), sigmoid(-u) * n])

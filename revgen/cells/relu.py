@@ -3,10 +3,10 @@
     GRU    n = relu(x W_n + b_n + r * (h U_n + c_n));   h' = (1 - u) * n + u * h
     LSTM   g = relu(x W + h U + b);   c' = f * c + (1 - f) * i * g;   h' = o * relu(c')
 
-ReLU does not keep the state within ±1, so it can grow from step to step. The GRU's state is a weighted mean of itself
-and the candidate, and stays bounded as long as U makes vectors shorter. A plain LSTM with f = i = 1 would add the
-candidate to its memory at each step and diverge in training, however small U is at first. So the candidate has the
-weight 1 - f here, which makes the memory a weighted mean too.
+With ReLU, the state can grow from step to step. The GRU's new state is a weighted mean of the old state and the
+candidate, and stays bounded as long as U makes vectors shorter. A plain LSTM with f = i = 1 would add the candidate to
+its memory at each step and diverge in training, however small U is initially. So the candidate has the weight 1 - f
+here, which makes the memory a weighted mean too.
 
 The candidate's part of U starts as half an orthogonal matrix, which halves the length of every vector. (Le, Jaitly &
 Hinton 2015, *A simple way to initialize recurrent networks of rectified linear units*, start with the identity.)
@@ -31,7 +31,7 @@ class ReluGRU(GRU):
     """The GRU with the candidate n = relu(x W_n + b_n + r * (h U_n + c_n)) (Cho et al. 2014)."""
 
     fused_kernel = None  # type: ignore[assignment]
-    function = staticmethod(relu)
+    activation = staticmethod(relu)
 
     def init_param(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.floating[Any]]:
         weights = super().init_param(name, shape, rng)
@@ -66,7 +66,7 @@ class ReluLSTM(LSTM):
 
 
 def half_orthogonal(weights: NDArray[np.floating[Any]], rng: np.random.Generator) -> NDArray[np.floating[Any]]:
-    """Return U (hidden, gates) with half an orthogonal matrix as its last part, which is the candidate's."""
+    """Return U (hidden, gates) with half an orthogonal matrix in its last part, which computes the candidate."""
     size = len(weights)
     weights[:, -size:] = np.linalg.qr(rng.normal(size=(size, size)))[0] / 2
     return weights

@@ -25,10 +25,11 @@ from revgen.registry import register_cell
 SHARPNESS = 8.0
 """The exponent c of the paper."""
 MIN_DECAY_RATE = 1e-12
-"""Keeps the gradient of the root finite if r is 0."""
+"""Added to the decay rate, so that the gradient of the root is finite if r is 0."""
 INITIAL_DECAY_RANGE = 0.001, 0.999
-"""The initial range of sigmoid(L)^8. The paper's 0.9 to 0.999, a memory of 10 to 1,000 tokens, is for long sequences.
-A model of characters learns from the last few characters first, and L changes too slowly to get there."""
+"""The initial range of sigmoid(L)^8. The paper's range of 0.9 to 0.999, a memory of 10 to 1,000 tokens, suits long
+sequences. A character model first learns from the last few characters; with the paper's range, its memory would be too
+long for that, and L changes slowly."""
 
 
 @register_cell("rglru")
@@ -69,8 +70,8 @@ class RGLRU(Cell):
     def init_param(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.floating[Any]]:
         if name == "L":
             low, high = INITIAL_DECAY_RANGE
-            a = rng.uniform(low ** (1 / 3), high ** (1 / 3), shape) ** (3 / SHARPNESS)  # more short memories
+            a = rng.uniform(low ** (1 / 3), high ** (1 / 3), shape) ** (3 / SHARPNESS)  # most memories are short
             return np.log(a) - np.log1p(-a)
-        if len(shape) > 1:  # outputs with the variance of the inputs
+        if len(shape) > 1:  # so that outputs have the variance of the inputs
             return rng.normal(0, shape[0] ** -0.5, shape)
         return super().init_param(name, shape, rng)

@@ -23,9 +23,9 @@ class RNN(Elman):
         super().__init__(input_size, hidden_size, **options)
         if self.nonlinearity not in ("tanh", "relu"):
             raise OptionError(f'nonlinearity must be "tanh" or "relu", not {safe_repr(self.nonlinearity)}')
-        self.function = ops.tanh if self.nonlinearity == "tanh" else ops.relu
+        self.activation = ops.tanh if self.nonlinearity == "tanh" else ops.relu
         self.fused_kernel = f"rnn_{self.nonlinearity}"  # type: ignore[misc]
 
     def step(self, p: Parameters, z: Array, h: Any) -> tuple[Array, Any]:
-        h = self.function(z + h @ p.U)  # (batch, hidden)
+        h = self.activation(z + h @ p.U)  # (batch, hidden)
         return h, h

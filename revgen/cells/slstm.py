@@ -29,7 +29,7 @@ from revgen.ops import Array, exp, maximum, sigmoid, softplus, split, tanh
 from revgen.registry import register_cell
 
 INITIAL_LOG_WEIGHT = -1e30
-"""The log-weight m before the first step. It is finite, because the difference of two infinities is NaN."""
+"""The log-weight m before the first step; finite, because the difference of two infinities is NaN."""
 
 
 @register_cell("slstm")

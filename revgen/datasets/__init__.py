@@ -1,4 +1,4 @@
-"""The corpora that are included in the package."""
+"""The corpora in the package."""
 
 from __future__ import annotations
 
@@ -30,5 +30,5 @@ def names() -> list[str]:
 
 
 def path(name: str) -> Path:
-    """Return the file of a corpus: JSON objects with ``text``, ``artist``, ``title`` and ``genre``."""
+    """Return the path of a corpus: JSON lines with ``text``, ``artist``, ``title`` and ``genre``."""
     return _FOLDER / f"{name}.jsonl"

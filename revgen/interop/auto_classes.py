@@ -70,7 +70,7 @@ class RegisteringFinder:
 
 
 def install() -> None:
-    """Register with the Auto classes that have been imported, and with the others when they are imported."""
+    """Register with the Auto classes that have been imported, and with each of the others when it is imported."""
     if not any(isinstance(finder, RegisteringFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, RegisteringFinder())
     for name in REGISTRATIONS:

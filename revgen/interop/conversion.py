@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def to_transformers(model: LanguageModel, *, label: str | None = None) -> RevgenForCausalLM:
     """Convert a network to a ``PreTrainedModel`` with ``generate`` and the attribute ``tokenizer``.
 
-    The result has a copy of the weights and is on the model's device. If the model was fitted with labels, all texts
-    that it reads and generates have this ``label``. Raises OptionError if the model is not a network, and
+    The result has a copy of the weights and is on the model's device. ``label`` is the label of all texts that it reads
+    and generates, for a model that was fitted with labels. Raises OptionError if the model is not a network, and
     MissingExtraError without the package ``transformers``.
     """
     if not isinstance(model, NeuralModel):

@@ -25,7 +25,8 @@ from revgen.language_model import LanguageModel
 from revgen.networks.functional import FunctionalNetwork, unflatten
 
 GRAPH_FILE = "model.onnx"
-EXAMPLE_BATCH = 2  # the graph runs with any batch size
+EXAMPLE_BATCH = 2  # for tracing; the graph runs with any batch size
+BATCH_DIM = torch.export.Dim("batch")
 
 
 def export(model: LanguageModel, directory: str | Path) -> Path:
@@ -55,7 +56,7 @@ def export(model: LanguageModel, directory: str | Path) -> Path:
                 verbose=False,
                 input_names=["tokens", *(f"state.{i}" for i in indices)],
                 output_names=["logits", *(f"next.{i}" for i in indices)],
-                dynamic_shapes=({0: DYNAMIC}, tuple({0: DYNAMIC} for _ in state)),
+                dynamic_shapes=({0: BATCH_DIM}, tuple({0: BATCH_DIM} for _ in state)),
             )
     except torch.onnx.OnnxExporterError as error:
         reason = str(error.__cause__ or error).splitlines()[0]
@@ -82,11 +83,8 @@ def export(model: LanguageModel, directory: str | Path) -> Path:
 
 
 def _to_json_number(value: Tensor) -> float | str:
-    """Return the value, as a string such as "-inf" if JSON has no number for it."""
+    """Return the value as a number, or as a string such as "-inf" if JSON has no number for it."""
     return float(value) if torch.isfinite(value) else str(float(value))
-
-
-DYNAMIC = torch.export.Dim("batch")
 
 
 class StepModule(nn.Module):
@@ -115,8 +113,8 @@ class StepModule(nn.Module):
 def _example_state(definition: FunctionalNetwork, p: Any) -> tuple[Any, bool]:
     """Return a state of one document, and whether it is the initial state.
 
-    A network whose initial state is None remembers a window of the text. Its state has the final shape after
-    ``context`` tokens, and starts with zeros: the start token, and keys that the mask excludes.
+    A network whose initial state is None remembers the last ``context`` tokens, so its state has its final shape after
+    ``context`` tokens. Zeros are a valid start: they are start tokens, or keys that the mask excludes.
     """
     state = definition.initial_state(1, torch.zeros)
     if state is not None:
@@ -127,7 +125,7 @@ def _example_state(definition: FunctionalNetwork, p: Any) -> tuple[Any, bool]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporter's notes to its own developers."""
+    """Suppress the exporter's warnings and log messages, which are for its developers."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

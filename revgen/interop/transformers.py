@@ -129,9 +129,9 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
         """Compute logits from ids (batch, time), from the start of documents or after a ``state``.
 
         ``attention_mask`` is 0 for padding on the left; zeros after the first token have no effect, because no token
-        attends to later tokens. With a state, it may also cover the tokens before. ``labels`` (batch, time) are ids, or
-        -100 for tokens that the loss ignores; the first token is not predicted. ``options`` are passed to the loss
-        function. Raises OptionError for a row that is only padding, and for padding after a state.
+        attends to later tokens. With a state, it may also have columns for the tokens before. ``labels`` (batch, time)
+        are ids, or -100 for tokens that the loss ignores; the first token is not predicted. ``options`` are passed to
+        the loss function. Raises OptionError for a row that is only padding, and for padding after a state.
         """
         tokens = input_ids.T + self.label_offset
         if state is None:
@@ -172,7 +172,7 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
     def run_network(self, tokens: Tensor, state: Any) -> tuple[Tensor, Tensor, Any]:
         """Return logits (batch, time, vocab), features (batch, time, features) and the next state.
 
-        ``tokens`` are (time, batch). ``state`` None means that documents start. The network runs with the parameters of
+        ``tokens`` are (time, batch). If ``state`` is None, documents start. The network runs with the parameters of
         this module.
         """
         parameters = {f"network.params.{i}": attrgetter(name)(self) for i, name in enumerate(self.network.names)}
@@ -319,7 +319,7 @@ def default_generation_config(config: RevgenConfig) -> GenerationConfig:
 
 
 def untrained_model(config: RevgenConfig) -> NeuralModel:
-    """Return a model of revgen with this configuration and empty weights.
+    """Return a model of revgen with this configuration and uninitialized weights.
 
     A range of ids replaces the tokenizer, because a network needs only the size of the vocabulary.
     """
@@ -360,16 +360,16 @@ def text_starts(tokens: Tensor, attention_mask: Tensor) -> Tensor:
 
 
 def concatenate_states(*arrays: Any) -> Any:
-    """Concatenate one array of each of several states along the batch axis, or return None if the states have None.
+    """Concatenate the same array of several states along the batch axis; return None if the arrays are None.
 
-    The state of a transformer has fewer keys after a shorter text. The missing keys become
-    zeros at the front, which its mask excludes.
+    The state of a transformer has fewer keys after a shorter text. The missing keys become zeros at the front, which
+    the attention mask excludes.
     """
     if not isinstance(arrays[0], Tensor):
         return arrays[0]
     sizes = [max(column) for column in zip(*(array.shape[1:] for array in arrays), strict=True)]
     padded = []
     for array in arrays:
-        missing = [size - own_size for size, own_size in zip(sizes, array.shape[1:], strict=True)]
+        missing = [size - array_size for size, array_size in zip(sizes, array.shape[1:], strict=True)]
         padded.append(nn.functional.pad(array, [n for count in reversed(missing) for n in (count, 0)]))
     return torch.cat(padded)

@@ -16,7 +16,8 @@ from revgen.tokenizers import Tokenizer
 class RevgenConfig(PreTrainedConfig):
     """The entries of a model directory's config.json, and the entries that every configuration of ``transformers`` has.
 
-    ``config`` has the options of the ``architecture``. ``vocab_size`` None means the number of tokens in ``tokenizer``.
+    ``config`` has the options of the ``architecture``. If ``vocab_size`` is None, it is the number of tokens in the
+    entry ``tokenizer``.
     """
 
     model_type = "revgen"

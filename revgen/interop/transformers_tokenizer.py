@@ -22,7 +22,7 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
 class RevgenTokenizer(PreTrainedTokenizer):
-    """A tokenizer of revgen. ``<s>`` starts a document; ``</s>`` ends it, and is the padding on the left.
+    """A tokenizer of revgen. ``<s>`` starts a document; ``</s>`` ends it, and is also the padding token.
 
     ``encode`` adds ``<s>`` before each text. A text never contains special tokens: ``"<s>"`` is three characters.
     """
@@ -52,7 +52,7 @@ class RevgenTokenizer(PreTrainedTokenizer):
     ) -> RevgenTokenizer:
         """Load the tokenizer of a model directory, a repository on the Hub or a pretrained model.
 
-        The directory may also have only the files that ``save_pretrained`` of the tokenizer wrote. ``options`` are
+        A directory with only the files that the tokenizer's ``save_pretrained`` wrote is enough. ``options`` are
         passed to ``PreTrainedTokenizer.from_pretrained``.
         """
         directory = find_model_directory(pretrained_model_name_or_path, options)
@@ -83,7 +83,7 @@ class RevgenTokenizer(PreTrainedTokenizer):
         return self.revgen_tokenizer.vocabulary[index]
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
-        """Return the text of tokens, in which special tokens are written as their names."""
+        """Return the text of tokens; special tokens appear by name."""
         runs = groupby(tokens, SPECIAL_TOKENS.__contains__)
         return "".join(
             "".join(run) if is_special else self.revgen_tokenizer.decode(map(self._convert_token_to_id, run))

@@ -13,7 +13,7 @@ from revgen.networks.recurrent import RecurrentModule
 
 
 class AWDModule(RecurrentModule):
-    """A stack with dropout masks on weights, words and channels, each sampled once per sequence."""
+    """A recurrent network with dropout of weights, words and channels; each mask is sampled once per sequence."""
 
     def features_with(
         self, p: SimpleNamespace, tokens: Tensor, state: Any, backend: Backend | None = None

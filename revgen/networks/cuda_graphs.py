@@ -1,4 +1,4 @@
-"""Functions of tensors that are recorded as CUDA graphs, so that a GPU need not wait for Python between its kernels."""
+"""Functions of tensors, recorded as CUDA graphs, so that a GPU does not wait for Python between kernels."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 MAX_GRAPHS = 8
-"""The most graphs of a function that are kept. Each holds as much memory as a call of the function needs."""
+"""The largest number of graphs per function. Each graph holds as much memory as a call of the function needs."""
 
 Function: TypeAlias = Callable[..., Any]
 Record: TypeAlias = Callable[[Function, Any], tuple[Any, Callable[[], None]]]
-"""A function and its arguments -> the tensors for its results, and a function that computes them."""
+"""A function and its arguments -> the tensors for its results, and a function that fills them."""
 
 
 def record_cuda_graph(function: Function, arguments: Any) -> tuple[Any, Callable[[], None]]:
@@ -33,7 +33,7 @@ def record_cuda_graph(function: Function, arguments: Any) -> tuple[Any, Callable
 
 
 RECORDERS: dict[str, Record] = {"cuda": record_cuda_graph}
-"""How to record a function, by the type of the device. On other devices, functions run without a recording."""
+"""The function that records, by device type. On other devices, functions run without a recording."""
 
 
 class CudaGraphCache:
@@ -41,7 +41,7 @@ class CudaGraphCache:
 
     Arguments and results are tensors in tuples, lists or dictionaries. No Python code runs in a replay, so no shape may
     depend on the values of tensors, and side effects must be changes of tensors in place. A function that cannot be
-    recorded runs without a recording. Threads call it one at a time, because a recording has one set of tensors.
+    recorded runs without a recording. Threads wait for each other, because a recording has one set of tensors.
     """
 
     def __init__(self, function: Function, device: torch.device) -> None:

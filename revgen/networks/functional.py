@@ -20,10 +20,10 @@ from revgen.ops import Array
 
 
 class Backend:
-    """The operations of a network that can be computed in several ways. This class computes them without dropout.
+    """The operations of a network that can be computed in several ways; this class computes them without dropout.
 
-    A PyTorch network in training overrides them. Because the backend is an argument of ``FunctionalNetwork.features``,
-    the network itself never changes, and several threads can use it.
+    PyTorch modules override them for training. As the backend is an argument of ``FunctionalNetwork.features``, the
+    network itself never changes, and several threads can use it.
     """
 
     def dropout(self, x: Array, index: int = 0) -> Array:
@@ -35,18 +35,19 @@ class Backend:
         return cell.sequence(p, cell.project(p, x), state)
 
     def attention(self, query: Array, key: Array, value: Array, mask: Array) -> Array:
-        """Return the attended values, (batch, heads, time, size)."""
+        """Compute ``ops.attention``: the weighted means of the values, (batch, heads, time, size)."""
         return ops.attention(query, key, value, mask)
 
 
 PLAIN = Backend()
+"""The backend for generation and scoring."""
 
 
 class FunctionalNetwork(ABC):
     """A network as a function of its weights, in the operators of ``revgen.ops``.
 
-    A subclass defines ``param_shapes``, ``features`` and ``logits``, and ``initial_state`` if it has a state. It keeps
-    nothing from one call to the next: everything that it remembers of a text is in the state.
+    A subclass defines ``param_shapes``, ``features`` and ``logits``, and ``initial_state`` if it has a state. Nothing
+    on the network changes from call to call: everything that it remembers of a text is in the state.
     """
 
     batch_axis: ClassVar[int] = 1
@@ -65,7 +66,7 @@ class FunctionalNetwork(ABC):
         """Compute the vectors that the logits are computed from, (time, batch, features), and the next state.
 
         ``p`` holds the weights as attributes: ``p.bias``, ``p.layers[0].W``. ``tokens`` are ids (time, batch), and
-        ``state`` is the state after the tokens before them. ``backend`` provides ``dropout``.
+        ``state`` is the state after the preceding tokens. ``backend`` provides ``dropout``.
         """
 
     @abstractmethod
@@ -80,12 +81,12 @@ class FunctionalNetwork(ABC):
     def initial_state(self, batch: int, zeros: Callable[[tuple[int, ...]], Array]) -> Any:
         """Return the state at the start of ``batch`` documents: None, an array, or a tuple, list or dict of arrays.
 
-        The first axis of each array is the batch. ``zeros(shape)`` returns an array of the right library and device.
+        The first axis of each array is the batch. ``zeros(shape)`` creates an array for the backend and device.
         """
         return None
 
     def pad_state(self, state: Any) -> Any:
-        """Return a state of PyTorch padded to the shape that states of long texts have, for CUDA graphs."""
+        """Return a state of tensors, padded to the shape that it has after a long text, as CUDA graphs require."""
         return state
 
     def init_weight(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
@@ -101,24 +102,24 @@ class FunctionalNetwork(ABC):
 
     @property
     def supports_numpy(self) -> bool:
-        """Whether the network runs on NumPy, and not only on PyTorch."""
+        """True if the network runs on NumPy; False if it runs only on PyTorch."""
         return True
 
     @property
-    def forgets(self) -> bool:
-        """Whether the effect of a token on the state fades as more tokens are read."""
+    def has_fading_memory(self) -> bool:
+        """True if the effect of a token on the state fades as more tokens are read."""
         return False
 
     def precompute(self, p: SimpleNamespace) -> None:  # noqa: B027  most networks have nothing to precompute
-        """Compute values that depend only on the weights, NumPy arrays, once instead of for each token."""
+        """Compute values that depend only on the weights ``p``, NumPy arrays, once instead of for each token."""
 
     def build_compiled(self, p: SimpleNamespace) -> CompiledStep | None:
-        """Build compiled code by hand, with the weights ``p`` on NumPy; return None to have it generated."""
+        """Return a handwritten compiled step with the NumPy weights ``p``, or None to have one generated."""
         return None
 
 
 def unflatten(weights: Mapping[str, Array]) -> SimpleNamespace:
-    """Return weights with dotted names as attributes: ``layers.0.W`` becomes ``p.layers[0].W``."""
+    """Return weights by dotted name as nested attributes: ``layers.0.W`` becomes ``p.layers[0].W``."""
     nested: dict[str, Any] = {}
     for name, value in weights.items():
         group, _, rest = name.partition(".")

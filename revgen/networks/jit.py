@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 
 
 def cached(function: Callable[..., Any]) -> Any:
-    """Compile a function and cache the machine code on disk, or for this process only if no directory is writable."""
+    """Compile a function and cache its machine code on disk, or only in this process if no directory is writable."""
     try:
         return njit(cache=True)(function)
     except RuntimeError:  # neither the package nor the user's cache directory is writable
@@ -19,7 +19,7 @@ def cached(function: Callable[..., Any]) -> Any:
 
 
 def _to_float32(typing: Any, x: Any) -> Any:
-    """Convert a number to float32. Bits of a float16 come as uint16, because Numba has no float16 on CPUs."""
+    """Convert a number to float32. The bits of a float16 are passed as uint16: Numba has no float16 on CPUs."""
 
     def convert(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         value = arguments[0]

@@ -1,4 +1,4 @@
-"""The compiled code that is written by hand; importing this module needs Numba.
+"""Handwritten compiled code; importing this module needs Numba.
 
 ``forward_token`` has one implementation for each layout in ``networks.layouts``; Numba picks it by the type of the
 first argument. ``networks.codegen`` generates the code of all other networks, which uses the arithmetic of this file.
@@ -21,7 +21,8 @@ from revgen.ops import EPSILON, MAX_LOGIT, TURN
 from revgen.tokenizers import Tokenizer
 
 FAST: Any = {"error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
-"""No checks for division by zero, fused multiply-add, and sums in any order; infinities and NaN are respected."""
+"""Compiler options: no checks for division by zero, fused multiply-add, and sums in any order. Infinities and NaN keep
+their meaning."""
 BOS = Tokenizer.bos_id
 VARIANCE_EPSILON = np.float32(EPSILON)
 LOGIT_LIMIT = np.float32(MAX_LOGIT)
@@ -30,9 +31,9 @@ RADIANS = np.float32(2 * np.pi / TURN)
 
 @njit(inline="always", **FAST)
 def tanh(x: Any) -> Any:
-    """The hyperbolic tangent from arithmetic only, so that the compiler can vectorize it.
+    """Compute the hyperbolic tangent with basic arithmetic only, so that the compiler can vectorize it.
 
-    tanh(x / 4) from four terms of the continued fraction (Lambert 1768), then the double-angle formula twice.
+    Four terms of the continued fraction give tanh(x / 4) (Lambert 1768), and the double-angle formula is applied twice.
     """
     x = np.float32(0.25) * min(max(x, np.float32(-10)), np.float32(10))
     y = x * x
@@ -44,19 +45,19 @@ def tanh(x: Any) -> Any:
 
 @njit(inline="always", **FAST)
 def sigmoid(x: Any) -> Any:
-    """1 / (1 + exp(-x))."""
+    """Compute 1 / (1 + exp(-x))."""
     return np.float32(0.5) + np.float32(0.5) * tanh(np.float32(0.5) * x)
 
 
 @njit(inline="always", **FAST)
 def softplus(x: Any) -> Any:
-    """log(1 + exp(x))."""
+    """Compute log(1 + exp(x))."""
     return max(x, np.float32(0)) + np.log1p(np.exp(-abs(x)))
 
 
 @njit(**FAST)
 def add_product(x: Any, matrix: Any, out: Any) -> None:
-    """out += x @ matrix, for a vector x. The matrix is read row by row, as it lies in memory."""
+    """Add x @ matrix to ``out``, for a vector x. The matrix is read row by row, in the order of memory."""
     rows, columns = matrix.shape
     unrolled = rows - rows % 8
     for k in range(0, unrolled, 8):
@@ -76,7 +77,7 @@ def add_product(x: Any, matrix: Any, out: Any) -> None:
 
 @njit(**FAST)
 def read_row(matrix: Any, i: Any) -> Any:
-    """A copy of a row, in float32."""
+    """Return a copy of a row, in float32."""
     out = np.empty(matrix.shape[1], np.float32)
     for j in range(len(out)):
         out[j] = to_float32(matrix[i, j])
@@ -85,7 +86,7 @@ def read_row(matrix: Any, i: Any) -> Any:
 
 @njit(**FAST)
 def layer_norm(x: Any, scale: Any, shift: Any) -> Any:
-    """``ops.layer_norm`` of a vector; x itself if ``scale`` is empty."""
+    """Compute ``ops.layer_norm`` of a vector; return x itself if ``scale`` is empty."""
     if len(scale) == 0:
         return x
     mean = np.float32(0)
@@ -102,13 +103,13 @@ def layer_norm(x: Any, scale: Any, shift: Any) -> Any:
 
 
 def forward_token(net: Any, token: Any, state: Any) -> Any:
-    """Return the logits after one more token, (vocab,). Overwrites the state."""
+    """Return the logits after one more token, (vocab,), and overwrite the state."""
     raise NotImplementedError
 
 
 @njit(**FAST)
 def rotate(x: Any, cosines: Any, sines: Any) -> None:
-    """Rotate pairs of channels in place, one channel of each half, by one angle per pair."""
+    """Rotate pairs of channels in place. Channel i of the first half and channel i of the second half are a pair."""
     half = len(x) // 2
     for j in range(half):
         a, b = x[j], x[half + j]
@@ -118,9 +119,9 @@ def rotate(x: Any, cosines: Any, sines: Any) -> None:
 
 @njit(**FAST)
 def attend(query: Any, keys: Any, values: Any, first: Any, end: Any, out: Any) -> None:
-    """out = softmax(query keys / √size) values over the tokens ``first`` to ``end`` of one head.
+    """Write softmax(query keys / √size) values of one head to ``out``, over the tokens from ``first`` up to ``end``.
 
-    Keys are (size, tokens), values (tokens, size).
+    Keys are (size, tokens), and values (tokens, size).
     """
     weights = np.zeros(keys.shape[1], np.float32)
     add_product(query, keys, weights)
@@ -137,7 +138,7 @@ def attend(query: Any, keys: Any, values: Any, first: Any, end: Any, out: Any) -
 
 
 def forward_transformer(net: Any, token: Any, state: Any) -> Any:
-    """``architectures.transformer``.
+    """Return the logits of ``architectures.transformer`` after one more token, and overwrite the state.
 
     The state is the position in the document, the number of cached tokens, and the cache with free space at its end:
     keys (layers, heads, size, capacity) and values (layers, heads, capacity, size).
@@ -167,13 +168,13 @@ def forward_transformer(net: Any, token: Any, state: Any) -> Any:
             out = attended[head * size : (head + 1) * size]
             attend(query, keys[i, head], values[i, head], first, last + 1, out)
         add_product(attended, layer.output, x)
-        wide = layer.bias.copy()
-        add_product(layer_norm(x, net.scales[2 * i + 1], net.shifts[2 * i + 1]), layer.up, wide)
-        for j in range(len(wide)):
-            v = wide[j]
-            inner = np.float32((2 / np.pi) ** 0.5) * v * (np.float32(1) + np.float32(0.044715) * v * v)
-            wide[j] = np.float32(0.5) * v * (np.float32(1) + tanh(inner))
-        add_product(wide, layer.down, x)
+        inner = layer.bias.copy()
+        add_product(layer_norm(x, net.scales[2 * i + 1], net.shifts[2 * i + 1]), layer.up, inner)
+        for j in range(len(inner)):
+            v = inner[j]
+            t = tanh(np.float32((2 / np.pi) ** 0.5) * v * (np.float32(1) + np.float32(0.044715) * v * v))
+            inner[j] = np.float32(0.5) * v * (np.float32(1) + t)
+        add_product(inner, layer.down, x)
     positions[0] = position + 1
     num_cached[0] = last + 1
     logits = net.bias.copy()
@@ -182,21 +183,24 @@ def forward_transformer(net: Any, token: Any, state: Any) -> Any:
 
 
 def forward_trie(net: Any, token: Any, state: Any) -> Any:
-    """``ngrams.Trie``. The state (1, 3) is the order and index of the context, and the number of tokens read."""
+    """Return the logits of ``ngrams.Trie`` after one more token, and overwrite the state.
+
+    The state (1, 3) has the depth and the index of the context, and the number of tokens read.
+    """
     depth, index = state[0, 0], state[0, 1]
     if depth == net.order - 1 and depth > 0:
         index = net.suffixes[depth][index]
         depth -= 1
     if net.order > 1:
-        known = False
-        while depth > 0 and not known:
+        is_known = False
+        while depth > 0 and not is_known:
             begin, end = net.begins[depth + 1][index], net.begins[depth + 1][index + 1]
             words = net.words[depth + 1]
             child = begin + np.searchsorted(words[begin:end], token)
-            known = child < end and words[child] == token
-            index = child if known else net.suffixes[depth][index]
-            depth += 1 if known else -1
-        if not known:
+            is_known = child < end and words[child] == token
+            index = child if is_known else net.suffixes[depth][index]
+            depth += 1 if is_known else -1
+        if not is_known:
             depth, index = 1, token
     state[0, 0], state[0, 1] = depth, index
     state[0, 2] += 1
@@ -206,7 +210,7 @@ def forward_trie(net: Any, token: Any, state: Any) -> Any:
         return logits
     backoff = 1.0
     p = np.full(len(logits), -1.0)
-    while depth > 0:  # from the longest context to the shortest: the first probability of a word counts
+    while depth > 0:  # from the longest context to the shortest; the first probability of a word is its probability
         p_of, words = net.p[depth + 1], net.words[depth + 1]
         for child in range(net.begins[depth + 1][index], net.begins[depth + 1][index + 1]):
             if p[words[child]] < 0:
@@ -232,10 +236,10 @@ def forward_token_for(net: Any, token: Any, state: Any) -> Any:
 
 @njit(error_model="numpy")
 def sample(logits: Any, biases: Any, temperature: Any, end: Any, uniform: Any) -> Any:
-    """Sample a token from the softmax of logits plus biases; return ``end`` if every token is impossible."""
+    """Sample a token from the softmax of logits plus biases; return ``end`` if no token is possible."""
     x = logits + biases
     best = x.argmax()
-    if not np.isfinite(x[best]):  # as ``generation.sampler.finite``: NaN is impossible, infinity a large number
+    if not np.isfinite(x[best]):  # as in ``generation.filters.finite``: NaN becomes -inf, and infinity a large number
         for j in range(len(x)):
             x[j] = min(x[j], LOGIT_LIMIT) if x[j] == x[j] else -np.inf
         best = x.argmax()
@@ -255,7 +259,7 @@ def sample(logits: Any, biases: Any, temperature: Any, end: Any, uniform: Any) -
 
 @cached
 def token_logits(net: Any, token: Any, state: Any) -> Any:
-    """``forward_token``, to call from Python."""
+    """Call ``forward_token`` from Python."""
     return forward_token(net, token, state)
 
 
@@ -263,7 +267,7 @@ def token_logits(net: Any, token: Any, state: Any) -> Any:
 def sample_tokens(
     net: Any, token: Any, state: Any, uniforms: Any, tokens: Any, temperature: Any, end: Any, biases: Any, offset: Any
 ) -> Any:
-    """Sample tokens until ``end`` or the last of ``uniforms``, write them to ``tokens``, and return their number.
+    """Sample one token per number in ``uniforms``, until ``end``. Write them to ``tokens`` and return their count.
 
     ``token`` is read first. ``offset`` is added to each token before it is read.
     """

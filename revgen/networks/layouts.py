@@ -1,7 +1,7 @@
 """The weights of the networks whose compiled code is written by hand, in the layout that ``networks.kernels`` reads.
 
-A matrix is in float16 if that type holds all its values, as after ``save(dtype="float16")``: most of the time of a
-larger network is spent reading matrices. Vectors stay in float32: they are small.
+A matrix is in float16 if that type holds all its values, as after ``save(dtype="float16")``, because a large network
+spends most of its time reading matrices. Vectors stay in float32: they are small.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Matrix = NDArray[np.float32] | NDArray[np.uint16]
 
 
 class Block(NamedTuple):
-    """One layer of ``architectures.transformer``."""
+    """The weights of one layer of ``architectures.transformer``."""
 
     attention: Matrix
     output: Matrix
@@ -27,7 +27,7 @@ class Block(NamedTuple):
 
 
 class TransformerNet(NamedTuple):
-    """``architectures.transformer``."""
+    """The weights of ``architectures.transformer``."""
 
     embedding: Matrix
     layers: tuple[Any, ...]
@@ -40,7 +40,7 @@ class TransformerNet(NamedTuple):
 
 
 class TrieNet(NamedTuple):
-    """The arrays of ``ngrams.Trie``; ``ends_unseen`` says whether a context that was never seen ends the document."""
+    """The arrays of ``ngrams.Trie``; ``ends_unseen`` is true if an unseen context ends the document."""
 
     order: int
     begins: tuple[NDArray[np.int64], ...]
@@ -53,7 +53,7 @@ class TrieNet(NamedTuple):
 
 
 def pack_weight(array: Any) -> Any:
-    """Return a vector in float32; a matrix too, or as the bits of float16 if that type holds all its values exactly."""
+    """Return an array in float32, or a matrix as the bits of float16 if that type holds all its values exactly."""
     if array.ndim < 2:
         return np.ascontiguousarray(array, np.float32)
     with np.errstate(over="ignore"):

@@ -34,7 +34,7 @@ class ModuleCell(Cell):
             self.template = self.make_template()
         except TypeError as error:
             raise OptionError(
-                f"the cell {module_class.__name__}(input_size, hidden_size, **options): {error}"
+                f"{module_class.__name__}(input_size, hidden_size, **options) cannot be created: {error}"
             ) from None
         persistent = self.template.state_dict().keys() - dict(self.template.named_parameters()).keys()
         if persistent:
@@ -46,14 +46,14 @@ class ModuleCell(Cell):
         self._idle: list[nn.Module] = []
 
     def make_template(self) -> nn.Module:
-        """Return the module with shapes but without values, if it can be created so.
+        """Return a module with shapes but no values, if it can be created on the meta device.
 
-        A configuration from the Hub then needs no memory before its weights have been checked.
+        A configuration from the Hub then takes no memory before its weights have been checked.
         """
         try:
             with torch.device("meta"):
                 return self.make()
-        except Exception:  # a module that reads its values when it is created may raise anything
+        except Exception:  # a module that reads its values in __init__ may raise anything
             return self.make()
 
     @property
@@ -67,7 +67,7 @@ class ModuleCell(Cell):
         return None
 
     def init_param(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
-        """Return the initial value that the module itself chooses, with one seed for all parameters."""
+        """Return the initial value that the module gives to a parameter, with one seed for all parameters."""
         if name not in self._initial:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(int(rng.integers(1 << 31)))

@@ -21,7 +21,7 @@ from revgen.sequences import Forward
 Penalty: TypeAlias = Tensor | float
 
 if hasattr(os, "register_at_fork"):
-    # A child process does not have the OpenMP threads of its parent, and would wait for them forever.
+    # A child process does not inherit the OpenMP threads of its parent, and would wait for them forever.
     os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
@@ -32,7 +32,7 @@ class Network(nn.Module):
     """The network as a function of its weights."""
 
     penalty: Penalty = 0.0
-    """Regularization that the last ``forward`` in training adds to the loss."""
+    """The regularization term of the last ``forward``, which training adds to the loss."""
 
     generator: torch.Generator | None = None
     """The source of random numbers for dropout; None for PyTorch's global generator."""
@@ -55,7 +55,7 @@ class Network(nn.Module):
         return {name: value.detach().cpu().numpy().copy() for name, value in self.named_weights().items()}
 
     def in_bfloat16(self, is_fast: bool, device: torch.device) -> torch.autocast:
-        """Return a context in which training computes matrix products in bfloat16, if that is fast."""
+        """Return a context in which matrix products are in bfloat16, if this is training and bfloat16 is fast."""
         enabled = self.training and is_fast and self.params[0].dtype == torch.float32
         return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
@@ -68,7 +68,7 @@ class Network(nn.Module):
     def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Compute logits (time, batch, vocab) and the next state from ids (time, batch).
 
-        ``state`` None is the start of a document.
+        If ``state`` is None, documents start.
         """
         raise NotImplementedError
 
@@ -96,7 +96,7 @@ class FunctionalModule(Network, Backend):
     def features_with(
         self, p: SimpleNamespace, tokens: Tensor, state: Any, backend: Backend | None = None
     ) -> tuple[Tensor, Any]:
-        """Compute ``features`` with the weights ``p`` and a backend; None for this module."""
+        """Compute ``features`` with the weights ``p`` and a backend, by default this module."""
         if state is None:
             state = self.definition.initial_state(tokens.shape[1], self.params[0].new_zeros)
         with self.in_bfloat16(bf16_matmul_is_fast(tokens.device), tokens.device):
@@ -120,12 +120,12 @@ class FunctionalModule(Network, Backend):
 
 def dropout_mask(x: Tensor, shape: Sequence[int], rate: float, generator: torch.Generator | None = None) -> Tensor:
     """Return a factor for ``x``: 0 with probability ``rate``, and 1 / (1 - rate) otherwise."""
-    keep = 1 - rate
-    return (torch.rand(shape, device=x.device, generator=generator) < keep).to(x.dtype).div_(keep)
+    keep_rate = 1 - rate
+    return (torch.rand(shape, device=x.device, generator=generator) < keep_rate).to(x.dtype).div_(keep_rate)
 
 
 def bf16_matmul_is_fast(device: torch.device) -> bool:
-    """Return whether matrix products are faster in bfloat16: on GPUs that have it, and on CPUs with AMX."""
+    """Return whether matrix products are faster in bfloat16: on GPUs that support it, and on CPUs with AMX."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
@@ -141,8 +141,8 @@ def on_arrays(function: Callable[[Tensor, Any], tuple[Tensor, Any]], device: tor
     """Return a function of NumPy token ids that computes with tensors, without gradients. States stay tensors."""
 
     @torch.inference_mode()
-    def on_arrays(tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
+    def forward(tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
         result, state = function(torch.as_tensor(tokens, device=device), state)
         return result.float().cpu().numpy(), state
 
-    return on_arrays
+    return forward

@@ -33,7 +33,7 @@ class RecurrentModule(FunctionalModule):
     def run_layer(self, cell: Cell, p: Parameters, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Run one layer over a sequence, with PyTorch's fused kernel if the cell names one.
 
-        Some kernels, and products over all time steps, are faster in bfloat16; products of single steps are not.
+        Some kernels are faster in bfloat16, and so are products over all time steps, but not those of single steps.
         """
         if isinstance(cell, ModuleCell):
             with self.in_bfloat16(False, x.device):
@@ -59,9 +59,10 @@ class RecurrentModule(FunctionalModule):
         return x * dropout_mask(x, (x.shape[1] * num_parts, x.shape[2]), rate, self.generator).chunk(num_parts)[part]
 
     def dropout_rate(self, index: int) -> float:
-        """Return the rate for the output of layer i, index i + 1.
+        """Return the dropout rate for the output of layer i, whose index is i + 1.
 
-        The embedding, index 0, has no dropout: residual connections carry it to all layers, and each would miss it.
+        The embedding, index 0, has no dropout: residual connections carry it to all layers, and each layer would lose
+        the same channels.
         """
         return float(self.stack.config.dropout or 0) if index else 0.0
 
@@ -85,8 +86,8 @@ def run_kernel(cell: Cell, p: Any, x: Tensor, state: Any, dtype: torch.dtype | N
 def bf16_rnn_is_fast(cell: Cell, device: torch.device) -> bool:
     """Return whether the fused kernel of a cell trains faster in bfloat16.
 
-    On CPUs only oneDNN's LSTM does, and only with support by the processor. The other kernels are sequences of single
-    steps, which gain little and would round the state at each step. cuDNN supports it since 9.13.
+    On CPUs only oneDNN's LSTM does, and only if the processor supports bfloat16. The other kernels are sequences of
+    single steps, which gain little and would round the state at each step. cuDNN needs version 9.13 or later.
     """
     if device.type == "cuda":
         version = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]

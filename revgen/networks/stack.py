@@ -30,9 +30,9 @@ MAX_TABLE_SIZE = 1 << 22
 class RecurrentConfig:
     """The sizes and options of a recurrent network.
 
-    If ``hidden_size`` or ``dropout`` is None, ``fit`` chooses it by the size of the corpus. ``embedding_size`` None
-    means ``hidden_size``. ``dropout`` is the dropout rate of each layer's output, with one mask for all time steps (Gal
-    & Ghahramani 2016). ``cell_options`` are the options of the cell.
+    If ``hidden_size`` or ``dropout`` is None, ``fit`` chooses it by the size of the corpus. If ``embedding_size`` is
+    None, it is ``hidden_size``. ``dropout`` is the dropout rate of each layer's output, with one mask for all time
+    steps (Gal & Ghahramani 2016). ``cell_options`` are the options of the cell.
     """
 
     hidden_size: int | None = None
@@ -54,13 +54,13 @@ class RecurrentConfig:
 class Stack(FunctionalNetwork):
     """An embedding, ``num_layers`` cells and an output layer.
 
-    ``config`` is a RecurrentConfig, or has the same fields. A subclass may connect the layers differently with
-    ``input_size``, ``hidden_size`` and ``features``. The index of ``Backend.dropout`` is 0 for the embedding and i + 1
+    ``config`` is a RecurrentConfig, or has the same fields. A subclass may override ``input_size``, ``hidden_size`` and
+    ``features`` to connect the layers differently. The index of ``Backend.dropout`` is 0 for the embedding and i + 1
     for the output of layer i.
     """
 
     table: Array | None = None
-    """``project`` of the first layer for each token, (vocab, …), to look up in generation."""
+    """The results of the first layer's ``project`` for all tokens, (vocab, …), precomputed for generation."""
 
     def __init__(self, cell: str, config: Any, vocab: int) -> None:
         super().__init__(config, vocab)
@@ -72,11 +72,11 @@ class Stack(FunctionalNetwork):
         self.sizes = [self.input_size(i) for i in range(config.num_layers + 1)]
 
     def input_size(self, i: int) -> int:
-        """Return the input size of layer i, after the layers before it have been made, or of the output layer."""
+        """Return the input size of layer i, or of the output layer, once the layers before it have been created."""
         return self.cells[i - 1].output_size if i else self.embedding_size
 
     def hidden_size(self, i: int) -> int:
-        """Return the size of layer i; 1 before ``fit`` has chosen it."""
+        """Return the size of layer i, or 1 if ``fit`` has not chosen it yet."""
         return int(self.config.hidden_size or 1)
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -106,7 +106,7 @@ class Stack(FunctionalNetwork):
         return all(cell.supports_numpy for cell in self.cells)
 
     @property
-    def forgets(self) -> bool:
+    def has_fading_memory(self) -> bool:
         return self.supports_numpy
 
     def initial_state(self, batch: int, zeros: Callable[[tuple[int, ...]], Array]) -> Any:
@@ -123,7 +123,7 @@ class Stack(FunctionalNetwork):
         return self.norm(p, len(self.cells), x), tuple(states)
 
     def norm(self, p: SimpleNamespace, i: int, x: Array) -> Array:
-        """Return the input x of layer i, normalized if the configuration says so."""
+        """Return the input x of layer i, normalized if ``layer_norm`` is set."""
         return ops.layer_norm(x, p.norms[i].scale, p.norms[i].shift) if self.config.layer_norm else x
 
     def run_layer(
@@ -151,7 +151,7 @@ class Stack(FunctionalNetwork):
 
 
 def make_cell(name: str, input_size: int, hidden_size: int, options: Mapping[str, Any]) -> Cell:
-    """Return one layer of a registered cell; a ``torch.nn.Module`` is wrapped in a ``ModuleCell``."""
+    """Create one layer of a registered cell; a ``torch.nn.Module`` is wrapped in a ``ModuleCell``."""
     cell_class = cells.get(name)
     if isinstance(cell_class, type) and issubclass(cell_class, Cell):
         return cell_class(input_size, hidden_size, **options)

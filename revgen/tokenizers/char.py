@@ -1,4 +1,4 @@
-"""The character tokenizer: one token per Unicode code point, by lookup in a NumPy table."""
+"""The character tokenizer: one token per Unicode code point, found in a NumPy table."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ MIN_CODE_POINTS = HEX_BASE ** np.arange(1, 6)  # the smallest code points of 2, 
 
 @register_tokenizer("char")
 class CharTokenizer(HexFallbackTokenizer):
-    """One token per frequent character, in code point order; any other character is spelled by hexadecimal digits."""
+    """One token per frequent character, in code point order; all others are spelled in hexadecimal digits."""
 
     level = "char"
 
     def __init__(self, vocabulary: Sequence[str], min_count: int = 1, vocab_size: int | None = None) -> None:
         super().__init__(vocabulary, min_count)
         points = np.array([ord(token) for token in self.token_ids], np.int64)
-        # The last entry is for all code points above the highest known one: ``encode`` clips them to it.
+        # The last entry is for all code points above the highest known one, because ``encode`` clips code points.
         self._id_table = np.full(points.max(initial=0) + 2, self.unk_id, self.dtype)
         self._id_table[points] = list(self.token_ids.values())
 
@@ -56,9 +56,9 @@ class CharTokenizer(HexFallbackTokenizer):
         repeats[unknown] = digit_counts
         ids, ends = ids.repeat(repeats), repeats.cumsum()[unknown]
         for power in range(digit_counts.max()):  # from the last digit of each character to the first
-            is_long = digit_counts > power
-            digits = points[is_long] >> (4 * power) & (HEX_BASE - 1)
-            ids[ends[is_long] - 1 - power] = self.digit_ids[0] + digits + (0 if power else HEX_BASE)
+            has_digit = digit_counts > power
+            digits = points[has_digit] >> (4 * power) & (HEX_BASE - 1)
+            ids[ends[has_digit] - 1 - power] = self.digit_ids[0] + digits + (0 if power else HEX_BASE)
         return ids
 
     @classmethod

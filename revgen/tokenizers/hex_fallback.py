@@ -1,8 +1,8 @@
-"""The base class of ``char`` and ``word``: a list of tokens, with hexadecimal digits for all other characters.
+"""The base class of ``char`` and ``word``: a list of tokens, and hexadecimal digits for all other characters.
 
-A character without a token is encoded as the hexadecimal digits of its code point, the last of which is marked:
-中, U+4E2D, is ``<x4> <xE> <x2> <xD;>``. Thirty-two tokens cover all of Unicode this way, with one to six of them per
-character. No text is lost, and the likelihood always includes which character it was.
+A character without a token is encoded as the hexadecimal digits of its code point. The last digit is marked:
+中, U+4E2D, is ``<x4> <xE> <x2> <xD;>``. Thirty-two tokens cover all of Unicode this way, with one to six tokens per
+character. No text is lost, and a model assigns a probability to each character, not only to "unknown".
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from revgen.tokenizers.tokenizer import (
 
 HEX_BASE = 16
 DIGIT_TOKENS = tuple(f"<x{digit:X}{mark}>" for mark in ("", ";") for digit in range(HEX_BASE))
-"""The digits 0 to F inside a character, then the digits 0 to F at its end."""
+"""The digits 0 to F, then the digits 0 to F marked as the last digit of a character."""
 
 RESERVED_TOKENS = (*SPECIAL_TOKENS, *DIGIT_TOKENS)
 """The first tokens of a new vocabulary."""
@@ -33,11 +33,11 @@ RESERVED_TOKENS = (*SPECIAL_TOKENS, *DIGIT_TOKENS)
 MIN_SPELLED_FRACTION = 0.05
 """A model generates spelled characters only if they make up more than this fraction of its training text."""
 
-BLOCK_SIZE = 1 << 20  # characters that are counted at once
+BLOCK_SIZE = 1 << 20  # the number of characters that are counted at once
 
 
 class HexFallbackTokenizer(Tokenizer):
-    """A tokenizer with a list of tokens, which includes the digits.
+    """A tokenizer with a list of tokens, among them the hexadecimal digits.
 
     Vocabularies saved by early versions have no digits: they encode unknown characters as ``<unk>``.
     """
@@ -91,7 +91,7 @@ class HexFallbackTokenizer(Tokenizer):
         return [c for c in frequent_characters(texts, self.min_count) if c not in self.token_ids]
 
     def with_tokens(self, tokens: Sequence[str]) -> Self:
-        """Return this tokenizer with the digits and ``tokens`` appended, without those that it already has."""
+        """Return this tokenizer with the digits and ``tokens`` appended, except for tokens that it already has."""
         new = [*(() if self.is_lossless else DIGIT_TOKENS), *(token for token in tokens if token not in self.token_ids)]
         return type(self)((*self.vocabulary, *new), self.min_count, self.vocab_size) if new else self
 
@@ -129,7 +129,7 @@ def code_points(text: str) -> NDArray[np.uint32]:
 def frequent_characters(texts: Iterable[str], min_count: int, limit: int | None = None) -> list[str]:
     """Return the characters that occur at least ``min_count`` times, in code point order.
 
-    With a ``limit``, return only that many of the most frequent ones.
+    If there are more than ``limit``, return the most frequent ones.
     """
     counts = np.zeros(1 << 8, np.int64)
     for block in join_blocks(texts, BLOCK_SIZE):

@@ -1,6 +1,6 @@
 """The subword tokenizer: SentencePiece (Kudo & Richardson 2018), configured to be lossless.
 
-White space is not normalized, a line end is a token, and a character outside the vocabulary is spelled by its UTF-8
+White space is not normalized, a line break is a token, and a character outside the vocabulary is spelled in UTF-8
 bytes.
 """
 
@@ -30,22 +30,23 @@ NO_PIECES_ERROR = "no pieces are loaded"  # part of SentencePiece's error messag
 ROUND_TRIP_TEXT = "  a \U0010ffff\n "
 
 MAX_SENTENCE_CHARS = 500
+"""Longer lines are cut for training."""
 
 SEEDS_PER_PIECE, MIN_SEEDS = 10, 20_000
-"""The number of candidate pieces that training starts from. SentencePiece's default of a million takes longer and
-gives no better pieces."""
+"""The number of candidate pieces at the start of training. SentencePiece's default of a million takes longer and gives
+no better pieces."""
 
-LONG_WORD_CHARS = 16  # SentencePiece's longest piece
+LONG_WORD_CHARS = 16  # the length of SentencePiece's longest pieces
 
 LONG_WORD_CHARS_PER_PIECE = 100
-"""The limit of training text in long words, per piece. Text without spaces (DNA, Chinese) is one long word, on which
-SentencePiece is many times slower than on repeated words."""
+"""The largest total length of long words in the training text, per piece. Text without spaces (DNA, Chinese) is one
+long word, for which SentencePiece takes many times as long as for repeated words."""
 
 MAX_DISTINCT_FRACTION = 0.5
-"""If distinct words make up more than this fraction of the text, short words are limited like long ones: words that
-are cut to a fixed length (DNA in lines of 12) rarely repeat."""
+"""If distinct words make up more than this fraction of the text, short words are limited too. In DNA in lines of
+12 letters, for example, a line rarely occurs twice."""
 
-# SentencePiece cannot encode its own space symbol or NUL; both are spelled by bytes instead.
+# SentencePiece cannot encode its own space symbol or NUL; both are spelled in bytes instead.
 _split_unsupported = re.compile(f"([{SPACE}\0]+)").split
 _split_unsupported_and_spaces = re.compile(f"([ {SPACE}\0]+)").split
 _surrogate = re.compile("[\ud800-\udfff]")
@@ -66,7 +67,7 @@ class SubwordTokenizer(Tokenizer):
         size = self._pieces.get_piece_size()
         self.vocabulary = tuple(self._pieces.id_to_piece(i) for i in range(size))
         self._bytes = [self._piece_bytes(i, piece) for i, piece in enumerate(self.vocabulary)]
-        # Early versions trained models without a piece for the space on text without spaces.
+        # Models that early versions trained on text without spaces have no piece for the space.
         self._split = _split_unsupported if SPACE in self.vocabulary else _split_unsupported_and_spaces
         self._byte_ids = [self._pieces.piece_to_id(f"<0x{byte:02X}>") for byte in range(NUM_BYTES)]
 
@@ -83,7 +84,7 @@ class SubwordTokenizer(Tokenizer):
         """Learn at most ``vocab_size`` pieces from a random sample of at most ``max_sentences`` lines.
 
         ``vocab_size`` includes the 256 byte pieces and the special tokens; a small text gives fewer pieces. Raises
-        CorpusError if there is no text, or SentencePiece fails.
+        CorpusError if there is no text, or if SentencePiece fails.
         """
         import sentencepiece
 
@@ -112,7 +113,7 @@ class SubwordTokenizer(Tokenizer):
             "num_threads": 1,  # with more threads the pieces differ from run to run
             "minloglevel": 2,
         }
-        # SentencePiece may find no pieces in one or two words. Then try again with each character as a line of its own.
+        # SentencePiece may find no pieces in one or two words. The second attempt adds a line for each character.
         for sentences in (lines, [*lines, *sorted({*"".join(lines)})]):
             model = io.BytesIO()
             try:
@@ -183,7 +184,9 @@ class SubwordTokenizer(Tokenizer):
             raise CheckpointError(f"{cls.file} must start with the special tokens {', '.join(SPECIAL_TOKENS)}")
         # A file that was truncated between two of its sections loads with different settings.
         if tokenizer.decode(tokenizer.encode(ROUND_TRIP_TEXT)) != ROUND_TRIP_TEXT:
-            raise CheckpointError(f"{cls.file} is damaged, or not made by revgen: encoding and decoding changes a text")
+            raise CheckpointError(
+                f"{cls.file} is damaged, or not from revgen: it changes a text that it encodes and decodes"
+            )
         return tokenizer
 
 
@@ -207,7 +210,7 @@ def _sample(lines: Iterator[str], size: int) -> list[str]:
 
 
 def _limit_long_words(lines: list[str], limit: int) -> list[str]:
-    """Drop random lines until the long words have about ``limit`` characters in total.
+    """Drop random lines, so that the long words left have about ``limit`` characters in total.
 
     If most words occur only once, all words count as long.
     """
@@ -221,7 +224,7 @@ def _limit_long_words(lines: list[str], limit: int) -> list[str]:
 
 
 def _drop_rare_characters(lines: list[str], vocab_size: int) -> list[str]:
-    """Cut the lines at rare characters if the characters would take more than half of the vocabulary."""
+    """Cut the lines at rare characters if characters would take more than half of the vocabulary."""
     counts = Counter[str]()
     for line in lines:
         counts.update(line)

@@ -20,7 +20,7 @@ from revgen.options import check_at_least, to_builtins
 Ids = NDArray[np.unsignedinteger[Any]]
 
 SPECIAL_TOKENS = ("<s>", "</s>", "<unk>")
-"""The start of a document, its end, and an unknown character: ids 0, 1 and 2 at every level."""
+"""The start of a document, the end of a document, and an unknown character: ids 0, 1 and 2 at every level."""
 
 REPLACEMENT_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 UNICODE_SIZE = sys.maxunicode + 1
@@ -41,8 +41,8 @@ class Tokenizer(ABC):
     unk_id: ClassVar[int] = 2
 
     is_lossless: bool = True
-    """Whether every text can be encoded. It is False for vocabularies saved by early versions, which encode an unknown
-    character as ``<unk>`` and decode it as U+FFFD."""
+    """True if decoding always restores the text. Vocabularies saved by early versions are not lossless: they encode an
+    unknown character as ``<unk>`` and decode it as U+FFFD."""
 
     digit_ids: range = range(0)
     """The ids of the digits that spell characters outside the vocabulary; empty for levels without digits."""
@@ -59,7 +59,7 @@ class Tokenizer(ABC):
     def encode(self, text: str) -> Ids:
         """Return the ids of a text, (time,), without the start and the end of the document. Never fails.
 
-        It must not depend on threads of its own: for a large corpus it runs in forked processes.
+        It must not start threads, because it runs in forked processes for a large corpus.
         """
 
     @abstractmethod
@@ -76,11 +76,11 @@ class Tokenizer(ABC):
         """Return the tokenizer that ``to_bytes`` saved. Raises CheckpointError if the data are damaged."""
 
     def unknown_characters(self, texts: Iterable[str]) -> list[str]:
-        """Return the characters without a token that training on these texts would learn."""
+        """Return the characters that have no token, but would get one in training on these texts."""
         return []
 
     def extend(self, texts: Iterable[str]) -> Self:
-        """Return this tokenizer with the new tokens that training on these texts would learn appended."""
+        """Return this tokenizer, extended by the tokens that training on these texts would add."""
         return self
 
     def spell(self, character: str) -> tuple[int, ...]:
@@ -109,7 +109,7 @@ class Tokenizer(ABC):
         return f"<{type(self).__name__} of {len(self):,} tokens>"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return a copy of the attributes, because another thread may cache a property while this one pickles."""
+        """Return a copy of the attributes, because another thread may cache a property during pickling."""
         return self.__dict__.copy()
 
     @cached_property
@@ -128,9 +128,9 @@ class Tokenizer(ABC):
 
     @cached_property
     def completes_unknown_character(self) -> NDArray[np.bool_]:
-        """Whether a token counts as a character outside the vocabulary, (vocab,).
+        """True for tokens that are counted as a character outside the vocabulary, (vocab,).
 
-        Exactly one of the tokens that spell such a character counts, and so does ``<unk>``.
+        Of the tokens that spell such a character, exactly one is true, and so is ``<unk>``.
         """
         completes = np.zeros(len(self), bool)
         completes[self.unk_id] = True
@@ -138,13 +138,13 @@ class Tokenizer(ABC):
 
     @cached_property
     def char_counts(self) -> NDArray[np.int64]:
-        """The number of characters in each token, (vocab,); one of the tokens that spell a character counts as one."""
+        """The number of characters in each token, (vocab,); tokens that spell a character have 1 in total."""
         counts = [sum(byte & 0xC0 != 0x80 for byte in token) for token in self.token_bytes]
         return np.maximum(counts, self.completes_unknown_character)
 
     @cached_property
     def unknown_nats(self) -> float:
-        """The cost in nats of naming the character of an ``<unk>``, by a uniform code over those without a token."""
+        """The cost in nats of the character that ``<unk>`` replaces: uniform over the characters without a token."""
         return math.log(UNICODE_SIZE - sum(len(token) == 1 for token in self.vocabulary))
 
     @property
@@ -159,12 +159,12 @@ class Tokenizer(ABC):
 
 
 def vocabulary_to_json(level: str, tokens: Sequence[str], **options: int | None) -> bytes:
-    """Return the file of a tokenizer with a list of tokens: the level, the options of its training and the tokens."""
+    """Return the content of a tokenizer's file as JSON: its level, its training options and its tokens."""
     return json.dumps({"level": level, **to_builtins(options), "tokens": list(tokens)}, indent=0).encode()
 
 
 def vocabulary_from_json(level: str, data: bytes) -> dict[str, Any]:
-    """Return what ``vocabulary_to_json`` saved. Raises CheckpointError for any other data."""
+    """Return the object that ``vocabulary_to_json`` encoded. Raises CheckpointError for any other data."""
     try:
         content = dict(json.loads(data))
         tokens = content["tokens"]

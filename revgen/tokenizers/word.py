@@ -1,7 +1,7 @@
-"""The word tokenizer: words, punctuation and white space are tokens, and joining the tokens gives the text back.
+"""The word tokenizer: words, punctuation and white space are tokens, and joining the tokens restores the text.
 
-A word outside the vocabulary is spelled by its characters, and a character without a token by hexadecimal digits. A
-model can therefore read and generate any text, and its likelihood per character is comparable with other levels.
+A word outside the vocabulary is spelled in characters, and a character without a token in hexadecimal digits. So a
+model can read and generate any text, and its likelihood per character can be compared with that of other levels.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class WordTokenizer(HexFallbackTokenizer):
 
 
 def _frequent_tokens(texts: Iterable[str], min_count: int, vocab_size: int | None) -> list[str]:
-    """Return the frequent characters, then the frequent words, at most ``vocab_size`` with the reserved tokens."""
+    """Return the frequent characters, then the frequent words; with the reserved tokens, at most ``vocab_size``."""
     counts: Counter[str] = Counter()
 
     def count_words() -> Iterator[str]:

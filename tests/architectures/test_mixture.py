@@ -62,7 +62,7 @@ def test_mixture_generates_scores_saves_and_loads(parts: list[LanguageModel], tm
 
 
 def test_models_that_do_not_match_raise(parts: list[LanguageModel], small_model: LanguageModel) -> None:
-    with pytest.raises(revgen.VocabularyError, match="another tokenizer"):
+    with pytest.raises(revgen.VocabularyError, match="different tokenizers"):
         revgen.mix([parts[0], small_model])
     for weights in ([0.5], [0.7, 0.7], [1.5, -0.5]):
         with pytest.raises(revgen.OptionError, match="weight"):

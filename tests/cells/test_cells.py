@@ -213,7 +213,7 @@ def test_error_for_an_unknown_option_lists_the_options() -> None:
 
 
 def test_option_of_another_type_raises() -> None:
-    with pytest.raises(revgen.OptionError, match="nonlinearity of RNN must be of the type str, not 3"):
+    with pytest.raises(revgen.OptionError, match="nonlinearity of RNN must be of type str, not 3"):
         make_cell("rnn", 2, 3, {"nonlinearity": 3})
 
 
