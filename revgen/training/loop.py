@@ -62,7 +62,7 @@ def fit(
 ) -> History:
     """Train a model, as ``NeuralModel.fit`` describes. The model does not change until all text has been read."""
     if resume and checkpoint is None:
-        raise OptionError("resume=True needs checkpoint=…, the directory of the run to resume")
+        raise OptionError("resume=True needs the directory of the run to resume: checkpoint=…")
     check_at_least("gradient_accumulation_steps", gradient_accumulation_steps, 1)
     check_type("checkpoint", checkpoint, str | Path | CheckpointConfig | None)
     if isinstance(checkpoint, str | Path):

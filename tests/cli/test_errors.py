@@ -58,7 +58,7 @@ from revgen.cli.parser import replace_parameters
         ("fit elman-char TEXTS --out OUT --valid 1.5", "--valid must be"),
         ("fit elman-char TEXTS --out OUT --valid nowhere.txt", "nowhere.txt: there is no such file"),
         ("fit elman-char TEXTS --out OUT --device nowhere", "device 'nowhere' cannot be used"),
-        ("fit elman-char TEXTS --out OUT --resume", "--resume needs --checkpoint, the directory of the run to resume"),
+        ("fit elman-char TEXTS --out OUT --resume", "--resume needs the directory of the run to resume: --checkpoint"),
         ("fit elman-char TEXTS --out OUT --set hidden_size", "must have the form name=value, not 'hidden_size'"),
         ("fit elman-char TEXTS --out OUT --set hidden_size=big", "hidden_size must be"),
         ("fit elman-char TEXTS --out OUT --set hiden_size=8", "did you mean hidden_size"),
