@@ -113,7 +113,7 @@ class Model(ABC):
         self._read_index: Callable[[], SuffixIndex] | None = None  # reads the index from its file on first use
         self._warned = False
 
-    # What a subclass defines
+    # Methods that subclasses define
 
     @abstractmethod
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -344,7 +344,7 @@ class Model(ABC):
             "metadata": to_builtins(self.metadata),
         }
 
-    # Where and how it computes
+    # Device and compiled code
 
     @validate_call
     def to(self, device: str) -> Self:
@@ -379,7 +379,7 @@ class Model(ABC):
     @property
     def has_index(self) -> bool:
         """Whether the model has an index of its training text."""
-        return self._read_index is not None or self._index is not None  # ``index`` sets them in the reverse order
+        return self._read_index is not None or self._index is not None  # in this order, for threads in ``index``
 
     @property
     def index(self) -> SuffixIndex:

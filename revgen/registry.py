@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 PLUGIN_GROUP = "revgen.plugins"
 _plugins_loaded = False
-_loading_plugins: set[int] = set()  # the threads in ``load_plugins``, which the plug-ins may call again
+_loading_plugins: set[int] = set()  # ids of the threads in ``load_plugins``, which plug-ins may call again
 
 
 class Registry(Generic[T]):
@@ -41,7 +41,7 @@ class Registry(Generic[T]):
         self.joiner = joiner
         self._entries: dict[str, T] = {}
         self._loaded = False
-        self._loading: set[int] = set()  # the threads in ``_load``, which the imported modules call again
+        self._loading: set[int] = set()  # ids of the threads in ``_load``, which imported modules call again
 
     def register(self, name: str, *, replace: bool = False) -> Callable[[T], T]:
         """Return a decorator that registers a class under ``name``.

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 MIN_TORCH_TOKENS = 20_000
-"""Longer texts are read with PyTorch: that saves more time than its import takes."""
+"""PyTorch reads texts with at least this many tokens: it saves more time than its import takes."""
 
 
 class NeuralModel(LanguageModel):

@@ -174,7 +174,7 @@ def check_numba() -> None:
 
 
 def load_source(source: str) -> ModuleType:
-    """Import a module from its source, in a file of the cache next to which Numba keeps the machine code."""
+    """Save the source of a module in the cache, where Numba also keeps its machine code, and import the module."""
     name = f"revgen_program_{hashlib.sha256(source.encode()).hexdigest()[:32]}"
     if name in sys.modules:
         return sys.modules[name]

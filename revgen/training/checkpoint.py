@@ -40,7 +40,7 @@ SAVED_ATTRIBUTES = {
 
 @dataclass
 class CheckpointConfig:
-    """When and where to save checkpoints of a training run.
+    """The directory and the schedule of the checkpoints of a training run.
 
     - ``directory``: where to save checkpoints. After each epoch, the model is saved there as well.
     - ``steps``, ``seconds``: how many steps of the optimizer, or how many seconds, to train between checkpoints within
@@ -78,7 +78,7 @@ class Checkpointer:
 
     def __init__(self, config: CheckpointConfig) -> None:
         self.config = config
-        self._saved_at = 0.0  # in seconds of the run
+        self._saved_at = 0.0  # ``seconds`` of the run at the last save
 
     def read_latest(self) -> dict[str, Any]:
         """Return the values in the latest checkpoint, without its tensors; an empty dictionary if there is none."""
@@ -236,7 +236,7 @@ def _insert_tensors(state: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def _repartition(states: tuple[Any, ...], num_parts: int) -> list[Any]:
-    """Split the recurrent states of a batch into ``num_parts`` parts. The first axis of each tensor is its rows."""
+    """Split the recurrent states of a batch into ``num_parts`` parts. Rows are the first axis of each tensor."""
     if len(states) == num_parts:
         return list(states)
     if any(state is None for state in states):

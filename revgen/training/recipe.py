@@ -114,7 +114,7 @@ class Recipe:
     ) -> Recipe:
         """Return the recipe with values for all fields that are None.
 
-        - ``epochs``: as many as it takes to read the tokens of the preset from a corpus with ``tokens`` tokens.
+        - ``epochs``: the tokens of the preset divided by ``tokens``, the tokens of the corpus, up to a maximum.
         - ``learning_rate``: the argument of this name, the architecture's default; a fifth of it for fine-tuning.
         - ``batch_size``: a power of 2 from 16 to 64, smaller for a small corpus, so that there are enough steps. It is
           rounded up to a multiple of ``num_parts``, the number of parts into which a batch is split.
