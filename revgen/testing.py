@@ -4,8 +4,7 @@
 >>> check_cell("lstm")
 
 Each check returns nothing, or raises AssertionError with a message that says what is wrong. ``revgen check
-my_package:MyCell`` runs the same checks, and prints each property that holds: the generators ``cell_checks``,
-``model_checks``, ``tokenizer_checks``, ``filter_checks`` and ``guide_checks`` yield them.
+my_package:MyCell`` runs the same checks, and prints each property that the generators ``cell_checks``, … yield.
 """
 
 from __future__ import annotations
