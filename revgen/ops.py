@@ -172,7 +172,7 @@ def concatenate(arrays: Sequence[Array], axis: int = -1) -> Array:
 def embedding(table: Array, tokens: Array) -> Array:
     """Return the row of each token: table (vocab, size) -> (*tokens, size).
 
-    In PyTorch, the backward pass of an embedding is several times as fast as that of indexing.
+    In PyTorch, its backward pass is several times as fast as the backward pass of indexing.
     """
     return (
         table.take(tokens, 0)

@@ -142,7 +142,7 @@ class Transformer(FunctionalNetwork):
     def mask(self, positions: Array, num_cached: int) -> Array:
         """Return the attention mask, (batch, 1, time, cached + time), for tokens at these positions, (batch, time).
 
-        A token attends to itself and to those of the ``context`` - 1 tokens before it that belong to its document.
+        A token attends to itself, and to the ``context`` - 1 tokens before it as far as they are in its document.
         """
         order = ops.arange(num_cached + positions.shape[1], positions)
         distance = order[num_cached:, None] - order  # (time, cached + time)

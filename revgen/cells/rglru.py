@@ -28,8 +28,8 @@ MIN_DECAY_RATE = 1e-12
 """Added to the decay rate, so that the gradient of the root is finite if r is 0."""
 INITIAL_DECAY_RANGE = 0.001, 0.999
 """The initial range of sigmoid(L)^8. The paper's range of 0.9 to 0.999, a memory of 10 to 1,000 tokens, suits long
-sequences. A character model first learns from the last few characters; with the paper's range, its memory would be too
-long for that, and L changes slowly."""
+sequences. A character model first learns from the last few characters. In the paper's range its memory would be too
+long for this, and L changes slowly."""
 
 
 @register_cell("rglru")

@@ -2,8 +2,8 @@
 
 A recurrent network reads one token after another, which leaves most of a processor idle. But its memory of old tokens
 fades. So the text is divided into windows, which are read in parallel, as rows of a batch, each from an initial state.
-Then each window is read again from the final state of the window before it, until its states agree with those of the
-first pass: after that, the first pass was right. If the states never agree, the text is read in order.
+Then each window is read again from the final state of the window before it, until its states agree with the first pass,
+which was right from there on. If the states never agree, the text is read in order.
 """
 
 from __future__ import annotations

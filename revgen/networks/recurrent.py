@@ -33,7 +33,7 @@ class RecurrentModule(FunctionalModule):
     def run_layer(self, cell: Cell, p: Parameters, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Run one layer over a sequence, with PyTorch's fused kernel if the cell names one.
 
-        Some kernels are faster in bfloat16, and so are products over all time steps, but not those of single steps.
+        Some kernels, and products over all time steps, are faster in bfloat16; products of single steps are not.
         """
         if isinstance(cell, ModuleCell):
             with self.in_bfloat16(False, x.device):

@@ -1,7 +1,7 @@
 """The word tokenizer: words, punctuation and white space are tokens, and joining the tokens restores the text.
 
 A word outside the vocabulary is spelled in characters, and a character without a token in hexadecimal digits. So a
-model can read and generate any text, and its likelihood per character can be compared with that of other levels.
+model can read and generate any text, and likelihoods per character are comparable between levels.
 """
 
 from __future__ import annotations

@@ -57,11 +57,11 @@ def peephole_layer(p: Any, x: Any) -> Any:
     vi, vf, vo = (np.diag(v) for v in p.V.reshape(3, hidden))
     h = c = np.zeros((x.shape[1], hidden))
     outputs = []
-    for now in x:
-        i = sigmoid(now @ wi + h @ ui + c @ vi + bi)
-        f = sigmoid(now @ wf + h @ uf + c @ vf + bf)
-        c = f * c + i * np.tanh(now @ wg + h @ ug + bg)
-        o = sigmoid(now @ wo + h @ uo + c @ vo + bo)
+    for x_t in x:
+        i = sigmoid(x_t @ wi + h @ ui + c @ vi + bi)
+        f = sigmoid(x_t @ wf + h @ uf + c @ vf + bf)
+        c = f * c + i * np.tanh(x_t @ wg + h @ ug + bg)
+        o = sigmoid(x_t @ wo + h @ uo + c @ vo + bo)
         h = o * np.tanh(c)
         outputs.append(h)
     return np.stack(outputs)
@@ -101,7 +101,7 @@ def test_generating_does_not_import_torch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "option", "value", "wanted"),
+    ("name", "option", "value", "message"),
     [
         ("graves-lstm", "num_layers", 0, "a whole number"),
         ("graves-lstm", "dropout", 1.0, "0 ≤ dropout < 1"),
@@ -115,8 +115,8 @@ def test_generating_does_not_import_torch(tmp_path: Path) -> None:
         ("awd-lstm", "layer_norm", True, "no option"),
     ],
 )
-def test_error_names_the_option(name: str, option: str, value: Any, wanted: str) -> None:
-    with pytest.raises(revgen.OptionError, match=wanted) as raised:
+def test_error_names_the_option(name: str, option: str, value: Any, message: str) -> None:
+    with pytest.raises(revgen.OptionError, match=message) as raised:
         revgen.create(f"{name}-char", **{option: value})
     assert option in str(raised.value)
 
@@ -329,7 +329,7 @@ def test_weight_averaging_must_be_a_fraction(averaging: float, reviews: list[str
 
 
 class KilledError(Exception):
-    """Raised instead of killing the process."""
+    """An interruption of training, instead of a killed process."""
 
 
 @pytest.mark.parametrize("valid", [None, 0.1])

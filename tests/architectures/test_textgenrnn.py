@@ -28,7 +28,7 @@ SMALL: dict[str, Any] = {"hidden_size": 24, "embedding_size": 16}
 
 
 @pytest.fixture(scope="module")
-def labelled() -> LanguageModel:
+def labeled() -> LanguageModel:
     """Return a small model that was fitted with two labels; tests must not change it."""
     model = revgen.create("textgenrnn-char", **SMALL)
     model.fit(TEXTS, labels=LABELS, epochs=20, batch_size=4, sequence_length=40, progress=False)
@@ -53,7 +53,7 @@ def reference(w: Any, x: Any, begins: Any) -> Any:
     return np.array(rows)
 
 
-def made_up(time: int = 60, batch: int = 3, features: int = 5, scale: float = 1.0) -> tuple[Any, Any, Any, Any]:
+def random_inputs(time: int = 60, batch: int = 3, features: int = 5, scale: float = 1.0) -> tuple[Any, Any, Any, Any]:
     random = np.random.default_rng(0)
     p = unflatten({"attention": (random.normal(size=features) * scale).astype(np.float32)})
     x = random.normal(size=(time, batch, features)).astype(np.float32)
@@ -63,7 +63,7 @@ def made_up(time: int = 60, batch: int = 3, features: int = 5, scale: float = 1.
 
 
 def test_average_equals_its_definition() -> None:
-    p, x, begins, past = made_up()
+    p, x, begins, past = random_inputs()
 
     averages, _ = attend(p, x, begins, *past)
 
@@ -74,7 +74,7 @@ def test_average_equals_its_definition() -> None:
 
 @pytest.mark.parametrize("boundaries", [[1], [7, 8], list(range(1, 60))], ids=str)
 def test_average_continues_from_the_state_wherever_the_text_is_cut(boundaries: list[int]) -> None:
-    p, x, begins, past = made_up()
+    p, x, begins, past = random_inputs()
     whole, _ = attend(p, x, begins, *past)
 
     parts = []
@@ -86,7 +86,7 @@ def test_average_continues_from_the_state_wherever_the_text_is_cut(boundaries: l
 
 
 def test_large_scores_neither_overflow_nor_vanish() -> None:
-    p, x, begins, past = made_up(time=200, scale=300.0)
+    p, x, begins, past = random_inputs(time=200, scale=300.0)
 
     averages, (_, weight) = attend(p, x, begins, *past)
 
@@ -96,7 +96,7 @@ def test_large_scores_neither_overflow_nor_vanish() -> None:
 
 
 def test_gradients_of_the_average_are_finite_and_not_zero() -> None:
-    p, x, begins, past = made_up()
+    p, x, begins, past = random_inputs()
     tensors = {name: torch.tensor(value, requires_grad=True) for name, value in (*vars(p).items(), ("x", x))}
 
     averages, (_, weight) = attend(unflatten(tensors), tensors["x"], torch.tensor(begins), *map(torch.tensor, past))
@@ -107,30 +107,30 @@ def test_gradients_of_the_average_are_finite_and_not_zero() -> None:
         assert tensor.grad.abs().sum() > 0, name
 
 
-def test_prediction_does_not_depend_on_later_tokens(labelled: LanguageModel) -> None:
+def test_prediction_does_not_depend_on_later_tokens(labeled: LanguageModel) -> None:
     random = np.random.default_rng(0)
-    tokens = random.integers(3, len(labelled.tokenizer), (40, 2))
+    tokens = random.integers(3, len(labeled.tokenizer), (40, 2))
     other = tokens.copy()
     other[25:] = 3
 
-    logits, _ = labelled.forward(tokens, labelled.initial_state(2))
-    others, _ = labelled.forward(other, labelled.initial_state(2))
+    logits, _ = labeled.forward(tokens, labeled.initial_state(2))
+    others, _ = labeled.forward(other, labeled.initial_state(2))
 
     np.testing.assert_array_equal(logits[:25], others[:25])
 
 
 def test_numpy_and_torch_agree_token_by_token_and_in_blocks(
-    labelled: LanguageModel, monkeypatch: pytest.MonkeyPatch
+    labeled: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokens = np.random.default_rng(0).integers(0, 3 * len(labelled.tokenizer), (50, 3))  # with labels
-    expected, _ = network_forward(labelled.network)(tokens, None)  # type: ignore[attr-defined]
+    tokens = np.random.default_rng(0).integers(0, 3 * len(labeled.tokenizer), (50, 3))  # with labels
+    expected, _ = network_forward(labeled.network)(tokens, None)  # type: ignore[attr-defined]
 
-    state, rows = labelled.initial_state(3), []
+    state, rows = labeled.initial_state(3), []
     for step in tokens[:, None]:
-        logits, state = labelled.forward(step, state)
+        logits, state = labeled.forward(step, state)
         rows.append(logits)
     monkeypatch.setattr(textgenrnn, "ATTENTION_BLOCK_SIZE", 7)
-    blocks, _ = labelled.forward(tokens, labelled.initial_state(3))
+    blocks, _ = labeled.forward(tokens, labeled.initial_state(3))
 
     np.testing.assert_allclose(np.concatenate(rows), expected, atol=1e-4)
     np.testing.assert_allclose(blocks, expected, atol=1e-4)
@@ -156,9 +156,9 @@ def test_error_names_the_option(option: str, value: Any) -> None:
 # Labels
 
 
-def test_each_label_gives_its_own_texts(labelled: LanguageModel) -> None:
+def test_each_label_gives_its_own_texts(labeled: LanguageModel) -> None:
     def counts(label: str | None) -> tuple[int, int]:
-        text = " ".join(labelled.generate("", n=50, seed=0, max_tokens=30, label=label))
+        text = " ".join(labeled.generate("", n=50, seed=0, max_tokens=30, label=label))
         return text.count("sea"), text.count("drums")
 
     sea, city, either = counts("sea"), counts("city"), counts(None)
@@ -168,35 +168,35 @@ def test_each_label_gives_its_own_texts(labelled: LanguageModel) -> None:
     assert min(either) > 3
 
 
-def test_label_makes_its_texts_more_likely(labelled: LanguageModel) -> None:
+def test_label_makes_its_texts_more_likely(labeled: LanguageModel) -> None:
     for text, label, other in ((SEA[0], "sea", "city"), (CITY[0], "city", "sea")):
-        assert labelled.score(text, label=label).total > labelled.score(text, label=other).total + 1
-    given = labelled.evaluate(TEXTS, labels=LABELS)
-    plain = labelled.evaluate(TEXTS)
+        assert labeled.score(text, label=label).total > labeled.score(text, label=other).total + 1
+    given = labeled.evaluate(TEXTS, labels=LABELS)
+    plain = labeled.evaluate(TEXTS)
     assert given.nats_per_char < plain.nats_per_char
     assert (given.characters, given.tokens, given.unknown) == (plain.characters, plain.tokens, 0)
-    one = labelled.evaluate([SEA[0]], labels=["sea"])
-    assert one.nats_per_char == pytest.approx(-labelled.score(SEA[0], label="sea").total / len(SEA[0]), abs=1e-5)
+    one = labeled.evaluate([SEA[0]], labels=["sea"])
+    assert one.nats_per_char == pytest.approx(-labeled.score(SEA[0], label="sea").total / len(SEA[0]), abs=1e-5)
 
 
-def test_labels_are_saved_streamed_and_loaded_back(labelled: LanguageModel, tmp_path: Path) -> None:
-    loaded = revgen.load(labelled.save(tmp_path / "model"))
+def test_labels_are_saved_streamed_and_loaded_back(labeled: LanguageModel, tmp_path: Path) -> None:
+    loaded = revgen.load(labeled.save(tmp_path / "model"))
 
-    assert loaded.labels == labelled.labels == ("city", "sea")
-    assert loaded.config == labelled.config
-    text = labelled.generate("the ", label="sea", seed=1, max_tokens=30)
+    assert loaded.labels == labeled.labels == ("city", "sea")
+    assert loaded.config == labeled.config
+    text = labeled.generate("the ", label="sea", seed=1, max_tokens=30)
     assert loaded.generate("the ", label="sea", seed=1, max_tokens=30) == text
     assert "the " + "".join(loaded.stream("the ", label="sea", seed=1, max_tokens=30)) == text
 
 
 @pytest.mark.parametrize("call", [LanguageModel.generate, LanguageModel.stream, LanguageModel.score])
-def test_error_for_an_unknown_label_lists_the_labels(labelled: LanguageModel, call: Any) -> None:
+def test_error_for_an_unknown_label_lists_the_labels(labeled: LanguageModel, call: Any) -> None:
     with pytest.raises(
         revgen.OptionError, match=r"label must be one of the labels of the training text \(city, sea\), not 'see'"
     ):
-        call(labelled, "a", label="see")
+        call(labeled, "a", label="see")
     with pytest.raises(revgen.OptionError, match=r"city, sea.*not 'see'"):
-        labelled.evaluate(["a"], labels=["see"])
+        labeled.evaluate(["a"], labels=["see"])
 
 
 def test_labels_raise_for_other_architectures(small_model: LanguageModel) -> None:
@@ -228,8 +228,8 @@ def test_model_fitted_without_labels_has_none() -> None:
         model.generate(label="sea")
 
 
-def test_fine_tuning_adds_labels_and_keeps_the_others(labelled: LanguageModel, tmp_path: Path) -> None:
-    model = revgen.load(labelled.save(tmp_path / "model"))
+def test_fine_tuning_adds_labels_and_keeps_the_others(labeled: LanguageModel, tmp_path: Path) -> None:
+    model = revgen.load(labeled.save(tmp_path / "model"))
 
     model.fit(SEA * 4 + CITY, labels=["sea"] * 8 + ["a town"] * 2, epochs=1, progress=False)
 

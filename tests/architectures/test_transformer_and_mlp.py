@@ -24,8 +24,8 @@ NAMES = revgen.list_models(["transformer-*", "mlp-*"])
 TIME, BATCH = 20, 3
 
 
-def made(name: str, **options: Any) -> Any:
-    """Return a model with random weights, none of which is 0 or 1 as initial values are."""
+def random_model(name: str, **options: Any) -> Any:
+    """Return a model with noise on all weights, including those that start at 0 or 1."""
     tokenizer = CharTokenizer.train(["aabbccddee"], min_count=1)
     model = revgen.create(f"{name}-char", tokenizer=tokenizer, **options)
     assert isinstance(model, NeuralModel)
@@ -65,7 +65,7 @@ def test_model_passes_check_model(name: str) -> None:
 def test_numpy_and_torch_agree_at_once_and_in_parts(
     name: str, options: dict[str, Any], lengths: tuple[int, ...]
 ) -> None:
-    model = made(name, **options)
+    model = random_model(name, **options)
     tokens = stream(model)
     expected, _ = network_forward(model.network)(tokens, None)
 
@@ -79,7 +79,7 @@ def test_numpy_and_torch_agree_at_once_and_in_parts(
 
 @BOTH
 def test_rows_of_a_batch_are_independent(name: str, options: dict[str, Any]) -> None:
-    model = made(name, **options)
+    model = random_model(name, **options)
     tokens = stream(model)
     whole, _ = model.forward(tokens, None)
     _, state = model.forward(tokens[:9], model.initial_state(BATCH))
@@ -93,7 +93,7 @@ def test_rows_of_a_batch_are_independent(name: str, options: dict[str, Any]) -> 
 
 @BOTH
 def test_predictions_do_not_depend_on_later_tokens_or_other_documents(name: str, options: dict[str, Any]) -> None:
-    model = made(name, **options)
+    model = random_model(name, **options)
     tokens = stream(model)
     whole, _ = model.forward(tokens, None)
 
@@ -106,7 +106,7 @@ def test_predictions_do_not_depend_on_later_tokens_or_other_documents(name: str,
 
 @BOTH
 def test_layer_reads_exactly_the_tokens_of_the_context(name: str, options: dict[str, Any]) -> None:
-    model = made(name, **options | {"num_layers": 1})
+    model = random_model(name, **options | {"num_layers": 1})
     tokens = np.full((TIME, 1), 4)
     other = tokens.copy()
     other[2] = 5
@@ -118,7 +118,7 @@ def test_layer_reads_exactly_the_tokens_of_the_context(name: str, options: dict[
 
 @BOTH
 def test_every_weight_gets_a_gradient_and_dropout_is_only_in_training(name: str, options: dict[str, Any]) -> None:
-    model = made(name, **options | {"dropout": 0.5})
+    model = random_model(name, **options | {"dropout": 0.5})
     network, tokens = model.make_network(), torch.as_tensor(stream(model))
 
     network.train()(tokens)[0].logsumexp(-1).sum().backward()
@@ -145,7 +145,7 @@ def test_default_learning_rate_reduces_the_loss(name: str, options: dict[str, An
 
 
 def test_transformer_equals_its_definition() -> None:
-    model = made("transformer", **TRANSFORMER)
+    model = random_model("transformer", **TRANSFORMER)
     tokens = stream(model)[:, 1]
     w = {name: array.astype(float) for name, array in model.weights.items()}
     hidden, size, context = 16, 8, 6
@@ -182,7 +182,7 @@ def test_transformer_equals_its_definition() -> None:
 
 
 def test_cache_is_no_longer_than_the_context() -> None:
-    model = made("transformer", **TRANSFORMER)
+    model = random_model("transformer", **TRANSFORMER)
 
     _, (read, caches) = model.forward(stream(model), None)
 
@@ -191,7 +191,7 @@ def test_cache_is_no_longer_than_the_context() -> None:
 
 
 def test_gradients_cross_the_parts_of_a_long_text() -> None:
-    network = made("transformer", **TRANSFORMER | {"num_layers": 1, "dropout": 0.0}).make_network()
+    network = random_model("transformer", **TRANSFORMER | {"num_layers": 1, "dropout": 0.0}).make_network()
     embedding = network.named_weights()["embedding"]
     tokens = torch.full((8, 1), 4)
     tokens[5] = 5
@@ -231,7 +231,7 @@ def test_attention_in_bfloat16_is_close_to_float32() -> None:
 
 
 def test_mlp_equals_its_definition() -> None:
-    model = made("mlp", **MLP)
+    model = random_model("mlp", **MLP)
     w = model.weights
     tokens = stream(model)[:, 1]
     expected = []
@@ -250,7 +250,7 @@ def test_mlp_equals_its_definition() -> None:
 
 
 def test_mlp_with_a_context_of_one_token_is_a_bigram_model() -> None:
-    model = made("mlp", **MLP | {"context": 1})
+    model = random_model("mlp", **MLP | {"context": 1})
 
     logits, _ = model.forward(np.array([[3], [5], [4], [5]]), None)
 

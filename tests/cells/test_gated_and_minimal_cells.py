@@ -62,9 +62,9 @@ def relu_gru(p: dict[str, Values], x: Values) -> Values:
         return p[name][..., i * HIDDEN : (i + 1) * HIDDEN]
 
     h, outputs = np.zeros((BATCH, HIDDEN)), []
-    for now in x:
-        r, u = (sigmoid(now @ part("W", i) + part("b", i) + h @ part("U", i) + part("c", i)) for i in range(2))
-        n = relu(now @ part("W", 2) + part("b", 2) + r * (h @ part("U", 2) + part("c", 2)))
+    for x_t in x:
+        r, u = (sigmoid(x_t @ part("W", i) + part("b", i) + h @ part("U", i) + part("c", i)) for i in range(2))
+        n = relu(x_t @ part("W", 2) + part("b", 2) + r * (h @ part("U", 2) + part("c", 2)))
         h = (1 - u) * n + u * h
         outputs.append(h)
     return np.array(outputs)
@@ -72,8 +72,8 @@ def relu_gru(p: dict[str, Values], x: Values) -> Values:
 
 def relu_lstm(p: dict[str, Values], x: Values) -> Values:
     h, c, outputs = np.zeros((BATCH, HIDDEN)), np.zeros((BATCH, HIDDEN)), []
-    for now in x:
-        i, f, o, g = np.split(now @ p["W"] + h @ p["U"] + p["b"], 4, -1)
+    for x_t in x:
+        i, f, o, g = np.split(x_t @ p["W"] + h @ p["U"] + p["b"], 4, -1)
         c = sigmoid(f) * c + (1 - sigmoid(f)) * sigmoid(i) * relu(g)
         h = sigmoid(o) * relu(c)
         outputs.append(h)
@@ -86,8 +86,8 @@ def perceptron(p: dict[str, Values], h: Values) -> Values:
 
 def mingru(p: dict[str, Values], x: Values) -> Values:
     h, outputs = np.zeros((BATCH, HIDDEN)), []
-    for now in x:
-        u, n = np.split(now @ p["W"] + p["b"], 2, -1)
+    for x_t in x:
+        u, n = np.split(x_t @ p["W"] + p["b"], 2, -1)
         z = 1 - sigmoid(u)  # the paper's gate is 1 minus ours
         h = (1 - z) * h + z * n
         outputs.append(perceptron(p, h))
@@ -96,8 +96,8 @@ def mingru(p: dict[str, Values], x: Values) -> Values:
 
 def minlstm(p: dict[str, Values], x: Values) -> Values:
     h, outputs = np.zeros((BATCH, HIDDEN)), []
-    for now in x:
-        f, i, n = np.split(now @ p["W"] + p["b"], 3, -1)
+    for x_t in x:
+        f, i, n = np.split(x_t @ p["W"] + p["b"], 3, -1)
         f, i = sigmoid(f), sigmoid(i)
         h = f / (f + i) * h + i / (f + i) * n
         outputs.append(perceptron(p, h))
@@ -111,20 +111,20 @@ def rglru(p: dict[str, Values], x: Values) -> Values:
         return output
 
     h, outputs = np.zeros((BATCH, HIDDEN)), []
-    for now in x:
-        v = now @ p["W"]
+    for x_t in x:
+        v = x_t @ p["W"]
         r, i = np.split(sigmoid(v @ p["R"] + p["b"]), 2, -1)
         a = sigmoid(p["L"]) ** (8 * r)
         h = a * h + np.sqrt(1 - a**2) * (i * v)
-        outputs.append((h * gelu(now @ p["G"])) @ p["V"])
+        outputs.append((h * gelu(x_t @ p["G"])) @ p["V"])
     return np.array(outputs)
 
 
 def slstm(p: dict[str, Values], x: Values) -> Values:
     """Compute with plain exponentials, without the stabilizer m."""
     h, c, n, outputs = np.zeros((BATCH, HIDDEN)), np.zeros((BATCH, HIDDEN)), np.zeros((BATCH, HIDDEN)), []
-    for now in x:
-        z, o, i, f = np.split(now @ p["W"] + h @ p["U"] + p["b"], 4, -1)
+    for x_t in x:
+        z, o, i, f = np.split(x_t @ p["W"] + h @ p["U"] + p["b"], 4, -1)
         c = sigmoid(f) * c + np.exp(i) * np.tanh(z)
         n = sigmoid(f) * n + np.exp(i)
         h = sigmoid(o) * c / n
@@ -159,12 +159,12 @@ def test_parallel_scan_equals_step_by_step(name: str, time: int) -> None:
     values = parameters(cell)
     p = SimpleNamespace(**values)
     z = cell.project(p, inputs(time))
-    begun = np.random.default_rng(3).normal(size=(BATCH, HIDDEN))
+    start = np.random.default_rng(3).normal(size=(BATCH, HIDDEN))
 
-    at_once, last = cell.sequence(p, z, begun)
-    steps, state = [], begun
-    for now in z:
-        output, state = cell.step(p, now, state)
+    at_once, last = cell.sequence(p, z, start)
+    steps, state = [], start
+    for z_t in z:
+        output, state = cell.step(p, z_t, state)
         steps.append(output)
 
     np.testing.assert_allclose(at_once, steps, atol=1e-12, rtol=0)
@@ -238,10 +238,10 @@ def test_state_of_minimal_cells_is_a_mean_of_candidates(name: str) -> None:
 def test_rglru_starts_with_short_and_long_memories() -> None:
     cell = make_cell("rglru", INPUT, 1_000, {})
 
-    kept = sigmoid(np.asarray(cell.init_param("L", (1_000,), np.random.default_rng(0)), np.float64)) ** 8
+    decay = sigmoid(np.asarray(cell.init_param("L", (1_000,), np.random.default_rng(0)), np.float64)) ** 8
 
-    assert 0.001 <= kept.min() < 0.002 and 0.99 < kept.max() <= 0.999
-    assert np.median(kept) < 0.25
+    assert 0.001 <= decay.min() < 0.002 and 0.99 < decay.max() <= 0.999
+    assert np.median(decay) < 0.25
 
 
 def test_rglru_keeps_the_variance_of_its_input() -> None:

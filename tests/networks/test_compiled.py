@@ -62,7 +62,7 @@ def model_of(architecture: str, texts: list[str], **options: Any) -> LanguageMod
     return model
 
 
-def assert_same_numbers(model: Any, steps: int = 60) -> None:
+def assert_same_logits(model: Any, steps: int = 60) -> None:
     """Compare compiled logits with the model's, token by token and across the start of a document."""
     state = other = model.initial_state(1)
     code = model.build_compiled()
@@ -79,7 +79,7 @@ def assert_same_numbers(model: Any, steps: int = 60) -> None:
 @pytest.mark.parametrize(("architecture", "options"), MODELS, ids=str)
 def test_compiled_logits_equal_numpy_logits(architecture: str, options: dict[str, Any], reviews: list[str]) -> None:
     pytest.importorskip("numba")
-    assert_same_numbers(model_of(architecture, reviews, **options))
+    assert_same_logits(model_of(architecture, reviews, **options))
 
 
 @pytest.mark.slow  # a compiler runs
@@ -95,7 +95,7 @@ def test_float16_weights_stay_in_float16(architecture: str, reviews: list[str]) 
     code = model.build_compiled()
     weights = code.net if architecture == "transformer" else code.weights
     assert any(getattr(array, "dtype", None) == np.uint16 for array in weights)
-    assert_same_numbers(model)
+    assert_same_logits(model)
 
 
 @pytest.mark.slow  # a compiler runs
@@ -162,12 +162,12 @@ def test_compiled_sampling_follows_the_distribution(reviews: list[str]) -> None:
     expected = np.exp((logits.astype(float) + biases) / 0.7)
     expected *= 20_000 / expected.sum()
 
-    drawn = [sample(logits, biases, np.float32(0.7), 1, u) for u in np.random.default_rng(1).random(20_000)]
+    samples = [sample(logits, biases, np.float32(0.7), 1, u) for u in np.random.default_rng(1).random(20_000)]
 
-    counts, there = np.bincount(drawn, minlength=10), expected > 0
+    counts, is_possible = np.bincount(samples, minlength=10), expected > 0
     assert counts[4] == 0
     # 8 degrees of freedom: above 31.8 by chance once in 10,000 times.
-    assert ((counts[there] - expected[there]) ** 2 / expected[there]).sum() < 31.8
+    assert ((counts[is_possible] - expected[is_possible]) ** 2 / expected[is_possible]).sum() < 31.8
     assert sample(logits, np.full(10, -np.inf, np.float32), np.float32(1), 1, 0.5) == 1
 
 
@@ -227,7 +227,7 @@ def test_custom_cell_is_compiled(reviews: list[str]) -> None:
             return {"h": zeros((batch, self.hidden_size)), "short": zeros((batch, 5))}
 
     try:
-        assert_same_numbers(model_of("mixed", reviews))
+        assert_same_logits(model_of("mixed", reviews))
     finally:
         cells.unregister("mixed")
 

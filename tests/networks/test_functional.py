@@ -1,4 +1,4 @@
-"""``FunctionalNetwork`` and ``FunctionalModel`` as a user writes them, and the mistakes that ``check_model`` finds."""
+"""Tests of custom networks, and of the mistakes that ``check_model`` finds."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def register(network: type[Small]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def leave_the_registry_as_it_was() -> Iterator[None]:
+def unregister_small() -> Iterator[None]:
     yield
     architectures.unregister("small")
 

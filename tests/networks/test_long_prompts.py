@@ -49,14 +49,14 @@ def test_next_logits_equals_forward(
     monkeypatch.setattr(reading, "BLOCK_SIZE", 60)
     model = small(name, reviews[:4])
     ids = ids_of(model, reviews[0][:250], rows=2)
-    begun = model.next_logits(ids[:40], model.initial_state(2))[1]
+    prompt_state = model.next_logits(ids[:40], model.initial_state(2))[1]
 
-    logits, state = model.next_logits(ids[40:], begun)
-    wanted, there = model.forward(ids, model.initial_state(2))
+    logits, state = model.next_logits(ids[40:], prompt_state)
+    wanted, expected_state = model.forward(ids, model.initial_state(2))
 
     np.testing.assert_allclose(log_softmax(logits), log_softmax(wanted[-1]), atol=1e-4)
     following = ids[-5:-4]
-    one, other = (log_softmax(model.forward(following, s)[0]) for s in (state, there))
+    one, other = (log_softmax(model.forward(following, s)[0]) for s in (state, expected_state))
     np.testing.assert_allclose(one, other, atol=1e-4)
 
 
@@ -74,11 +74,11 @@ def test_reading_in_parallel_windows_equals_reading_in_order(
     agreed: list[bool] = []
     read_windows = reading.read_windows
 
-    def watched(*arguments: Any) -> Any:
+    def read_and_record(*arguments: Any) -> Any:
         agreed.append((result := read_windows(*arguments))[-1])
         return result
 
-    monkeypatch.setattr(reading, "read_windows", watched)
+    monkeypatch.setattr(reading, "read_windows", read_and_record)
     logits, state = model.to("cpu:0").next_logits(ids, None)
     with torch.inference_mode():
         features, wanted = reading.read_in_order(model.network, torch.as_tensor(ids), None)
