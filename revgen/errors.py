@@ -8,7 +8,7 @@ from pathlib import Path
 class RevgenError(Exception):
     """The base class of the exceptions that revgen raises on purpose.
 
-    ``command`` is the message that the command line prints, if its advice differs from that for Python.
+    ``command`` is the message for the command line, if the advice is different there.
     """
 
     def __init__(self, message: str = "", *, command: str | None = None) -> None:

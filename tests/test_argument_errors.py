@@ -61,7 +61,7 @@ MESSAGE_TERMS = {
     "cell_options": "cell",
     "gradient_accumulation_steps": "batch_size",
 }
-"""The term that a message uses instead of the name of the parameter."""
+"""For parameters that messages do not name: the term that they use instead."""
 
 Call = Callable[[Any], object]
 

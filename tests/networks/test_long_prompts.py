@@ -52,12 +52,12 @@ def test_next_logits_equals_forward(
     prompt_state = model.next_logits(ids[:40], model.initial_state(2))[1]
 
     logits, state = model.next_logits(ids[40:], prompt_state)
-    wanted, expected_state = model.forward(ids, model.initial_state(2))
+    expected, expected_state = model.forward(ids, model.initial_state(2))
 
-    np.testing.assert_allclose(log_softmax(logits), log_softmax(wanted[-1]), atol=1e-4)
+    np.testing.assert_allclose(log_softmax(logits), log_softmax(expected[-1]), atol=1e-4)
     following = ids[-5:-4]
-    one, other = (log_softmax(model.forward(following, s)[0]) for s in (state, expected_state))
-    np.testing.assert_allclose(one, other, atol=1e-4)
+    next_logits, expected_next = (log_softmax(model.forward(following, s)[0]) for s in (state, expected_state))
+    np.testing.assert_allclose(next_logits, expected_next, atol=1e-4)
 
 
 @pytest.mark.parametrize("rows", [1, 3])
