@@ -57,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("train", nargs="?", help="the text to train on")
     parser.add_argument("valid", nargs="?", help="the text to validate on")
-    parser.add_argument("--also", action="append", default=[], help="another text to evaluate on; can be repeated")
+    parser.add_argument("--also", action="append", default=[], help="another text to evaluate on; can be given again")
     parser.add_argument("--models", nargs="+", default=list(RECIPES), choices=list(RECIPES))
     parser.add_argument("--out", type=Path, default=Path(revgen.__file__).parent / "pretrained")
     parser.add_argument("--data", default="", help="the description of the data and its license, for the card")
@@ -109,7 +109,7 @@ def train(name: str, options: argparse.Namespace) -> None:
 
 
 def with_table(page: str) -> str:
-    """Return a Markdown page with the table of pretrained models, made from their configurations."""
+    """Return a Markdown page with an updated table of pretrained models, from the metadata of the models."""
     rows = ["| model | parameters | size | nats/char | bits/char | trained |", "|---|--:|--:|--:|--:|---|"]
     for info in revgen.models(pretrained=True):
         content = json.loads((Path(revgen.__file__).parent / "pretrained" / info.name / "config.json").read_bytes())

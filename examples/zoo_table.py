@@ -4,8 +4,8 @@
     python examples/zoo_table.py --show figures.jsonl
 
 The corpus is a directory with train.jsonl, valid.jsonl and valid_clean.jsonl, with one JSON object ``{"text": …}`` per
-line. The text is converted to lower case. Models that the output file already has are skipped, so several runs can
-divide the work.
+line. The text is converted to lower case. Models that are already in the output file are skipped, so an interrupted run
+can be resumed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 
 import revgen
 
-# The options of ``create``. Cells without a fused kernel take fewer steps in the same time, so they are smaller here
-# and have less dropout.
+# The options of ``create``. Cells without a fused kernel train for fewer steps in the same time, so their models are
+# smaller and have less dropout.
 OPTIONS: dict[str, dict[str, Any]] = {
     "ngram-char": {"order": 6},
     "kneser-ney-char": {"order": 10},
@@ -42,7 +42,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    """Train and evaluate models and write one line per model, or print the lines as a table."""
+    """Train and evaluate models and write one line for each, or print the lines of a file as a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", nargs="?", type=Path)
     parser.add_argument("--models", nargs="+", default=list(OPTIONS))
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--show", type=Path)
     options = parser.parse_args()
     if options.show:
-        show(options.show)
+        print_table(options.show)
         return
     train, valid, clean = (lowercased(options.corpus / f"{n}.jsonl") for n in ("train", "valid", "valid_clean"))
     for name in options.models:
@@ -78,8 +78,8 @@ def measure(name: str, train: list[str], valid: list[str], clean: list[str], sec
     }
 
 
-def show(path: Path) -> None:
-    """Print the table in Markdown, with the best model first."""
+def print_table(path: Path) -> None:
+    """Print the rows in a file as a Markdown table, with the best model first."""
     print("| model | parameters | seconds | epochs | nats/char, all | clean |\n|---|--:|--:|--:|--:|--:|")
     for row in sorted(read_rows(path), key=lambda row: float(row["all"])):
         print(
@@ -89,7 +89,7 @@ def show(path: Path) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows in a file, or none if it does not exist."""
+    """Return the rows in a file, or an empty list if the file does not exist."""
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
 
 

@@ -16,8 +16,8 @@ from hub_server import Hub, Repository
 import revgen
 from revgen.language_model import LanguageModel
 
-# The Hub client reads its settings once, when it is imported. So every test, and every process that a test starts, has
-# the address of a Hub on this machine. It refuses connections until the fixture ``hub`` starts it.
+# The Hub client reads its settings once, when it is imported. So they are set here, to the URL of a local server, for
+# all tests and the processes that tests start. The server refuses connections until the fixture ``hub`` starts it.
 HUB = Hub()
 HUB_HOME = Path(tempfile.mkdtemp(prefix="revgen-tests-"))
 os.environ |= {
@@ -47,7 +47,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     HUB.clear()
 
 
-def same(one: LanguageModel, other: LanguageModel) -> bool:
+def same_model(one: LanguageModel, other: LanguageModel) -> bool:
     """Return whether two models have the same name, tokenizer and weights."""
     return (
         one.name == other.name
@@ -64,7 +64,7 @@ def same_weights(one: LanguageModel, other: LanguageModel) -> bool:
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:
-    """Run PyTorch on one thread: the small networks of the tests are faster that way."""
+    """Run PyTorch on one thread, which is faster for the small networks of the tests."""
     import torch
 
     num_threads = torch.get_num_threads()
@@ -89,13 +89,13 @@ def small_model(reviews: list[str]) -> LanguageModel:
 
 @pytest.fixture
 def model_directory(small_model: LanguageModel, tmp_path: Path) -> str:
-    """Return the directory of a saved ``lstm-char``."""
+    """The directory of the saved small model."""
     return str(small_model.save(tmp_path / "model"))
 
 
 @pytest.fixture
 def texts_file(reviews: list[str], tmp_path: Path) -> str:
-    """Return a JSON Lines file of 15 documents with the fields ``text`` and ``body``."""
+    """A JSON Lines file of 15 documents with the fields ``text`` and ``body``."""
     path = tmp_path / "texts.jsonl"
     path.write_text("".join(json.dumps({"text": text, "body": text.upper()}) + "\n" for text in reviews[:15]), "utf-8")
     return str(path)
@@ -103,7 +103,7 @@ def texts_file(reviews: list[str], tmp_path: Path) -> str:
 
 @pytest.fixture
 def held_out_file(reviews: list[str], tmp_path: Path) -> str:
-    """Return a file of one document."""
+    """A text file of one document."""
     path = tmp_path / "held_out.txt"
     path.write_text(reviews[50], "utf-8")
     return str(path)
@@ -135,5 +135,5 @@ def original_directory(small_model: LanguageModel, tmp_path_factory: pytest.Temp
 
 @pytest.fixture
 def saved(original_directory: Path, tmp_path: Path) -> Path:
-    """A copy of the directory of the saved small model, which tests may change."""
+    """A copy of the directory of the saved small model. Tests may change it."""
     return Path(shutil.copytree(original_directory, tmp_path / "model"))

@@ -1,7 +1,7 @@
-"""A Hub server on this machine that implements enough of the Hugging Face Hub's protocol for its client library.
+"""A local server that implements as much of the Hugging Face Hub's protocol as its client library needs.
 
-It has public and private repositories with branches and tags, access tokens, commits of files that are sent inline or
-by LFS, downloads with ETags and ranges, and error responses. Tests can also make requests fail.
+The server has public and private repositories with branches and tags, access tokens, commits of files that are sent
+inline or by LFS, downloads with ETags and ranges, and error responses. Tests can also make requests fail.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Tree = dict[str, bytes]
 
 @dataclass
 class Repository:
-    """Commits by their hashes, and the branches and tags that point to them."""
+    """The commits by their hashes, and the branches and tags that point to them."""
 
     private: bool = False
     gated: bool = False
@@ -33,7 +33,7 @@ class Repository:
     messages: list[str] = field(default_factory=list)
 
     def resolve(self, revision: str) -> str:
-        """Return the hash of the commit of a branch or tag, or a commit hash unchanged. Raises RefusedError."""
+        """Return the commit hash of a branch or tag, or a commit hash unchanged. Raises RefusedError."""
         commit = self.refs.get(revision, revision)
         if commit not in self.trees:
             raise RefusedError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
@@ -42,10 +42,10 @@ class Repository:
     def commit(self, branch: str, tree: Tree, message: str) -> str:
         """Commit a tree to a branch, and return the hash of the commit."""
         self.messages.append(message)
-        name = hashlib.sha1(f"{len(self.messages)} {message} {sorted(tree)}".encode()).hexdigest()
-        self.trees[name] = tree
-        self.refs[branch] = name
-        return name
+        commit = hashlib.sha1(f"{len(self.messages)} {message} {sorted(tree)}".encode()).hexdigest()
+        self.trees[commit] = tree
+        self.refs[branch] = commit
+        return commit
 
     def files(self, revision: str = "main") -> Tree:
         """Return the content of each file at a revision."""
@@ -69,9 +69,9 @@ class Faults:
     down: int = 0
     """The status of the response to every request; 0 if the server is up."""
     truncated: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """For each file: the number of bytes after which the connection ends, and how many downloads this happens to."""
+    """By file name: the number of bytes after which the connection closes, and the number of downloads so affected."""
     corrupted: dict[str, int] = field(default_factory=dict)
-    """For each file: how many downloads have a wrong byte."""
+    """By file name: the number of downloads that have a wrong byte."""
 
 
 class Hub:
@@ -111,7 +111,7 @@ class Hub:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Handles one request. ``ROUTES`` has the method for each path."""
+    """The handler of one request. ``ROUTES`` names the method for each path."""
 
     hub: Hub
     protocol_version = "HTTP/1.1"
@@ -133,8 +133,8 @@ class Handler(BaseHTTPRequestHandler):
                         response = getattr(self, name)(**{k: unquote(v) for k, v in match.groupdict().items()})
                     return self.send(*response) if isinstance(response, tuple) else self.send_json(response)
             raise RefusedError(404, message=f"no such endpoint: {self.command} {path}")
-        except RefusedError as refusal:
-            self.send_json(refusal.content, refusal.status, refusal.headers)
+        except RefusedError as error:
+            self.send_json(error.content, error.status, error.headers)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_request  # noqa: N815
 
@@ -155,11 +155,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send(status, {"Content-Type": "application/json"} | (headers or {}), data)
 
     def log_message(self, *_: Any) -> None:
-        """Print nothing."""
+        """Do not print requests."""
 
     @property
     def user(self) -> tuple[str, str] | None:
-        """The user and the role of the request's token. Raises RefusedError if the token is invalid."""
+        """The user and the role of the request's token, or None without one. Raises RefusedError if it is invalid."""
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         if not token:
             return None
@@ -170,7 +170,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.hub.tokens[token]
 
     def repository(self, name: str, write: bool = False) -> Repository:
-        """Return a repository. Raises RefusedError if the user has no access to read it, or to write it."""
+        """Return a repository. Raises RefusedError if the user may not read it, or with ``write``, may not write it."""
         repository, user = self.hub.repositories.get(name), self.user
         is_owner = user is not None and name.partition("/")[0] in (user[0], *self.hub.organizations.get(user[0], ()))
         if repository is None or (repository.private and not is_owner):
@@ -216,7 +216,7 @@ class Handler(BaseHTTPRequestHandler):
         files = [
             {
                 "path": file["path"],
-                "uploadMode": mode(file["path"]),
+                "uploadMode": upload_mode(file["path"]),
                 "shouldIgnore": False,
                 "oid": etag(file["path"], tree[file["path"]]) if file["path"] in tree else None,
             }
@@ -262,8 +262,8 @@ class Handler(BaseHTTPRequestHandler):
                 tree[value["path"]] = self.hub.objects[value["oid"]]
             elif key == "deletedFile":
                 del tree[value["path"]]
-        name = repository.commit(revision, tree, message)
-        return {"commitUrl": f"{self.hub.url}/{repo}/commit/{name}", "commitOid": name, "success": True}
+        commit = repository.commit(revision, tree, message)
+        return {"commitUrl": f"{self.hub.url}/{repo}/commit/{commit}", "commitOid": commit, "success": True}
 
     def branch(self, repo: str, revision: str) -> Any:
         repository = self.repository(repo, write=True)
@@ -289,7 +289,7 @@ class Handler(BaseHTTPRequestHandler):
         entries = []
         for path, data in self.repository(repo).files(revision).items():
             entry: dict[str, Any] = {"type": "file", "oid": etag("", data), "size": len(data), "path": path}
-            if mode(path) == "lfs":
+            if upload_mode(path) == "lfs":
                 entry["lfs"] = {"oid": etag(path, data), "size": len(data), "pointerSize": 134}
             entries.append(entry)
         return entries
@@ -302,12 +302,12 @@ class Handler(BaseHTTPRequestHandler):
         data = repository.trees[commit][path]
         quoted = f'"{etag(path, data)}"'
         headers = {"X-Repo-Commit": commit, "ETag": quoted, "Accept-Ranges": "bytes"}
-        if mode(path) == "lfs":
+        if upload_mode(path) == "lfs":
             headers |= {"X-Linked-Size": str(len(data)), "X-Linked-Etag": quoted}
         if self.command == "HEAD":
             return 200, headers, data
         begin = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").rstrip("-"))
-        if mode(path) == "lfs":
+        if upload_mode(path) == "lfs":
             self.hub.ranges.append(begin)
         if begin:
             headers["Content-Range"] = f"bytes {begin}-{len(data) - 1}/{len(data)}"
@@ -321,14 +321,14 @@ class Handler(BaseHTTPRequestHandler):
         return 206 if begin else 200, headers, data[begin:], stop if times > 0 else None
 
 
-def mode(path: str) -> str:
-    """Return how a file is uploaded and stored: "lfs" or "regular"."""
+def upload_mode(path: str) -> str:
+    """Return how the Hub stores a file: "lfs" or "regular"."""
     return "lfs" if path.endswith((".safetensors", ".model")) else "regular"
 
 
 def etag(path: str, data: bytes) -> str:
-    """Return the hash of a file's content: SHA-256 with LFS, otherwise the hash of the Git blob."""
-    if mode(path) == "lfs":
+    """Return the hash of a file's content: SHA-256 with LFS, or else the hash of its Git blob."""
+    if upload_mode(path) == "lfs":
         return hashlib.sha256(data).hexdigest()
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
@@ -349,4 +349,4 @@ ROUTES = [
     (("GET",), rf"/api/models/{NAME}/tree/{REVISION}", "tree"),
     (("GET", "HEAD"), rf"/{NAME}/resolve/{REVISION}/(?P<path>.+)", "resolve"),
 ]
-"""HTTP methods, pattern of the path, and name of the method of ``Handler``."""
+"""HTTP methods, the pattern of the path, and the name of the method of ``Handler``."""

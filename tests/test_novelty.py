@@ -82,7 +82,7 @@ def test_max_copied_chars_counts_spelled_characters() -> None:
     tokenizer = tokenizers.get("char").train(["abc"], min_count=1)
     guide = CopyGuide(tokenizer, SuffixIndex(["ab中c"]), 2)
     last = tokenizer.spell("中")[-1]
-    other = tokenizer.spell("丮")[-1]  # the last digit of another character
+    other = tokenizer.spell("丮")[-1]  # a digit that completes another character
 
     state = guide.initial_state("ab")
     for digit in tokenizer.spell("中")[:-1]:

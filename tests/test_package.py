@@ -18,7 +18,7 @@ PRETRAINED = ROOT / "revgen" / "pretrained"
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    """Run a command offline, without the checkout on the path of modules, and return its output."""
+    """Run a command offline, without the checkout on the module search path, and return its output."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
     result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, check=False)
     assert result.returncode == 0, f"{command}: {result.stdout}\n{result.stderr}"
@@ -33,7 +33,7 @@ def test_each_model_in_the_package_is_small_and_has_a_card() -> None:
         assert (directory / "README.md").read_text("utf-8").startswith("---\nlibrary_name: revgen\n")
 
 
-def test_the_models_in_the_package_are_small_together_and_prefer_english_words() -> None:
+def test_the_models_in_the_package_are_small_in_total_and_prefer_english_words() -> None:
     names = {"lstm-char", "gru-char", "rnn-char", "lstm-word", "gru-subword", "transformer-subword", "textgenrnn-char"}
     assert names <= set(revgen.list_models(pretrained=True))
     assert sum(file.stat().st_size for file in PRETRAINED.rglob("*") if file.is_file()) <= 20e6

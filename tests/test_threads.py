@@ -1,4 +1,4 @@
-"""Tests of models that several threads or processes use at once: each gets the same results as alone."""
+"""Tests of models that several threads or processes use at once: each gets the results that it would get alone."""
 
 from __future__ import annotations
 
@@ -25,9 +25,17 @@ from revgen.novelty import SuffixIndex
 from revgen.registry import tokenizers
 
 NAMES = [f"{name}-char" for name in dict.fromkeys(n.rpartition("-")[0] for n in revgen.list_models("*-char"))]
-COMPILED = ["elman-char", "gru-char", "lstm-char", "mingru-char", "textgenrnn-char", "transformer-char", "ngram-char"]
-ATTENTIVE = ["textgenrnn-char", "transformer-char"]
-THREADS, ROUNDS = 8, 3
+COMPILED_NAMES = [
+    "elman-char",
+    "gru-char",
+    "lstm-char",
+    "mingru-char",
+    "textgenrnn-char",
+    "transformer-char",
+    "ngram-char",
+]
+NAMES_WITH_ATTENTION = ["textgenrnn-char", "transformer-char"]
+NUM_THREADS, NUM_ROUNDS = 8, 3
 
 
 def make_small(name: str, texts: list[str]) -> LanguageModel:
@@ -42,8 +50,8 @@ def make_small(name: str, texts: list[str]) -> LanguageModel:
     return model
 
 
-def calls(model: LanguageModel) -> dict[str, Callable[[], Any]]:
-    """Return calls of all methods that do not change a model, by a name."""
+def method_calls(model: LanguageModel) -> dict[str, Callable[[], Any]]:
+    """Return functions by name that call each method that does not change a model."""
     texts = ["the song is good", "a", "not the film that I saw"]
     functions: dict[str, Callable[[], Any]] = {
         "generate": lambda: model.generate("the ", max_tokens=30, seed=1),
@@ -66,13 +74,13 @@ def calls(model: LanguageModel) -> dict[str, Callable[[], Any]]:
     if isinstance(model, NeuralModel):
         functions["embed"] = lambda: model.embed(texts).round(4).tolist()
         functions["similarity"] = lambda: model.similarity(texts[0], texts, pool="last").round(4).tolist()
-    if model.name in ATTENTIVE:
+    if model.name in NAMES_WITH_ATTENTION:
         functions["attention"] = lambda: model.attention(texts[0]).weights.round(4).tolist()
     return functions
 
 
 @pytest.fixture
-def eager_switching() -> Iterator[None]:
+def frequent_switching() -> Iterator[None]:
     """Switch between threads as often as possible."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -81,26 +89,28 @@ def eager_switching() -> Iterator[None]:
 
 
 def check_threads(model: LanguageModel) -> None:
-    """Call all methods from several threads at once, on a model that was not used before."""
-    expected = {name: call() for name, call in calls(copy.deepcopy(model)).items()}
-    tasks = [item for _ in range(ROUNDS) for item in calls(model).items()]
+    """Check that methods called from several threads at once on a new model return the same as from one thread."""
+    expected = {name: call() for name, call in method_calls(copy.deepcopy(model)).items()}
+    tasks = [item for _ in range(NUM_ROUNDS) for item in method_calls(model).items()]
     random.Random(0).shuffle(tasks)
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
         results = list(pool.map(lambda task: (task[0], task[1]()), tasks))
     assert [name for name, result in results if result != expected[name]] == []
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_threads_get_the_same_results_with_numpy(name: str, reviews: list[str], eager_switching: None) -> None:
+def test_threads_get_the_same_results_with_numpy(name: str, reviews: list[str], frequent_switching: None) -> None:
     check_threads(make_small(name, reviews[:6]))
 
 
 @pytest.mark.parametrize("name", ["awd-lstm-char", "lstm-char", "mlp-char", "textgenrnn-char", "transformer-char"])
-def test_threads_get_the_same_results_with_pytorch(name: str, reviews: list[str], eager_switching: None) -> None:
+def test_threads_get_the_same_results_with_pytorch(name: str, reviews: list[str], frequent_switching: None) -> None:
     check_threads(make_small(name, reviews[:6]).to("cpu:0"))
 
 
-def test_threads_get_the_same_results_with_a_module_as_cell(reviews: list[str], eager_switching: None) -> None:
+def test_threads_get_the_same_results_with_a_pytorch_module_as_cell(
+    reviews: list[str], frequent_switching: None
+) -> None:
     revgen.register_cell("module-gru")(torch.nn.GRU)
     try:
         check_threads(make_small("module-gru-char", reviews[:6]))
@@ -109,8 +119,10 @@ def test_threads_get_the_same_results_with_a_module_as_cell(reviews: list[str], 
 
 
 @pytest.mark.slow  # a compiler runs
-@pytest.mark.parametrize("name", COMPILED)
-def test_threads_get_the_same_results_with_compiled_code(name: str, reviews: list[str], eager_switching: None) -> None:
+@pytest.mark.parametrize("name", COMPILED_NAMES)
+def test_threads_get_the_same_results_with_compiled_code(
+    name: str, reviews: list[str], frequent_switching: None
+) -> None:
     pytest.importorskip("numba")
     check_threads(make_small(name, reviews[:6]).compile())
 
@@ -179,22 +191,22 @@ def test_a_forked_process_can_compute_after_its_parent_used_threads(reviews: lis
 @pytest.mark.parametrize("name", NAMES)
 def test_pickled_and_copied_models_generate_the_same_text(name: str, reviews: list[str]) -> None:
     model = make_small(name, reviews[:6])
-    expected = model.generate("the ", max_tokens=20, seed=1)  # computes all values that are computed on demand
-    for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model), copy.copy(model)):
-        assert again.generate("the ", max_tokens=20, seed=1) == expected
-        assert again.fingerprint == model.fingerprint
-        assert again.novelty("the film") == model.novelty("the film")
+    expected = model.generate("the ", max_tokens=20, seed=1)  # computes all cached values
+    for duplicate in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model), copy.copy(model)):
+        assert duplicate.generate("the ", max_tokens=20, seed=1) == expected
+        assert duplicate.fingerprint == model.fingerprint
+        assert duplicate.novelty("the film") == model.novelty("the film")
 
 
 @pytest.mark.slow  # a compiler runs
-@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize("name", COMPILED_NAMES)
 def test_pickled_and_copied_models_stay_compiled(name: str, reviews: list[str]) -> None:
     pytest.importorskip("numba")
     model = make_small(name, reviews[:6]).compile()
     expected = model.generate("the ", max_tokens=20, seed=1)
-    for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
-        assert again._compile_requested and again.compiled is not None
-        assert again.generate("the ", max_tokens=20, seed=1) == expected
+    for duplicate in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert duplicate._compile_requested and duplicate.compiled is not None
+        assert duplicate.generate("the ", max_tokens=20, seed=1) == expected
 
 
 def test_an_index_can_be_read_after_its_directory_was_moved_or_deleted(

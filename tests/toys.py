@@ -1,4 +1,4 @@
-"""Models that are a table of logits, so tests know what they generate."""
+"""Models with a given table of logits, so tests know the text that they generate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 class Table(LanguageModel):
-    """A model whose next token depends only on the last one, through a table of logits (vocab, vocab)."""
+    """A model whose next token depends only on the last token, with a table of logits (vocab, vocab)."""
 
     table: Floats
 
@@ -37,14 +37,14 @@ class Table(LanguageModel):
 
 
 class Silent(Table):
-    """A model that fails the test when it is asked for logits."""
+    """A model that fails the test if its logits are computed."""
 
     def forward(self, tokens: NDArray[Any], state: Any) -> tuple[Floats, Any]:
         raise AssertionError("a token was sampled")
 
 
 def table(tokenizer: Tokenizer, logits: Floats | float = 0.0, kind: type[Table] = Table) -> Table:
-    """Return a model with this table of logits, or with the same logit everywhere."""
+    """Return a model with this table of logits, or with the same logit for all tokens."""
     model = kind("table", tokenizer.level, None, tokenizer)
     model.table = np.zeros((len(tokenizer), len(tokenizer)), np.float32) + np.asarray(logits, np.float32)
     model.weights = {"table": model.table}
@@ -52,7 +52,7 @@ def table(tokenizer: Tokenizer, logits: Floats | float = 0.0, kind: type[Table] 
 
 
 def chars(text: str) -> Tokenizer:
-    """Return a tokenizer of only these characters, without the digits that spell others."""
+    """Return a tokenizer of only these characters, without the digits that spell other characters."""
     return CharTokenizer((*SPECIAL_TOKENS, *sorted(set(text))))
 
 
@@ -80,7 +80,7 @@ def chi_square(counts: NDArray[Any], expected: Floats) -> float:
 
 
 def alphabet() -> Table:
-    """Return a model whose most likely text is the alphabet, repeated."""
+    """Return a model whose most likely text repeats the alphabet."""
     model = table(chars(LETTERS))
     ids = model.tokenizer.encode(LETTERS)
     model.table[ids, np.roll(ids, -1)] = 10

@@ -16,7 +16,7 @@ NETWORKS = ["lstm", "gru", "graves-lstm", "awd-lstm", "textgenrnn", "mingru", "t
 
 @pytest.fixture(scope="module", params=NETWORKS)
 def network(request: pytest.FixtureRequest, reviews: list[str]) -> LanguageModel:
-    """A small model of each kind of network, trained for one epoch on little text."""
+    """A small model of each kind of network, trained for one epoch on eight documents."""
     model = revgen.create(f"{request.param}-char", hidden_size=16, num_layers=2)
     model.fit(reviews[:8], epochs=1, progress=False)
     return model
@@ -51,7 +51,9 @@ def test_pytorch_and_numpy_compute_the_same_vectors(network: LanguageModel) -> N
         network.to("cpu")
 
 
-def test_a_long_text_has_the_same_vector_as_when_read_at_once(small_model: LanguageModel, reviews: list[str]) -> None:
+def test_reading_a_long_text_in_blocks_gives_the_same_vector_as_reading_it_at_once(
+    small_model: LanguageModel, reviews: list[str]
+) -> None:
     text = " ".join(reviews[:3])
     ids = np.array([small_model.tokenizer.bos_id, *small_model.tokenizer.encode(text)])[:, None]
     features, _ = small_model.features(ids, small_model.initial_state(1))

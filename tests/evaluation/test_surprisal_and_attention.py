@@ -1,4 +1,4 @@
-"""Tests of surprisal and of attention weights: their values, and how they are shown."""
+"""Tests of surprisal and attention weights: their values, text, HTML and figures."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def test_surprisal_is_computed_from_the_predicted_distribution(model: LanguageMo
 
     tokenizer = model.tokenizer
     ids = np.array([tokenizer.bos_id, *tokenizer.encode(TEXT), tokenizer.eos_id])
-    logp = log_softmax(model.forward(ids[:-1, None], model.initial_state(1))[0][:, 0].astype(float))
+    logprobs = log_softmax(model.forward(ids[:-1, None], model.initial_state(1))[0][:, 0].astype(float))
     assert len(explanation) == len(ids) - 1
     np.testing.assert_allclose([t.logprob for t in explanation], model.score(TEXT).logprobs, atol=1e-4)
-    for row, target, token in zip(logp, ids[1:], explanation, strict=True):
+    for row, target, token in zip(logprobs, ids[1:], explanation, strict=True):
         assert token.token == tokenizer.vocabulary[target]
         finite = row[np.isfinite(row)]
         assert token.entropy == pytest.approx(-(np.exp(finite) * finite).sum(), abs=1e-4)
@@ -56,10 +56,10 @@ def test_the_data_frame_has_one_row_for_each_token(model: LanguageModel) -> None
 
 
 def test_the_terminal_text_is_the_same_text_with_colors(model: LanguageModel) -> None:
-    line = model.explain(TEXT).to_terminal()
+    text = model.explain(TEXT).to_terminal()
 
-    assert re.sub("\x1b\\[[0-9;]*m", "", line) == TEXT
-    assert "\x1b[" in line.splitlines()[1], "each line has its own colors"
+    assert re.sub("\x1b\\[[0-9;]*m", "", text) == TEXT
+    assert "\x1b[" in text.splitlines()[1], "each line has its own colors"
 
 
 def test_html_has_tooltips_and_escapes_tags_in_the_text(model: LanguageModel) -> None:
@@ -157,13 +157,13 @@ def test_textgenrnn_averages_its_features_with_its_attention_weights(textgenrnn:
     np.testing.assert_allclose(attention.weights[0, 0, -1], softmax(x @ textgenrnn.weights["attention"]), atol=1e-5)
 
 
-@pytest.mark.parametrize("ending", ["png", "svg"])
+@pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_attention_is_saved_as_a_figure(
-    transformer: LanguageModel, textgenrnn: LanguageModel, tmp_path: Path, ending: str
+    transformer: LanguageModel, textgenrnn: LanguageModel, tmp_path: Path, suffix: str
 ) -> None:
     for model, count in ((transformer, 4), (textgenrnn, 1)):
         attention = model.attention("the $x$ song\n")
-        path = attention.save(tmp_path / f"attention.{ending}")
+        path = attention.save(tmp_path / f"attention.{suffix}")
         assert path.stat().st_size > 1000
         assert len(attention.plot().axes) == count
 
@@ -185,13 +185,13 @@ def test_the_explain_command_prints_and_saves_the_explanation(
     transformer: LanguageModel, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = str(transformer.save(tmp_path / "model"))
-    page, picture = tmp_path / "page.html", tmp_path / "attention.png"
+    page, figure = tmp_path / "page.html", tmp_path / "attention.png"
     explanation = transformer.explain("the song", top=2)
     arguments = ["explain", directory, "the song", "--top", "2"]
 
-    assert main([*arguments, "--html", str(page), "--attention", str(picture)]) == 0
+    assert main([*arguments, "--html", str(page), "--attention", str(figure)]) == 0
     assert capsys.readouterr().out == f"{explanation}\n"
-    assert explanation.to_html() in page.read_text("utf-8") and picture.stat().st_size > 1000
+    assert explanation.to_html() in page.read_text("utf-8") and figure.stat().st_size > 1000
     assert main([*arguments, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["token"] for row in rows] == [*"the song", "</s>"]

@@ -1,4 +1,4 @@
-"""Functions that several Hub tests use."""
+"""Functions that several of the Hub tests use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def python_blocks(text: str) -> list[str]:
 
 
 def run_processes(code: str, count: int = 1) -> list[tuple[int, str, str]]:
-    """Run Python code in ``count`` processes at once; return the exit status, output and errors of each."""
+    """Run Python code in ``count`` processes at once, and return the exit status, output and errors of each."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen([sys.executable, "-c", code], env=environment, text=True, stdout=-1, stderr=-1)

@@ -1,4 +1,4 @@
-"""Tests of the model card: Hub metadata, samples, history, equations."""
+"""Tests of the model card: Hub metadata, samples, training history and equations."""
 
 from __future__ import annotations
 
@@ -100,9 +100,9 @@ def test_a_pushed_card_shows_samples_and_an_image_of_the_history(
 
     assert small_model.generate("", n=3, temperature=0.7, seed=1)[0].splitlines()[0] in text
     assert "](history.svg)" in text
-    picture = pushed.files()["history.svg"].decode()
-    xml.etree.ElementTree.fromstring(picture)
-    assert picture.count("<polyline") == 1 and "training loss" in picture
+    image = pushed.files()["history.svg"].decode()
+    xml.etree.ElementTree.fromstring(image)
+    assert image.count("<polyline") == 1 and "training loss" in image
 
 
 def test_a_card_edited_on_the_hub_is_not_overwritten_by_default(pushed: Repository, small_model: LanguageModel) -> None:
@@ -130,7 +130,7 @@ def test_a_card_edited_in_the_directory_is_pushed(hub: Hub, small_model: Languag
 def test_safetensors_and_the_card_are_enough_to_compute_with_the_weights(
     pushed: Repository, small_model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Implements what the card says without the library."""
+    """Compute log-probabilities as the card describes, without revgen."""
     for name, data in pushed.files().items():
         (tmp_path / name).write_bytes(data)
     text = pushed.files()["README.md"].decode()
@@ -184,8 +184,8 @@ def test_the_history_image_has_a_panel_for_the_held_out_text(reviews: list[str])
     model.fit(reviews[:20], reviews[20:25], epochs=3, progress=False)
 
     assert len(model.metadata["history"]["nats_per_char"]) == 3
-    picture = draw_history(model)
-    assert picture is not None and picture.count("<polyline") == 2
+    image = draw_history(model)
+    assert image is not None and image.count("<polyline") == 2
 
 
 def test_fine_tuning_removes_metadata_about_the_old_weights(reviews: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Tests of Hub failures: each is one line that says what to do, and files from the Hub are only data."""
+"""Tests of Hub failures: each raises a one-line error that says what to do, and invalid files are rejected."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 import pytest
-from conftest import HUB_HOME, same
+from conftest import HUB_HOME, same_model
 from hub_helpers import run_processes
 from hub_server import Hub, Repository
 
@@ -38,7 +38,7 @@ def no_retry_delay(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def load_error(name: str = "me/model", **options: Any) -> str:
-    """Load a model that cannot be loaded, and return the message, which has one line."""
+    """Load a model that cannot be loaded, and return the one-line error message."""
     with pytest.raises(revgen.HubError) as error:
         revgen.load(name, **options)
     assert "\n" not in str(error.value)
@@ -49,7 +49,7 @@ def test_a_missing_network_is_reported_at_once(no_network: None) -> None:
     assert load_error().startswith("me/model: the Hub could not be reached: ConnectError: ")
 
 
-def test_a_pretrained_name_without_a_network_names_where_it_was_searched_for(no_network: None) -> None:
+def test_without_a_network_the_error_for_a_pretrained_name_says_where_it_was_searched_for(no_network: None) -> None:
     assert load_error("elman-char").startswith(
         "elman-char has no weights in the package or the cache; revgen/elman-char: the Hub"
     )
@@ -64,7 +64,7 @@ def test_a_pulled_model_is_loaded_without_a_network(
     request.getfixturevalue("no_network")
 
     for options in ({}, {"revision": "v1"}, {"revision": pushed.refs["main"]}, {"local_files_only": True}):
-        assert same(revgen.load("me/model", **options), small_model)
+        assert same_model(revgen.load("me/model", **options), small_model)
 
 
 def test_local_files_only_sends_no_request(hub: Hub, pushed: Repository, small_model: LanguageModel) -> None:
@@ -75,7 +75,7 @@ def test_local_files_only_sends_no_request(hub: Hub, pushed: Repository, small_m
 
     revgen.load("me/model")
     hub.requests.clear()
-    assert same(revgen.load("me/model", local_files_only=True), small_model)
+    assert same_model(revgen.load("me/model", local_files_only=True), small_model)
     assert hub.requests == []
 
 
@@ -130,7 +130,7 @@ def test_an_invalid_repository_name_is_an_error(name: str, hub: Hub, small_model
 
 
 @pytest.mark.parametrize("status", [429, 500, 503, 504])
-def test_an_error_of_the_server_is_reported_unless_the_model_is_cached(
+def test_a_server_error_is_reported_unless_the_model_is_cached(
     status: int, hub: Hub, pushed: Repository, small_model: LanguageModel
 ) -> None:
     hub.faults.down = status
@@ -139,7 +139,7 @@ def test_an_error_of_the_server_is_reported_unless_the_model_is_cached(
     hub.faults.down = 0
     revgen.load("me/model")
     hub.faults.down = status
-    assert same(revgen.load("me/model"), small_model), "the model is in the cache"
+    assert same_model(revgen.load("me/model"), small_model), "the model is in the cache"
 
 
 def test_a_repository_with_missing_files_is_reported(hub: Hub, pushed: Repository) -> None:
@@ -165,7 +165,7 @@ def test_an_interrupted_download_resumes(
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
     hub.faults.truncated["model.safetensors"] = 20_500, 3
 
-    assert same(revgen.load("me/model"), small_model)
+    assert same_model(revgen.load("me/model"), small_model)
     assert hub.ranges == [0, 20_000, 40_000, 60_000]
 
 
@@ -177,7 +177,7 @@ def test_a_failed_download_leaves_no_partial_files(
     assert not list(HUB_HOME.rglob("*.incomplete"))
 
     hub.faults.truncated.clear()
-    assert same(revgen.load("me/model"), small_model)
+    assert same_model(revgen.load("me/model"), small_model)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "vocabulary.json"])
@@ -186,7 +186,7 @@ def test_a_file_with_a_wrong_checksum_is_downloaded_again(
 ) -> None:
     hub.faults.corrupted[name] = 1
 
-    assert same(revgen.load("me/model"), small_model)
+    assert same_model(revgen.load("me/model"), small_model)
     assert hub.count_requests("GET", name) == 2
 
 
@@ -202,7 +202,7 @@ def test_a_file_damaged_in_the_cache_is_downloaded_again(pushed: Repository, sma
     path.write_bytes(path.read_bytes()[:-10])
 
     assert "does not have the checksum" in load_error(local_files_only=True)
-    assert same(revgen.load("me/model"), small_model)
+    assert same_model(revgen.load("me/model"), small_model)
 
 
 LIMITED_LOAD = """
@@ -218,12 +218,12 @@ except revgen.HubError as error:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such limits")
 def test_a_file_size_limit_is_reported(pushed: Repository, small_model: LanguageModel) -> None:
-    """The process may write files of at most 20,000 bytes, and the weights are larger."""
+    """Load in a process that may write files of at most 20,000 bytes; the weights are larger."""
     [(status, out, errors)] = run_processes(LIMITED_LOAD)
 
     assert status == 0, errors
     assert re.fullmatch(r"me/model: could not write to the cache.*: File too large\n", out), out
-    assert same(revgen.load("me/model"), small_model), "without the limit"
+    assert same_model(revgen.load("me/model"), small_model), "without the limit"
 
 
 def test_a_full_disk_is_reported(pushed: Repository, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from revgen.language_model import LanguageModel
 
 
 def run_command(line: str, capsys: pytest.CaptureFixture[str], status: int = 0) -> str:
-    """Run a command and return its output, or if it fails, its line on standard error."""
+    """Run a command and return its output, or its one-line error message if it fails."""
     assert main(line.split()) == status
     out, errors = capsys.readouterr()
     assert not status or errors.count("\n") == 1
@@ -29,8 +29,8 @@ def test_push_pull_generate_and_cache_commands(
     directory = small_model.save(tmp_path / "model")
     assert run_command("cache", capsys).splitlines()[2:] == []
 
-    address = run_command(f"push {directory} me/model --private --message First", capsys).strip()
-    commit = address.rpartition("/")[2]
+    url = run_command(f"push {directory} me/model --private --message First", capsys).strip()
+    commit = url.rpartition("/")[2]
     assert hub.repositories["me/model"].messages[-1] == "First" and hub.repositories["me/model"].private
 
     pulled = Path(run_command("pull me/model", capsys).strip())
@@ -51,9 +51,9 @@ def test_push_command_takes_several_directories(
 ) -> None:
     one, other = small_model.save(tmp_path / "one"), small_model.save(tmp_path / "other")
 
-    addresses = json.loads(run_command(f"push {one} {other} --organization zoo --revision v1 --json", capsys))
+    urls = json.loads(run_command(f"push {one} {other} --organization zoo --revision v1 --json", capsys))
 
-    assert [address.split("/")[4] for address in addresses] == ["one", "other"]
+    assert [url.split("/")[4] for url in urls] == ["one", "other"]
     assert "v1" in hub.repositories["zoo/one"].refs
 
 

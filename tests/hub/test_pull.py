@@ -1,11 +1,11 @@
-"""Tests of pulling: which requests are sent, and where a name is searched for."""
+"""Tests of pulling: the requests that are sent, and the order in which a name is searched for."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from conftest import same
+from conftest import same_model
 from hub_helpers import run_processes
 from hub_server import Hub, Repository
 
@@ -26,8 +26,8 @@ def test_each_load_requests_the_file_that_counts_downloads_once(hub: Hub, pushed
     for _ in range(3):
         revgen.load("me/model")
 
-    assert hub.count_requests("HEAD", "config.json") == 3, "one request for each load"
-    assert hub.count_requests("GET", "config.json") == 1, "the client downloads files that are not in the cache"
+    assert hub.count_requests("HEAD", "config.json") == 3, "each load sends one request"
+    assert hub.count_requests("GET", "config.json") == 1, "only the first load downloads the file"
     assert hub.count_requests("HEAD", "model.safetensors") == hub.count_requests("GET", "model.safetensors") == 1
 
 
@@ -70,11 +70,11 @@ def test_a_pretrained_name_is_found_in_the_organization_and_then_in_the_cache(
     small_model.push_to_hub("zoo/elman-char")
     hub.requests.clear()
 
-    assert same(revgen.load("elman-char"), small_model)
+    assert same_model(revgen.load("elman-char"), small_model)
     assert hub.count_requests("HEAD", "/zoo/elman-char/resolve/main/config.json") == 1
 
     hub.requests.clear()
-    assert same(revgen.load("elman-char"), small_model)
+    assert same_model(revgen.load("elman-char"), small_model)
     assert hub.requests == [], "the model is in the cache"
 
 

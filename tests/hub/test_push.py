@@ -1,4 +1,4 @@
-"""Tests of pushing models to the Hub and loading them again, against a server on this machine."""
+"""Tests of pushing models to the Hub and loading them again, with a local server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import same
+from conftest import same_model
 from hub_helpers import ROOT
 from hub_server import Hub, Repository
 
@@ -19,12 +19,12 @@ from revgen.language_model import LanguageModel
 
 
 def test_a_pushed_model_loads_unchanged(hub: Hub, small_model: LanguageModel) -> None:
-    address = small_model.push_to_hub("me/model")
+    url = small_model.push_to_hub("me/model")
 
     repository = hub.repositories["me/model"]
-    assert address == f"{hub.url}/me/model/commit/{repository.refs['main']}"
+    assert url == f"{hub.url}/me/model/commit/{repository.refs['main']}"
     assert not repository.private
-    assert same(revgen.load("me/model"), small_model)
+    assert same_model(revgen.load("me/model"), small_model)
 
 
 def test_a_push_is_one_commit_with_the_model_files_and_a_card(pushed: Repository) -> None:
@@ -56,7 +56,7 @@ def test_every_kind_of_model_can_be_pushed_and_loaded(
 
     model.push_to_hub("me/model")
 
-    assert same(revgen.load("me/model"), model)
+    assert same_model(revgen.load("me/model"), model)
     assert revgen.load("me/model").generate("the ", seed=1) == model.generate("the ", seed=1)
 
 
@@ -67,7 +67,7 @@ def test_a_repository_name_without_an_owner_belongs_to_the_user(hub: Hub, small_
     assert hub.repositories["me/model"].messages[-1] == "Try it"
 
 
-def test_pushing_an_unchanged_model_makes_no_commit(pushed: Repository, small_model: LanguageModel) -> None:
+def test_pushing_an_unchanged_model_creates_no_commit(pushed: Repository, small_model: LanguageModel) -> None:
     small_model.push_to_hub("me/model")
 
     assert len(pushed.messages) == 2
@@ -96,7 +96,7 @@ def test_the_index_of_the_training_text_is_never_pushed(
     for name in ("me/one", "me/other"):
         assert not any("index" in file for file in hub.repositories[name].files())
         pulled = revgen.load(name)
-        assert same(pulled, model) and not pulled.has_index
+        assert same_model(pulled, model) and not pulled.has_index
 
 
 def test_a_push_to_a_new_branch_creates_it(hub: Hub, small_model: LanguageModel) -> None:
@@ -106,8 +106,8 @@ def test_a_push_to_a_new_branch_creates_it(hub: Hub, small_model: LanguageModel)
 
     other.push_to_hub("me/model", revision="doubled")
 
-    assert same(revgen.load("me/model", revision="doubled"), other)
-    assert same(revgen.load("me/model"), small_model)
+    assert same_model(revgen.load("me/model", revision="doubled"), other)
+    assert same_model(revgen.load("me/model"), small_model)
 
 
 def test_a_tag_and_a_commit_still_load_the_old_model_after_a_push(
@@ -119,8 +119,8 @@ def test_a_tag_and_a_commit_still_load_the_old_model_after_a_push(
     other.push_to_hub("me/model")
 
     for revision in ("v1", first):
-        assert same(revgen.load("me/model", revision=revision), small_model)
-    assert same(revgen.load("me/model"), other)
+        assert same_model(revgen.load("me/model", revision=revision), small_model)
+    assert same_model(revgen.load("me/model"), other)
 
 
 def test_a_private_repository_needs_a_token_with_access(
@@ -132,7 +132,7 @@ def test_a_private_repository_needs_a_token_with_access(
     for token in (None, "hf_other"):
         with pytest.raises(revgen.HubError, match=r"me/secret: no such directory, .* if it is private, log in"):
             revgen.load("me/secret", token=token)
-    assert same(revgen.load("me/secret", token="hf_reader"), small_model)
+    assert same_model(revgen.load("me/secret", token="hf_reader"), small_model)
 
 
 def test_save_pretrained_and_from_pretrained_work_as_in_other_libraries(
@@ -141,8 +141,8 @@ def test_save_pretrained_and_from_pretrained_work_as_in_other_libraries(
     small_model.save_pretrained(tmp_path / "model")
     small_model.push_to_hub("me/model")
 
-    assert same(LanguageModel.from_pretrained(tmp_path / "model"), small_model)
-    assert same(LanguageModel.from_pretrained("me/model", revision="main"), small_model)
+    assert same_model(LanguageModel.from_pretrained(tmp_path / "model"), small_model)
+    assert same_model(LanguageModel.from_pretrained("me/model", revision="main"), small_model)
 
 
 def test_push_all_pushes_directories_to_an_organization(
@@ -155,7 +155,7 @@ def test_push_all_pushes_directories_to_an_organization(
 
     assert sorted(hub.repositories) == ["zoo/elman-char", "zoo/lstm-word"]
     monkeypatch.setenv("REVGEN_HUB_ORG", "zoo")
-    assert same(revgen.load("elman-char"), small_model)
+    assert same_model(revgen.load("elman-char"), small_model)
 
 
 def test_push_all_pushes_nothing_if_one_directory_is_damaged(

@@ -1,4 +1,4 @@
-"""A test against the real Hub; it needs a token and is selected with ``-m hub``."""
+"""A test with the real Hub. It needs a token, and runs only with ``-m hub``."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from huggingface_hub import HfApi
 name, directory = sys.argv[1:]
 try:
     model = revgen.load(directory)
-    address = model.push_to_hub(name, private=True)
+    url = model.push_to_hub(name, private=True)
     model.push_to_hub(name, revision="v1", commit_message="A branch")
-    for revision in (None, "v1", address.rpartition("/")[2]):
+    for revision in (None, "v1", url.rpartition("/")[2]):
         loaded = revgen.load(name, revision=revision)
         assert loaded.generate("the ", seed=1) == model.generate("the ", seed=1)
     assert revgen.load(name, local_files_only=True).tokenizer == model.tokenizer

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import same
+from conftest import same_model
 from safetensors.torch import load_file, save_file
 
 import revgen
@@ -57,7 +57,7 @@ def test_auto_model_loads_a_model_directory(model: NeuralModel, directory: Path)
     assert not lm.training
     assert lm.state_dict().keys() == load_file(directory / "model.safetensors").keys() == model.weights.keys()
     assert lm.config.vocab_size == len(model.tokenizer)
-    assert same(lm.to_revgen(), model)
+    assert same_model(lm.to_revgen(), model)
     ids = torch.tensor([[0, *model.tokenizer.encode("the song").tolist()]])
     torch.testing.assert_close(lm(ids).logits, revgen.to_transformers(model)(ids).logits)
     assert lm.generation_config.to_dict() == revgen.to_transformers(model).generation_config.to_dict()
@@ -125,7 +125,7 @@ def test_directory_that_names_its_vocabulary_tokenizer_json_is_loaded(reviews: l
     config = (tmp_path / "config.json").read_text("utf-8")
     (tmp_path / "config.json").write_text(config.replace("vocabulary.json", "tokenizer.json"), "utf-8")
 
-    assert same(revgen.load(tmp_path), model)
+    assert same_model(revgen.load(tmp_path), model)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert tokenizer.encode("the song") == [0, *model.tokenizer.encode("the song")]
     assert transformers.AutoModelForCausalLM.from_pretrained(tmp_path).to_revgen().tokenizer == model.tokenizer
@@ -277,7 +277,7 @@ def test_torch_module_as_a_cell_keeps_its_parameter_names(reviews: list[str], tm
         model.save(tmp_path)
         lm = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
         assert "layers.0.weight_ih_l0" in lm.state_dict()
-        assert same(lm.to_revgen(), model)
+        assert same_model(lm.to_revgen(), model)
         assert lm.to(torch.bfloat16)(torch.tensor([[0, 4, 5]])).logits.dtype == torch.bfloat16
     finally:
         cells.unregister("torch-gru")

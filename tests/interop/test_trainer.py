@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import same
+from conftest import same_model
 
 import revgen
 from revgen.architectures.neural import NeuralModel
@@ -72,8 +72,8 @@ def test_resumed_training_ends_with_the_weights_of_uninterrupted_training(
     resumed = revgen.to_transformers(untrained_model)
     make_trainer(resumed, tmp_path / "resumed", **options).train(resume_from_checkpoint=True)
 
-    assert same(resumed.to_revgen(), uninterrupted.to_revgen())
-    assert not same(resumed.to_revgen(), stopped.model.to_revgen())
+    assert same_model(resumed.to_revgen(), uninterrupted.to_revgen())
+    assert not same_model(resumed.to_revgen(), stopped.model.to_revgen())
 
 
 def test_best_checkpoint_is_loaded_when_training_ends(untrained_model: NeuralModel, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_best_checkpoint_is_loaded_when_training_ends(untrained_model: NeuralMod
     losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
     assert min(losses) < losses[-1], "the last epoch is the best, so this test proves nothing"
     assert trainer.evaluate()["eval_loss"] == pytest.approx(min(losses), rel=1e-4)
-    assert same(revgen.load(trainer.state.best_model_checkpoint), lm.to_revgen())
+    assert same_model(revgen.load(trainer.state.best_model_checkpoint), lm.to_revgen())
 
 
 @pytest.mark.slow  # it trains in several processes
@@ -112,7 +112,7 @@ lm.save_pretrained(sys.argv[3])
         arguments = [str(tmp_path / run), action, str(tmp_path / f"{run}-{action}")]
         subprocess.run([sys.executable, "-c", code, *arguments], check=True, env=environment, capture_output=True)
 
-    assert same(revgen.load(tmp_path / "interrupted-resume"), revgen.load(tmp_path / "uninterrupted-train"))
+    assert same_model(revgen.load(tmp_path / "interrupted-resume"), revgen.load(tmp_path / "uninterrupted-train"))
 
 
 def test_checkpoint_of_the_trainer_is_a_model_directory(untrained_model: NeuralModel, tmp_path: Path) -> None:
@@ -121,6 +121,6 @@ def test_checkpoint_of_the_trainer_is_a_model_directory(untrained_model: NeuralM
     (checkpoint,) = tmp_path.glob("checkpoint-*")
 
     lm = trainer.model
-    assert same(revgen.load(checkpoint), lm.to_revgen())
+    assert same_model(revgen.load(checkpoint), lm.to_revgen())
     assert json.loads((checkpoint / "config.json").read_text("utf-8"))["architectures"] == ["RevgenForCausalLM"]
     assert transformers.AutoTokenizer.from_pretrained(checkpoint).encode("Anzu") == lm.tokenizer.encode("Anzu")

@@ -1,4 +1,4 @@
-"""Functions that change saved models."""
+"""Functions that change saved models, and that run code in a new process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FILES = ("config.json", "vocabulary.json", "model.safetensors")
 
 
 def change_config(directory: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the content of config.json."""
+    """Apply a change to the content of config.json."""
     path = directory / "config.json"
     content = json.loads(path.read_bytes())
     change(content)
@@ -28,7 +28,7 @@ def change_config(directory: Path, change: Callable[[dict[str, Any]], object]) -
 
 
 def change_weights(directory: Path, change: Callable[[dict[str, NDArray[Any]]], object]) -> None:
-    """Change the weights, and their hash in config.json."""
+    """Apply a change to the weights, and update their hash in config.json."""
     path = directory / "model.safetensors"
     arrays = load(path.read_bytes())
     change(arrays)
@@ -36,7 +36,7 @@ def change_weights(directory: Path, change: Callable[[dict[str, NDArray[Any]]], 
 
 
 def replace_file(directory: Path, entry: str, data: bytes) -> None:
-    """Replace the content of a file, and its hash in config.json."""
+    """Replace the content of the tokenizer or the weights file, and update its hash in config.json."""
 
     def update(content: dict[str, Any]) -> None:
         (directory / content[entry]["file"]).write_bytes(data)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import same
+from conftest import same_model
 from numpy.typing import NDArray
 from storage_helpers import FILES, change_config, change_weights, replace_file
 
@@ -55,7 +55,7 @@ def test_a_flipped_bit_in_the_configuration_is_an_error_or_harmless(saved: Path,
         except revgen.RevgenError as error:
             assert str(saved) in str(error), f"byte {position}"
         else:
-            assert same(loaded, small_model), f"byte {position}"
+            assert same_model(loaded, small_model), f"byte {position}"
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -206,14 +206,14 @@ def test_an_older_format_version_is_loaded(
 ) -> None:
     monkeypatch.setattr("revgen.storage.FORMAT_VERSION", FORMAT_VERSION + 1)
 
-    assert same(revgen.load(saved), small_model)
+    assert same_model(revgen.load(saved), small_model)
 
 
 def test_unknown_keys_in_the_configuration_are_ignored(saved: Path, small_model: LanguageModel) -> None:
     change_config(saved, lambda content: content.update(color="blue"))
     change_config(saved, lambda content: content["tokenizer"].update(color="blue"))
 
-    assert same(revgen.load(saved), small_model)
+    assert same_model(revgen.load(saved), small_model)
 
 
 @pytest.mark.parametrize("name", ["config.json", "config.json.new"])
@@ -260,7 +260,7 @@ def test_the_error_for_an_unregistered_cell_names_the_decorator(reviews: list[st
 
     revgen.register_cell("passing")(Passing)
     try:
-        assert same(revgen.load(tmp_path), model)
+        assert same_model(revgen.load(tmp_path), model)
     finally:
         cells.unregister("passing")
 

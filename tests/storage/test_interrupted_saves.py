@@ -1,4 +1,4 @@
-"""Tests of saves that fail or are interrupted: the directory always has a complete model."""
+"""Tests of saves that fail or are interrupted: the directory always holds a complete model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import same
+from conftest import same_model
 from storage_helpers import FILES, run_python
 
 import revgen
@@ -85,9 +85,9 @@ def test_a_failure_at_any_step_of_a_save_leaves_the_old_or_the_new_model(
         monkeypatch.undo()
 
     loaded = revgen.load(saved)
-    assert same(loaded, models_by_level["char"]) or same(loaded, models_by_level["word"])
+    assert same_model(loaded, models_by_level["char"]) or same_model(loaded, models_by_level["word"])
     models_by_level["subword"].save(saved)
-    assert same(revgen.load(saved), models_by_level["subword"])
+    assert same_model(revgen.load(saved), models_by_level["subword"])
 
 
 def test_loading_finishes_an_interrupted_save(
@@ -97,7 +97,7 @@ def test_loading_finishes_an_interrupted_save(
     for name in FILES:
         shutil.copy(other / name, saved / f"{name}.new")
 
-    assert same(revgen.load(saved), models_by_level["word"])
+    assert same_model(revgen.load(saved), models_by_level["word"])
     assert not list(saved.glob("*.new"))
 
 
@@ -108,7 +108,7 @@ def test_a_save_interrupted_before_its_last_file_is_ignored(
     for name in FILES[1:]:
         shutil.copy(other / name, saved / f"{name}.new")
 
-    assert same(revgen.load(saved), models_by_level["char"])
+    assert same_model(revgen.load(saved), models_by_level["char"])
 
 
 @pytest.mark.parametrize("path", ["file", "file/below", "/dev/null", "/proc/nowhere/model", "x" * 5000])

@@ -1,4 +1,4 @@
-"""Tests of saving and loading: files of the model directory, float16, metadata, imports."""
+"""Tests of saving and loading: the files of a model directory, float16, metadata and imports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import same
+from conftest import same_model
 from storage_helpers import change_config, replace_file, run_python
 
 import revgen
@@ -24,7 +24,7 @@ def test_a_loaded_model_equals_the_saved_one(
 
     loaded = revgen.load(model.save(tmp_path / "model"))
 
-    assert same(model, loaded)
+    assert same_model(model, loaded)
     assert loaded.config == model.config
     assert loaded.info() == json.loads(json.dumps(model.info()))
     assert repr(loaded) == repr(model)
@@ -53,14 +53,14 @@ def test_models_of_any_level_can_be_saved_to_the_same_directory(
     for level in ("char", "word", "subword", "char"):
         models_by_level[level].save(tmp_path)
 
-        assert same(revgen.load(tmp_path), models_by_level[level])
+        assert same_model(revgen.load(tmp_path), models_by_level[level])
 
 
 def test_save_takes_a_string_and_creates_parent_directories(small_model: LanguageModel, tmp_path: Path) -> None:
     directory = small_model.save(f"{tmp_path}/a/b/c")
 
     assert directory == tmp_path / "a" / "b" / "c"
-    assert same(revgen.load(str(directory)), small_model)
+    assert same_model(revgen.load(str(directory)), small_model)
 
 
 def test_a_loaded_model_can_be_trained_further(saved: Path, reviews: list[str]) -> None:
@@ -104,7 +104,7 @@ def test_weights_that_are_not_finite_do_not_overwrite_a_saved_model(
     with pytest.raises(revgen.CheckpointError, match="weight bias has values that are not finite"):
         model.save(saved, dtype=dtype)
 
-    assert same(revgen.load(saved), small_model)
+    assert same_model(revgen.load(saved), small_model)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_saving_another_level_removes_the_old_tokenizer_file(
     models_by_level["char"].save(tmp_path)
 
     assert not (tmp_path / "tokenizer.model").exists()
-    assert same(revgen.load(tmp_path), models_by_level["char"])
+    assert same_model(revgen.load(tmp_path), models_by_level["char"])
 
 
 def test_bfloat16_weights_are_loaded(saved: Path) -> None:

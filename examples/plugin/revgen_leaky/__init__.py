@@ -11,7 +11,7 @@ from revgen.ops import sigmoid, tanh
 
 @revgen.register_cell("leaky")
 class Leaky(revgen.Cell):
-    """A leaky integrator: c' = a c + (1 - a) x W and h' = tanh(c' + h U), with one trained decay a per channel."""
+    """A leaky integrator: c' = d c + (1 - d) x W and h' = tanh(c' + h U), with a trained decay d = sigmoid(a)."""
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
         return {
