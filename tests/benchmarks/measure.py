@@ -14,19 +14,26 @@ import revgen
 
 Row = dict[str, Any]
 Task = Callable[[], float]
-"""A task that returns its speed, in tokens per second."""
+"""A function that returns a measurement, such as the speed in tokens per second."""
 NUM_ROUNDS = 5
 
 
-def row(what: str, measured: float, unit: str, against: str, reference: float, goal: str, met: bool) -> Row:
-    ratio = measured / reference if reference else None
-    columns = ("what", "measured", "unit", "against", "reference", "ratio", "goal", "met")
-    values = (what, measured, unit, against, reference, ratio, goal, ("yes" if met else "NO") if goal else "")
-    return dict(zip(columns, values, strict=True))
+def row(name: str, measured: float, unit: str, reference_name: str, reference: float, goal: str, is_met: bool) -> Row:
+    """Return a row of the table by column; ``is_met`` is whether the goal is reached."""
+    return {
+        "benchmark": name,
+        "measured": measured,
+        "unit": unit,
+        "compared with": reference_name,
+        "reference": reference,
+        "ratio": measured / reference if reference else None,
+        "goal": goal,
+        "met": ("yes" if is_met else "NO") if goal else "",
+    }
 
 
 def medians(*tasks: Callable[[], float]) -> list[float]:
-    """Run the tasks in turn, for several rounds after one to warm up, and return the median result of each."""
+    """Run the tasks alternately, for several rounds after a warm-up round, and return the median result of each."""
     rounds = [[task() for task in tasks] for _ in range(NUM_ROUNDS + 1)][1:]
     return [statistics.median(column) for column in zip(*rounds, strict=True)]
 

@@ -1,12 +1,12 @@
 """Measure the speed and quality of revgen, and compare them with other libraries in the same run.
 
     python tests/benchmarks/run.py                          all benchmarks that need no corpus
-    python tests/benchmarks/run.py startup generation       some of them
+    python tests/benchmarks/run.py startup generation       only the named benchmarks
     python tests/benchmarks/run.py quality --corpus DIR     DIR holds train.jsonl, valid.jsonl, valid_clean.jsonl
     python tests/benchmarks/run.py quality --corpus FILE --seconds 180 --limit 1.6
     python tests/benchmarks/run.py gpu                      training and generation on a GPU
 
-Each figure is the median of several runs; the two sides of a ratio are measured in turn. Use an idle machine.
+Each figure is the median of several runs. The two sides of a ratio are measured alternately. Use an idle machine.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from revgen.tables import to_text
 
 
 def seconds(command: list[str]) -> Task:
-    """Return the task of running a command; its result is the seconds that it takes."""
+    """Return a function that runs a command and returns the seconds that it took."""
 
     def run() -> float:
         start = time.perf_counter()
@@ -44,7 +44,7 @@ def seconds(command: list[str]) -> Task:
 
 
 def startup(_: argparse.Namespace) -> Iterator[Row]:
-    """Measure whole processes."""
+    """Measure the start and the run of whole processes."""
     python = sys.executable
     generate, torch_alone, imported, bare = medians(
         seconds([python, "-m", "revgen", "generate", "lstm-char", "--prompt", "the ", "--seed", "1"]),
@@ -59,7 +59,7 @@ def startup(_: argparse.Namespace) -> Iterator[Row]:
 
 
 def encoding(_: argparse.Namespace) -> Iterator[Row]:
-    """Measure the tokenizers on the package's own corpus, repeated."""
+    """Measure the tokenizers on the corpus in the package, repeated 50 times."""
     reviews = list(revgen.datasets.load("reviews"))
     text = "\n".join(reviews) * 50
     size = len(text.encode()) / 1e6
