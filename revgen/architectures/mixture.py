@@ -185,7 +185,7 @@ def mix(models: Sequence[LanguageModel], weights: Sequence[float] | None = None)
         if model.tokenizer != first.tokenizer:
             raise VocabularyError(
                 f"{first.name} and {model.name} have different tokenizers: create the second model with "
-                f"revgen.create({model.name!r}, tokenizer=models[0].tokenizer)"
+                f"revgen.create('{model.architecture}-{first.level}', tokenizer=models[0].tokenizer)"
             )
     specs = [{"architecture": m.architecture, "config": dataclasses.asdict(m.config)} for m in models]
     shares = [1 / len(models)] * len(models) if weights is None else [float(weight) for weight in weights]

@@ -6,10 +6,13 @@ import argparse
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import revgen
 from revgen.cells import Cell
 from revgen.cli.parser import Command
 from revgen.errors import OptionError
@@ -38,12 +41,21 @@ def run_check(options: argparse.Namespace) -> int:
     except BrokenPipeError:  # from ``print``
         raise
     except Exception as error:  # the code of the user may raise anything
-        kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
-        failure = kind + " ".join(str(error).split())
+        failure = " ".join(str(error).split())
+        if not isinstance(error, AssertionError):
+            failure = f"{_position_in_user_code(error)}{type(error).__name__}: {failure}"
         print(f"revgen: {options.object} fails a check: {failure}", file=sys.stderr)
     if options.json:
         print(to_json({"object": options.object, "passed": passed, "failure": failure}, indent=2))
     return 0 if failure is None else 1
+
+
+def _position_in_user_code(error: BaseException) -> str:
+    """Return the last position outside of this library in an error's traceback, as ``file.py, line 3, in step: ``."""
+    frames = traceback.extract_tb(error.__traceback__)
+    library = [str(Path(revgen.__file__).parent), sys.prefix, sys.base_prefix]
+    own = [frame for frame in frames if not any(Path(frame.filename).is_relative_to(path) for path in library)]
+    return f"{Path(own[-1].filename).name}, line {own[-1].lineno}, in {own[-1].name}: " if own else ""
 
 
 def find_checks(item: Any, name: str) -> Iterator[str]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from revgen.corpus import Corpus
 from revgen.corpus.tokens import tokenize
 from revgen.errors import CorpusError
+from revgen.formatting import pluralize
 from revgen.model import Model
 from revgen.options import check
 from revgen.tokenizers import Tokenizer
@@ -69,7 +70,7 @@ class Evaluation:
     def __str__(self) -> str:
         return (
             f"{self.nats_per_char:.4f} nats per character ({self.bits_per_char:.4f} bits), "
-            f"perplexity {self.perplexity:.2f} per token; {self.documents:,} documents, "
+            f"perplexity {self.perplexity:.2f} per token; {pluralize(self.documents, 'document')}, "
             f"{self.characters:,} characters, {self.tokens:,} tokens, {self.unknown:,} unknown"
         )
 
