@@ -133,7 +133,7 @@ def test_check_leaves_no_class_registered(module: str, capsys: pytest.CaptureFix
     ("name", "message"),
     [
         ("Forgetful", "reading a sequence twice gives different outputs"),
-        ("Misshapen", "in project: RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
+        ("Misshapen", "in step: RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
         ("Lowercase", "was decoded as"),
         ("Careless", "no token is possible"),
     ],
