@@ -217,7 +217,7 @@ def _explain_files(model: Model) -> Iterator[str]:
 
 
 def _array_rows(model: Model) -> Iterator[str]:
-    """Yield a table row for each array. Arrays whose names differ only in one number share a row if shapes agree."""
+    """Yield one table row for all arrays of the same shape whose names differ only in one number."""
     numbers: dict[tuple[str, tuple[int, ...]], list[str]] = {}
     for name, array in sorted(model.weights.items()):
         number = re.search(r"\d+", name)

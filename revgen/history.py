@@ -31,7 +31,7 @@ class EpochMetrics:
     perplexity: float | None = None
     """Perplexity per token on the validation text."""
     best: bool = False
-    """Whether this epoch is better than all earlier ones."""
+    """Whether no earlier epoch is better."""
     sample: str = ""
     """A text generated at the end of the epoch."""
 

@@ -84,15 +84,15 @@ def find_directory(name: str | Path, *, revision: str | None, token: str | None,
         return pull(name, revision=revision, token=token, local_files_only=local_files_only)
     if isinstance(name, Path) or "/" in name:
         raise CheckpointError(f"{name}: no such directory")
-    known = ", ".join(sorted(pretrained_names())) or "none"
     if not is_model(name):
-        unknown = unknown_name_message("pretrained model or directory", name, sorted(pretrained_names()))
-        raise UnknownNameError(missing_level_message(name) or unknown)
+        message = unknown_name_message("pretrained model or directory", name, sorted(pretrained_names()))
+        raise UnknownNameError(missing_level_message(name) or message)
     with suppress(NotOnHubError):
         return pull_pretrained(name, revision=revision, token=token, local_files_only=local_files_only)
+    pretrained = ", ".join(sorted(pretrained_names())) or "none"
     raise UnknownNameError(
-        f"{name} has no pretrained weights: train it with revgen.create({name!r}).fit(…); pretrained are {known}",
-        command=f"{name} has no pretrained weights: train it with revgen fit {name}; pretrained are {known}",
+        f"{name} has no pretrained weights: train it with revgen.create({name!r}).fit(…); pretrained are {pretrained}",
+        command=f"{name} has no pretrained weights: train it with revgen fit {name}; pretrained are {pretrained}",
     )
 
 

@@ -53,7 +53,7 @@ class CopyReport:
 
 
 class SuffixIndex:
-    """An index of training documents for ``string in index``: whether a document contains a string."""
+    """An index of training documents. ``string in index`` is True if one of the documents contains the string."""
 
     def __init__(self, documents: Iterable[str], suffixes: NDArray[np.integer[Any]] | None = None) -> None:
         self.text = SEPARATOR.join([documents] if isinstance(documents, str) else documents)

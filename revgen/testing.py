@@ -37,7 +37,7 @@ from revgen.tokenizers import Tokenizer
 
 TIME, BATCH, INPUT, HIDDEN = 7, 3, 5, 8
 TOLERANCE = 1e-5
-"""The largest difference allowed between equal results, relative to 1 plus their absolute value."""
+"""The largest allowed difference between results that should be equal, relative to 1 plus their absolute value."""
 TEXTS = ["the band plays the song again and again. ", "a song of the sea, the sand and the band. "] * 20
 TOKENIZER_TEXTS = ["", TEXTS[0], "  A new word,\ttwo\n\nlines. ", "漢字 🎸 e\u0301", "<s></s><unk>"]
 """Known words, unknown words, white space, unknown characters, and text that looks like special tokens."""
@@ -313,7 +313,7 @@ def _check_logits(model: Model) -> Checks:
 def _check_reading(
     run: Run, x: Any, altered: Any, size: int, prefix: str = "", noun: str = "outputs", axis: str = "output"
 ) -> Generator[str, None, tuple[Any, Any]]:
-    """Check shapes, the state, and that rows and later steps have no effect; return the outputs and the last state.
+    """Check shapes, the state, and that other rows and later steps have no effect; return outputs and last state.
 
     ``altered`` equals the inputs ``x`` only in the first four steps.
     """

@@ -69,7 +69,7 @@ class Faults:
     down: int = 0
     """The status of the response to every request; 0 if the server is up."""
     truncated: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """By file name: the number of bytes after which the connection closes, and the number of downloads so affected."""
+    """By file name: the number of bytes after which the connection closes, and the number of such downloads."""
     corrupted: dict[str, int] = field(default_factory=dict)
     """By file name: the number of downloads that have a wrong byte."""
 

@@ -51,7 +51,7 @@ def make_small(name: str, texts: list[str]) -> LanguageModel:
 
 
 def method_calls(model: LanguageModel) -> dict[str, Callable[[], Any]]:
-    """Return functions by name that call each method that does not change a model."""
+    """Return, by name, calls of all methods that do not change the model."""
     texts = ["the song is good", "a", "not the film that I saw"]
     functions: dict[str, Callable[[], Any]] = {
         "generate": lambda: model.generate("the ", max_tokens=30, seed=1),

@@ -12,7 +12,7 @@ from revgen.comparison.results import Results
 from revgen.plots import COLORS, HEIGHT, WIDTH, new_figure, style_axes
 
 PLACEHOLDER_COLOR = "#010203"
-"""The text color of a chart before it becomes SVG, in which ``currentColor``, the color of the page, replaces it."""
+"""The color of text, which no other element has. In SVG, it becomes ``currentColor``, the text color of the page."""
 FONTS = "system-ui, sans-serif"
 
 

@@ -111,7 +111,7 @@ def compare(
 
 
 def parse_spec(spec: str) -> LanguageModel:
-    """Create a model from ``name:option=value,option=value``. A value is JSON, or else a string."""
+    """Create a model from ``name:option=value,option=value``. A value that is not JSON is a string."""
     name, _, options = spec.partition(":")
     return create(name, **dict(parse_assignment(option, f"models: {spec}") for option in options.split(",") if option))
 
@@ -147,7 +147,8 @@ def measure(
     """Train one model, evaluate it, and generate a sample."""
     accepted = inspect.signature(model.fit).parameters
     options = {key: value for key, value in budget.items() if key in accepted and value is not None}
-    history = model.fit(iter(train), iter(held_out), **options)  # no warning if the texts are file names
+    # Unlike a list, an iterator gives no warning if all of its texts are names of files.
+    history = model.fit(iter(train), iter(held_out), **options)
     evaluation = model.evaluate(iter(held_out))
     sample = model.generate(**sampling)
     copies = find_copies(sample, index, MIN_COPIED_CHARS)

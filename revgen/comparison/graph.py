@@ -58,7 +58,7 @@ class Graph:
         return graph.fold() if len(graph.nodes) > MAX_UNFOLDED_NODES else graph
 
     def fold(self) -> Graph:
-        """Return the graph with only one copy of the layers that make up its longest repetition."""
+        """Return the graph with its longest sequence of repeated layers drawn once."""
         repetitions = [
             (period * times, times, first, period)
             for first in range(len(self.nodes))

@@ -133,7 +133,7 @@ def is_best(results: Results, column: Column, row: ModelResult) -> bool:
 
 
 def slug(text: str) -> str:
-    """Return a text in lower case, with hyphens between letters and digits, for file names and HTML ids."""
+    """Return a text for file names and HTML ids: lower-case letters, digits and dots, and hyphens for all else."""
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
 
 

@@ -322,8 +322,8 @@ def named_leaves(state: Any) -> list[tuple[str, Tensor]]:
 def label_state(names: list[str], is_output: list[bool]) -> list[str]:
     """Return a label for each array of a state, by default its key.
 
-    An array without a key is h if it is the output or the only array. The other one of two arrays is c; the others of
-    more arrays are s1, s2, ….
+    An array without a key is h if it is the output or the only array. Otherwise, it is c in a state of two arrays, and
+    s1, s2, … in a larger state.
     """
     others = iter(["c"] if len(is_output) == 2 else [f"s{i}" for i in range(1, 9)])
     is_single = len(is_output) == 1

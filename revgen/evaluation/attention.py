@@ -18,7 +18,7 @@ from revgen.plots import new_figure
 MAX_LABELED_TOKENS = 60
 """The figure of a longer text has no labels for its tokens."""
 MAX_ATTENTION_WEIGHTS = 1 << 28
-"""The largest number of attention weights of one text, in all layers and heads together. They take 1 GiB."""
+"""The largest number of attention weights of one text, over all layers and heads. They take 1 GiB."""
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ MAX_LOG = 700.0
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well a model predicts a set of documents."""
+    """The evaluation of a model on a set of documents."""
 
     nats_per_char: float
     """Negative log-likelihood (natural logarithm) of all documents including their ends, per character."""
@@ -56,7 +56,7 @@ class Evaluation:
         return self.nats_per_char / log(2)
 
     def metrics(self) -> dict[str, Any]:
-        """Return by name the metrics that ``EpochMetrics`` has too."""
+        """Return, by name, the metrics that are fields of ``EpochMetrics``."""
         return {
             "nats_per_char": self.nats_per_char,
             "bits_per_char": self.bits_per_char,

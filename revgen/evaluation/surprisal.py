@@ -18,7 +18,7 @@ from revgen.tables import to_frame, to_text
 BLOCK_VALUES = 1 << 18
 """The number of logits that are computed at a time."""
 FULL_COLOR_BITS = 8
-"""The surprisal from which on a token has the full color."""
+"""Tokens with at least this surprisal have the full color."""
 FULL_COLOR = (255, 140, 60)
 STYLE = "font-family: monospace; white-space: pre-wrap; line-height: 1.6"
 COLUMNS = ("token", "logprob", "entropy", "rank", "alternatives")

@@ -1,4 +1,4 @@
-"""Regular expressions as finite automata that read the characters, or the parts of characters, of which tokens consist.
+"""Regular expressions as finite automata. Their symbols are characters, and tokens that are parts of a character.
 
 Python's own parser reads the expression, and Python's matcher finds the characters of each set, so an expression means
 the same as in ``re.fullmatch``. The parser is a private module of the standard library, ``re._parser``, because a

@@ -220,7 +220,7 @@ class EditorState:
         self.temperature = max(round(self.temperature + step, 1), 0.0)
 
     def suggestion(self, text: str, number: int) -> str:
-        """Return the suggestion with this number, or an empty string if there are not as many."""
+        """Return the suggestion with this number, or an empty string if it does not exist."""
         suggestions = self.suggester.suggestions(text, self.temperature)
         return suggestions[number][0] if number < len(suggestions) else ""
 

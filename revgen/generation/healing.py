@@ -33,7 +33,7 @@ class TokenTexts:
         self.allowed = lru_cache(maxsize=64)(self._allowed)
 
     def trim(self, ids: Sequence[int]) -> tuple[list[int], str]:
-        """Remove the longest end of a prompt with which a longer token begins; return the other ids and its text."""
+        """Return the ids of a prompt without the longest end that begins a longer token, and the text of that end."""
         num_removed, removed_text, text = 0, "", ""
         for i, token in enumerate(reversed(ids), 1):
             text = self.texts[token] + text

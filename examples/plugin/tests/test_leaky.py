@@ -1,4 +1,4 @@
-"""The cell passes revgen's checks."""
+"""A test of the cell with revgen's own checks."""
 
 from revgen.testing import check_cell
 
