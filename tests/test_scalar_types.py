@@ -211,6 +211,6 @@ def test_metadata_that_json_cannot_represent_is_rejected_before_writing(
     small_model: revgen.LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(small_model, "metadata", {"made by": object()})
-    with pytest.raises(OptionError, match=r"metadata holds a value .* not JSON serializable"):
+    with pytest.raises(OptionError, match=r"metadata has a value .* not JSON serializable"):
         small_model.save(tmp_path / "model")
     assert not (tmp_path / "model").exists()
