@@ -122,9 +122,11 @@ class FunctionalModel(NeuralModel):
         from revgen.networks.compiled import CompiledProgram
 
         definition, p = self.numpy_network
+        num_tokens = len(self.tokenizer) * (1 + len(self.labels))  # each label has its own ids
         try:
-            hand_written = definition.build_compiled(p)
-            return hand_written or CompiledProgram(self.program(), self.weights, partial(definition.forward, p))
+            return definition.build_compiled(p) or CompiledProgram(
+                self.program(), self.weights, partial(definition.forward, p), num_tokens
+            )
         except NotTraceableError:
             return None
 

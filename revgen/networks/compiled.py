@@ -24,8 +24,9 @@ from revgen.compiler.primitives import PRIMITIVES
 from revgen.corpus.cache import cache_directory
 from revgen.errors import MissingExtraError
 from revgen.files import write_atomically
-from revgen.networks.codegen import SourceWriter, input_name
+from revgen.networks.codegen import SourceWriter, fixed_values, input_name
 from revgen.networks.layouts import Floats, pack_weight
+from revgen.networks.token_tables import with_token_tables
 from revgen.ops import tree_map
 from revgen.sequences import Forward
 
@@ -89,7 +90,11 @@ class CompiledProgram:
     Numba.
     """
 
-    def __init__(self, program: Program, weights: dict[str, NDArray[Any]], forward: Forward) -> None:
+    def __init__(
+        self, program: Program, weights: Mapping[str, NDArray[Any]], forward: Forward, num_tokens: int
+    ) -> None:
+        fixed = compute_fixed_values(program, fixed_values(program), weights)
+        program = with_token_tables(program, fixed, num_tokens)
         writer = SourceWriter(program)
         source = writer.source()
         check_numba()

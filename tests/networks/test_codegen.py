@@ -13,8 +13,9 @@ from revgen import ops
 from revgen.compiler import Program, trace
 from revgen.errors import NotTraceableError
 from revgen.networks.code_text import HEADER
-from revgen.networks.codegen import SourceWriter
+from revgen.networks.codegen import SourceWriter, fixed_values
 from revgen.networks.compiled import compute_fixed_values
+from revgen.networks.token_tables import with_token_tables
 
 SIZE, VOCAB = 6, 5
 
@@ -133,3 +134,26 @@ def test_growing_state_has_no_compiled_form() -> None:
 
     with pytest.raises(NotTraceableError, match="a state that grows"):
         SourceWriter(program).source()
+
+
+def test_vectors_of_a_token_are_looked_up_in_tables() -> None:
+    rng = np.random.default_rng(0)
+    p = SimpleNamespace(embedding=rng.normal(size=(VOCAB, SIZE)), W=rng.normal(size=(SIZE, SIZE)))
+    p = SimpleNamespace(**{name: array.astype(np.float32) for name, array in vars(p).items()})
+    state = np.ones((1, SIZE), np.float32)
+
+    def step(p: Any, tokens: Any, state: Any) -> Any:
+        h = ops.tanh(ops.embedding(p.embedding, tokens)[0] @ p.W) + state
+        return h[None], h
+
+    program = trace(step, p=p, tokens=np.array([[0]]), state=state)
+    weights = {f"p.{name}": array for name, array in vars(p).items()}
+    fixed = {i: weights[program.operations[i].attributes["name"]] for i in fixed_values(program)}
+
+    with_tables = with_token_tables(program, fixed, VOCAB)
+
+    assert "matmul" not in [operation.name for operation in with_tables.operations]
+    for token in range(VOCAB):
+        arguments = {**weights, "tokens": np.array([[token]]), "state": state}
+        np.testing.assert_allclose(with_tables(**arguments)[0], program(**arguments)[0], rtol=1e-6)
+    assert with_token_tables(program, fixed, 1 << 22) is program
