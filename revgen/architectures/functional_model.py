@@ -111,10 +111,11 @@ class FunctionalModel(NeuralModel):
         return trace(definition.forward, p=p, tokens=tokens, state=state)
 
     def info(self) -> dict[str, Any]:
+        info = super().info()
         with suppress(NotTraceableError):
             cost = self.program().cost()
-            return super().info() | {"flop_per_token": cost.flop, "bytes_per_token": cost.bytes}
-        return super().info()
+            info |= {"flop_per_token": cost.flop, "bytes_per_token": cost.bytes}
+        return info
 
     def build_compiled(self) -> CompiledStep | None:
         if self.numpy_network is None:

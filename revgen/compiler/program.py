@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
@@ -58,16 +58,27 @@ class Program:
 
         ``inputs`` has an array for each of the ``input_names``.
         """
-        values: list[NDArray[Any]] = []
-        for operation in self.operations:
+        values = self.compute(range(len(self.operations)), inputs)
+        return tree_map(values.__getitem__, self.outputs)
+
+    def compute(
+        self,
+        indices: Iterable[int],
+        inputs: Mapping[str, NDArray[Any]],
+        known: Mapping[int, NDArray[Any]] | None = None,
+    ) -> dict[int, NDArray[Any]]:
+        """Compute the values at these indices from the inputs and the ``known`` values; return all of them."""
+        values = dict(known or {})
+        for i in sorted(indices):
+            operation = self.operations[i]
             if operation.name == "input":
-                values.append(inputs[operation.attributes["name"]])
+                values[i] = inputs[operation.attributes["name"]]
             elif operation.name == "constant":
-                values.append(operation.attributes["value"])
+                values[i] = operation.attributes["value"]
             else:
-                arguments = [values[i] for i in operation.inputs]
-                values.append(PRIMITIVES[operation.name](*arguments, **operation.attributes))
-        return tree_map(lambda i: values[i], self.outputs)
+                arguments = (values[j] for j in operation.inputs)
+                values[i] = PRIMITIVES[operation.name](*arguments, **operation.attributes)
+        return values
 
     @property
     def input_names(self) -> list[str]:

@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -20,11 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.compiler import Program
-from revgen.compiler.primitives import PRIMITIVES
 from revgen.corpus.cache import cache_directory
 from revgen.errors import MissingExtraError
 from revgen.files import write_atomically
-from revgen.networks.codegen import SourceWriter, fixed_values, input_name
+from revgen.networks.codegen import SourceWriter, fixed_values
 from revgen.networks.layouts import Floats, pack_weight
 from revgen.networks.token_tables import with_token_tables
 from revgen.ops import tree_map
@@ -93,8 +92,8 @@ class CompiledProgram:
     def __init__(
         self, program: Program, weights: Mapping[str, NDArray[Any]], forward: Forward, num_tokens: int
     ) -> None:
-        fixed = compute_fixed_values(program, fixed_values(program), weights)
-        program = with_token_tables(program, fixed, num_tokens)
+        inputs = {f"p.{name}": array for name, array in weights.items()}
+        program = with_token_tables(program, program.compute(fixed_values(program), inputs), num_tokens)
         writer = SourceWriter(program)
         source = writer.source()
         check_numba()
@@ -102,7 +101,7 @@ class CompiledProgram:
         self.forward = forward
         self.states = [program.operations[i] for i in writer.states]
         self.state_structure = program.outputs[1]
-        values = compute_fixed_values(program, writer.fixed, weights)
+        values = program.compute(writer.fixed, inputs)
         self.weights = tuple(
             pack_weight(values[i]) if as_matrix else np.ascontiguousarray(values[i]).reshape(-1)
             for i, as_matrix in writer.weights
@@ -151,23 +150,6 @@ class CompiledProgram:
     def _to_state(self, arrays: Any) -> Any:
         remaining = iter(arrays)
         return tree_map(lambda _: next(remaining), self.state_structure)
-
-
-def compute_fixed_values(
-    program: Program, indices: Iterable[int], weights: Mapping[str, NDArray[Any]]
-) -> dict[int, NDArray[Any]]:
-    """Return the values at these ``indices`` of a program (``codegen.fixed_values``), computed from the weights."""
-    values: dict[int, NDArray[Any]] = {}
-    for i in sorted(indices):
-        operation = program.operations[i]
-        if operation.name == "input":
-            values[i] = weights[input_name(operation).removeprefix("p.")]
-        elif operation.name == "constant":
-            values[i] = operation.attributes["value"]
-        else:
-            arguments = (values[j] for j in operation.inputs)
-            values[i] = PRIMITIVES[operation.name](*arguments, **operation.attributes)
-    return values
 
 
 def check_numba() -> None:

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.compiler import Operation, Program
-from revgen.compiler.primitives import PRIMITIVES
 from revgen.networks.codegen import input_name
 from revgen.ops import tree_map
 
@@ -47,10 +46,8 @@ def with_token_tables(program: Program, fixed: Mapping[int, NDArray[Any]], num_t
         return program
     tables = {i: np.empty((num_tokens, operations[i].size), np.float32) for i in tabulated}
     for token in range(num_tokens):
-        values = {**fixed, tokens: np.full(operations[tokens].shape, token, operations[tokens].dtype)}
-        for i in dependent[1:]:
-            operation = operations[i]
-            values[i] = PRIMITIVES[operation.name](*(values[j] for j in operation.inputs), **operation.attributes)
+        array = np.full(operations[tokens].shape, token, operations[tokens].dtype)
+        values = program.compute(dependent, {"tokens": array}, fixed)
         for i, table in tables.items():
             table[token] = values[i].reshape(-1)
     return _replace(program, tokens, tables)

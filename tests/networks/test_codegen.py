@@ -14,7 +14,6 @@ from revgen.compiler import Program, trace
 from revgen.errors import NotTraceableError
 from revgen.networks.code_text import HEADER
 from revgen.networks.codegen import SourceWriter, fixed_values
-from revgen.networks.compiled import compute_fixed_values
 from revgen.networks.token_tables import with_token_tables
 
 SIZE, VOCAB = 6, 5
@@ -41,7 +40,7 @@ def run_in_python(program: Program, weights: dict[str, Any], token: int, state: 
         "tanh": np.tanh,
     }
     exec(source, scope)
-    values = compute_fixed_values(program, writer.fixed, weights)
+    values = program.compute(writer.fixed, {f"p.{name}": array for name, array in weights.items()})
     packed = [values[i] if as_matrix else values[i].reshape(-1) for i, as_matrix in writer.weights]
     return scope["forward_token"](packed, token, state)
 
