@@ -63,6 +63,7 @@ NEEDS_TORCH = (
     "networks.awd",
     "networks.module_cell",
     "networks.network",
+    "networks.precision",
     "networks.reading",
     "networks.cuda_graphs",
     "networks.recurrent",

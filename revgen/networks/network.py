@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from revgen.model import Weights
 from revgen.networks.cuda_graphs import CudaGraphCache
 from revgen.networks.functional import Backend, FunctionalNetwork, unflatten
+from revgen.networks.precision import bf16_matmul_is_fast as bf16_matmul_is_fast
 from revgen.sequences import Forward
 
 Penalty: TypeAlias = Tensor | float
@@ -40,6 +41,9 @@ class Network(nn.Module):
     batch_slice: tuple[int, int] = (0, 1)
     """``(i, n)``: ``forward`` reads the i-th of n equal parts of a batch, and uses that part of the dropout masks."""
 
+    bf16_matmul: bool | None = None
+    """Whether matrix products are in bfloat16 in training; None to use it where it is fast."""
+
     def __init__(self, weights: Weights) -> None:
         super().__init__()
         self.names = list(weights)
@@ -58,6 +62,12 @@ class Network(nn.Module):
         """Return a context in which matrix products are in bfloat16, if this is training and bfloat16 is fast."""
         enabled = self.training and is_fast and self.params[0].dtype == torch.float32
         return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+    def uses_bf16_matmul(self, device: torch.device) -> bool:
+        """Return whether products of large matrices are in bfloat16: in training, unless ``bf16_matmul`` is False."""
+        if not self.training or self.bf16_matmul is not None:
+            return self.training and bool(self.bf16_matmul)
+        return bf16_matmul_is_fast(device)
 
     @property
     def device(self) -> torch.device:
@@ -99,12 +109,12 @@ class FunctionalModule(Network, Backend):
         """Compute ``features`` with the weights ``p`` and a backend, by default this module."""
         if state is None:
             state = self.definition.initial_state(tokens.shape[1], self.params[0].new_zeros)
-        with self.in_bfloat16(bf16_matmul_is_fast(tokens.device), tokens.device):
+        with self.in_bfloat16(self.uses_bf16_matmul(tokens.device), tokens.device):
             return self.definition.features(p, tokens, state, backend or self)
 
     def logits_with(self, p: SimpleNamespace, features: Tensor) -> Tensor:
         """Compute ``logits`` with the weights ``p``."""
-        with self.in_bfloat16(bf16_matmul_is_fast(features.device), features.device):
+        with self.in_bfloat16(self.uses_bf16_matmul(features.device), features.device):
             logits: Tensor = self.definition.logits(p, features)
         return logits
 
@@ -122,14 +132,6 @@ def dropout_mask(x: Tensor, shape: Sequence[int], rate: float, generator: torch.
     """Return a factor for ``x``: 0 with probability ``rate``, and 1 / (1 - rate) otherwise."""
     keep_rate = 1 - rate
     return (torch.rand(shape, device=x.device, generator=generator) < keep_rate).to(x.dtype).div_(keep_rate)
-
-
-def bf16_matmul_is_fast(device: torch.device) -> bool:
-    """Return whether matrix products are faster in bfloat16: on GPUs that support it, and on CPUs with AMX."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    return device.type == "cpu" and bool(torch.backends.mkldnn.enabled) and bool(has_amx())
 
 
 def network_forward(network: Network) -> Forward:

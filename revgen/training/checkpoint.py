@@ -19,6 +19,7 @@ from revgen.arguments import check_type
 from revgen.errors import CheckpointError
 from revgen.files import write_atomically
 from revgen.history import EpochMetrics
+from revgen.networks.precision import describe_machine
 from revgen.ops import tree_map
 from revgen.options import as_float, check, check_at_least, convert_fields, is_int, to_builtins
 from revgen.training.device import get_random_states, set_random_states
@@ -123,6 +124,7 @@ class Checkpointer:
             "budget": run.recipe.budget(),
             **{key: getattr(run, attribute) for key, attribute in SAVED_ATTRIBUTES.items()},
             "cursor": dataclasses.asdict(run.current_epoch),
+            "precision": _precision(run),
             "states": _extract_tensors(parts, "state", tensors),
             "seconds": run.seconds,
             "averaged": run.average.steps,
@@ -158,6 +160,8 @@ class Checkpointer:
         set_random_states(device, tensors, run.network.generator)
         for key, attribute in SAVED_ATTRIBUTES.items():
             setattr(run, attribute, values[key])
+        if (saved := values.get("precision")) is not None and saved["machine"] == _precision(run)["machine"]:
+            run.network.bf16_matmul = saved["bf16_matmul"]
         run.current_epoch = EpochProgress(**values["cursor"])
         parts = _repartition(_insert_tensors(values["states"], tensors), run.num_parts)
         first = run.ranks.rank * run.gradient_accumulation_steps
@@ -190,6 +194,13 @@ def _identity(run: TrainingRun) -> dict[str, Any]:
         "text": run.tokens.checksum,
         "recipe": run.recipe.identity(),
     }
+
+
+def _precision(run: TrainingRun) -> dict[str, Any]:
+    """Return the precision of matrix products, and the machine for which it was chosen: another one chooses its own."""
+    device = run.network.device
+    machine = describe_machine(torch.get_num_threads()) if device.type == "cpu" else {"device": device.type}
+    return {"machine": machine, "bf16_matmul": run.network.bf16_matmul}
 
 
 def _difference(key: str, saved: Any, current: Any) -> str:

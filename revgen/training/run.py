@@ -20,6 +20,7 @@ from revgen.corpus.batches import Batches
 from revgen.corpus.tokens import Tokens
 from revgen.history import History
 from revgen.networks.cuda_graphs import CudaGraphCache
+from revgen.networks.precision import bf16_matmul_is_fast
 from revgen.ops import tree_map
 from revgen.training.averaging import WeightAverage
 from revgen.training.device import fork_generator, get_random_states, set_random_states
@@ -76,6 +77,8 @@ class TrainingRun:
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.num_parts = ranks.size * gradient_accumulation_steps
         self.network = model.make_network().to(model.device)
+        is_fast = ranks.is_first and bf16_matmul_is_fast(self.network.device)
+        self.network.bf16_matmul = ranks.broadcast(is_fast)  # all processes round alike
         self.network.generator = fork_generator(self.network, model.device, recipe.seed)
         self.parallel_network = ranks.wrap(self.network)
         self.params = list(self.network.params)

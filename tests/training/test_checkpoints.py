@@ -117,6 +117,23 @@ def test_resumed_run_keeps_the_settings_that_the_first_call_chose(texts: list[st
         revgen.create("gru-char", dropout=0.5, **SMALL).fit(texts, checkpoint=tmp_path, resume=True, **SHORT)
 
 
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_resumed_run_keeps_its_precision_if_the_processor_is_measured_again(
+    is_fast: bool, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uninterrupted, killed, resumed = (
+        revgen.create("transformer-char", **SMALL, num_heads=2, context=16) for _ in range(3)
+    )
+    monkeypatch.setattr("revgen.training.run.bf16_matmul_is_fast", lambda device: is_fast)
+    uninterrupted.fit(texts, **QUICK)
+    checkpoint = CheckpointConfig(tmp_path, steps=5)
+    with pytest.raises(KilledError):
+        killed.fit(texts, checkpoint=checkpoint, callbacks=[DieAt(23)], **QUICK)
+    monkeypatch.setattr("revgen.training.run.bf16_matmul_is_fast", lambda device: not is_fast)
+    resumed.fit(texts, checkpoint=checkpoint, resume=True, **QUICK)
+    assert same_weights(uninterrupted, resumed)
+
+
 def test_weight_average_restarts_if_a_run_resumes_with_more_epochs(texts: list[str], tmp_path: Path) -> None:
     settings = QUICK | {"weight_averaging": 0.5}
     small().fit(texts, checkpoint=tmp_path, **settings | {"epochs": 1})

@@ -49,7 +49,7 @@ def read_losses(run: subprocess.CompletedProcess[str]) -> list[list[float]]:
     return losses
 
 
-@pytest.mark.parametrize("name", ["lstm-char", "gru-char"])
+@pytest.mark.parametrize("name", ["lstm-char", "gru-char", pytest.param("transformer-char", marks=pytest.mark.slow)])
 def test_two_processes_train_the_same_model_as_one(name: str, tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()

@@ -1,0 +1,85 @@
+"""The precision of matrix products in training is measured once for each machine, and the result is cached."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from revgen.networks import precision
+from revgen.networks.precision import MIN_SPEEDUP, bf16_matmul_is_fast, measure_bf16_speedup
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty cache directory, and a process that has measured nothing yet."""
+    monkeypatch.setenv("REVGEN_CACHE", str(tmp_path / "cache"))
+    restart()
+    yield tmp_path / "cache"
+    restart()
+
+
+def restart() -> None:
+    """Forget what this process has measured, as if a new process had started."""
+    precision._cached_speedup.cache_clear()
+
+
+def refuse() -> float:
+    raise AssertionError("measured again")
+
+
+def test_next_process_makes_the_same_choice_without_measuring(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    choice = bf16_matmul_is_fast(CPU)
+    (entry,) = cache.iterdir()
+    assert choice == (json.loads(entry.read_text())["bf16_speedup"] >= MIN_SPEEDUP)
+
+    restart()
+    monkeypatch.setattr(precision, "measure_bf16_speedup", refuse)
+    assert bf16_matmul_is_fast(CPU) == choice
+
+
+@pytest.mark.parametrize(
+    "damaged", ["", "[1]", "{", '{"machine": "another", "bf16_speedup": 9}', '{"bf16_speedup": 9}']
+)
+def test_damaged_entry_is_measured_again_and_replaced(damaged: str, cache: Path) -> None:
+    bf16_matmul_is_fast(CPU)
+    (entry,) = cache.iterdir()
+    machine = json.loads(entry.read_text())["machine"]
+    entry.write_text(damaged)
+
+    restart()
+    bf16_matmul_is_fast(CPU)
+    assert json.loads(entry.read_text())["machine"] == machine
+
+
+def test_choice_needs_no_cache(cache: Path) -> None:
+    cache.write_text("a file where the directory should be")
+    assert bf16_matmul_is_fast(CPU) in (True, False)
+
+
+def test_each_number_of_threads_has_its_own_measurement(cache: Path) -> None:
+    bf16_matmul_is_fast(CPU)
+    torch.set_num_threads(2)
+    try:
+        bf16_matmul_is_fast(CPU)
+    finally:
+        torch.set_num_threads(1)
+    assert sorted(json.loads(path.read_text())["machine"]["threads"] for path in cache.iterdir()) == [1, 2]
+
+
+def test_bfloat16_needs_onednn(cache: Path) -> None:
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert not bf16_matmul_is_fast(CPU)
+    assert not cache.exists()
+
+
+def test_measurement_works_within_inference_and_leaves_random_numbers_alone() -> None:
+    state = torch.get_rng_state()
+    with torch.inference_mode():
+        assert measure_bf16_speedup() > 0
+    assert torch.equal(torch.get_rng_state(), state)
