@@ -41,6 +41,7 @@ LAYERS = (
     ("compiler",),
     ("networks", "ngrams"),
     ("generation",),
+    ("browser",),
     ("evaluation",),
     ("training",),
     ("hub",),

@@ -1,0 +1,140 @@
+"use strict";
+
+/**
+ * A network has `initialState()` and `step(token, state)`, which overwrites the state and returns the logits of the next
+ * token. A state is a typed array, or an array of states.
+ *
+ * @param {object} description the network in the model's description
+ * @param {TypedArray[]} arrays the weights
+ * @param {Function[]} programs the generated functions
+ */
+function createNetwork(description, arrays, programs) {
+  if (description.kind === "trie") return new Trie(description, arrays);
+  if (description.kind === "mixture") return new Mixture(description, arrays, programs);
+  const step = programs[description.program](description.arrays.map((i) => arrays[i]));
+  const initialState = () => description.state.map(({ size, type, fill }) => newArray(type, size).fill(fill ?? -Infinity));
+  return { initialState, step };
+}
+
+/** The weighted mean of the probabilities of several networks. */
+class Mixture {
+  constructor({ weights, models }, arrays, programs) {
+    this.weights = weights;
+    this.networks = models.map((model) => createNetwork(model, arrays, programs));
+  }
+
+  initialState() {
+    return this.networks.map((network) => network.initialState());
+  }
+
+  step(token, state) {
+    const mean = [];
+    this.networks.forEach((network, i) => {
+      softmax(network.step(token, state[i])).forEach((p, id) => (mean[id] = (mean[id] ?? 0) + this.weights[i] * p));
+    });
+    return Float64Array.from(mean, Math.log);
+  }
+}
+
+/**
+ * N-grams with backoff: p(w | h) = P(h w) if the n-gram h w is known, else B(h) p(w | h without its first word).
+ *
+ * The state has the depth and the index of the longest known context, and the number of tokens read.
+ */
+class Trie {
+  constructor({ orders, endsUnseen }, arrays) {
+    const column = (name) => [null, ...orders.map((order) => arrays[order[name]] ?? null)]; // by order, from 1
+    this.order = orders.length;
+    this.endsUnseen = endsUnseen;
+    this.begins = column("begins");
+    this.words = column("words");
+    this.suffixes = column("suffixes");
+    this.p = column("logp").map((values) => values && Float64Array.from(values, Math.exp));
+    this.backoff = column("backoff").map((values) => values && Float64Array.from(values, Math.exp));
+  }
+
+  initialState() {
+    return new Float64Array(3);
+  }
+
+  /** Return the index of the context without its first word. */
+  suffix(depth, index) {
+    return depth === 1 ? 0 : this.suffixes[depth][index];
+  }
+
+  advance(depth, index, word) {
+    if (this.order === 1) return [0, 0];
+    if (depth === this.order - 1) index = this.suffix(depth--, index);
+    while (depth > 0) {
+      const child = this.find(depth + 1, index, word);
+      if (child >= 0) return [depth + 1, child];
+      index = this.suffix(depth--, index);
+    }
+    return [1, word];
+  }
+
+  /** Return the index of the n-gram of a context and a word, or -1 if it is unknown. */
+  find(n, context, word) {
+    const words = this.words[n];
+    let low = this.begins[n][context], high = this.begins[n][context + 1];
+    const end = high;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (words[middle] < word) low = middle + 1;
+      else high = middle;
+    }
+    return low < end && words[low] === word ? low : -1;
+  }
+
+  step(token, state) {
+    let [depth, index] = this.advance(state[0], state[1], token);
+    state.set([depth, index, state[2] + 1]);
+    const p = Float64Array.from(this.p[1]);
+    if (this.endsUnseen && depth < Math.min(state[2], this.order - 1)) {
+      return p.fill(-Infinity).fill(0, EOS, EOS + 1);
+    }
+    const contexts = [];
+    for (; depth > 0; index = this.suffix(depth--, index)) contexts.unshift([depth + 1, index]);
+    for (const [n, context] of contexts) {
+      const backoff = this.backoff[n][context];
+      for (let i = 0; i < p.length; i++) p[i] *= backoff;
+      for (let i = this.begins[n][context]; i < this.begins[n][context + 1]; i++) p[this.words[n][i]] = this.p[n][i];
+    }
+    return p.map(Math.log);
+  }
+}
+
+const TYPES = { float16: Uint16Array, float32: Float32Array, float64: Float64Array, uint16: Uint16Array, uint32: Uint32Array };
+
+function newArray(type, size) {
+  return new TYPES[type](size);
+}
+
+/** Return the arrays whose types and sizes are in `specs`, from consecutive bytes in base64, little-endian. */
+function decodeArrays(base64, specs) {
+  const bytes = Uint8Array.from(atob(base64.trim()), (character) => character.charCodeAt(0));
+  let offset = 0;
+  return specs.map(([type, size]) => {
+    const end = offset + size * TYPES[type].BYTES_PER_ELEMENT;
+    const array = new TYPES[type](bytes.slice(offset, end).buffer);
+    offset = end;
+    return type === "float16" ? toFloat32(array) : array;
+  });
+}
+
+/** Convert the bits of float16 values to float32. */
+function toFloat32(halves) {
+  return Float32Array.from(halves, (bits) => {
+    const sign = bits & 0x8000 ? -1 : 1, exponent = (bits >> 10) & 31, fraction = bits & 0x3ff;
+    if (exponent === 31) return fraction ? NaN : sign * Infinity;
+    return sign * (exponent ? (1024 + fraction) * 2 ** (exponent - 25) : fraction * 2 ** -24);
+  });
+}
+
+function copyState(state) {
+  return Array.isArray(state) ? state.map(copyState) : state.slice();
+}
+
+function stateSize(state) {
+  return Array.isArray(state) ? state.reduce((size, part) => size + stateSize(part), 0) : state.length;
+}
