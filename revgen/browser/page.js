@@ -1,0 +1,386 @@
+"use strict";
+/* The page: its fields and buttons, the versions of the text, and the loop that samples between two frames. */
+
+/** The session of the engine, which follows the version that is shown. */
+class Writer {
+  /** @param {any} model */
+  constructor(model) {
+    this.model = model;
+    this.session = null;
+    this.key = "";
+    /** @type {number[]} The ids that the session has generated. */
+    this.ids = [];
+  }
+
+  /** Bring the session to the end of a version. Yields after each token that it must read again. */
+  *follow(/** @type {Version} */ { request: { prompt, label, seed }, tokens }) {
+    const key = JSON.stringify([prompt, label, seed]);
+    if (key !== this.key) {
+      this.session = this.model.start({ prompt, label, seed });
+      [this.key, this.ids] = [key, []];
+    }
+    let common = 0;
+    while (common < this.ids.length && this.ids[common] === tokens[common]?.id) common++;
+    if (common < this.ids.length) this.session.rewind(common);
+    this.ids.length = common;
+    for (const { id } of tokens.slice(common)) {
+      this.session.next({});
+      this.session.choose(id);
+      this.ids.push(id);
+      yield;
+    }
+  }
+
+  /** Sample a token. @returns {Token} */
+  next(/** @type {Request} */ { temperature, topP }) {
+    const token = this.session.next({ temperature, topP });
+    this.ids.push(token.id);
+    return token;
+  }
+}
+
+/** The fields, the buttons, the history of versions, and the loop that samples. */
+class App {
+  constructor(model) {
+    this.writer = new Writer(model);
+    this.view = new TextView($("text"), (i) => this.openAlternatives(i));
+    this.alternatives = new AlternativesList(
+      (alternative) => this.choose(alternative),
+      () => this.view.focus(this.openIndex),
+    );
+    /** @type {Version[]} */
+    this.versions = [];
+    this.position = -1;
+    this.openIndex = 0;
+    /** @type {?{isStopped: boolean, finished: Promise<void>}} */
+    this.run = null;
+    this.bind();
+  }
+
+  get version() {
+    return this.versions[this.position];
+  }
+
+  /** @returns {Request} */
+  get request() {
+    return {
+      prompt: $("prompt").value,
+      label: MODEL.labels?.[$("label").selectedIndex - 1] ?? null,
+      seed: Math.floor(numberIn("seed")),
+      temperature: numberIn("temperature"),
+      topP: numberIn("top-p"),
+      length: Math.floor(numberIn("length")),
+    };
+  }
+
+  bind() {
+    $("form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      if (this.run) this.stop();
+      else this.generate();
+    });
+    $("new-seed").addEventListener("click", () => setSeed(newSeed()));
+    $("continue").addEventListener("click", () => this.continue());
+    $("undo").addEventListener("click", () => this.move(-1));
+    $("redo").addEventListener("click", () => this.move(1));
+    $("copy").addEventListener("click", () => this.copy());
+    $("colors").addEventListener("click", () => this.setColors($("colors").ariaPressed !== "true"));
+    addEventListener("keydown", (event) => this.onKey(event));
+  }
+
+  onKey(/** @type {KeyboardEvent} */ event) {
+    const isField = /^(TEXTAREA|INPUT|SELECT)$/.test(event.target.tagName) && event.target.type !== "range";
+    const key = event.key.toLowerCase(),
+      hasCommand = event.ctrlKey || event.metaKey;
+    if ($("about").open) return;
+    if (hasCommand && key === "enter") this.generate();
+    else if (key === "escape" && this.run) this.stop();
+    else if (hasCommand && !isField && key === "z") this.move(event.shiftKey ? 1 : -1);
+    else if (hasCommand && !isField && key === "y") this.move(1);
+    else return;
+    event.preventDefault();
+  }
+
+  /** Generate a new text. If nothing has changed, take a new seed: the same seed gives the same text. */
+  async generate() {
+    if (this.version && JSON.stringify(this.version.request) === JSON.stringify(this.request)) setSeed(newSeed());
+    const { request } = this;
+    setSeed(request.seed);
+    $("length").value = request.length;
+    await this.write({ request, tokens: [], target: request.length });
+  }
+
+  /** Make the text longer. */
+  async continue() {
+    const { request, tokens } = this.version;
+    await this.write({ request, tokens: [...tokens], target: tokens.length + this.request.length });
+  }
+
+  async openAlternatives(i) {
+    await this.stop();
+    this.openIndex = i;
+    this.alternatives.open(this.version.tokens[i], this.view.element(i));
+  }
+
+  /** Replace a token, and sample the rest of the text again. */
+  async choose(/** @type {Alternative} */ alternative) {
+    const { version, openIndex: i } = this;
+    const token = version.tokens[i];
+    if (alternative.id === token.id) return this.view.focus(i);
+    const chosen = { ...token, ...alternative, done: alternative.id === EOS };
+    const tokens = [...version.tokens.slice(0, i), chosen];
+    const finished = this.write({ request: version.request, tokens, target: version.target });
+    this.view.focus(i);
+    await finished;
+  }
+
+  /** Show a version as the newest, and sample tokens until it has its length, ends, or is stopped. */
+  async write(/** @type {Version} */ version) {
+    while (this.run) await this.stop();
+    this.versions.splice(this.position + 1, Infinity, version);
+    this.position = this.versions.length - 1;
+    const run = (this.run = { isStopped: false, finished: Promise.resolve() });
+    const firstNew = version.tokens.length;
+    this.refresh();
+    announce("Generating");
+    run.finished = this.sample(version, run).catch(showError);
+    await run.finished;
+    this.run = null;
+    this.refresh();
+    announce(`${run.isStopped ? "Stopped" : "Done"}: ${count(version.tokens.length - firstNew, "new token")}`);
+  }
+
+  async sample(/** @type {Version} */ version, run) {
+    const { tokens } = version;
+    await nextFrame();
+    let deadline = performance.now() + SLICE_MS;
+    const pause = async () => {
+      if (performance.now() < deadline) return;
+      this.refresh();
+      await nextFrame();
+      deadline = performance.now() + SLICE_MS;
+    };
+    for (const _ of this.writer.follow(version)) await pause();
+    const start = performance.now(),
+      numRead = tokens.length;
+    while (!run.isStopped && tokens.length < version.target && !tokens.at(-1)?.done) {
+      tokens.push(this.writer.next(this.request));
+      await pause();
+    }
+    version.rate = (1000 * textOf(tokens.slice(numRead)).length) / (performance.now() - start);
+  }
+
+  /** Stop sampling, and wait until it has stopped. */
+  async stop() {
+    if (!this.run) return;
+    this.run.isStopped = true;
+    await this.run.finished;
+  }
+
+  /** Show the version before or after the current one. */
+  async move(step) {
+    await this.stop();
+    if (!this.versions[this.position + step]) return;
+    this.position += step;
+    setFields(this.version.request);
+    this.refresh();
+    announce(step < 0 ? "Undone" : "Redone");
+  }
+
+  async copy() {
+    const { request, tokens } = this.version;
+    await copyText(request.prompt + textOf(tokens));
+    const name = $("copy").lastElementChild;
+    name.textContent = "Copied";
+    announce("Copied");
+    setTimeout(() => {
+      name.textContent = "Copy";
+    }, 1600);
+  }
+
+  setColors(isOn) {
+    $("colors").ariaPressed = String(isOn);
+    $("text").classList.toggle("colored", isOn);
+    $("legend").hidden = !isOn;
+    remember("colors", isOn);
+  }
+
+  /** Bring the document up to date with the current version. */
+  refresh() {
+    const { version } = this,
+      isRunning = Boolean(this.run);
+    const isEndVisible = !$("result").hidden && $("text").getBoundingClientRect().bottom <= innerHeight;
+    $("hint").hidden = true;
+    $("result").hidden = false;
+    $("error").hidden = true;
+    this.view.show(version);
+    document.body.classList.toggle("running", isRunning);
+    $("text").setAttribute("aria-busy", String(isRunning));
+    $("generate").textContent = isRunning ? "Stop" : "Generate";
+    $("generate").classList.toggle("stop", isRunning);
+    $("undo").disabled = this.position <= 0;
+    $("redo").disabled = this.position >= this.versions.length - 1;
+    $("continue").hidden = isRunning || Boolean(version.tokens.at(-1)?.done);
+    const rate = version.rate && !isRunning ? ` · ${count(Math.round(version.rate), "character")} per second` : "";
+    $("stats").textContent = count(version.tokens.length, "token") + rate;
+    if (isRunning && isEndVisible) $("stats").scrollIntoView({ block: "nearest" });
+  }
+}
+
+const textOf = (/** @type {Token[]} */ tokens) => tokens.map(({ text }) => text).join("");
+const numberIn = (id) => Math.min(Math.max(Number($(id).value) || 0, Number($(id).min)), Number($(id).max));
+const newSeed = () => crypto.getRandomValues(new Uint32Array(1))[0] % 10000;
+const setSeed = (seed) => {
+  $("seed").value = seed;
+};
+
+/** Show the values of a request in the fields. */
+function setFields(/** @type {Request} */ { prompt, label, seed, temperature, topP, length }) {
+  $("prompt").value = prompt;
+  $("label").selectedIndex = (MODEL.labels ?? []).indexOf(label) + 1;
+  $("temperature").value = temperature;
+  $("top-p").value = topP;
+  $("length").value = length;
+  setSeed(seed);
+  showValues();
+}
+
+/** Show the values of the sliders, and let the prompt's field grow with its text. */
+function showValues() {
+  for (const id of ["temperature", "top-p"]) {
+    const { value, min, max } = $(id);
+    $(`${id}-value`).textContent = Number(value).toFixed(2);
+    $(id).style.setProperty("--fill", `${(100 * (value - min)) / (max - min)}%`);
+  }
+  if (!CSS.supports("field-sizing", "content")) {
+    $("prompt").style.height = "auto";
+    $("prompt").style.height = `${$("prompt").scrollHeight}px`;
+  }
+}
+
+/** Copy a text. The old way is for browsers that keep the clipboard from pages that were opened as files. */
+async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    const field = document.body.appendChild(document.createElement("textarea"));
+    field.value = text;
+    field.className = "sr";
+    field.select();
+    document.execCommand("copy");
+    field.remove();
+  }
+}
+
+/** Keep a choice for the next visit, where the browser allows it. */
+function remember(name, value) {
+  try {
+    localStorage.setItem(`revgen-${name}`, value);
+  } catch {
+    /* private mode */
+  }
+}
+
+function recall(name) {
+  try {
+    return localStorage.getItem(`revgen-${name}`);
+  } catch {
+    return null;
+  }
+}
+
+function showError(/** @type {unknown} */ error) {
+  $("error").textContent = `Something went wrong: ${error instanceof Error ? error.message : error}`;
+  $("error").hidden = false;
+  console.error(error);
+}
+
+/** Follow the system's color scheme until a reader chooses another one. */
+function setUpTheme() {
+  const system = matchMedia("(prefers-color-scheme: dark)"),
+    root = document.documentElement;
+  const update = () => {
+    $("theme").ariaPressed = String(root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
+  };
+  if (["light", "dark"].includes(recall("theme"))) root.dataset.theme = recall("theme");
+  system.addEventListener("change", update);
+  $("theme").addEventListener("click", () => {
+    root.dataset.theme = $("theme").ariaPressed === "true" ? "light" : "dark";
+    remember("theme", root.dataset.theme);
+    update();
+  });
+  update();
+}
+
+/** Return what is known about the model as pairs of a name and a text. */
+function facts({ info = {} } = MODEL) {
+  const bytes = (n) => (n < 1e6 ? `${Math.round(n / 1e3)} KB` : `${(n / 1e6).toFixed(1)} MB`);
+  const duration = (s) => (s < 90 ? count(Math.round(s), "second") : count(Math.round(s / 60), "minute"));
+  const trained = [info.epochs && count(info.epochs, "epoch"), info.seconds && duration(info.seconds)];
+  return [
+    ["Architecture", MODEL.architecture],
+    ["Level", MODEL.level],
+    ["Parameters", info.parameters?.toLocaleString("en")],
+    ["Weights", info.weights_bytes && bytes(info.weights_bytes)],
+    ["Vocabulary", info.vocabulary && count(info.vocabulary, "token")],
+    ["Score", info.bits_per_char && `${info.bits_per_char.toFixed(3)} bits per character of held-out text`],
+    ["Trained", trained.filter(Boolean).join(", ")],
+    ["Data", info.data],
+    ["License", info.licence],
+    ["Made with", info.version && `revgen ${info.version}`],
+  ].filter(([, value]) => value);
+}
+
+function setUpAbout({ info = {} } = MODEL) {
+  const dialog = $("about"),
+    sample = info.samples?.[0];
+  $("about-title").textContent = MODEL.name;
+  $("about-description").textContent = info.description ?? "";
+  for (const [name, value] of facts()) {
+    $("about-facts").appendChild(document.createElement("dt")).textContent = name;
+    $("about-facts").appendChild(document.createElement("dd")).textContent = value;
+  }
+  $("about-sample").hidden = !sample;
+  $("about-sample").lastElementChild.textContent = sample?.trim() ?? "";
+  $("about-open").addEventListener("click", () => dialog.showModal());
+  $("about-close").addEventListener("click", () => dialog.close());
+  dialog.addEventListener("click", ({ target }) => {
+    if (target === dialog) dialog.close();
+  });
+}
+
+function setUpFields() {
+  const { defaults = {}, labels, prompt } = MODEL;
+  $("name").textContent = MODEL.name;
+  $("tagline").textContent = MODEL.info?.description?.match(/^.*?\.(?=\s|$)/s)?.[0] ?? "A small language model.";
+  $("length-unit").textContent = { char: "characters", word: "words" }[MODEL.level] ?? "tokens";
+  $("label-field").hidden = !labels?.length;
+  $("label").append(...["any", ...(labels ?? [])].map((label) => new Option(String(label))));
+  setFields({
+    prompt: prompt ?? "",
+    label: null,
+    seed: defaults.seed ?? newSeed(),
+    temperature: defaults.temperature ?? 1,
+    topP: defaults.top_p ?? 1,
+    length: defaults.max_tokens ?? 300,
+  });
+  $("form").addEventListener("input", showValues);
+}
+
+setUpTheme();
+setUpFields();
+setUpAbout();
+requestAnimationFrame(() =>
+  setTimeout(() => {
+    // the page is painted before the weights are decoded
+    try {
+      const model = createModel(MODEL),
+        app = new App(model);
+      window.revgen = { MODEL, model, app };
+      app.setColors(recall("colors") === "true");
+      if (!matchMedia("(prefers-reduced-motion: reduce)").matches) app.generate();
+    } catch (error) {
+      showError(error);
+    }
+  }),
+);
