@@ -27,12 +27,37 @@ from revgen.novelty import SuffixIndex
 from revgen.options import as_float, convert_fields, safe_repr, to_builtins
 from revgen.registry import package_of, tokenizers
 from revgen.schema import join_names
-from revgen.sequences import iter_blocks, score_sequences
+from revgen.sequences import Forward, iter_blocks, score_sequences
 from revgen.tokenizers import Tokenizer
 from revgen.tokenizers.hex_fallback import MIN_SPELLED_FRACTION
 
 Weights = dict[str, NDArray[Any]]
 T_co = TypeVar("T_co", covariant=True)
+
+
+class TokenReader(Protocol):
+    """One text that is read token by token, from a state on."""
+
+    def read(self, token: int, /) -> NDArray[np.floating[Any]]:
+        """Return the logits after one more token, (vocab,). Reading another token may overwrite them."""
+
+    @property
+    def state(self) -> Any:
+        """The state after the last token. Reading another token may overwrite it."""
+
+
+class ForwardReader:
+    """A ``TokenReader`` that calls ``forward``."""
+
+    def __init__(self, forward: Forward, state: Any) -> None:
+        self.forward = forward
+        self.state = state
+
+    def read(self, token: int, /) -> NDArray[np.floating[Any]]:
+        """Return the logits after one more token, (vocab,)."""
+        logits, self.state = self.forward(np.array([[token]]), self.state)
+        last: NDArray[np.floating[Any]] = logits[0, 0]
+        return last
 
 
 class CompiledStep(Protocol):
@@ -135,6 +160,10 @@ class Model(ABC):
         for block in iter_blocks(tokens):
             logits, state = self.forward(block, state)
         return logits[-1], state
+
+    def token_reader(self, state: Any) -> TokenReader:
+        """Return a reader of one text that continues from a state. It computes the same logits as ``forward``."""
+        return ForwardReader(self.forward, state)
 
     def validate_config(self) -> None:  # noqa: B027  most configurations validate themselves
         """Raise OptionError if no model can be built from the configuration. ``create`` calls this."""

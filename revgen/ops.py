@@ -97,7 +97,10 @@ def softmax(x: Array) -> Array:
 
 def logsumexp(x: Array) -> Array:
     """Compute log Σ exp(x) over the last axis."""
-    return np.logaddexp.reduce(x, -1) if isinstance(x, np.ndarray) else x.logsumexp(-1)
+    if isinstance(x, np.ndarray):
+        highest = np.maximum(x.max(-1, keepdims=True), x.dtype.type(-MAX_LOGIT))
+        return (np.log(np.exp(x - highest).sum(-1, keepdims=True)) + highest)[..., 0]
+    return x.logsumexp(-1)
 
 
 def where(condition: Array, x: Array, y: Array | float) -> Array:
@@ -176,8 +179,8 @@ def embedding(table: Array, tokens: Array) -> Array:
     """
     return (
         table.take(tokens, 0)
-        if isinstance(table, np.ndarray)
-        else _library(table).nn.functional.embedding(tokens, table)
+        if isinstance(tokens, np.ndarray)
+        else _library(tokens).nn.functional.embedding(tokens, table)
     )
 
 
@@ -201,7 +204,7 @@ def layer_norm(x: Array, scale: Array, shift: Array) -> Array:
     if isinstance(x, np.ndarray):
         size = x.shape[-1]
         y = x - np.add.reduce(x, -1, keepdims=True) / size
-        variance = np.einsum("...i,...i->...", y, y)[..., None] / size
+        variance = np.add.reduce(y * y, -1, keepdims=True) / size
         y /= np.sqrt(variance + EPSILON)
         y *= scale
         y += shift

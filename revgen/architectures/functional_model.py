@@ -13,13 +13,18 @@ from numpy.typing import NDArray
 from revgen.architectures.neural import MIN_TORCH_TOKENS, NeuralModel
 from revgen.compiler import Program, trace
 from revgen.errors import NotTraceableError
-from revgen.model import CompiledStep, Weights, derived
+from revgen.model import CompiledStep, TokenReader, Weights, derived
 from revgen.networks.functional import PLAIN, Backend, FunctionalNetwork, unflatten
 from revgen.ops import Array, tree_map
 from revgen.sequences import iter_blocks
 
 if TYPE_CHECKING:
     from revgen.networks.network import FunctionalModule
+    from revgen.networks.numpy_code import NumpyProgram
+
+
+MIN_READERS = 16
+"""The number of token readers, each of a block of text, before the program of a token is prepared for NumPy."""
 
 
 class FunctionalModel(NeuralModel):
@@ -30,6 +35,7 @@ class FunctionalModel(NeuralModel):
 
     network_class: ClassVar[type[FunctionalNetwork]]
     network: derived[FunctionalModule]
+    _num_readers = 0
 
     def make_definition(self, vocab: int) -> FunctionalNetwork:
         """Return the network's definition for this configuration and a vocabulary of ``vocab`` tokens."""
@@ -96,6 +102,15 @@ class FunctionalModel(NeuralModel):
         last: NDArray[np.floating[Any]] = definition.logits(p, features[-1:])[-1]
         return last, state
 
+    def token_reader(self, state: Any) -> TokenReader:
+        """Return a reader. After ``MIN_READERS`` readers, preparing the program costs less than it saves."""
+        if type(self).forward is not FunctionalModel.forward:  # a subclass may change the logits
+            return super().token_reader(state)
+        self._num_readers += 1
+        program = self.numpy_program if self._num_readers > MIN_READERS else None
+        reader = None if program is None else program.reader(state)
+        return super().token_reader(state) if reader is None else reader
+
     def program(self) -> Program:
         """Record the computation of one token as a program, for a batch of 1.
 
@@ -103,12 +118,33 @@ class FunctionalModel(NeuralModel):
         ``tokens`` (1, 1), the state and the weights; the results are logits (1, 1, vocab) and the next state. Raises
         NotTraceableError for a network that cannot be traced.
         """
-        definition = self.definition
-        if not definition.supports_numpy:
-            raise NotTraceableError(f"{self.name} is written for PyTorch only, so it cannot be traced")
-        p, tokens = unflatten(self.weights), np.zeros((1, 1), np.int64)
-        _, state = definition.forward(p, tokens, definition.initial_state(1, partial(np.zeros, dtype=np.float32)))
-        return trace(definition.forward, p=p, tokens=tokens, state=state)
+        return trace_token(self.definition, self.weights, self.name)
+
+    @derived
+    def token_program(self) -> Program | None:
+        """``program`` with tables of the values that depend on the token alone; None if it cannot be traced."""
+        if self.numpy_network is None:
+            return None
+        from revgen.networks.token_tables import with_token_tables
+
+        num_tokens = len(self.tokenizer) * (1 + len(self.labels))  # each label has its own ids
+        try:
+            program = trace_token(self.numpy_network[0], self.weights, self.name)
+            return with_token_tables(program, program_inputs(self.weights), num_tokens)
+        except NotTraceableError:
+            return None
+
+    @derived
+    def numpy_program(self) -> NumpyProgram | None:
+        """``token_program``, prepared for NumPy; None if it has no such form."""
+        if self.token_program is None:
+            return None
+        from revgen.networks.numpy_code import NumpyProgram
+
+        try:
+            return NumpyProgram(self.token_program, program_inputs(self.weights))
+        except NotTraceableError:
+            return None
 
     def info(self) -> dict[str, Any]:
         info = super().info()
@@ -123,11 +159,13 @@ class FunctionalModel(NeuralModel):
         from revgen.networks.compiled import CompiledProgram
 
         definition, p = self.numpy_network
-        num_tokens = len(self.tokenizer) * (1 + len(self.labels))  # each label has its own ids
+        if (step := definition.build_compiled(p)) is not None:
+            return step
+        if self.token_program is None:
+            return None
         try:
-            return definition.build_compiled(p) or CompiledProgram(
-                self.program(), self.weights, partial(definition.forward, p), num_tokens
-            )
+            forward = partial(definition.forward, p)
+            return CompiledProgram(self.token_program, program_inputs(self.weights), forward)
         except NotTraceableError:
             return None
 
@@ -150,6 +188,20 @@ class FunctionalModel(NeuralModel):
         network = self.network
         p = unflatten(network.named_weights())
         on_arrays(lambda tokens, state: network.features_with(p, tokens, state, backend), network.device)(tokens, None)
+
+
+def trace_token(definition: FunctionalNetwork, weights: Weights, name: str) -> Program:
+    """Return the program of one token, as ``FunctionalModel.program`` describes. ``name`` is for the error."""
+    if not definition.supports_numpy:
+        raise NotTraceableError(f"{name} is written for PyTorch only, so it cannot be traced")
+    p, tokens = unflatten(weights), np.zeros((1, 1), np.int64)
+    _, state = definition.forward(p, tokens, definition.initial_state(1, partial(np.zeros, dtype=np.float32)))
+    return trace(definition.forward, p=p, tokens=tokens, state=state)
+
+
+def program_inputs(weights: Weights) -> Weights:
+    """Return weights by the names of the program's inputs."""
+    return {f"p.{name}": array for name, array in weights.items()}
 
 
 def to_tensor(array: NDArray[Any]) -> Array:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from revgen.compiler.primitives import PRIMITIVES
 from revgen.compiler.program import Operation, Program
 from revgen.errors import NotTraceableError
-from revgen.ops import tree_map
+from revgen.ops import MAX_LOGIT, tree_map
 
 
 class Recorder:
@@ -195,7 +195,7 @@ class TracedArray:
     __truediv__, __rtruediv__ = _binary("divide"), _binary("divide", swapped=True)
     __floordiv__, __rfloordiv__ = _binary("floor_divide"), _binary("floor_divide", swapped=True)
     __mod__, __rmod__ = _binary("remainder"), _binary("remainder", swapped=True)
-    __pow__, __rpow__ = _binary("power"), _binary("power", swapped=True)
+    __rpow__ = _binary("power", swapped=True)
     __matmul__, __rmatmul__ = _binary("matmul"), _binary("matmul", swapped=True)
     __and__, __rand__ = _binary("logical_and"), _binary("logical_and", swapped=True)
     __or__, __ror__ = _binary("logical_or"), _binary("logical_or", swapped=True)
@@ -206,6 +206,12 @@ class TracedArray:
     __eq__, __ne__ = _binary("equal"), _binary("not_equal")
     __hash__ = None  # type: ignore[assignment]
     __neg__, __invert__ = _unary("negative"), _unary("logical_not")
+
+    def __pow__(self, exponent: Any) -> Any:
+        """Return the power; simple exponents become simpler operations, as in NumPy."""
+        if isinstance(exponent, int | float) and exponent in (2, 0.5, -1):
+            return self * self if exponent == 2 else 1 / self if exponent == -1 else self._record("sqrt")
+        return self._record("power", exponent)
 
     # Elements
 
@@ -239,7 +245,7 @@ class TracedArray:
 
     def logsumexp(self, axis: int) -> Any:
         """Return log Σ exp(x) along the last axis."""
-        largest: Any = self.amax(axis)
+        largest: Any = self.amax(axis)._record("maximum", -MAX_LOGIT)
         return ((self - largest).exp().sum(axis).log() + largest).reshape(self.shape[:-1])
 
     def cumsum(self, axis: int, dtype: Any = None) -> TracedArray:
@@ -254,7 +260,7 @@ class TracedArray:
     def tril(self, diagonal: int = 0) -> TracedArray:
         """Return the matrices in the last two axes with 0 above a diagonal."""
         mask = self.recorder.constant(np.tril(np.ones(self.shape[-2:], bool), diagonal))
-        return mask._record("where", self, self._traced(0))
+        return mask._record("where", self, np.zeros((), self.dtype))
 
     def _not_traceable(self, *_: Any, **__: Any) -> NoReturn:
         raise NotTraceableError("sorting, and indexing along an axis, cannot be traced")
@@ -269,7 +275,8 @@ def _layer_norm(x: Any, shape: Any, scale: Any, shift: Any, epsilon: float) -> A
 
 
 def _gelu(x: Any, approximate: str) -> Any:
-    return 0.5 * x * (1 + ((2 / np.pi) ** 0.5 * (x + 0.044715 * x * x * x)).tanh())
+    inner = (x * x * 0.044715 + 1) * x * (2 / np.pi) ** 0.5
+    return (inner.tanh() + 1) * x * 0.5
 
 
 def _concatenate(arrays: Sequence[TracedArray], axis: int = 0) -> TracedArray:
@@ -292,7 +299,7 @@ LIBRARY = SimpleNamespace(
     nn=SimpleNamespace(
         functional=SimpleNamespace(
             softplus=lambda x: x._record("softplus"),
-            embedding=lambda tokens, table: table._record("take", tokens),
+            embedding=lambda tokens, table: tokens._traced(table)._record("take", tokens),
             layer_norm=_layer_norm,
             gelu=_gelu,
         )
@@ -305,12 +312,17 @@ def trace(function: Callable[..., Any], **examples: Any) -> Program:
 
     ``examples`` are the function's arguments, in order: arrays, or nested tuples, lists, dictionaries and namespaces of
     arrays. Only their shapes and types matter. Their keywords become the names of the program's inputs, such as
-    ``p.layers.0.W`` for a nested array. The result may be nested too. Raises NotTraceableError if the function branches
-    on the values of arrays, or uses an operator that cannot be traced.
+    ``p.layers.0.W`` for a nested array. The result may be nested too. Raises NotTraceableError if the function fails on
+    traced arrays, because it branches on their values or uses functions that are not in ``revgen.ops``.
     """
     recorder = Recorder()
     arguments = {name: _to_inputs(recorder, name, example) for name, example in examples.items()}
-    results = function(*arguments.values())
+    try:
+        results = function(*arguments.values())
+    except NotTraceableError:
+        raise
+    except Exception as error:
+        raise NotTraceableError(f"the equation fails on traced arrays: {type(error).__name__}: {error}") from error
     outputs = tree_map(lambda x: (x if isinstance(x, TracedArray) else recorder.constant(x)).index, results)
     return Program(tuple(recorder.operations), outputs).without_unused()
 

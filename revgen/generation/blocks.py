@@ -24,6 +24,7 @@ from revgen.generation.filters import (
     is_immutable,
 )
 from revgen.generation.sampler import probabilities, sample
+from revgen.ops import MAX_LOGIT
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,14 +79,18 @@ def sample_with_numpy(
     end: int,
     label_offset: int,
 ) -> tuple[list[int], Any]:
-    """Sample one token for each of ``uniforms``, as ``model.CompiledStep.sample_tokens`` does, with any model."""
+    """Sample one token for each of ``uniforms``, as ``model.CompiledStep.sample_tokens`` does, with any model.
+
+    NumPy functions with an output array are used where they are faster.
+    """
     tokens: list[int] = []
-    divisor = np.float32(temperature)
+    reader = model.token_reader(state)
+    read, accumulate = reader.read, np.add.accumulate
+    p, divisor = np.empty(len(biases)), np.array(temperature, np.float32)
     for uniform in uniforms.tolist():
-        logits, state = model.forward(np.array([[token + label_offset]]), state)
-        x = logits[0, 0] + biases
+        x = read(token + label_offset) + biases
         best = int(x.argmax())
-        if not np.isfinite(x[best]):  # argmax returns a NaN before all numbers
+        if not -MAX_LOGIT < x.item(best) < MAX_LOGIT:  # argmax returns a NaN before all numbers
             x = finite(x)
             best = int(x.argmax())
         if x[best] == -np.inf:
@@ -94,15 +99,17 @@ def sample_with_numpy(
             token = best
         else:
             x -= x[best]
-            x /= divisor
-            cumulative = np.exp(x, dtype=np.float64).cumsum()
-            token = int(cumulative.searchsorted(uniform * cumulative[-1], "right"))
-            if token == len(x):  # the product was rounded up
+            if temperature != 1:
+                x /= divisor
+            p[:] = x
+            accumulate(np.exp(p, p), 0, None, p)
+            token = int(p.searchsorted(uniform * p.item(-1), "right"))
+            if token == len(p):  # the product was rounded up
                 token = best
         tokens.append(token)
         if token == end:
             break
-    return tokens, state
+    return tokens, reader.state
 
 
 def _network_sampler(model: Model, network: Network, constraints: Constraints, label_offset: int) -> SampleBlock:

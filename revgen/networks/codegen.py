@@ -135,13 +135,7 @@ class SourceWriter:
     # Elementwise operations
 
     def _expression(self, operation: Operation, arguments: Sequence[str]) -> str:
-        if operation.name == "power" and self._is_constant(operation.inputs[1], 0.5):
-            return f"np.sqrt({arguments[0]})"
         return EXPRESSIONS[operation.name].format(*arguments)
-
-    def _is_constant(self, i: int, value: float) -> bool:
-        operation = self.operations[i]
-        return operation.name == "constant" and operation.size == 1 and operation.attributes["value"].item() == value
 
     def _write_scalar(self, i: int, operation: Operation) -> None:
         for j in operation.inputs:

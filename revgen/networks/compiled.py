@@ -23,9 +23,9 @@ from revgen.compiler import Program
 from revgen.corpus.cache import cache_directory
 from revgen.errors import MissingExtraError
 from revgen.files import write_atomically
-from revgen.networks.codegen import SourceWriter, fixed_values
+from revgen.networks.codegen import SourceWriter
 from revgen.networks.layouts import Floats, pack_weight
-from revgen.networks.token_tables import with_token_tables
+from revgen.networks.numpy_code import nest_state, state_arrays
 from revgen.ops import tree_map
 from revgen.sequences import Forward
 
@@ -89,11 +89,7 @@ class CompiledProgram:
     Numba.
     """
 
-    def __init__(
-        self, program: Program, weights: Mapping[str, NDArray[Any]], forward: Forward, num_tokens: int
-    ) -> None:
-        inputs = {f"p.{name}": array for name, array in weights.items()}
-        program = with_token_tables(program, program.compute(fixed_values(program), inputs), num_tokens)
+    def __init__(self, program: Program, weights: Mapping[str, NDArray[Any]], forward: Forward) -> None:
         writer = SourceWriter(program)
         source = writer.source()
         check_numba()
@@ -101,7 +97,7 @@ class CompiledProgram:
         self.forward = forward
         self.states = [program.operations[i] for i in writer.states]
         self.state_structure = program.outputs[1]
-        values = program.compute(writer.fixed, inputs)
+        values = program.compute(writer.fixed, weights)
         self.weights = tuple(
             pack_weight(values[i]) if as_matrix else np.ascontiguousarray(values[i]).reshape(-1)
             for i, as_matrix in writer.weights
@@ -109,10 +105,12 @@ class CompiledProgram:
 
     def step(self, token: int, state: Any) -> tuple[NDArray[Any], Any]:
         """Return the logits after one more token, (1, 1, vocab), and the next state."""
-        arrays = self._to_arrays(state)
+        arrays = state_arrays(state, self.states)
         if arrays is None:
             return self.forward(np.array([[token]]), state)
-        return self.module.token_logits(self.weights, token, arrays)[None, None], self._to_state(arrays)
+        return self.module.token_logits(self.weights, token, arrays)[None, None], nest_state(
+            arrays, self.state_structure
+        )
 
     def sample_tokens(
         self,
@@ -127,29 +125,17 @@ class CompiledProgram:
         """Sample a block of tokens, as ``model.CompiledStep`` describes."""
         settings = np.float32(temperature), end, biases
         first_tokens: list[int] = []
-        if (arrays := self._to_arrays(state)) is None:
+        if (arrays := state_arrays(state, self.states)) is None:
             from revgen.networks.kernels import sample
 
             logits, state = self.forward(np.array([[token + label_offset]]), state)
             token = int(sample(logits[0, 0], biases, settings[0], end, uniforms[0]))
-            first_tokens, uniforms, arrays = [token], uniforms[1:], self._to_arrays(state)
-            if token == end:
+            first_tokens, uniforms, arrays = [token], uniforms[1:], state_arrays(state, self.states)
+            if token == end or arrays is None:
                 return first_tokens, state
         tokens = np.empty(len(uniforms), np.int64)
         count = self.module.sample_tokens(self.weights, token, arrays, uniforms, tokens, *settings, label_offset)
-        return first_tokens + tokens[:count].tolist(), self._to_state(arrays)
-
-    def _to_arrays(self, state: Any) -> tuple[NDArray[Any], ...] | None:
-        """Return copies of a state's arrays; None if they do not have the shapes that the program expects."""
-        arrays: list[NDArray[Any]] = []
-        tree_map(arrays.append, state)
-        if [array.shape for array in arrays] != [operation.shape for operation in self.states]:
-            return None
-        return tuple(np.array(a, operation.dtype) for a, operation in zip(arrays, self.states, strict=True))
-
-    def _to_state(self, arrays: Any) -> Any:
-        remaining = iter(arrays)
-        return tree_map(lambda _: next(remaining), self.state_structure)
+        return first_tokens + tokens[:count].tolist(), nest_state(arrays, self.state_structure)
 
 
 def check_numba() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.compiler import Operation, Program
-from revgen.networks.codegen import input_name
+from revgen.networks.codegen import fixed_values, input_name
 from revgen.ops import tree_map
 
 MAX_TABLE_SIZE = 1 << 22
@@ -23,12 +23,13 @@ MAX_EVALUATIONS = 1 << 18
 """The largest number of operations that are run to fill the tables, about a second."""
 
 
-def with_token_tables(program: Program, fixed: Mapping[int, NDArray[Any]], num_tokens: int) -> Program:
+def with_token_tables(program: Program, weights: Mapping[str, NDArray[Any]], num_tokens: int) -> Program:
     """Return a program that looks up vectors of the token ``tokens``; the same program if the tables would be large.
 
-    ``fixed`` holds the values that depend on weights alone (``codegen.fixed_values``).
+    ``weights`` are the arrays of the program's inputs ``p``.
     """
     operations = program.operations
+    fixed = program.compute(fixed_values(program), weights)
     tokens = next(i for i, operation in enumerate(operations) if input_name(operation) == "tokens")
     dependent = [tokens]
     for i, operation in enumerate(operations):
