@@ -48,15 +48,19 @@ def run_pull(options: argparse.Namespace) -> None:
 def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``revgen export``."""
     add_model(parser)
-    parser.add_argument("--out", required=True, help="the directory for the graph and the tokenizer")
+    parser.add_argument("out", nargs="?", help="an ONNX graph, such as model.onnx, or its directory")
+    parser.add_argument("--out", dest="out_option", metavar="OUT", help="the same as OUT")
 
 
 def run_export(options: argparse.Namespace) -> None:
-    """Export a network to ONNX, and print the path of the graph."""
+    """Export a model as an ONNX graph, and print the path."""
+    out = options.out_option or options.out
+    if not out or (options.out and options.out_option):
+        raise OptionError("export takes a model and one path, such as model.onnx")
     model = load(options.model, revision=options.revision)
     from revgen.interop.onnx import export  # imports PyTorch
 
-    path = export(model, options.out)
+    path = export(model, out)
     print(to_json({"graph": str(path)}) if options.json else path)
 
 
@@ -98,8 +102,8 @@ COMMANDS = {
         add_export_arguments,
         run_export,
         """\
-  revgen export lstm-char --out my-graph
-  revgen export me/my-model --revision v1 --out my-graph --json""",
+  revgen export lstm-char model.onnx
+  revgen export me/my-model my-graph/model.onnx --revision v1 --json""",
     ),
     "cache": Command(
         add_cache_arguments,

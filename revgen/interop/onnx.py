@@ -29,8 +29,10 @@ EXAMPLE_BATCH = 2  # for tracing; the graph runs with any batch size
 BATCH_DIM = torch.export.Dim("batch")
 
 
-def export(model: LanguageModel, directory: str | Path) -> Path:
-    """Write ``model.onnx`` and the tokenizer's file into a directory, and return the path of the graph.
+def export(model: LanguageModel, path: str | Path) -> Path:
+    """Write a graph and the tokenizer's file into the same directory, and return the path of the graph.
+
+    ``path`` is the graph's file, which ends in ``.onnx``, or a directory for the file ``model.onnx``.
 
     The inputs are ``tokens`` (batch,) and the arrays of the state, ``state.0``, ``state.1``, …, each (batch, …). The
     outputs are ``logits`` (batch, vocab) and the arrays of the next state, ``next.0``, ``next.1``, …. A document starts
@@ -70,16 +72,18 @@ def export(model: LanguageModel, directory: str | Path) -> Path:
             ],
         }
     )
-    directory = Path(directory)
+    path = Path(path)
+    if path.suffix.lower() != ".onnx":
+        path /= GRAPH_FILE
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory() as temporary:
             program.save(Path(temporary) / GRAPH_FILE)
-            write_atomically(directory / GRAPH_FILE, (Path(temporary) / GRAPH_FILE).read_bytes())
-        write_atomically(directory / model.tokenizer.file, model.tokenizer.to_bytes())
+            write_atomically(path, (Path(temporary) / GRAPH_FILE).read_bytes())
+        write_atomically(path.with_name(model.tokenizer.file), model.tokenizer.to_bytes())
     except OSError as error:
-        raise CheckpointError(f"{directory}: could not export: {error.strerror or error}") from error
-    return directory / GRAPH_FILE
+        raise CheckpointError(f"{path}: could not export: {error.strerror or error}") from error
+    return path
 
 
 def _to_json_number(value: Tensor) -> float | str:

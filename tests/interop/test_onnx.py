@@ -67,7 +67,7 @@ def test_graph_computes_the_log_probabilities_of_the_model(
     assert isinstance(model, NeuralModel)
     model.weights = model.init_params(np.random.default_rng(0))
 
-    path = export(model, tmp_path / "exported")
+    path = export(model, tmp_path / "exported" / "graph.onnx")
 
     rows = [[0, *model.tokenizer.encode(text)[:20]] for text in reviews[:3]]
     onnx_model = OnnxModel(path, len(rows))
@@ -80,7 +80,7 @@ def test_graph_computes_the_log_probabilities_of_the_model(
 def test_graph_exported_by_the_command_line_generates_the_same_text(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["export", "lstm-char", "--out", str(tmp_path)]) == 0
+    assert main(["export", "lstm-char", str(tmp_path)]) == 0
     path = Path(capsys.readouterr().out.strip())
 
     tokens = json.loads((tmp_path / "vocabulary.json").read_text("utf-8"))["tokens"]

@@ -1,0 +1,159 @@
+"""A headless Chromium, and the exported pages that it opens."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+    from selenium.webdriver.remote.webelement import WebElement
+
+ENTER, ESCAPE, CONTROL, SHIFT = "\ue007", "\ue00c", "\ue009", "\ue008"
+HOME, LEFT, RIGHT, UP, DOWN = "\ue011", "\ue012", "\ue014", "\ue013", "\ue015"
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+FLAGS = (
+    "headless=new",
+    "no-sandbox",
+    "disable-gpu",
+    "disable-quic",
+    "no-first-run",
+    "disable-background-networking",
+    "disable-component-update",
+    "disable-sync",
+)
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """A Chromium without a window. It logs the console and the requests of the pages that it opens."""
+    selenium = pytest.importorskip("selenium.webdriver")
+    path, driver = next(filter(None, map(shutil.which, BROWSERS)), None), shutil.which("chromedriver")
+    if not path or not driver:
+        pytest.skip("needs Chromium and chromedriver")
+    options = selenium.ChromeOptions()
+    options.binary_location = path
+    for flag in (*FLAGS, f"user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    chromium = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
+    yield chromium
+    chromium.quit()
+
+
+@pytest.fixture
+def browser(chromium: Chrome) -> Iterator[Chrome]:
+    """A Chromium whose user prefers a light color scheme and reduced motion, so that pages wait for a click.
+
+    The test fails if a page logs an error or uses the network.
+    """
+    chromium.get("about:blank")
+    requests(chromium)  # forget those of the browser's own start page
+    chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    prefer(chromium, color_scheme="light", reduced_motion="reduce")
+    yield chromium
+    assert [
+        entry["message"] for entry in read_log(chromium, "browser") if entry["level"] in ("SEVERE", "WARNING")
+    ] == []
+    assert [url for url in requests(chromium) if not url.startswith(("file:", "data:", "about:"))] == []
+
+
+def prefer(browser: Chrome, **preferences: str) -> None:
+    """Emulate the preferences of a user, such as ``color_scheme="dark"``."""
+    features = [{"name": f"prefers-{name.replace('_', '-')}", "value": value} for name, value in preferences.items()]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+def read_log(browser: Any, name: str) -> list[dict[str, Any]]:
+    """Return the entries that were added to a log since the last call."""
+    entries: list[dict[str, Any]] = browser.get_log(name)
+    return entries
+
+
+def requests(browser: Chrome) -> list[str]:
+    """Return the URLs that pages have requested since the last call."""
+    events = [json.loads(entry["message"])["message"] for entry in read_log(browser, "performance")]
+    return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+
+
+def open_page(browser: Chrome, path: Path) -> None:
+    """Open a page, and wait until its model is ready."""
+    browser.get(path.as_uri())
+    wait_until(browser, "window.revgen")
+
+
+def wait_until(browser: Chrome, condition: str) -> None:
+    """Wait until a JavaScript expression is true."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(browser, 20, poll_frequency=0.02).until(
+        lambda _: browser.execute_script(f"return Boolean({condition})")
+    )
+
+
+class Page:
+    """The page with the methods that a test needs."""
+
+    def __init__(self, browser: Chrome, path: Path) -> None:
+        self.browser = browser
+        open_page(browser, path)
+        browser.execute_script("localStorage.clear()")
+
+    def __getitem__(self, name: str) -> WebElement:
+        """Return the element with this id."""
+        return self.browser.find_element("id", name)
+
+    def run(self, code: str, *arguments: Any) -> Any:
+        """Return the value of a JavaScript expression."""
+        return self.browser.execute_script(f"return {code}", *arguments)
+
+    def fill(self, name: str, value: object) -> None:
+        """Type a value into a field instead of its present one."""
+        self[name].clear()
+        self[name].send_keys(str(value))
+
+    def generate(self, prompt: str = "the ", *, length: int = 40, seed: int = 1) -> str:
+        """Fill in the fields, generate, and return the text."""
+        for name, value in {"prompt": prompt, "length": length, "seed": seed}.items():
+            self.fill(name, value)
+        self.click("generate")
+        return self.text
+
+    def click(self, name: str) -> None:
+        """Click an element, and wait until no text is being generated."""
+        self[name].click()
+        self.wait()
+
+    def press(self, *keys: str) -> None:
+        """Press keys, one after the other, and wait until no text is being generated."""
+        for key in keys:
+            self.browser.switch_to.active_element.send_keys(key)
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait until no text is being generated."""
+        wait_until(self.browser, "!revgen.app.run")
+
+    @property
+    def text(self) -> str:
+        """The text on the page, with its prompt."""
+        return str(self.run("document.getElementById('text').textContent"))
+
+    @property
+    def tokens(self) -> list[str]:
+        """The text of each token."""
+        return list(self.run("[...document.querySelectorAll('.token')].map(token => token.textContent)"))
+
+    def token(self, i: int) -> WebElement:
+        """Return the element of a token."""
+        return self.browser.find_elements("class name", "token")[i]
+
+    def color(self, code: str) -> str:
+        """Return the background color of the element that an expression gives."""
+        return str(self.run(f"getComputedStyle({code}).backgroundColor"))
