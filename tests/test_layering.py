@@ -127,11 +127,21 @@ def test_no_import_cycles() -> None:
 
 def test_generation_does_not_load_torch() -> None:
     modules = [f"revgen.{name}" for name in FILES if not may_load_torch(name) and name not in TOP]
-    code = (
+    run_python(
         f"import importlib, sys\nfor name in {modules}:\n    importlib.import_module(name)\n"
         "    assert 'torch' not in sys.modules, f'{name} imports torch'"
     )
 
+
+def test_text_is_generated_without_loading_torch_or_numba() -> None:
+    run_python(
+        "import revgen, sys\nrevgen.load('lstm-char').generate('the ', max_tokens=600)\n"
+        "assert not {'torch', 'numba'} & sys.modules.keys()"
+    )
+
+
+def run_python(code: str) -> None:
+    """Run code in a new process, with this checkout of the package."""
     result = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -139,5 +149,4 @@ def test_generation_does_not_load_torch() -> None:
         text=True,
         env=os.environ | {"PYTHONPATH": str(PACKAGE.parent)},
     )
-
     assert result.returncode == 0, result.stderr

@@ -170,5 +170,5 @@ def load_source(source: str) -> ModuleType:
 def _import_error_message(error: Exception) -> str:
     """Return the message for a failed import of the kernels: Numba is missing, or does not work."""
     if isinstance(error, ModuleNotFoundError) and error.name in ("numba", "llvmlite"):
-        return "compiled generation needs Numba: pip install 'revgen[fast]'"
+        return "compiled generation needs Numba, which is not installed: pip install numba"
     return f"compiled generation is not available, as Numba cannot be imported: {error}"
