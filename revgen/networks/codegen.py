@@ -1,56 +1,25 @@
-"""Compiled code for any network: the program of one token becomes the source of one function, which Numba compiles.
+"""Generated code for any network: the program of one token becomes the source of one function.
 
 Operations on weights alone are computed once, in advance. Consecutive elementwise operations on vectors of one size
-become one loop. Matrix products read the weights row by row, in the order of memory.
+become one loop. A subclass of ``SourceWriter`` writes the statements in its language: ``networks.numba_code`` in
+Python, for Numba to compile, and ``browser.javascript`` in JavaScript.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
 from math import prod
 
 from revgen.compiler import Operation, Program
 from revgen.compiler.primitives import ELEMENTWISE
 from revgen.errors import NotTraceableError
-from revgen.networks.code_text import (
-    EXPRESSIONS,
-    FOOTER,
-    HEADER,
-    REDUCTIONS,
-    TYPES,
-    broadcast_strides,
-    element_index,
-    literal,
-    row_major_strides,
-    split_at,
-    squeezed,
-)
+from revgen.networks.language import Language, Location
+from revgen.networks.strides import broadcast_strides, row_major_strides, split_at, squeezed
 
 
-@dataclass(frozen=True)
-class Location:
-    """The location of a value: it starts at ``offset`` in a flat array.
-
-    ``root`` is the index of the operation that fills the array, or -1 if the array is a weight.
-    """
-
-    array: str
-    offset: int = 0
-    root: int = -1
-
-    def at(self, index: str) -> str:
-        """Return the expression for the element at ``index``."""
-        return f"{self.array}[{index} + {self.offset}]" if self.offset else f"{self.array}[{index}]"
-
-    def range(self, begin: int, size: int) -> str:
-        """Return the expression for ``size`` consecutive elements."""
-        begin += self.offset
-        return f"{self.array}[{begin}:{begin + size}]"
-
-
-class SourceWriter:
-    """A generator of Python source for a program whose inputs are ``tokens``, ``state`` and ``p``, the weights.
+class SourceWriter(Language):
+    """A generator of source for a program whose inputs are ``tokens``, ``state`` and ``p``, the weights.
 
     The keys of ``weights`` are the values that the generated function takes as its weights, in order: the index of the
     value, and whether it is used as a matrix. Raises NotTraceableError for a program that has no compiled form.
@@ -71,19 +40,19 @@ class SourceWriter:
         self.loops: dict[int, list[int]] = {}  # open loops by size: the operations in each
         self.fused: set[int] = set()  # additions that were written as part of a matrix product
         self.lines: list[str] = []
+        self.depth = 1  # the indentation of the next line
 
-    def source(self) -> str:
-        """Return the source of a module with ``token_logits`` and ``sample_tokens``."""
+    # The program
+
+    def write_program(self) -> None:
+        """Write the body of a function of the weights, ``token`` and ``state``, whose arrays it overwrites."""
         for number, i in enumerate(self.states):
-            self.lines.append(f"s{number} = state[{number}].reshape(-1)")
+            self.define(f"s{number}", self.state_array.format(number))
             self._set_location(i, Location(f"s{number}", root=i))
         for i, operation in enumerate(self.operations):
             if i not in self.fixed and i not in self.fused:
                 self._write(i, operation)
         self._write_results()
-        weights = [f"w{number} = weights[{number}]" for number in range(len(self.weights))]
-        body = "".join(f"    {line}\n" for line in weights + self.lines)
-        return HEADER + body + FOOTER
 
     def _write(self, i: int, operation: Operation) -> None:
         if operation.name == "input":
@@ -92,7 +61,9 @@ class SourceWriter:
         elif operation.name in ELEMENTWISE:
             self._write_scalar(i, operation) if operation.size == 1 else self._add_to_loop(i, operation)
         else:
-            write = self._reduce if operation.name in REDUCTIONS else getattr(self, f"_write_{operation.name}", None)
+            write = (
+                self._reduce if operation.name in self.reductions else getattr(self, f"_write_{operation.name}", None)
+            )
             if write is None:
                 raise NotTraceableError(f"{operation.name} has no compiled form")
             for j in operation.inputs:
@@ -106,42 +77,46 @@ class SourceWriter:
         if self.operations[i].size == 1:
             self.scalars[i] = location.at("0")
 
-    def _allocate(self, i: int, content: str | None = None) -> Location:
-        """Create the array of a result, empty or from the expression ``content``."""
-        operation = self.operations[i]
-        self.lines.append(f"v{i} = {content or f'np.empty({operation.size}, {TYPES[str(operation.dtype)]})'}")
+    def _allocate(self, i: int, fill: str | None = None) -> Location:
+        """Create the array of a result, with the value ``fill`` in all elements."""
+        self.new_array(f"v{i}", self.operations[i], fill)
         self._set_location(i, Location(f"v{i}", root=i))
         return self.locations[i]
 
-    def _weight_name(self, i: int, as_matrix: bool = False) -> str:
+    def _define_scalar(self, i: int, value: str) -> None:
+        self.define(f"v{i}", value)
+        self.scalars[i] = f"v{i}"
+
+    def weight_name(self, i: int, as_matrix: bool = False) -> str:
         """Return the name of a weight in the source. On its first use, add it to ``weights``."""
         self.weights.setdefault((i, as_matrix))
         return f"w{list(self.weights).index((i, as_matrix))}"
 
     def _location(self, i: int) -> Location:
         if i in self.fixed:
-            return Location(self._weight_name(i))
+            return Location(self.weight_name(i))
         if i not in self.locations:
-            self._allocate(i, f"np.full(1, {self._scalar(i)})")
+            value = self._scalar(i)
+            self.new_array(f"a{i}", self.operations[i], value)
+            self.locations[i] = Location(f"a{i}", root=i)
         return self.locations[i]
 
     def _scalar(self, i: int) -> str:
         """Return the expression for a value with one element."""
         operation = self.operations[i]
         if operation.name == "constant":
-            return literal(operation.attributes["value"].item(), operation)
-        return f"{self._weight_name(i)}[0]" if i in self.fixed else self.scalars[i]
+            return self.literal(operation.attributes["value"].item(), operation)
+        return f"{self.weight_name(i)}[0]" if i in self.fixed else self.scalars[i]
 
     # Elementwise operations
 
     def _expression(self, operation: Operation, arguments: Sequence[str]) -> str:
-        return EXPRESSIONS[operation.name].format(*arguments)
+        return self.expressions[operation.name].format(*arguments)
 
     def _write_scalar(self, i: int, operation: Operation) -> None:
         for j in operation.inputs:
             self._finish_loop_of(j)
-        self.lines.append(f"v{i} = {self._expression(operation, [self._scalar(j) for j in operation.inputs])}")
-        self.scalars[i] = f"v{i}"
+        self._define_scalar(i, self._expression(operation, [self._scalar(j) for j in operation.inputs]))
 
     def _add_to_loop(self, i: int, operation: Operation) -> None:
         for j in operation.inputs:
@@ -175,15 +150,15 @@ class SourceWriter:
         for i in members:
             if any(user not in members for user in self.users.get(i, [])) or i in self.program.output_indices:
                 stored.add(i)
-                self.lines.append(f"v{i} = np.empty({size}, {TYPES[str(self.operations[i].dtype)]})")
-        self.lines.append(f"for j in range({size}):")
-        for i in members:
-            operation = self.operations[i]
-            arguments = [self._element(k, operation, members) for k in operation.inputs]
-            self.lines.append(f"    e{i} = {self._expression(operation, arguments)}")
-            if i in stored:
-                self.lines.append(f"    v{i}[j] = e{i}")
-            self._set_location(i, Location(f"v{i}", root=i))
+                self.new_array(f"v{i}", self.operations[i])
+        with self.loop("j", size):
+            for i in members:
+                operation = self.operations[i]
+                arguments = [self._element(k, operation, members) for k in operation.inputs]
+                self.define(f"e{i}", self._expression(operation, arguments))
+                if i in stored:
+                    self.emit(f"v{i}[j] = e{i}")
+                self._set_location(i, Location(f"v{i}", root=i))
 
     def _element(self, i: int, operation: Operation, members: Sequence[int]) -> str:
         """Return the expression for the element of value ``i`` that element j of an operation is computed from."""
@@ -194,13 +169,13 @@ class SourceWriter:
         if root in members:
             return f"e{root}"
         same = squeezed(value.shape) == squeezed(operation.shape)
-        index = "j" if same else element_index(operation.shape, broadcast_strides(value.shape, operation.shape))
+        index = "j" if same else self._element_index(operation.shape, broadcast_strides(value.shape, operation.shape))
         return self._location(i).at(index)
 
     # Structure
 
     def _write_reshape(self, i: int, operation: Operation, x: int) -> None:
-        if self.operations[x].size == 1:
+        if operation.size == 1 and x not in self.locations:
             self.scalars[i] = self._scalar(x)
         else:
             self._set_location(i, self._location(x))
@@ -214,19 +189,36 @@ class SourceWriter:
         location = self._location(x)
         dense = row_major_strides(operation.shape)
         if all(size == 1 or step == stride for size, step, stride in zip(operation.shape, steps, dense, strict=True)):
-            self._set_location(i, Location(location.array, location.offset + offset, location.root))
+            self._set_location(i, location.shifted(offset))
         else:
-            self._copy(i, operation.shape, steps, Location(location.array, location.offset + offset))
+            self._copy_strided(i, operation.shape, steps, location.shifted(offset))
 
     def _write_transpose(self, i: int, operation: Operation, x: int) -> None:
         strides = row_major_strides(self.operations[x].shape)
-        self._copy(i, operation.shape, [strides[axis] for axis in operation.attributes["axes"]], self._location(x))
+        steps = [strides[axis] for axis in operation.attributes["axes"]]
+        self._copy_strided(i, operation.shape, steps, self._location(x))
 
-    def _copy(self, i: int, shape: tuple[int, ...], strides: Sequence[int], source: Location) -> None:
+    def _copy_strided(self, i: int, shape: tuple[int, ...], strides: Sequence[int], source: Location) -> None:
         """Copy elements in another order; ``strides`` are the steps in the source along each axis of the result."""
         target = self._allocate(i)
-        self.lines.append(f"for j in range({prod(shape)}):")
-        self.lines.append(f"    {target.array}[j] = {source.at(element_index(shape, strides))}")
+        axes = [axis for axis, size in enumerate(shape) if size > 1]
+        read, written = (
+            " + ".join(f"j{axis} * {steps[axis]}" for axis in axes) or "0"
+            for steps in (strides, row_major_strides(shape))
+        )
+        with ExitStack() as stack:
+            for axis in axes:
+                stack.enter_context(self.loop(f"j{axis}", shape[axis]))
+            self.emit(f"{target.at(written)} = {source.at(read)}")
+
+    def _element_index(self, shape: tuple[int, ...], strides: Sequence[int]) -> str:
+        """Return the expression for the index in the source, which has these strides, of element j of a result."""
+        terms = []
+        for size, stride, step in zip(shape, strides, row_major_strides(shape), strict=True):
+            if size > 1 and stride:
+                quotient = self.expressions["floor_divide"].format("j", step) if step > 1 else "j"
+                terms.append(f"({quotient}) % {size} * {stride}")
+        return " + ".join(terms) or "0"
 
     def _write_concatenate(self, i: int, operation: Operation, *parts: int) -> None:
         outer, size, inner = split_at(operation.shape, operation.attributes["axis"])
@@ -235,66 +227,56 @@ class SourceWriter:
         for part in parts:
             width = self.operations[part].shape[operation.attributes["axis"]] * inner
             for row in range(outer):
-                first = row * size * inner + begin
+                to = target.shifted(row * size * inner + begin)
                 if width == 1 and self.operations[part].size == 1:
-                    self.lines.append(f"{target.array}[{first}] = {self._scalar(part)}")
+                    self.emit(f"{to.at('0')} = {self._scalar(part)}")
                 else:
-                    source = self._location(part).range(row * width, width)
-                    self.lines.append(f"{target.range(first, width)} = {source}")
+                    self.copy(to, self._location(part).shifted(row * width), width)
             begin += width
 
     def _write_cast(self, i: int, operation: Operation, x: int) -> None:
-        kind = TYPES[str(operation.dtype)]
         if operation.size == 1:
-            self.lines.append(f"v{i} = {kind}({self._scalar(x)})")
-            self.scalars[i] = f"v{i}"
+            self._define_scalar(i, self.cast(self._scalar(x), operation))
         else:
-            self._allocate(i)
-            self.lines.append(f"for j in range({operation.size}):")
-            self.lines.append(f"    v{i}[j] = {kind}({self._location(x).at('j')})")
+            source, target = self._location(x), self._allocate(i)
+            with self.loop("j", operation.size):
+                self.emit(f"{target.at('j')} = {self.cast(source.at('j'), operation)}")
 
     def _write_take(self, i: int, operation: Operation, table: int, index: int) -> None:
         if table not in self.fixed or len(self.operations[table].shape) != 2:
             raise NotTraceableError("take has a compiled form only for a table that is a weight matrix")
-        matrix, size = self._weight_name(table, as_matrix=True), self.operations[table].shape[1]
-        rows = self.operations[index].size
+        rows, size = self.operations[index].size, self.operations[table].shape[1]
         target = self._allocate(i)
         for row in range(rows):
             position = self._scalar(index) if rows == 1 else self._location(index).at(str(row))
-            self.lines.append(f"r = {matrix}[{position}]")
-            self.lines.append(f"for j in range({size}):")
-            self.lines.append(f"    {target.array}[{row * size} + j] = to_float32(r[j])")
+            self.copy_row(table, position, target.shifted(row * size))
 
     # Along an axis
 
     def _reduce(self, i: int, operation: Operation, x: int) -> None:
         value = self.operations[x]
-        start, update = REDUCTIONS[operation.name]
+        start, update = self.reductions[operation.name]
         running = operation.shape == value.shape
         outer, size, inner = split_at(value.shape, operation.attributes["axis"])
-        kind = TYPES[str(operation.dtype)]
         if value.size == 1:
             self.scalars[i] = self._scalar(x)
             return
         source = self._location(x)
         if outer * inner == 1 and not running:
-            self.lines += [f"a = {kind}({start})", f"for j in range({size}):", f"    {update.format(source.at('j'))}"]
-            self.lines.append(f"v{i} = a")
-            self.scalars[i] = f"v{i}"
+            self._define_scalar(i, self.cast(start, operation))
+            with self.loop("j", size):
+                self.emit(update.format(f"v{i}", source.at("j")))
             return
         target = self._allocate(i)
         element = f"(o * {size} + j) * {inner} + k"
-        self.lines += [
-            f"for o in range({outer}):",
-            f"    for k in range({inner}):",
-            f"        a = {kind}({start})",
-            f"        for j in range({size}):",
-            f"            {update.format(source.at(element))}",
-        ]
-        if running:
-            self.lines.append(f"            {target.array}[{element}] = a")
-        else:
-            self.lines.append(f"        {target.array}[o * {inner} + k] = a")
+        with self.loop("o", outer), self.loop("k", inner):
+            self.define("a", self.cast(start, operation))
+            with self.loop("j", size):
+                self.emit(update.format("a", source.at(element)))
+                if running:
+                    self.emit(f"{target.at(element)} = a")
+            if not running:
+                self.emit(f"{target.at(f'o * {inner} + k')} = a")
 
     # Products
 
@@ -302,13 +284,10 @@ class SourceWriter:
         if y in self.fixed and len(self.operations[y].shape) == 2:
             self._write_matrix_product(i, x, y)
         elif operation.size == 1:
-            self.lines += [
-                f"a = {TYPES[str(operation.dtype)]}(0)",
-                f"for j in range({self.operations[x].shape[-1]}):",
-                f"    a += {self._location(x).at('j')} * {self._location(y).at('j')}",
-                f"v{i} = a",
-            ]
-            self.scalars[i] = f"v{i}"
+            self._define_scalar(i, self.cast("0", operation))
+            x_at, y_at = self._location(x).at("j"), self._location(y).at("j")
+            with self.loop("j", self.operations[x].shape[-1]):
+                self.emit(f"v{i} += {x_at} * {y_at}")
         else:
             self._write_batched_product(i, operation, x, y)
 
@@ -316,19 +295,19 @@ class SourceWriter:
         """Write a product with a weight matrix. If it is only added to an array, start from a copy of that array."""
         inputs, outputs = self.operations[y].shape
         rows = self.operations[x].size // inputs
-        result, start = i, f"np.zeros({self.operations[i].size}, np.float32)"
+        result, addend = i, None
         users = self.users.get(i, [])
         if len(users) == 1 and self.operations[users[0]].name == "add":
-            addend = next((j for j in self.operations[users[0]].inputs if j != i), i)
-            if self._can_start_from(addend, i):
-                self._finish_loop_of(addend)
-                result, start = users[0], f"{self._location(addend).range(0, self.operations[i].size)}.copy()"
+            other = next((j for j in self.operations[users[0]].inputs if j != i), i)
+            if self._can_start_from(other, i):
+                self._finish_loop_of(other)
+                result, addend = users[0], other
                 self.fused.add(result)
-        target = self._allocate(result, start)
-        matrix, source = self._weight_name(y, as_matrix=True), self._location(x)
+        target, source = self._allocate(result, "0" if addend is None else None), self._location(x)
+        if addend is not None:
+            self.copy(target, self._location(addend), self.operations[i].size)
         for row in range(rows):
-            product = f"{source.range(row * inputs, inputs)}, {matrix}, {target.range(row * outputs, outputs)}"
-            self.lines.append(f"add_product({product})")
+            self.add_product(source.shifted(row * inputs), y, target.shifted(row * outputs))
 
     def _can_start_from(self, addend: int, i: int) -> bool:
         """Return whether product ``i`` can be summed up in a copy of ``addend``."""
@@ -341,16 +320,13 @@ class SourceWriter:
         if list(self.operations[y].shape[:-2]) != batch or len(self.operations[y].shape) < 2:
             raise NotTraceableError("this matrix product has no compiled form")
         columns = operation.shape[-1]
-        self._allocate(i, f"np.zeros({operation.size}, {TYPES[str(operation.dtype)]})")
-        self.lines += [
-            f"for b in range({prod(batch)}):",
-            f"    for r in range({rows}):",
-            f"        for k in range({inner}):",
-            f"            a = {self._location(x).at(f'(b * {rows} + r) * {inner} + k')}",
-            f"            for j in range({columns}):",
-            f"                v{i}[(b * {rows} + r) * {columns} + j] += "
-            f"a * {self._location(y).at(f'(b * {inner} + k) * {columns} + j')}",
-        ]
+        x_at = self._location(x).at(f"(b * {rows} + r) * {inner} + k")
+        y_at = self._location(y).at(f"(b * {inner} + k) * {columns} + j")
+        target = self._allocate(i, "0")
+        with self.loop("b", prod(batch)), self.loop("r", rows), self.loop("k", inner):
+            self.define("a", x_at)
+            with self.loop("j", columns):
+                self.emit(f"{target.at(f'(b * {rows} + r) * {columns} + j')} += a * {y_at}")
 
     # Results
 
@@ -358,20 +334,23 @@ class SourceWriter:
         for size in list(self.loops):
             self._finish_loop(size)
         logits, *states = self.program.output_indices
-        for number, (old, new) in enumerate(zip(self.states, states, strict=True)):
-            if new in self.states and new != old:
-                self.lines.append(f"t{number} = {self._location(new).range(0, self.operations[new].size)}.copy()")
-        for number, (old, new) in enumerate(zip(self.states, states, strict=True)):
+        moved = [
+            (number, old, new) for number, (old, new) in enumerate(zip(self.states, states, strict=True)) if old != new
+        ]
+        for number, old, new in moved:
             if self.operations[old].shape != self.operations[new].shape:
                 raise NotTraceableError("a state that grows has no compiled form")
-            if new in self.states:
-                if new != old:
-                    self.lines.append(f"s{number}[:] = t{number}")
-            elif self.operations[new].size == 1:
-                self.lines.append(f"s{number}[0] = {self._scalar(new)}")
+            if new in self.locations and self.locations[new].root in self.states:  # it may be overwritten first
+                self.new_array(f"t{number}", self.operations[new])
+                self.copy(Location(f"t{number}"), self._location(new), self.operations[new].size)
+                self.locations[new] = Location(f"t{number}")
+                self.scalars.pop(new, None)
+        for number, _, new in moved:
+            if self.operations[new].size == 1 and new in self.scalars:
+                self.emit(f"s{number}[0] = {self._scalar(new)}")
             else:
-                self.lines.append(f"s{number}[:] = {self._location(new).range(0, self.operations[new].size)}")
-        self.lines.append(f"return {self._location(logits).range(0, self.operations[logits].size)}")
+                self.copy(Location(f"s{number}"), self._location(new), self.operations[new].size)
+        self.return_array(self._location(logits), self.operations[logits].size)
 
 
 def input_name(operation: Operation) -> str:

@@ -23,8 +23,8 @@ from revgen.compiler import Program
 from revgen.corpus.cache import cache_directory
 from revgen.errors import MissingExtraError
 from revgen.files import write_atomically
-from revgen.networks.codegen import SourceWriter
 from revgen.networks.layouts import Floats, pack_weight
+from revgen.networks.numba_code import NumbaWriter
 from revgen.networks.numpy_code import nest_state, state_arrays
 from revgen.ops import tree_map
 from revgen.sequences import Forward
@@ -90,7 +90,7 @@ class CompiledProgram:
     """
 
     def __init__(self, program: Program, weights: Mapping[str, NDArray[Any]], forward: Forward) -> None:
-        writer = SourceWriter(program)
+        writer = NumbaWriter(program)
         source = writer.source()
         check_numba()
         self.module = load_source(source)

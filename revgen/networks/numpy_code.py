@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from revgen.compiler import Operation, Program
 from revgen.compiler.primitives import ELEMENTWISE, PRIMITIVES
 from revgen.errors import NotTraceableError
-from revgen.networks.code_text import squeezed
 from revgen.networks.codegen import fixed_values, input_name
+from revgen.networks.strides import squeezed
 from revgen.ops import tree_map
 
 IN_PLACE = {"add", "subtract", "multiply", "divide", "maximum", "negative"}

@@ -13,8 +13,7 @@ from programs import SIZE, STEPS, VOCAB, random_program
 from revgen import ops
 from revgen.compiler import Program, trace
 from revgen.errors import NotTraceableError
-from revgen.networks.code_text import HEADER
-from revgen.networks.codegen import SourceWriter
+from revgen.networks.numba_code import HEADER, NumbaWriter
 from revgen.networks.token_tables import with_token_tables
 
 
@@ -25,7 +24,7 @@ def add_product(x: Any, matrix: Any, out: Any) -> None:
 
 def run_in_python(program: Program, weights: dict[str, Any], token: int, state: list[Any]) -> Any:
     """Return the logits that the generated code computes in Python. It overwrites the arrays of the state."""
-    writer = SourceWriter(program)
+    writer = NumbaWriter(program)
     source = writer.source().removeprefix(HEADER.partition("@njit")[0])
     scope: dict[str, Any] = {
         "np": np,
@@ -86,7 +85,7 @@ def test_growing_state_has_no_compiled_form() -> None:
     )
 
     with pytest.raises(NotTraceableError, match="a state that grows"):
-        SourceWriter(program).source()
+        NumbaWriter(program).source()
 
 
 def test_vectors_of_a_token_are_looked_up_in_tables() -> None:

@@ -1,0 +1,144 @@
+"""Compiled code for any network: the source that ``networks.codegen`` generates, in Python for Numba."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from revgen.compiler import Operation
+from revgen.networks.codegen import SourceWriter
+from revgen.networks.language import Location
+
+EXPRESSIONS = {
+    "add": "{0} + {1}",
+    "subtract": "{0} - {1}",
+    "multiply": "{0} * {1}",
+    "divide": "{0} / {1}",
+    "floor_divide": "{0} // {1}",
+    "remainder": "{0} % {1}",
+    "power": "{0} ** {1}",
+    "maximum": "max({0}, {1})",
+    "negative": "-{0}",
+    "exp": "np.exp({0})",
+    "log": "np.log({0})",
+    "tanh": "tanh({0})",
+    "sqrt": "np.sqrt({0})",
+    "cos": "np.cos({0})",
+    "sin": "np.sin({0})",
+    "softplus": "softplus({0})",
+    "sigmoid": "sigmoid({0})",
+    "less": "{0} < {1}",
+    "less_equal": "{0} <= {1}",
+    "greater": "{0} > {1}",
+    "greater_equal": "{0} >= {1}",
+    "equal": "{0} == {1}",
+    "not_equal": "{0} != {1}",
+    "logical_and": "{0} and {1}",
+    "logical_or": "{0} or {1}",
+    "logical_not": "not {0}",
+    "where": "{1} if {0} else {2}",
+}
+
+REDUCTIONS = {
+    "sum": ("0", "{0} += {1}"),
+    "amax": ("-np.inf", "{0} = max({0}, {1})"),
+    "cumsum": ("0", "{0} += {1}"),
+    "cummax": ("-(1 << 62)", "{0} = max({0}, {1})"),
+}
+
+TYPES = {"float32": "np.float32", "float64": "np.float64", "int64": "np.int64", "bool": "np.bool_"}
+
+HEADER = '''\
+"""Generated from the program of one token."""
+
+import numpy as np
+from numba import njit
+
+from revgen.networks.jit import cached, to_float32
+from revgen.networks.kernels import FAST, add_product, sample, sigmoid, softplus, tanh
+
+
+@njit(**FAST)
+def forward_token(weights, token, state):
+'''
+FOOTER = """
+
+@cached
+def token_logits(weights, token, state):
+    return forward_token(weights, token, state)
+
+
+@cached
+def sample_tokens(weights, token, state, uniforms, tokens, temperature, end, biases, offset):
+    for i in range(len(uniforms)):
+        token = sample(forward_token(weights, token + offset, state), biases, temperature, end, uniforms[i])
+        tokens[i] = token
+        if token == end:
+            return i + 1
+    return len(uniforms)
+"""
+
+
+class NumbaWriter(SourceWriter):
+    """A generator of a module with the functions ``token_logits`` and ``sample_tokens``."""
+
+    state_array = "state[{0}].reshape(-1)"
+    expressions = EXPRESSIONS
+    reductions = REDUCTIONS
+
+    def source(self) -> str:
+        """Return the source of the module."""
+        self.write_program()
+        weights = [f"    w{number} = weights[{number}]" for number in range(len(self.weights))]
+        return HEADER + "".join(f"{line}\n" for line in weights + self.lines) + FOOTER
+
+    def literal(self, value: float | bool, operation: Operation) -> str:
+        if operation.dtype.kind in "bi":
+            return str(value)
+        special = {np.inf: "np.inf", -np.inf: "-np.inf"}
+        return f"{TYPES[str(operation.dtype)]}({special.get(value, repr(float(value)))})"
+
+    def cast(self, expression: str, operation: Operation) -> str:
+        return f"{TYPES[str(operation.dtype)]}({expression})"
+
+    def emit(self, statement: str) -> None:
+        self.lines.append("    " * self.depth + statement)
+
+    def define(self, name: str, value: str) -> None:
+        self.emit(f"{name} = {value}")
+
+    @contextmanager
+    def loop(self, variable: str, size: int) -> Iterator[None]:
+        self.emit(f"for {variable} in range({size}):")
+        self.depth += 1
+        yield
+        self.depth -= 1
+
+    def new_array(self, name: str, operation: Operation, fill: str | None = None) -> None:
+        kind = TYPES[str(operation.dtype)]
+        content = (
+            f"np.empty({operation.size}, {kind})" if fill is None else f"np.full({operation.size}, {fill}, {kind})"
+        )
+        self.define(name, content)
+
+    def copy(self, target: Location, source: Location, size: int) -> None:
+        self.emit(f"{self._range(target, size)} = {self._range(source, size)}")
+
+    def add_product(self, x: Location, matrix: int, y: Location) -> None:
+        inputs, outputs = self.operations[matrix].shape
+        name = self.weight_name(matrix, as_matrix=True)
+        self.emit(f"add_product({self._range(x, inputs)}, {name}, {self._range(y, outputs)})")
+
+    def copy_row(self, table: int, row: str, target: Location) -> None:
+        self.define("r", f"{self.weight_name(table, as_matrix=True)}[{row}]")
+        with self.loop("j", self.operations[table].shape[1]):
+            self.emit(f"{target.at('j')} = to_float32(r[j])")
+
+    def return_array(self, location: Location, size: int) -> None:
+        self.emit(f"return {self._range(location, size)}")
+
+    def _range(self, location: Location, size: int) -> str:
+        """Return the expression for the first ``size`` elements at a location."""
+        return f"{location.array}[{location.offset}:{location.offset + size}]"
