@@ -17,12 +17,14 @@ from revgen import storage
 from revgen.arguments import validate_call
 from revgen.corpus import read
 from revgen.errors import OptionError
+from revgen.files import expand_user
 from revgen.generation.config import DEFAULTS, GenerationOptions
 from revgen.model import Model
 from revgen.novelty import CopyReport, SuffixIndex, find_copies
 from revgen.options import ReadOptions, check_at_least
 
 if TYPE_CHECKING:
+    from revgen.browser.network import BrowserNetwork
     from revgen.evaluation.attention import Attention
     from revgen.evaluation.likelihood import Evaluation, Score
     from revgen.evaluation.surprisal import Explanation
@@ -219,6 +221,21 @@ class LanguageModel(Model):
         size of the weights. Of several processes under ``torchrun``, only the first writes.
         """
         return storage.save(self, Path(directory), dtype)
+
+    @validate_call
+    def export(self, path: str | Path) -> Path:
+        """Write one HTML file that generates text offline, in any browser, and return its path.
+
+        The file contains the weights in float16, the tokenizer and the sampler. Raises OptionError for a model that
+        cannot be exported, such as one with a cell that runs on PyTorch only.
+        """
+        from revgen.browser.page import write_page
+
+        return write_page(self, self.browser_network(), expand_user(path))
+
+    def browser_network(self) -> BrowserNetwork:
+        """Return the network for ``export``. Raises OptionError if the architecture cannot be exported."""
+        raise OptionError(f"{self.name} cannot be exported: its architecture has no version in JavaScript")
 
     @validate_call
     def save_pretrained(self, directory: str | Path) -> Path:

@@ -172,6 +172,13 @@ def concatenate(arrays: Sequence[Array], axis: int = -1) -> Array:
     return np.concatenate(arrays, axis) if isinstance(arrays[0], np.ndarray) else _library(arrays[0]).cat(arrays, axis)
 
 
+def pad_before(x: Array, size: int, axis: int) -> Array:
+    """Insert ``size`` zeros before the elements along an axis."""
+    if isinstance(x, np.ndarray):
+        return np.pad(x, [(size if i == axis else 0, 0) for i in range(x.ndim)])
+    return _library(x).nn.functional.pad(x, (*(0, 0) * (x.ndim - 1 - axis), size, 0))
+
+
 def embedding(table: Array, tokens: Array) -> Array:
     """Return the row of each token: table (vocab, size) -> (*tokens, size).
 

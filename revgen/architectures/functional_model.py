@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from revgen.architectures.neural import MIN_TORCH_TOKENS, NeuralModel
 from revgen.compiler import Program, trace
-from revgen.errors import NotTraceableError
+from revgen.errors import NotTraceableError, OptionError
 from revgen.model import CompiledStep, TokenReader, Weights, derived
 from revgen.networks.functional import PLAIN, Backend, FunctionalNetwork, unflatten
 from revgen.ops import Array, tree_map
 from revgen.sequences import iter_blocks
 
 if TYPE_CHECKING:
+    from revgen.browser.network import BrowserNetwork
     from revgen.networks.network import FunctionalModule
     from revgen.networks.numpy_code import NumpyProgram
 
@@ -169,6 +170,25 @@ class FunctionalModel(NeuralModel):
         except NotTraceableError:
             return None
 
+    def browser_network(self) -> BrowserNetwork:
+        from revgen.browser.network import network_of_program
+
+        definition, p = self.definition, unflatten(self.weights)
+        start = np.array([[self.tokenizer.bos_id]])
+        try:
+            state = initial_state(definition) if definition.supports_numpy else None
+            if state is None and definition.supports_numpy:  # the start of a document makes any state irrelevant
+                state = tree_map(np.zeros_like, definition.forward(p, start, None)[1])
+            state = definition.pad_state(state)
+            program = trace_token(definition, self.weights, self.name, state)
+            network = network_of_program(program, self.weights, state)
+        except NotTraceableError as error:
+            raise OptionError(f"{self.name} cannot be exported: {error}") from error
+        logits, _ = self.forward(start, self.initial_state(1))
+        if not np.allclose(definition.forward(p, start, state)[0], logits, rtol=1e-3, atol=1e-3):
+            raise OptionError(f"{self.name} cannot be exported: its logits are not those of its network alone")
+        return network
+
     def features(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
         if self.numpy_network is not None:
             definition, p = self.numpy_network
@@ -190,13 +210,22 @@ class FunctionalModel(NeuralModel):
         on_arrays(lambda tokens, state: network.features_with(p, tokens, state, backend), network.device)(tokens, None)
 
 
-def trace_token(definition: FunctionalNetwork, weights: Weights, name: str) -> Program:
-    """Return the program of one token, as ``FunctionalModel.program`` describes. ``name`` is for the error."""
+def trace_token(definition: FunctionalNetwork, weights: Weights, name: str, state: Any = None) -> Program:
+    """Return the program of one token, as ``FunctionalModel.program`` describes. ``name`` is for the error.
+
+    ``state`` is an example of the state, by default the state after the first token.
+    """
     if not definition.supports_numpy:
         raise NotTraceableError(f"{name} is written for PyTorch only, so it cannot be traced")
     p, tokens = unflatten(weights), np.zeros((1, 1), np.int64)
-    _, state = definition.forward(p, tokens, definition.initial_state(1, partial(np.zeros, dtype=np.float32)))
+    if state is None:
+        _, state = definition.forward(p, tokens, initial_state(definition))
     return trace(definition.forward, p=p, tokens=tokens, state=state)
+
+
+def initial_state(definition: FunctionalNetwork) -> Any:
+    """Return the state of one text before its first token; None if there is none."""
+    return definition.initial_state(1, partial(np.zeros, dtype=np.float32))
 
 
 def program_inputs(weights: Weights) -> Weights:

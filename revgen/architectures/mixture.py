@@ -14,7 +14,7 @@ import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,9 @@ from revgen.model import Weights
 from revgen.ops import log_softmax
 from revgen.options import ReadOptions, as_float, check, safe_repr
 from revgen.registry import architecture_class, register_model
+
+if TYPE_CHECKING:
+    from revgen.browser.network import BrowserNetwork
 
 MAX_EM_STEPS, EM_TOLERANCE = 1000, 1e-7
 MAX_MODELS = 64
@@ -136,6 +139,12 @@ class Mixture(LanguageModel):
         logits, states = zip(*results, strict=True)
         logprobs = np.stack([log_softmax(array) for array in logits])  # (models, batch, vocab)
         return interpolate(logprobs, self.mixing_weights[:, None, None]), states
+
+    def browser_network(self) -> BrowserNetwork:
+        from revgen.browser.network import BrowserNetwork
+
+        weights = self.mixing_weights.tolist()
+        return BrowserNetwork("mixture", {"weights": weights}, parts=[model.browser_network() for model in self.models])
 
     @validate_call
     def to(self, device: str) -> Self:

@@ -33,6 +33,7 @@ from revgen.registry import register_model
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from revgen.browser.network import BrowserNetwork
     from revgen.networks.compiled import CompiledNetwork
 
 MAX_ORDER = 20
@@ -164,6 +165,11 @@ class NGramModel(LanguageModel):
                 eos_id=self.tokenizer.eos_id,
             )
         )
+
+    def browser_network(self) -> BrowserNetwork:
+        from revgen.browser.network import network_of_trie
+
+        return network_of_trie(self.weights, self.config.order, self.ends_unseen)
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"1.logp": (len(self.tokenizer),)}

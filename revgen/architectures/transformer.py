@@ -116,11 +116,9 @@ class Transformer(FunctionalNetwork):
 
     def pad_state(self, state: Any) -> Any:
         """Return the state with zeros before the keys and values of the first token, which ``mask`` excludes."""
-        from torch.nn.functional import pad
-
         num_read, caches = state
         missing = self.config.context - 1 - caches[0][0].shape[2]
-        return num_read, tree_map(lambda a: pad(a, (0, 0, missing, 0)), caches) if missing else caches
+        return num_read, tree_map(lambda a: ops.pad_before(a, missing, 2), caches)
 
     def logits(self, p: SimpleNamespace, features: Array) -> Array:
         return features @ p.embedding.T + p.bias

@@ -133,9 +133,9 @@ class Session {
    * @returns {Token} the last token again if the document has ended
    */
   next(options = {}) {
+    if (this.done) return this.toToken(this.records.at(-1));
     const n = this.records.length;
-    if (this.done) return this.toToken(this.records[n - 1]);
-    while (this.numRead < n) this.readRecord();
+    this.readRecords();
     const pending = this.pending(n), ids = [];
     let healing = n ? "" : this.healing;
     for (;;) {
@@ -145,7 +145,7 @@ class Session {
       const text = this.model.tokenizer.texts[id];
       ids.push(id);
       if (!text || text.length > healing.length) {
-        this.records.push(this.newRecord(ids, healing.length, pending, logits));
+        this.records.push(this.newRecord(ids, healing.length, pending, this.alternatives(logits, healing.length, pending)));
         break;
       }
       healing = healing.slice(text.length);
@@ -158,16 +158,18 @@ class Session {
   /**
    * Replace the last token.
    *
-   * @param {number} id one of its alternatives
+   * @param {number} id usually one of its alternatives
    * @returns {Token}
    */
   choose(id) {
-    const n = this.records.length - 1, last = this.records[n];
-    const { text, probability } = last.alternatives.find((alternative) => alternative.id === id);
-    const { pending } = this.model.tokenizer.decode(this.pending(n), id);
+    const last = this.records.at(-1), n = this.records.length - 1, healed = last.ids.slice(0, -1);
     this.rewind(n);
-    this.records.push({ ...last, id, ids: [...last.ids.slice(0, -1), id], text, probability, pending });
-    return this.toToken(this.records[n]);
+    this.readRecords();
+    this.read(healed);
+    const record = this.newRecord([...healed, id], last.skip, this.pending(n), last.alternatives);
+    if (healed.length) this.restore(n);
+    this.records.push(record);
+    return this.toToken(record);
   }
 
   /** Go back to the first `n` generated tokens. */
@@ -178,15 +180,20 @@ class Session {
 
   // Tokens
 
-  newRecord(ids, skip, before, logits) {
-    const p = softmax(this.logits), id = ids.at(-1);
+  newRecord(ids, skip, before, alternatives) {
+    const id = ids.at(-1);
     const { text, pending } = this.model.tokenizer.decode(before, id);
-    const alternatives = mostLikely(logits, NUM_ALTERNATIVES).map((other) => ({
-      id: other,
-      text: this.model.tokenizer.decode(before, other).text.slice(skip),
-      probability: p[other],
-    }));
-    return { id, ids, text: text.slice(skip), probability: p[id], alternatives, pending };
+    const [probability] = probabilitiesOf(this.logits, [id]);
+    return { id, ids, text: text.slice(skip), probability, alternatives, pending, skip };
+  }
+
+  /** Return the most likely tokens, without the first `skip` characters of their texts. */
+  alternatives(logits, skip, before) {
+    const ids = mostLikely(logits, NUM_ALTERNATIVES), p = probabilitiesOf(this.logits, ids);
+    return ids.map((id, i) => {
+      const text = this.model.tokenizer.decode(before, id).text.slice(skip);
+      return { id, text, probability: p[i] };
+    });
   }
 
   toToken({ id, text, probability, alternatives }) {
@@ -232,9 +239,11 @@ class Session {
     for (const id of ids) this.logits = this.model.network.step(id + this.offset, this.state);
   }
 
-  readRecord() {
-    this.read(this.records[this.numRead++].ids);
-    if (this.numRead % this.interval === 0) this.keep();
+  readRecords() {
+    while (this.numRead < this.records.length) {
+      this.read(this.records[this.numRead++].ids);
+      if (this.numRead % this.interval === 0) this.keep();
+    }
   }
 
   /** Keep a copy of the state and the logits, from which `restore` continues. */

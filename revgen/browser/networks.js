@@ -9,18 +9,67 @@
  * @param {Function[]} programs the generated functions
  */
 function createNetwork(description, arrays, programs) {
-  if (description.kind === "trie") return new Trie(description, arrays);
-  if (description.kind === "mixture") return new Mixture(description, arrays, programs);
-  const step = programs[description.program](description.arrays.map((i) => arrays[i]));
-  const initialState = () => description.state.map(({ size, type, fill }) => newArray(type, size).fill(fill ?? -Infinity));
-  return { initialState, step };
+  const weights = description.arrays.map((i) => arrays[i]);
+  if (description.kind === "trie") return new Trie(description, weights);
+  const parts = description.parts.map((part) => createNetwork(part, arrays, programs));
+  if (description.kind === "mixture") return new Mixture(description.weights, parts);
+  const step = programs[description.program](weights);
+  return { step, initialState: () => description.state.map(createArray) };
+}
+
+/** Return an array of the state before the first token. JSON has no infinity, so null is -Infinity. */
+function createArray({ type, size, values }) {
+  const numbers = values.map((value) => value ?? -Infinity);
+  return new TYPES[type](size).fill(numbers[0]).map((fill, i) => (numbers.length > 1 ? numbers[i] : fill));
+}
+
+// Functions for generated code
+
+function modulo(x, y) {
+  return x - Math.floor(x / y) * y;
+}
+
+function copy(source, from, target, to, size) {
+  for (let i = 0; i < size; i++) target[to + i] = source[from + i];
+}
+
+/** Return the matrix (columns, rows) of a matrix (rows, columns). */
+function transpose(matrix, rows, columns) {
+  const result = new Float32Array(rows * columns);
+  for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) result[j * rows + i] = matrix[i * columns + j];
+  return result;
+}
+
+/** Add the product of a vector and a matrix (outputs, inputs) to y; four outputs at once read x once. */
+function addProduct(x, xOffset, matrix, y, yOffset, numInputs, numOutputs) {
+  let j = 0;
+  for (; j + 4 <= numOutputs; j += 4) {
+    const a = j * numInputs, b = a + numInputs, c = b + numInputs, d = c + numInputs;
+    let w = 0, v = 0, u = 0, t = 0;
+    for (let i = 0; i < numInputs; i++) {
+      const value = x[xOffset + i];
+      w += value * matrix[a + i];
+      v += value * matrix[b + i];
+      u += value * matrix[c + i];
+      t += value * matrix[d + i];
+    }
+    y[yOffset + j] += w;
+    y[yOffset + j + 1] += v;
+    y[yOffset + j + 2] += u;
+    y[yOffset + j + 3] += t;
+  }
+  for (; j < numOutputs; j++) {
+    let sum = 0;
+    for (let i = 0; i < numInputs; i++) sum += x[xOffset + i] * matrix[j * numInputs + i];
+    y[yOffset + j] += sum;
+  }
 }
 
 /** The weighted mean of the probabilities of several networks. */
 class Mixture {
-  constructor({ weights, models }, arrays, programs) {
+  constructor(weights, networks) {
     this.weights = weights;
-    this.networks = models.map((model) => createNetwork(model, arrays, programs));
+    this.networks = networks;
   }
 
   initialState() {
@@ -42,8 +91,8 @@ class Mixture {
  * The state has the depth and the index of the longest known context, and the number of tokens read.
  */
 class Trie {
-  constructor({ orders, endsUnseen }, arrays) {
-    const column = (name) => [null, ...orders.map((order) => arrays[order[name]] ?? null)]; // by order, from 1
+  constructor({ orders, endsUnseen }, weights) {
+    const column = (name) => [null, ...orders.map((order) => weights[order[name]] ?? null)]; // by order, from 1
     this.order = orders.length;
     this.endsUnseen = endsUnseen;
     this.begins = column("begins");
@@ -105,10 +154,6 @@ class Trie {
 }
 
 const TYPES = { float16: Uint16Array, float32: Float32Array, float64: Float64Array, uint16: Uint16Array, uint32: Uint32Array };
-
-function newArray(type, size) {
-  return new TYPES[type](size);
-}
 
 /** Return the arrays whose types and sizes are in `specs`, from consecutive bytes in base64, little-endian. */
 function decodeArrays(base64, specs) {

@@ -12,6 +12,13 @@ function softmax(logits) {
   return p;
 }
 
+/** Return the probabilities of some tokens. */
+function probabilitiesOf(logits, ids) {
+  const highest = logits.reduce((x, y) => Math.max(x, y), -Infinity);
+  const total = logits.reduce((sum, x) => sum + Math.exp(x - highest), 0);
+  return ids.map((id) => Math.exp(logits[id] - highest) / total);
+}
+
 /** Return the probabilities to sample with: temperature, top-k, top-p and min-p change the logits in this order. */
 function filteredProbabilities(logits, { temperature = 1, topK = 0, topP = 1, minP = 0 } = {}) {
   const highest = logits.reduce((x, y) => Math.max(x, y), -Infinity);

@@ -7,7 +7,7 @@ Python, for Numba to compile, and ``browser.javascript`` in JavaScript.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from math import prod
 
@@ -49,10 +49,16 @@ class SourceWriter(Language):
         for number, i in enumerate(self.states):
             self.define(f"s{number}", self.state_array.format(number))
             self._set_location(i, Location(f"s{number}", root=i))
-        for i, operation in enumerate(self.operations):
-            if i not in self.fixed and i not in self.fused:
-                self._write(i, operation)
+        self.write_operations(i for i in range(len(self.operations)) if not self.is_fixed(i))
         self._write_results()
+
+    def write_operations(self, indices: Iterable[int]) -> None:
+        """Write these operations, in the order of the program."""
+        for i in indices:
+            if i not in self.fused:
+                self._write(i, self.operations[i])
+        for size in list(self.loops):
+            self._finish_loop(size)
 
     def _write(self, i: int, operation: Operation) -> None:
         if operation.name == "input":
@@ -87,12 +93,16 @@ class SourceWriter(Language):
         self.define(f"v{i}", value)
         self.scalars[i] = f"v{i}"
 
+    def is_fixed(self, i: int) -> bool:
+        """Return whether a value depends only on weights and constants."""
+        return i in self.fixed
+
     def weight_name(self, i: int, as_matrix: bool = False) -> str:
         """Return the name of a weight in the source. On its first use, add it to ``weights``."""
         self.weights.setdefault((i, as_matrix))
         return f"w{list(self.weights).index((i, as_matrix))}"
 
-    def _location(self, i: int) -> Location:
+    def location(self, i: int) -> Location:
         if i in self.fixed:
             return Location(self.weight_name(i))
         if i not in self.locations:
@@ -170,7 +180,7 @@ class SourceWriter(Language):
             return f"e{root}"
         same = squeezed(value.shape) == squeezed(operation.shape)
         index = "j" if same else self._element_index(operation.shape, broadcast_strides(value.shape, operation.shape))
-        return self._location(i).at(index)
+        return self.location(i).at(index)
 
     # Structure
 
@@ -178,7 +188,7 @@ class SourceWriter(Language):
         if operation.size == 1 and x not in self.locations:
             self.scalars[i] = self._scalar(x)
         else:
-            self._set_location(i, self._location(x))
+            self._set_location(i, self.location(x))
 
     def _write_slice(self, i: int, operation: Operation, x: int) -> None:
         shape = self.operations[x].shape
@@ -186,7 +196,7 @@ class SourceWriter(Language):
         index = operation.attributes["index"]
         offset = sum(start * stride for (start, _, _), stride in zip(index, strides, strict=True))
         steps = [step * stride for (_, _, step), stride in zip(index, strides, strict=True)]
-        location = self._location(x)
+        location = self.location(x)
         dense = row_major_strides(operation.shape)
         if all(size == 1 or step == stride for size, step, stride in zip(operation.shape, steps, dense, strict=True)):
             self._set_location(i, location.shifted(offset))
@@ -196,7 +206,7 @@ class SourceWriter(Language):
     def _write_transpose(self, i: int, operation: Operation, x: int) -> None:
         strides = row_major_strides(self.operations[x].shape)
         steps = [strides[axis] for axis in operation.attributes["axes"]]
-        self._copy_strided(i, operation.shape, steps, self._location(x))
+        self._copy_strided(i, operation.shape, steps, self.location(x))
 
     def _copy_strided(self, i: int, shape: tuple[int, ...], strides: Sequence[int], source: Location) -> None:
         """Copy elements in another order; ``strides`` are the steps in the source along each axis of the result."""
@@ -231,24 +241,24 @@ class SourceWriter(Language):
                 if width == 1 and self.operations[part].size == 1:
                     self.emit(f"{to.at('0')} = {self._scalar(part)}")
                 else:
-                    self.copy(to, self._location(part).shifted(row * width), width)
+                    self.copy(to, self.location(part).shifted(row * width), width)
             begin += width
 
     def _write_cast(self, i: int, operation: Operation, x: int) -> None:
         if operation.size == 1:
             self._define_scalar(i, self.cast(self._scalar(x), operation))
         else:
-            source, target = self._location(x), self._allocate(i)
+            source, target = self.location(x), self._allocate(i)
             with self.loop("j", operation.size):
                 self.emit(f"{target.at('j')} = {self.cast(source.at('j'), operation)}")
 
     def _write_take(self, i: int, operation: Operation, table: int, index: int) -> None:
-        if table not in self.fixed or len(self.operations[table].shape) != 2:
+        if not self.is_fixed(table) or len(self.operations[table].shape) != 2:
             raise NotTraceableError("take has a compiled form only for a table that is a weight matrix")
         rows, size = self.operations[index].size, self.operations[table].shape[1]
         target = self._allocate(i)
         for row in range(rows):
-            position = self._scalar(index) if rows == 1 else self._location(index).at(str(row))
+            position = self._scalar(index) if rows == 1 else self.location(index).at(str(row))
             self.copy_row(table, position, target.shifted(row * size))
 
     # Along an axis
@@ -261,7 +271,7 @@ class SourceWriter(Language):
         if value.size == 1:
             self.scalars[i] = self._scalar(x)
             return
-        source = self._location(x)
+        source = self.location(x)
         if outer * inner == 1 and not running:
             self._define_scalar(i, self.cast(start, operation))
             with self.loop("j", size):
@@ -281,11 +291,11 @@ class SourceWriter(Language):
     # Products
 
     def _write_matmul(self, i: int, operation: Operation, x: int, y: int) -> None:
-        if y in self.fixed and len(self.operations[y].shape) == 2:
+        if self.is_fixed(y) and len(self.operations[y].shape) == 2:
             self._write_matrix_product(i, x, y)
         elif operation.size == 1:
             self._define_scalar(i, self.cast("0", operation))
-            x_at, y_at = self._location(x).at("j"), self._location(y).at("j")
+            x_at, y_at = self.location(x).at("j"), self.location(y).at("j")
             with self.loop("j", self.operations[x].shape[-1]):
                 self.emit(f"v{i} += {x_at} * {y_at}")
         else:
@@ -303,9 +313,9 @@ class SourceWriter(Language):
                 self._finish_loop_of(other)
                 result, addend = users[0], other
                 self.fused.add(result)
-        target, source = self._allocate(result, "0" if addend is None else None), self._location(x)
+        target, source = self._allocate(result, "0" if addend is None else None), self.location(x)
         if addend is not None:
-            self.copy(target, self._location(addend), self.operations[i].size)
+            self.copy(target, self.location(addend), self.operations[i].size)
         for row in range(rows):
             self.add_product(source.shifted(row * inputs), y, target.shifted(row * outputs))
 
@@ -320,8 +330,8 @@ class SourceWriter(Language):
         if list(self.operations[y].shape[:-2]) != batch or len(self.operations[y].shape) < 2:
             raise NotTraceableError("this matrix product has no compiled form")
         columns = operation.shape[-1]
-        x_at = self._location(x).at(f"(b * {rows} + r) * {inner} + k")
-        y_at = self._location(y).at(f"(b * {inner} + k) * {columns} + j")
+        x_at = self.location(x).at(f"(b * {rows} + r) * {inner} + k")
+        y_at = self.location(y).at(f"(b * {inner} + k) * {columns} + j")
         target = self._allocate(i, "0")
         with self.loop("b", prod(batch)), self.loop("r", rows), self.loop("k", inner):
             self.define("a", x_at)
@@ -331,8 +341,6 @@ class SourceWriter(Language):
     # Results
 
     def _write_results(self) -> None:
-        for size in list(self.loops):
-            self._finish_loop(size)
         logits, *states = self.program.output_indices
         moved = [
             (number, old, new) for number, (old, new) in enumerate(zip(self.states, states, strict=True)) if old != new
@@ -342,15 +350,15 @@ class SourceWriter(Language):
                 raise NotTraceableError("a state that grows has no compiled form")
             if new in self.locations and self.locations[new].root in self.states:  # it may be overwritten first
                 self.new_array(f"t{number}", self.operations[new])
-                self.copy(Location(f"t{number}"), self._location(new), self.operations[new].size)
+                self.copy(Location(f"t{number}"), self.location(new), self.operations[new].size)
                 self.locations[new] = Location(f"t{number}")
                 self.scalars.pop(new, None)
         for number, _, new in moved:
             if self.operations[new].size == 1 and new in self.scalars:
                 self.emit(f"s{number}[0] = {self._scalar(new)}")
             else:
-                self.copy(Location(f"s{number}"), self._location(new), self.operations[new].size)
-        self.return_array(self._location(logits), self.operations[logits].size)
+                self.copy(Location(f"s{number}"), self.location(new), self.operations[new].size)
+        self.return_array(self.location(logits), self.operations[logits].size)
 
 
 def input_name(operation: Operation) -> str:

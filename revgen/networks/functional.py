@@ -86,7 +86,7 @@ class FunctionalNetwork(ABC):
         return None
 
     def pad_state(self, state: Any) -> Any:
-        """Return a state of tensors, padded to the shape that it has after a long text, as CUDA graphs require."""
+        """Return a state, padded to the shape that it has after a long text, as CUDA graphs and pages require."""
         return state
 
     def init_weight(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:

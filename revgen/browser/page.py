@@ -1,0 +1,125 @@
+"""One HTML file that holds a model, the code that runs it, and the page around it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from numpy.typing import NDArray
+
+from revgen.browser.network import BrowserNetwork, to_half
+from revgen.browser.vocabulary import describe_tokenizer
+from revgen.errors import CheckpointError
+from revgen.files import to_json, write_atomically
+from revgen.generation.config import GenerationConfig
+from revgen.model import Model
+from revgen.options import to_builtins
+from revgen.version import __version__
+
+ENGINE_FILES = ("tokenizers.js", "networks.js", "sampler.js", "engine.js")
+PAGE_FILES = ("page_view.js", "page.js")
+TEMPERATURE = 0.7
+"""The temperature that the page suggests."""
+
+
+def write_page(model: Model, network: BrowserNetwork, path: Path) -> Path:
+    """Write a model as one HTML file, which makes no requests, and return its path.
+
+    ``network`` computes the logits of the model. Raises OptionError for a tokenizer that has no version in JavaScript
+    and for weights that do not fit into float16, and CheckpointError if the file cannot be written.
+    """
+    content = make_page(model, network).encode()
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise CheckpointError(f"{path}: could not write the page: {error.strerror or error}") from error
+    return path
+
+
+def make_page(model: Model, network: BrowserNetwork) -> str:
+    """Return the HTML of a page. Its security policy allows the scripts and the style of the page, and nothing else."""
+    engine = "\n".join([*map(read_file, ENGINE_FILES), make_script(model, network)])
+    ui = "\n".join(map(read_file, PAGE_FILES))
+    style = read_file("page.css")
+    scripts = f"'sha256-{content_hash(engine)}' 'sha256-{content_hash(ui)}'"
+    policy = (
+        f"default-src 'none'; script-src {scripts}; style-src 'sha256-{content_hash(style)}'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    return Template(read_file("page.html")).substitute(
+        title=html.escape(model.name), policy=html.escape(policy), style=style, engine=engine, ui=ui
+    )
+
+
+def read_file(name: str) -> str:
+    """Return the text of a file of this package."""
+    return resources.files("revgen.browser").joinpath(name).read_text("utf-8").strip()
+
+
+def content_hash(text: str) -> str:
+    """Return the SHA-256 of a script or a style, as a security policy names it."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def make_script(model: Model, network: BrowserNetwork) -> str:
+    """Return the script that defines ``MODEL``."""
+    arrays: list[NDArray[Any]] = []
+    programs: list[str] = []
+    description = describe_model(model) | {"network": network.describe(arrays, programs)}
+    halves = [to_half(model.name, array) for array in arrays]
+    description["arrays"] = [[str(array.dtype), array.size] for array in halves]
+    data = b"".join(array.astype(array.dtype.newbyteorder("<")).tobytes() for array in halves)
+    description["info"]["weights_bytes"] = len(data)
+    return "\n".join(
+        [
+            f"const MODEL = {to_script(description)};",
+            f'MODEL.data = "{base64.b64encode(data).decode()}";',
+            f"MODEL.programs = [{', '.join(programs)}];",
+        ]
+    )
+
+
+def describe_model(model: Model) -> dict[str, Any]:
+    """Return what the page shows and what the sampler needs, as plain values."""
+    defaults = GenerationConfig()
+    return {
+        "name": model.name,
+        "architecture": model.architecture,
+        "level": model.level,
+        "labels": list(model.labels),
+        "prompt": "",
+        "defaults": {"temperature": TEMPERATURE, "top_p": 1, "seed": None, "max_tokens": defaults.max_tokens},
+        "info": describe_metadata(model),
+        "suppressed": model.suppressed_tokens,
+        "tokenizer": describe_tokenizer(model.tokenizer),
+    }
+
+
+def describe_metadata(model: Model) -> dict[str, Any]:
+    """Return facts about the model for its readers. The metadata may come from anywhere, so their types are checked."""
+    metadata = to_builtins(model.metadata)
+    training, evaluation = (
+        value if isinstance(value := metadata.get(name), dict) else {} for name in ("training", "evaluation")
+    )
+    texts = {name: metadata.get(name) for name in ("description", "data", "licence", "language")}
+    numbers = {"epochs": training.get("epochs"), "seconds": training.get("seconds")}
+    numbers["bits_per_char"] = evaluation.get("bits_per_char")
+    samples = metadata.get("samples")
+    return {
+        "parameters": model.num_parameters,
+        "vocabulary": len(model.tokenizer),
+        "version": __version__,
+        **{name: text for name, text in texts.items() if isinstance(text, str)},
+        **{name: number for name, number in numbers.items() if type(number) in (int, float)},
+        "samples": [text for text in samples if isinstance(text, str)] if isinstance(samples, list) else [],
+    }
+
+
+def to_script(value: Any) -> str:
+    """Return a value as JSON that cannot end the script that contains it."""
+    return to_json(value).replace("<", "\\u003c")
