@@ -220,7 +220,11 @@ def layer_norm(x: Array, scale: Array, shift: Array) -> Array:
 
 
 def gelu(x: Array) -> Array:
-    """Compute x times the normal cumulative distribution of x, in the tanh approximation (Hendrycks & Gimpel 2016)."""
+    """Compute x times the normal cumulative distribution of x, in the tanh approximation (Hendrycks & Gimpel 2016).
+
+    In bfloat16 on a CPU, PyTorch computes the exact function, which takes a third of the time. It differs from the
+    approximation by less than the rounding.
+    """
     if isinstance(x, np.ndarray):
         y = x * x
         y *= 0.044715
@@ -232,7 +236,9 @@ def gelu(x: Array) -> Array:
         y *= x
         y *= 0.5
         return y
-    return _library(x).nn.functional.gelu(x, approximate="tanh")
+    torch = _library(x)
+    is_rounded = x.device is not None and x.device.type == "cpu" and x.dtype == torch.bfloat16
+    return torch.nn.functional.gelu(x, approximate="none" if is_rounded else "tanh")
 
 
 def arange(size: int, like: Array) -> Array:
@@ -251,17 +257,20 @@ def attention(query: Array, key: Array, value: Array, mask: Array) -> Array:
     """Compute softmax(query key' / √size) value over the keys for which ``mask`` is true.
 
     Queries are (batch, heads, time, size), and keys and values (batch, heads, keys, size). The mask is broadcast to
-    (batch, heads, time, keys). (Vaswani et al. 2017, equation 1.)
+    (batch, heads, time, keys). In bfloat16 on a CPU, it may be 0 for true and -∞ for false, which saves a conversion.
+    (Vaswani et al. 2017, equation 1.)
     """
     if isinstance(query, np.ndarray) or query.device is None:  # None: traced
         return attention_weights(query, key, mask) @ value
     torch = _library(query)
-    if not (query.device.type == "cpu" and torch.is_autocast_enabled("cpu")):
+    if not (query.device.type == "cpu" and (torch.is_autocast_enabled("cpu") or mask.dtype == torch.bfloat16)):
         query, key = query.to(value.dtype), key.to(value.dtype)  # the rotation was in float32
         return torch.nn.functional.scaled_dot_product_attention(query, key, value, mask)
     # On CPUs in bfloat16, the backward pass of scaled_dot_product_attention takes twice as long as these operations.
     scores = query * query.shape[-1] ** -0.5 @ key.swapaxes(-1, -2)
-    scores += torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, -torch.inf)
+    if mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, -torch.inf)
+    scores += mask
     return softmax(scores) @ value
 
 

@@ -19,6 +19,7 @@ rotary positions: Su et al. 2021; keys and values cached from part to part: Dai 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,7 @@ class Transformer(FunctionalNetwork):
     """
 
     batch_axis = 0
+    trains_in_bf16 = True
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
         hidden = self.config.hidden_size
@@ -90,25 +92,27 @@ class Transformer(FunctionalNetwork):
         return weights
 
     def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend) -> tuple[Array, Any]:
-        """Compute features in parts of ``context`` tokens, which limits the memory for a long sequence."""
+        """Compute features in parts of about ``context`` tokens, which limits the memory for a long sequence."""
         features = []
-        for begin in range(0, len(tokens), self.config.context):
-            part, state = self.read_part(p, tokens[begin : begin + self.config.context], state, backend)
+        for begin, end in split_evenly(len(tokens), self.config.context):
+            part, state = self.read_part(p, tokens[begin:end], state, backend)
             features.append(part)
-        return ops.concatenate(features, 0), state
+        return features[0] if len(features) == 1 else ops.concatenate(features, 0), state
 
     def read_part(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend) -> tuple[Array, Any]:
-        """Compute ``features`` of at most ``context`` tokens."""
+        """Compute ``features`` of one part."""
         tokens = tokens.T
         num_read, caches = state or (tokens[:, 0] * 0, [None] * len(p.layers))
         positions = positions_in_documents(tokens, num_read)  # (batch, time)
         num_cached = 0 if caches[0] is None else caches[0][0].shape[2]
-        mask = self.mask(positions, num_cached)
-        angles = ops.rotary_angles(positions[:, None], self.config.hidden_size // self.config.num_heads)
-        x = backend.dropout(ops.embedding(p.embedding, tokens) * self.config.hidden_size**0.5)  # (batch, time, hidden)
+        mask = backend.cast(self.mask(positions, num_cached))
+        cos, sin = ops.rotary_angles(positions[:, None], self.config.hidden_size // self.config.num_heads)
+        rotation = backend.cast(ops.concatenate([cos, cos])), backend.cast(ops.concatenate([-sin, sin]))
+        x = backend.cast(ops.embedding(p.embedding, tokens) * self.config.hidden_size**0.5)  # (batch, time, hidden)
+        x = backend.dropout(x)
         new_caches = []
         for i, layer in enumerate(p.layers):
-            y, cache = self.attention(layer, norm(p, 2 * i, x), angles, mask, caches[i], backend)
+            y, cache = self.attention(layer, norm(p, 2 * i, x), rotation, mask, caches[i], backend)
             x = x + backend.dropout(y)
             x = x + backend.dropout(ops.gelu(norm(p, 2 * i + 1, x) @ layer.up + layer.bias) @ layer.down)
             new_caches.append(cache)
@@ -124,13 +128,14 @@ class Transformer(FunctionalNetwork):
         return features @ p.embedding.T + p.bias
 
     def attention(
-        self, layer: SimpleNamespace, x: Array, angles: Any, mask: Array, cache: Any, backend: Backend
+        self, layer: SimpleNamespace, x: Array, rotation: Any, mask: Array, cache: Any, backend: Backend
     ) -> tuple[Array, Any]:
         """Compute attention: x (batch, time, hidden) and the cache -> (batch, time, hidden) and the next cache."""
         batch, time, hidden = x.shape
-        heads = (batch, time, self.config.num_heads, hidden // self.config.num_heads)
-        q, k, v = (part.reshape(heads).swapaxes(1, 2) for part in ops.split(x @ layer.attention, 3))
-        q, k = rotate(q, angles), rotate(k, angles)  # (batch, heads, time, size)
+        heads = self.config.num_heads
+        qkv = (x @ layer.attention).reshape(batch, time, 3 * heads, hidden // heads).swapaxes(1, 2)
+        qk, v = rotate(qkv[:, : 2 * heads], rotation), qkv[:, 2 * heads :]
+        q, k = qk[:, :heads], qk[:, heads:]  # (batch, heads, time, size)
         if cache is not None:
             k, v = ops.concatenate([cache[0], k], 2), ops.concatenate([cache[1], v], 2)
         y = backend.attention(q, k, v, mask).swapaxes(1, 2).reshape(batch, time, hidden)
@@ -198,10 +203,17 @@ def norm(p: SimpleNamespace, i: int, x: Array) -> Array:
     return ops.layer_norm(x, p.norms[i].scale, p.norms[i].shift)
 
 
-def rotate(x: Array, angles: tuple[Array, Array]) -> Array:
-    """Rotate pairs of channels by ``ops.rotary_angles``."""
-    (a, b), (cos, sin) = ops.split(x, 2), angles
-    return ops.concatenate([a * cos - b * sin, a * sin + b * cos])
+def rotate(x: Array, rotation: tuple[Array, Array]) -> Array:
+    """Rotate pairs of channels, (a, b) -> (a cos - b sin, b cos + a sin); ``rotation`` is (cos, cos), (-sin, sin)."""
+    (a, b), (cos, sin) = ops.split(x, 2), rotation
+    return x * cos + ops.concatenate([b, a]) * sin
+
+
+def split_evenly(length: int, size: int) -> list[tuple[int, int]]:
+    """Return the boundaries of equal parts of a sequence; their length is as near to ``size`` as possible."""
+    num_parts = max(1, round(length / size))
+    boundaries = [length * i // num_parts for i in range(num_parts + 1)]
+    return list(pairwise(boundaries))
 
 
 class AttentionRecorder(Backend):
@@ -237,8 +249,7 @@ class TransformerModel(FunctionalModel):
         recorder = AttentionRecorder()
         self.run_with_backend(recorder, ids[:, None])
         result = np.zeros((layers, heads, len(ids), len(ids)), np.float32)
-        for i, weights in enumerate(recorder.weights):  # all layers of the first part of the text, then of the next
-            begin = i // layers * self.config.context
-            end = begin + weights.shape[2]
-            result[i % layers, :, begin:end, end - weights.shape[3] : end] = weights[0]
+        for i, (begin, end) in enumerate(split_evenly(len(ids), self.config.context)):
+            for layer, weights in enumerate(recorder.weights[i * layers : (i + 1) * layers]):
+                result[layer, :, begin:end, end - weights.shape[3] : end] = weights[0]
         return result

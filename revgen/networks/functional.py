@@ -34,6 +34,10 @@ class Backend:
         """Run one layer over a sequence: (time, batch, input) and a state -> (time, batch, output) and a state."""
         return cell.sequence(p, cell.project(p, x), state)
 
+    def cast(self, x: Array) -> Array:
+        """Return ``x``, an array that is not a weight, in the precision in which the layers are computed."""
+        return x
+
     def attention(self, query: Array, key: Array, value: Array, mask: Array) -> Array:
         """Compute ``ops.attention``: the weighted means of the values, (batch, heads, time, size)."""
         return ops.attention(query, key, value, mask)
@@ -52,6 +56,10 @@ class FunctionalNetwork(ABC):
 
     batch_axis: ClassVar[int] = 1
     """The axis of the batch in the arrays that are passed to ``Backend.dropout``."""
+
+    trains_in_bf16: ClassVar[bool] = False
+    """True if layers can be trained in bfloat16 as a whole, instead of only their products. Then ``features`` calls
+    ``Backend.cast`` for all arrays that do not come from a layer."""
 
     def __init__(self, config: Any, vocab: int) -> None:
         self.config = config

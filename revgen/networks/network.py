@@ -91,9 +91,28 @@ class FunctionalModule(Network, Backend):
         self.definition = definition
 
     def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        p = unflatten(self.named_weights())
+        weights: dict[str, Tensor] = {**self.named_weights()}
+        if self.computes_in_bf16:
+            names = [name for name in weights if "." in name]  # of layers; embeddings accumulate gradients in float32
+            rounded = CastToBf16.apply(*(weights[name] for name in names))  # type: ignore[no-untyped-call]
+            weights |= zip(names, rounded, strict=True)
+        p = unflatten(weights)
         features, state = self.features_with(p, tokens, state)
         return self.logits_with(p, features), state
+
+    @property
+    def computes_in_bf16(self) -> bool:
+        """True if whole layers are computed in bfloat16: on CPUs, where conversions take long."""
+        is_supported = self.definition.trains_in_bf16 and self.device.type == "cpu"
+        return is_supported and self.params[0].dtype == torch.float32 and self.uses_bf16_matmul(self.device)
+
+    def cast(self, x: Tensor) -> Tensor:
+        """Return ``x`` in the precision of the layers; a mask becomes 0 for true and -∞ for false."""
+        if not self.computes_in_bf16:
+            return x
+        if x.dtype != torch.bool:
+            return x.bfloat16()
+        return torch.zeros_like(x, dtype=torch.bfloat16).masked_fill_(~x, -torch.inf)
 
     def features(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Compute the vectors that the logits are computed from, (time, batch, features), and the next state."""
@@ -109,7 +128,8 @@ class FunctionalModule(Network, Backend):
         """Compute ``features`` with the weights ``p`` and a backend, by default this module."""
         if state is None:
             state = self.definition.initial_state(tokens.shape[1], self.params[0].new_zeros)
-        with self.in_bfloat16(self.uses_bf16_matmul(tokens.device), tokens.device):
+        is_partial = self.uses_bf16_matmul(tokens.device) and not self.computes_in_bf16
+        with self.in_bfloat16(is_partial, tokens.device):
             return self.definition.features(p, tokens, state, backend or self)
 
     def logits_with(self, p: SimpleNamespace, features: Tensor) -> Tensor:
@@ -126,6 +146,18 @@ class FunctionalModule(Network, Backend):
             return x
         shape = [size * num_parts if i == axis else size for i, size in enumerate(x.shape)]
         return x * dropout_mask(x, shape, rate, self.generator).chunk(num_parts, axis)[part]
+
+
+class CastToBf16(torch.autograd.Function):
+    """Convert many float32 tensors to bfloat16, and their gradients back, in one operation for PyTorch's autograd."""
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(tensor.bfloat16() for tensor in tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        return tuple(gradient.float() for gradient in gradients)
 
 
 def dropout_mask(x: Tensor, shape: Sequence[int], rate: float, generator: torch.Generator | None = None) -> Tensor:

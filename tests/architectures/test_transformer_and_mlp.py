@@ -12,6 +12,7 @@ import torch
 import revgen
 from revgen import ops
 from revgen.architectures.neural import NeuralModel
+from revgen.architectures.transformer import split_evenly
 from revgen.networks.network import network_forward
 from revgen.testing import check_model
 from revgen.tokenizers import Tokenizer
@@ -222,9 +223,40 @@ def test_attention_in_bfloat16_is_close_to_float32() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         rounded = ops.attention(q, k, v, mask)
 
+        bias = torch.zeros(5, 5, dtype=torch.bfloat16).masked_fill(~mask, -torch.inf)
+        again = ops.attention(q, k, v, bias)
+
     assert rounded.dtype == torch.bfloat16
+    assert torch.equal(rounded, again)
     torch.testing.assert_close(rounded.float(), expected, atol=0.05, rtol=0)
     np.testing.assert_allclose(ops.attention(*(x.numpy() for x in (q, k, v, mask))), expected, atol=1e-6)
+
+
+@BOTH
+def test_training_in_bfloat16_gives_nearly_the_gradients_of_float32(name: str, options: dict[str, Any]) -> None:
+    model = random_model(name, **options | {"hidden_size": 32, "dropout": 0.0})
+    tokens = torch.as_tensor(stream(model))
+
+    def gradients(bf16: bool) -> dict[str, torch.Tensor]:
+        network = model.make_network().train()
+        network.bf16_matmul = bf16
+        _, state = network(tokens[:8])
+        network(tokens[8:], state)[0].log_softmax(-1)[..., 0].sum().backward()
+        return {name: weight.grad for name, weight in network.named_weights().items()}
+
+    exact, rounded = gradients(False), gradients(True)
+
+    for name, gradient in exact.items():
+        assert rounded[name].dtype == torch.float32
+        assert not torch.equal(rounded[name], gradient)
+        assert (rounded[name] - gradient).norm() < 0.1 * gradient.norm(), name
+
+
+def test_long_sequence_is_split_into_equal_parts() -> None:
+    assert split_evenly(5, 8) == [(0, 5)]
+    assert split_evenly(11, 8) == [(0, 11)]
+    assert split_evenly(13, 8) == [(0, 6), (6, 13)]
+    assert split_evenly(24, 8) == [(0, 8), (8, 16), (16, 24)]
 
 
 # The MLP
