@@ -58,6 +58,7 @@ def browser(chromium: Chrome) -> Iterator[Chrome]:
     chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     prefer(chromium, color_scheme="light", reduced_motion="reduce")
     yield chromium
+    chromium.execute_script("localStorage.clear()")
     assert [
         entry["message"] for entry in read_log(chromium, "browser") if entry["level"] in ("SEVERE", "WARNING")
     ] == []
@@ -103,7 +104,6 @@ class Page:
     def __init__(self, browser: Chrome, path: Path) -> None:
         self.browser = browser
         open_page(browser, path)
-        browser.execute_script("localStorage.clear()")
 
     def __getitem__(self, name: str) -> WebElement:
         """Return the element with this id."""

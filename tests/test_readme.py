@@ -53,7 +53,7 @@ def test_the_commands_in_the_readme_run(folder: Path, capsys: pytest.CaptureFixt
     lines = [
         line for block in code_blocks("README.md", "sh") for line in block.splitlines() if line.startswith("revgen ")
     ]
-    assert len(lines) == 8
+    assert len(lines) == 9
     for line in lines:
         assert main(shlex.split(line)[1:]) == 0, line
     assert "the " in capsys.readouterr().out

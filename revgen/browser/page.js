@@ -353,7 +353,8 @@ function setUpFields() {
   const { defaults = {}, labels, prompt } = MODEL;
   $("name").textContent = MODEL.name;
   $("tagline").textContent = MODEL.info?.description?.match(/^.*?\.(?=\s|$)/s)?.[0] ?? "A small language model.";
-  $("length-unit").textContent = { char: "characters", word: "words" }[MODEL.level] ?? "tokens";
+  $("length-unit").textContent = MODEL.level === "char" ? "characters" : "tokens";
+  $("length-unit").hidden = Boolean(labels?.length); // leave the room to the labels
   $("label-field").hidden = !labels?.length;
   $("label").append(...["any", ...(labels ?? [])].map((label) => new Option(String(label))));
   setFields({
@@ -376,7 +377,8 @@ requestAnimationFrame(() =>
     try {
       const model = createModel(MODEL),
         app = new App(model);
-      window.revgen = { MODEL, model, app };
+      window.revgen = { model, app }; // for the console
+    $("generate").disabled = false;
       app.setColors(recall("colors") === "true");
       if (!matchMedia("(prefers-reduced-motion: reduce)").matches) app.generate();
     } catch (error) {

@@ -27,7 +27,8 @@ const nextFrame = () => new Promise((resolve) => (document.hidden ? setTimeout :
 /** Return a probability for people: "42 %", "3.1 %", "< 0.1 %". */
 function percent(p) {
   if (p < 0.001) return "< 0.1 %";
-  return `${(100 * p).toFixed(p < 0.0995 ? 1 : 0)} %`;
+  if (p > 0.999 && p < 1) return "> 99.9 %";
+  return `${(100 * p).toFixed(p < 0.0995 || p > 0.995 ? 1 : 0)} %`;
 }
 
 /** Return the text of a token such that every character can be seen, and whether it is a description. */

@@ -26,7 +26,7 @@ COMMANDS = {
     "check": ("check", "check a cell, an architecture, a tokenizer or a filter of your own"),
     "push": ("share", "push one or several models to the Hub"),
     "pull": ("share", "download a model from the Hub to the cache"),
-    "export": ("share", "export a network to ONNX, for other programs"),
+    "export": ("share", "export a model as a web page, or as an ONNX graph"),
     "cache": ("share", "list the models in the Hub's cache, or remove one"),
 }
 """The module and the summary of each command."""

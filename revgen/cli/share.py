@@ -48,20 +48,25 @@ def run_pull(options: argparse.Namespace) -> None:
 def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``revgen export``."""
     add_model(parser)
-    parser.add_argument("out", nargs="?", help="an ONNX graph, such as model.onnx, or its directory")
+    parser.add_argument(
+        "out", nargs="?", help="a page, such as page.html; or an ONNX graph, such as model.onnx, or its directory"
+    )
     parser.add_argument("--out", dest="out_option", metavar="OUT", help="the same as OUT")
 
 
 def run_export(options: argparse.Namespace) -> None:
-    """Export a model as an ONNX graph, and print the path."""
+    """Export a model as a page or as an ONNX graph, and print the path."""
     out = options.out_option or options.out
     if not out or (options.out and options.out_option):
-        raise OptionError("export takes a model and one path, such as model.onnx")
+        raise OptionError("export takes a model and one path, such as page.html or model.onnx")
     model = load(options.model, revision=options.revision)
-    from revgen.interop.onnx import export  # imports PyTorch
+    if Path(out).suffix.lower() in (".html", ".htm"):
+        kind, path = "page", model.export(out)
+    else:
+        from revgen.interop.onnx import export  # imports PyTorch
 
-    path = export(model, out)
-    print(to_json({"graph": str(path)}) if options.json else path)
+        kind, path = "graph", export(model, out)
+    print(to_json({kind: str(path)}) if options.json else path)
 
 
 def add_cache_arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,7 +107,7 @@ COMMANDS = {
         add_export_arguments,
         run_export,
         """\
-  revgen export lstm-char model.onnx
+  revgen export lstm-char page.html
   revgen export me/my-model my-graph/model.onnx --revision v1 --json""",
     ),
     "cache": Command(
