@@ -90,8 +90,8 @@ class App {
 
   onKey(/** @type {KeyboardEvent} */ event) {
     const isField = /^(TEXTAREA|INPUT|SELECT)$/.test(event.target.tagName) && event.target.type !== "range";
-    const key = event.key.toLowerCase(),
-      hasCommand = event.ctrlKey || event.metaKey;
+    const key = event.key.toLowerCase();
+    const hasCommand = event.ctrlKey || event.metaKey;
     if ($("about").open) return;
     if (hasCommand && key === "enter") this.generate();
     else if (key === "escape" && this.run) this.stop();
@@ -103,6 +103,7 @@ class App {
 
   /** Generate a new text. If nothing has changed, take a new seed: the same seed gives the same text. */
   async generate() {
+    if ($("seed").value === "") setSeed(newSeed());
     if (this.version && JSON.stringify(this.version.request) === JSON.stringify(this.request)) setSeed(newSeed());
     const { request } = this;
     setSeed(request.seed);
@@ -139,6 +140,7 @@ class App {
     while (this.run) await this.stop();
     this.versions.splice(this.position + 1, Infinity, version);
     this.position = this.versions.length - 1;
+    $("error").hidden = true;
     const run = (this.run = { isStopped: false, finished: Promise.resolve() });
     const firstNew = version.tokens.length;
     this.refresh();
@@ -160,9 +162,12 @@ class App {
       await nextFrame();
       deadline = performance.now() + SLICE_MS;
     };
-    for (const _ of this.writer.follow(version)) await pause();
-    const start = performance.now(),
-      numRead = tokens.length;
+    for (const _ of this.writer.follow(version)) {
+      if (run.isStopped) return;
+      await pause();
+    }
+    const start = performance.now();
+    const numRead = tokens.length;
     while (!run.isStopped && tokens.length < version.target && !tokens.at(-1)?.done) {
       tokens.push(this.writer.next(this.request));
       await pause();
@@ -207,12 +212,11 @@ class App {
 
   /** Bring the document up to date with the current version. */
   refresh() {
-    const { version } = this,
-      isRunning = Boolean(this.run);
+    const { version } = this;
+    const isRunning = Boolean(this.run);
     const isEndVisible = !$("result").hidden && $("text").getBoundingClientRect().bottom <= innerHeight;
     $("hint").hidden = true;
     $("result").hidden = false;
-    $("error").hidden = true;
     this.view.show(version);
     document.body.classList.toggle("running", isRunning);
     $("text").setAttribute("aria-busy", String(isRunning));
@@ -297,8 +301,8 @@ function showError(/** @type {unknown} */ error) {
 
 /** Follow the system's color scheme until a reader chooses another one. */
 function setUpTheme() {
-  const system = matchMedia("(prefers-color-scheme: dark)"),
-    root = document.documentElement;
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const root = document.documentElement;
   const update = () => {
     $("theme").ariaPressed = String(root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
   };
@@ -332,8 +336,8 @@ function facts({ info = {} } = MODEL) {
 }
 
 function setUpAbout({ info = {} } = MODEL) {
-  const dialog = $("about"),
-    sample = info.samples?.[0];
+  const dialog = $("about");
+  const sample = info.samples?.[0];
   $("about-title").textContent = MODEL.name;
   $("about-description").textContent = info.description ?? "";
   for (const [name, value] of facts()) {
@@ -368,21 +372,19 @@ function setUpFields() {
   $("form").addEventListener("input", showValues);
 }
 
-setUpTheme();
-setUpFields();
-setUpAbout();
-requestAnimationFrame(() =>
-  setTimeout(() => {
-    // the page is painted before the weights are decoded
-    try {
-      const model = createModel(MODEL),
-        app = new App(model);
-      window.revgen = { model, app }; // for the console
-    $("generate").disabled = false;
-      app.setColors(recall("colors") === "true");
-      if (!matchMedia("(prefers-reduced-motion: reduce)").matches) app.generate();
-    } catch (error) {
-      showError(error);
-    }
-  }),
-);
+/** Show the page, and then create the model: decoding its weights takes a moment. */
+async function main() {
+  setUpTheme();
+  setUpFields();
+  setUpAbout();
+  await nextFrame();
+  await new Promise((resolve) => setTimeout(resolve)); // the frame is painted
+  const model = createModel(MODEL);
+  const app = new App(model);
+  window.revgen = { model, app }; // for the console
+  app.setColors(recall("colors") === "true");
+  $("generate").disabled = false;
+  if (!matchMedia("(prefers-reduced-motion: reduce)").matches) await app.generate();
+}
+
+main().catch(showError);

@@ -89,8 +89,8 @@ class TextView {
 
   /** Move the focus to a token, which is a button for as long as it has the focus. Others are plain text. */
   focus(i) {
-    const element = this.element(i),
-      token = this.tokens[i];
+    const element = this.element(i);
+    const token = this.tokens[i];
     if (!element) return;
     element.tabIndex = -1;
     element.setAttribute("role", "button");
@@ -100,8 +100,8 @@ class TextView {
 
   onKey(/** @type {KeyboardEvent} */ event) {
     if (event.ctrlKey || event.metaKey || event.altKey || !this.tokens.length) return;
-    const i = this.index(event.target),
-      last = this.tokens.length - 1;
+    const i = this.index(event.target);
+    const last = this.tokens.length - 1;
     const isRightToLeft = getComputedStyle(this.root).direction === "rtl";
     const steps = { ArrowLeft: isRightToLeft ? 1 : -1, ArrowRight: isRightToLeft ? -1 : 1 };
     const lines = { ArrowUp: -1, ArrowDown: 1 };
@@ -117,8 +117,8 @@ class TextView {
   /** Return the index of the token above or below a token. */
   onNextLine(i, step) {
     const boxOf = (j) => this.element(j).getBoundingClientRect();
-    const box = boxOf(i),
-      isSameLine = (one, other) => Math.abs(one.top - other.top) < box.height / 2;
+    const box = boxOf(i);
+    const isSameLine = (one, other) => Math.abs(one.top - other.top) < box.height / 2;
     const distance = ({ left, right }) => Math.abs(left + right - box.left - box.right);
     let nearest = i,
       line = null;
@@ -203,15 +203,15 @@ class AlternativesList {
   }
 
   pick(i) {
-    const { token } = this,
-      alternative = token.alternatives[i];
+    const { token } = this;
+    const alternative = token.alternatives[i];
     this.close();
     if (alternative) this.choose(alternative);
   }
 
   onKey(/** @type {KeyboardEvent} */ event) {
-    const size = this.list.children.length,
-      digit = Number.parseInt(event.key, 10);
+    const size = this.list.children.length;
+    const digit = Number.parseInt(event.key, 10);
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "ArrowDown") this.select((this.selected + 1) % size);
     else if (event.key === "ArrowUp") this.select((this.selected + size - 1) % size);

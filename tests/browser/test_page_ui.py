@@ -84,6 +84,15 @@ def test_the_button_takes_a_new_seed_if_nothing_has_changed(page: Page) -> None:
     assert page.text != text
 
 
+def test_an_error_of_the_model_is_shown(page: Page) -> None:
+    page.browser.execute_script("revgen.model.start = () => { throw new Error('no memory') }; console.error = () => {}")
+
+    page.click("generate")
+
+    assert page["error"].text == "Something went wrong: no memory"
+    assert page["generate"].text == "Generate"
+
+
 def test_the_new_seed_button_changes_the_seed(page: Page) -> None:
     page.fill("seed", "")
 
