@@ -20,6 +20,12 @@ from typing import Any
 
 import revgen
 
+# For the screenshots. With these seeds, the texts are neither too short nor too long.
+PROMPT = "The "
+SEEDS = {"gru-char": 5, "gru-subword": 6, "lstm-word": 8}
+DEFAULT_SEED = 3
+HERO = "transformer-subword"  # the model in the pictures of the whole page
+
 INDEX = Template("""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -99,31 +105,46 @@ def take_screenshots(folder: Path, names: Sequence[str], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     try:
         for name in names:
-            open_page(browser, folder / f"{name}.html", width=760, height=700)
-            browser.execute_script("revgen.app.setColors(true)")
+            generate(browser, folder / f"{name}.html", width=760, height=1000, length=300 if "-char" in name else 120)
             save(browser.find_element("id", "text").screenshot_as_png, out / f"{name}.png")
-        open_page(browser, folder / f"{names[0]}.html", width=820, height=640)
-        browser.execute_script("revgen.app.setColors(true)")
-        browser.find_elements("class name", "token")[20].click()
+        generate(browser, folder / f"{HERO}.html", width=840, height=760, length=120)
+        browser.execute_script("scrollTo(0, 0)")
+        max(browser.find_elements("class name", "token")[10:40], key=lambda token: len(token.text)).click()
         save(browser.get_screenshot_as_png(), out / "page.png")
-        open_page(browser, folder / f"{names[0]}.html", width=360, height=640, scheme="dark")
-        browser.execute_script("revgen.app.setColors(false)")
+        generate(browser, folder / f"{HERO}.html", width=360, height=660, length=120, scheme="dark")
+        browser.execute_script("scrollTo(0, 0)")
         save(browser.get_screenshot_as_png(), out / "phone.png")
     finally:
         browser.quit()
 
 
-def open_page(browser: Any, path: Path, width: int, height: int, scheme: str = "light") -> None:
-    """Open a page in a window of this size, and wait for its first text."""
+def generate(browser: Any, path: Path, width: int, height: int, *, length: int, scheme: str = "light") -> None:
+    """Open a page in a window of this size, generate a text, and color it."""
+    size = {"width": width, "height": height, "deviceScaleFactor": 1.5, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    preferences = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}  # does not generate by itself
+    features = [{"name": name, "value": value} for name, value in preferences.items()]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    browser.get(path.resolve().as_uri())
+    wait_until(browser, "window.revgen")
+    browser.execute_script(
+        """document.getElementById("prompt").value = arguments[0];
+        document.getElementById("seed").value = arguments[1];
+        document.getElementById("length").value = arguments[2];
+        revgen.app.setColors(true);
+        revgen.app.generate();""",
+        PROMPT,
+        SEEDS.get(path.stem, DEFAULT_SEED),
+        length,
+    )
+    wait_until(browser, "!revgen.app.run")
+
+
+def wait_until(browser: Any, condition: str) -> None:
+    """Wait until a JavaScript expression is true."""
     from selenium.webdriver.support.ui import WebDriverWait
 
-    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    preference = {"name": "prefers-color-scheme", "value": scheme}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [preference]})
-    browser.get(path.resolve().as_uri())
-    is_done = "return Boolean(window.revgen && revgen.app.version && !revgen.app.run)"
-    WebDriverWait(browser, 60).until(lambda _: browser.execute_script(is_done))
+    WebDriverWait(browser, 60).until(lambda _: browser.execute_script(f"return Boolean({condition})"))
 
 
 def save(png: bytes, path: Path) -> None:

@@ -113,15 +113,18 @@ class Page:
         """Return the value of a JavaScript expression."""
         return self.browser.execute_script(f"return {code}", *arguments)
 
-    def fill(self, name: str, value: object) -> None:
-        """Type a value into a field instead of its present one."""
-        self[name].clear()
-        self[name].send_keys(str(value))
+    def fill(self, **values: object) -> None:
+        """Set the values of fields, as if they were typed."""
+        code = """for (const [name, value] of Object.entries(arguments[0])) {
+            const field = document.getElementById(name);
+            field.value = value;
+            field.dispatchEvent(new Event("input", {bubbles: true}));
+        }"""
+        self.browser.execute_script(code, values)
 
     def generate(self, prompt: str = "the ", *, length: int = 40, seed: int = 1) -> str:
         """Fill in the fields, generate, and return the text."""
-        for name, value in {"prompt": prompt, "length": length, "seed": seed}.items():
-            self.fill(name, value)
+        self.fill(prompt=prompt, length=length, seed=seed)
         self.click("generate")
         return self.text
 

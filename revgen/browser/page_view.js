@@ -154,7 +154,7 @@ class AlternativesList {
     [this.token, this.anchor] = [token, anchor];
     anchor.classList.add("open");
     const [name, isDescription] = describe(token);
-    const quoted = isDescription ? name : `“${name}”`;
+    const quoted = isDescription ? name : `“${name.replace(/^·+|·+$/g, "")}”`;
     $("alternatives-title").textContent = `Instead of ${quoted} (${percent(token.probability)})`;
     this.list.replaceChildren(...token.alternatives.map((alternative, i) => this.item(alternative, i)));
     this.root.hidden = false;

@@ -28,10 +28,12 @@ def page(browser: Chrome, page_path: Path) -> Page:
 
 
 def test_the_page_continues_a_prompt(page: Page) -> None:
-    text = page.generate("the ", length=40)
+    page["prompt"].send_keys("the ")
 
-    assert text.startswith("the ") and len(text) > 4
-    assert 1 <= len(page.tokens) <= 40
+    page.click("generate")
+
+    assert page.text.startswith("the ") and len(page.text) > 4
+    assert 1 <= len(page.tokens) <= 300
     assert page["stats"].text.startswith(f"{len(page.tokens)} token")
 
 
@@ -54,8 +56,7 @@ def test_text_appears_while_it_is_sampled_and_can_be_stopped(page: Page) -> None
             return {...next(options), done: false};
         }"""
     )
-    for name, value in {"length": 10000, "prompt": "the "}.items():
-        page.fill(name, value)
+    page.fill(length=10000)
     page["prompt"].send_keys(CONTROL + ENTER)
     wait_until(page.browser, "document.querySelectorAll('.token').length > 3")
 
@@ -94,7 +95,7 @@ def test_an_error_of_the_model_is_shown(page: Page) -> None:
 
 
 def test_the_new_seed_button_changes_the_seed(page: Page) -> None:
-    page.fill("seed", "")
+    page.fill(seed="")
 
     page.click("new-seed")
 
@@ -176,7 +177,6 @@ def test_undo_and_redo_move_between_versions(page: Page) -> None:
 
 
 def test_a_text_continues_after_undo_as_it_did_before(page: Page) -> None:
-    page.fill("length", 20)
     page.generate(length=20, seed=3)
     page.click("continue")
     long = page.text
@@ -257,11 +257,7 @@ def test_a_screen_reader_hears_one_sentence_at_the_start_and_one_at_the_end(page
 
 @pytest.mark.parametrize("prompt", ["<img src=x onerror=alert(1)>", "e\u0301te\u0301 ", "👩‍👩‍👧 ", "مرحبا "])
 def test_any_prompt_is_shown_as_it_is(page: Page, prompt: str) -> None:
-    page.browser.execute_script("document.getElementById('prompt').value = arguments[0]", prompt)
-
-    page.click("generate")
-
-    assert page.text.startswith(prompt)
+    assert page.generate(prompt, length=10).startswith(prompt)
     is_right_to_left = page.run("getComputedStyle(document.getElementById('text')).direction") == "rtl"
     assert is_right_to_left == (prompt == "مرحبا ")
 
