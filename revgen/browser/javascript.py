@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -49,7 +49,7 @@ REDUCTIONS = {
 
 
 class JavaScriptWriter(SourceWriter):
-    """A generator of a function of the weights, in the order of ``weight_names``.
+    """A generator of a function of the weights, in the order of ``weight_names``, and of ``products.js``.
 
     It computes what depends on the weights alone, allocates all arrays, and returns ``step(token, state)``, which
     overwrites the arrays of the state and returns the logits.
@@ -78,7 +78,7 @@ class JavaScriptWriter(SourceWriter):
         self.in_step = True
         self.write_program()
         lines = [*self.given, *prepared, *self.allocations, "  return (token, state) => {", *self.lines, "  };"]
-        return "(weights) => {\n" + "\n".join(lines) + "\n}"
+        return "(weights, products) => {\n" + "\n".join(lines) + "\n}"
 
     def _values_to_prepare(self) -> set[int]:
         """Return the fixed values that are computed in advance: those that a token needs, and what they depend on."""
@@ -116,13 +116,14 @@ class JavaScriptWriter(SourceWriter):
         return self.names[i]
 
     def _matrix_name(self, i: int) -> str:
-        """Return the name of a weight matrix in which the weights of each output are consecutive."""
+        """Return the name of a weight matrix that is packed for products."""
         if i not in self.matrices:
             self.matrices.add(i)
             source, (inputs, outputs) = self._source_of_matrix(i), self.operations[i].shape
             location = self.location(source)
             array = f"{location.array}.subarray({location.offset})" if location.offset else location.array
-            self._allocate_line(f"m{i} = {array if source != i else f'transpose({array}, {inputs}, {outputs})'}")
+            strides = f"{outputs}, 1" if source == i else f"1, {inputs}"
+            self._allocate_line(f"m{i} = products.pack({array}, {inputs}, {outputs}, {strides})")
         return f"m{i}"
 
     def _allocate_line(self, definition: str) -> None:
@@ -169,12 +170,16 @@ class JavaScriptWriter(SourceWriter):
             self.emit(f"{name}.fill({fill})")
 
     def copy(self, target: Location, source: Location, size: int) -> None:
-        self.emit(f"copy({source.array}, {source.offset}, {target.array}, {target.offset}, {size})")
+        self.emit(f"copy({_arguments(source, target)}, {size})")
 
     def add_product(self, x: Location, matrix: int, y: Location) -> None:
-        inputs, outputs = self.operations[matrix].shape
-        arguments = f"{x.array}, {x.offset}, {self._matrix_name(matrix)}, {y.array}, {y.offset}, {inputs}, {outputs}"
-        self.emit(f"addProduct({arguments})")
+        self.emit(f"products.add({x.array}, {x.offset}, {self._matrix_name(matrix)}, {y.array}, {y.offset})")
+
+    def copy_strided(self, source: Location, target: Location, shape: tuple[int, ...], strides: Sequence[int]) -> None:
+        self.emit(f"copyStrided({_arguments(source, target)}, {list(shape)}, {list(strides)})")
+
+    def add_batched_product(self, x: Location, y: Location, target: Location, sizes: tuple[int, ...]) -> None:
+        self.emit(f"addBatchedProduct({_arguments(x, y, target)}, {', '.join(map(str, sizes))})")
 
     def copy_row(self, table: int, row: str, target: Location) -> None:
         size, source = self.operations[table].shape[1], self.location(table)
@@ -182,3 +187,8 @@ class JavaScriptWriter(SourceWriter):
 
     def return_array(self, location: Location, size: int) -> None:
         self.emit(f"return {location.array}.subarray({location.offset}, {location.offset + size})")
+
+
+def _arguments(*locations: Location) -> str:
+    """Return each array and the offset in it, as arguments of a function."""
+    return ", ".join(f"{location.array}, {location.offset}" for location in locations)

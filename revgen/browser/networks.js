@@ -13,7 +13,7 @@ function createNetwork(description, arrays, programs) {
   if (description.kind === "trie") return new Trie(description, weights);
   const parts = description.parts.map((part) => createNetwork(part, arrays, programs));
   if (description.kind === "mixture") return new Mixture(description.weights, parts);
-  const step = programs[description.program](weights);
+  const step = programs[description.program](weights, createProducts());
   return { step, initialState: () => description.state.map(createArray) };
 }
 
@@ -33,35 +33,25 @@ function copy(source, from, target, to, size) {
   for (let i = 0; i < size; i++) target[to + i] = source[from + i];
 }
 
-/** Return the matrix (columns, rows) of a matrix (rows, columns). */
-function transpose(matrix, rows, columns) {
-  const result = new Float32Array(rows * columns);
-  for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) result[j * rows + i] = matrix[i * columns + j];
-  return result;
+/** Copy elements into an array of this shape; `strides` are the steps in the source along each axis. */
+function copyStrided(source, from, target, to, shape, strides, axis = 0) {
+  const size = shape[axis], stride = strides[axis];
+  if (axis === shape.length - 1) {
+    for (let i = 0; i < size; i++) target[to++] = source[from + i * stride];
+  } else {
+    for (let i = 0; i < size; i++) to = copyStrided(source, from + i * stride, target, to, shape, strides, axis + 1);
+  }
+  return to;
 }
 
-/** Add the product of a vector and a matrix (outputs, inputs) to y; four outputs at once read x once. */
-function addProduct(x, xOffset, matrix, y, yOffset, numInputs, numOutputs) {
-  let j = 0;
-  for (; j + 4 <= numOutputs; j += 4) {
-    const a = j * numInputs, b = a + numInputs, c = b + numInputs, d = c + numInputs;
-    let w = 0, v = 0, u = 0, t = 0;
-    for (let i = 0; i < numInputs; i++) {
-      const value = x[xOffset + i];
-      w += value * matrix[a + i];
-      v += value * matrix[b + i];
-      u += value * matrix[c + i];
-      t += value * matrix[d + i];
+/** Add the products (batch, rows, inner) @ (batch, inner, columns) to an array. */
+function addBatchedProduct(x, xOffset, y, yOffset, target, offset, batch, rows, inner, columns) {
+  for (let row = 0; row < batch * rows; row++) {
+    const first = yOffset + Math.floor(row / rows) * inner * columns, to = offset + row * columns;
+    for (let k = 0; k < inner; k++) {
+      const value = x[xOffset + row * inner + k], from = first + k * columns;
+      for (let j = 0; j < columns; j++) target[to + j] += value * y[from + j];
     }
-    y[yOffset + j] += w;
-    y[yOffset + j + 1] += v;
-    y[yOffset + j + 2] += u;
-    y[yOffset + j + 3] += t;
-  }
-  for (; j < numOutputs; j++) {
-    let sum = 0;
-    for (let i = 0; i < numInputs; i++) sum += x[xOffset + i] * matrix[j * numInputs + i];
-    y[yOffset + j] += sum;
   }
 }
 
@@ -157,7 +147,8 @@ const TYPES = { float16: Uint16Array, float32: Float32Array, float64: Float64Arr
 
 /** Return the arrays whose types and sizes are in `specs`, from consecutive bytes in base64, little-endian. */
 function decodeArrays(base64, specs) {
-  const bytes = Uint8Array.from(atob(base64.trim()), (character) => character.charCodeAt(0));
+  const binary = atob(base64), bytes = new Uint8Array(binary.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = binary.charCodeAt(i);
   let offset = 0;
   return specs.map(([type, size]) => {
     const end = offset + size * TYPES[type].BYTES_PER_ELEMENT;
@@ -167,13 +158,17 @@ function decodeArrays(base64, specs) {
   });
 }
 
-/** Convert the bits of float16 values to float32. */
+const POWERS = Float32Array.from({ length: 32 }, (_, exponent) => 2 ** (exponent - 25));
+
+/** Convert the bits of finite values in float16 to float32. */
 function toFloat32(halves) {
-  return Float32Array.from(halves, (bits) => {
-    const sign = bits & 0x8000 ? -1 : 1, exponent = (bits >> 10) & 31, fraction = bits & 0x3ff;
-    if (exponent === 31) return fraction ? NaN : sign * Infinity;
-    return sign * (exponent ? (1024 + fraction) * 2 ** (exponent - 25) : fraction * 2 ** -24);
-  });
+  const numbers = new Float32Array(halves.length);
+  for (let i = 0; i < numbers.length; i++) {
+    const bits = halves[i], exponent = (bits >> 10) & 31, fraction = bits & 0x3ff;
+    const magnitude = exponent ? (1024 + fraction) * POWERS[exponent] : fraction * 2 ** -24;
+    numbers[i] = bits & 0x8000 ? -magnitude : magnitude;
+  }
+  return numbers;
 }
 
 function copyState(state) {

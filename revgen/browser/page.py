@@ -21,7 +21,7 @@ from revgen.model import Model
 from revgen.options import to_builtins
 from revgen.version import __version__
 
-ENGINE_FILES = ("tokenizers.js", "networks.js", "sampler.js", "engine.js")
+ENGINE_FILES = ("tokenizers.js", "products.js", "networks.js", "sampler.js", "engine.js")
 PAGE_FILES = ("page_view.js", "page.js")
 TEMPERATURE = 0.7
 """The temperature that the page suggests."""
@@ -48,7 +48,7 @@ def make_page(model: Model, network: BrowserNetwork) -> str:
     style = read_file("page.css")
     scripts = f"'sha256-{content_hash(engine)}' 'sha256-{content_hash(ui)}'"
     policy = (
-        f"default-src 'none'; script-src {scripts}; style-src 'sha256-{content_hash(style)}'; "
+        f"default-src 'none'; script-src 'wasm-unsafe-eval' {scripts}; style-src 'sha256-{content_hash(style)}'; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
     return Template(read_file("page.html")).substitute(

@@ -210,7 +210,10 @@ class SourceWriter(Language):
 
     def _copy_strided(self, i: int, shape: tuple[int, ...], strides: Sequence[int], source: Location) -> None:
         """Copy elements in another order; ``strides`` are the steps in the source along each axis of the result."""
-        target = self._allocate(i)
+        self.copy_strided(source, self._allocate(i), shape, strides)
+
+    def copy_strided(self, source: Location, target: Location, shape: tuple[int, ...], strides: Sequence[int]) -> None:
+        """Write the loops of ``_copy_strided``."""
         axes = [axis for axis, size in enumerate(shape) if size > 1]
         read, written = (
             " + ".join(f"j{axis} * {steps[axis]}" for axis in axes) or "0"
@@ -330,11 +333,15 @@ class SourceWriter(Language):
         if list(self.operations[y].shape[:-2]) != batch or len(self.operations[y].shape) < 2:
             raise NotTraceableError("this matrix product has no compiled form")
         columns = operation.shape[-1]
-        x_at = self.location(x).at(f"(b * {rows} + r) * {inner} + k")
-        y_at = self.location(y).at(f"(b * {inner} + k) * {columns} + j")
-        target = self._allocate(i, "0")
-        with self.loop("b", prod(batch)), self.loop("r", rows), self.loop("k", inner):
-            self.define("a", x_at)
+        x_location, y_location = self.location(x), self.location(y)
+        self.add_batched_product(x_location, y_location, self._allocate(i, "0"), (prod(batch), rows, inner, columns))
+
+    def add_batched_product(self, x: Location, y: Location, target: Location, sizes: tuple[int, ...]) -> None:
+        """Write the addition of products (batch, rows, inner) @ (batch, inner, columns) to ``target``."""
+        batch, rows, inner, columns = sizes
+        with self.loop("b", batch), self.loop("r", rows), self.loop("k", inner):
+            self.define("a", x.at(f"(b * {rows} + r) * {inner} + k"))
+            y_at = y.at(f"(b * {inner} + k) * {columns} + j")
             with self.loop("j", columns):
                 self.emit(f"{target.at(f'(b * {rows} + r) * {columns} + j')} += a * {y_at}")
 
