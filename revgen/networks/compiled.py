@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -28,6 +30,9 @@ from revgen.networks.numba_code import NumbaWriter
 from revgen.networks.numpy_code import nest_state, state_arrays
 from revgen.ops import tree_map
 from revgen.sequences import Forward
+
+MAX_PROGRAMS = 100
+"""The number of programs in the cache; each takes about 0.2 MB."""
 
 
 def copy_state(state: Any, num_tokens: int) -> Any:
@@ -108,9 +113,8 @@ class CompiledProgram:
         arrays = state_arrays(state, self.states)
         if arrays is None:
             return self.forward(np.array([[token]]), state)
-        return self.module.token_logits(self.weights, token, arrays)[None, None], nest_state(
-            arrays, self.state_structure
-        )
+        logits = self.module.token_logits(self.weights, token, flatten(arrays))
+        return logits[None, None], nest_state(arrays, self.state_structure)
 
     def sample_tokens(
         self,
@@ -134,7 +138,8 @@ class CompiledProgram:
             if token == end or arrays is None:
                 return first_tokens, state
         tokens = np.empty(len(uniforms), np.int64)
-        count = self.module.sample_tokens(self.weights, token, arrays, uniforms, tokens, *settings, label_offset)
+        inputs = self.weights, token, flatten(arrays), uniforms
+        count = self.module.sample_tokens(*inputs, tokens, *settings, label_offset)
         return first_tokens + tokens[:count].tolist(), nest_state(arrays, self.state_structure)
 
 
@@ -146,9 +151,22 @@ def check_numba() -> None:
         raise MissingExtraError(_import_error_message(error)) from error
 
 
+def flatten(arrays: Iterable[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+    """Return arrays as vectors that share their memory."""
+    return tuple(array.reshape(-1) for array in arrays)
+
+
 def load_source(source: str) -> ModuleType:
-    """Save the source of a module in the cache, where Numba also keeps its machine code, and import the module."""
-    name = f"revgen_program_{hashlib.sha256(source.encode()).hexdigest()[:32]}"
+    """Save the source of a module in the cache, where Numba also keeps its machine code, and import the module.
+
+    The name of the module depends on its source and on the functions that it calls.
+    """
+    from revgen.networks import jit, kernels
+
+    digest = hashlib.sha256(source.encode())
+    for functions in (jit, kernels):
+        digest.update(Path(str(functions.__file__)).read_bytes())
+    name = f"revgen_program_{digest.hexdigest()[:32]}"
     if name in sys.modules:
         return sys.modules[name]
     try:
@@ -156,6 +174,8 @@ def load_source(source: str) -> ModuleType:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.is_file() or path.read_text("utf-8") != source:
             write_atomically(path, source.encode())
+            drop_unused_programs(path.parent)
+        os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))  # used now; Numba checks when it was modified
     except OSError:  # without a cache, each process compiles the module again
         path = Path(tempfile.mkdtemp(prefix="revgen-")) / f"{name}.py"
         path.write_text(source, "utf-8")
@@ -165,6 +185,14 @@ def load_source(source: str) -> ModuleType:
     spec.loader.exec_module(module)
     sys.modules[name] = module
     return module
+
+
+def drop_unused_programs(directory: Path) -> None:
+    """Delete all but the ``MAX_PROGRAMS`` programs that were used last, with their machine code."""
+    programs = sorted(directory.glob("revgen_program_*.py"), key=lambda path: path.stat().st_atime_ns, reverse=True)
+    for path in programs[MAX_PROGRAMS:]:
+        for file in [*(directory / "__pycache__").glob(f"{path.stem}.*"), path]:
+            file.unlink(missing_ok=True)
 
 
 def _import_error_message(error: Exception) -> str:

@@ -29,7 +29,7 @@ LOGIT_LIMIT = np.float32(MAX_LOGIT)
 RADIANS = np.float32(2 * np.pi / TURN)
 
 
-@njit(inline="always", **FAST)
+@njit(**FAST)
 def tanh(x: Any) -> Any:
     """Compute the hyperbolic tangent with basic arithmetic only, so that the compiler can vectorize it.
 
@@ -43,36 +43,38 @@ def tanh(x: Any) -> Any:
     return np.float32(2) * t / (np.float32(1) + t * t)
 
 
-@njit(inline="always", **FAST)
+@njit(**FAST)
 def sigmoid(x: Any) -> Any:
     """Compute 1 / (1 + exp(-x))."""
     return np.float32(0.5) + np.float32(0.5) * tanh(np.float32(0.5) * x)
 
 
-@njit(inline="always", **FAST)
+@njit(**FAST)
 def softplus(x: Any) -> Any:
     """Compute log(1 + exp(x))."""
     return max(x, np.float32(0)) + np.log1p(np.exp(-abs(x)))
 
 
 @njit(**FAST)
-def add_product(x: Any, matrix: Any, out: Any) -> None:
-    """Add x @ matrix to ``out``, for a vector x. The matrix is read row by row, in the order of memory."""
+def add_product(x: Any, x_begin: Any, matrix: Any, out: Any, out_begin: Any) -> None:
+    """Add x @ matrix to ``out``, from these indices on. The matrix is read row by row, in the order of memory."""
+    x, out = x[x_begin:], out[out_begin:]
     rows, columns = matrix.shape
     unrolled = rows - rows % 8
     for k in range(0, unrolled, 8):
-        a, b, c, d = x[k], x[k + 1], x[k + 2], x[k + 3]
-        e, f, g, h = x[k + 4], x[k + 5], x[k + 6], x[k + 7]
-        m, n, o, p = matrix[k], matrix[k + 1], matrix[k + 2], matrix[k + 3]
-        q, r, s, t = matrix[k + 4], matrix[k + 5], matrix[k + 6], matrix[k + 7]
+        a, b, c, d, e, f, g, h = x[k], x[k + 1], x[k + 2], x[k + 3], x[k + 4], x[k + 5], x[k + 6], x[k + 7]
         for j in range(columns):
-            first = (a * to_float32(m[j]) + b * to_float32(n[j])) + (c * to_float32(o[j]) + d * to_float32(p[j]))
-            last = (e * to_float32(q[j]) + f * to_float32(r[j])) + (g * to_float32(s[j]) + h * to_float32(t[j]))
+            first = (a * to_float32(matrix[k, j]) + b * to_float32(matrix[k + 1, j])) + (
+                c * to_float32(matrix[k + 2, j]) + d * to_float32(matrix[k + 3, j])
+            )
+            last = (e * to_float32(matrix[k + 4, j]) + f * to_float32(matrix[k + 5, j])) + (
+                g * to_float32(matrix[k + 6, j]) + h * to_float32(matrix[k + 7, j])
+            )
             out[j] += first + last
     for k in range(unrolled, rows):
-        a, m = x[k], matrix[k]
+        a = x[k]
         for j in range(columns):
-            out[j] += a * to_float32(m[j])
+            out[j] += a * to_float32(matrix[k, j])
 
 
 @njit(**FAST)
@@ -124,7 +126,7 @@ def attend(query: Any, keys: Any, values: Any, first: Any, end: Any, out: Any) -
     Keys are (size, tokens), and values (tokens, size).
     """
     weights = np.zeros(keys.shape[1], np.float32)
-    add_product(query, keys, weights)
+    add_product(query, 0, keys, weights, 0)
     weights = weights[first:end]
     highest = weights.max()
     scale = np.float32(1) / np.sqrt(np.float32(len(query)))
@@ -134,7 +136,7 @@ def attend(query: Any, keys: Any, values: Any, first: Any, end: Any, out: Any) -
         total += weights[i]
     weights /= total
     out[:] = np.float32(0)
-    add_product(weights, values[first:end], out)
+    add_product(weights, 0, values[first:end], out, 0)
 
 
 def forward_transformer(net: Any, token: Any, state: Any) -> Any:
@@ -157,7 +159,7 @@ def forward_transformer(net: Any, token: Any, state: Any) -> Any:
     for i in range(len(net.layers)):
         layer = net.layers[i]
         z = np.zeros(3 * hidden, np.float32)
-        add_product(layer_norm(x, net.scales[2 * i], net.shifts[2 * i]), layer.attention, z)
+        add_product(layer_norm(x, net.scales[2 * i], net.shifts[2 * i]), 0, layer.attention, z, 0)
         for head in range(hidden // size):
             query = z[head * size : (head + 1) * size]
             key = z[hidden + head * size : hidden + (head + 1) * size]
@@ -167,18 +169,18 @@ def forward_transformer(net: Any, token: Any, state: Any) -> Any:
             values[i, head, last] = z[2 * hidden + head * size : 2 * hidden + (head + 1) * size]
             out = attended[head * size : (head + 1) * size]
             attend(query, keys[i, head], values[i, head], first, last + 1, out)
-        add_product(attended, layer.output, x)
+        add_product(attended, 0, layer.output, x, 0)
         inner = layer.bias.copy()
-        add_product(layer_norm(x, net.scales[2 * i + 1], net.shifts[2 * i + 1]), layer.up, inner)
+        add_product(layer_norm(x, net.scales[2 * i + 1], net.shifts[2 * i + 1]), 0, layer.up, inner, 0)
         for j in range(len(inner)):
             v = inner[j]
             t = tanh(np.float32((2 / np.pi) ** 0.5) * v * (np.float32(1) + np.float32(0.044715) * v * v))
             inner[j] = np.float32(0.5) * v * (np.float32(1) + t)
-        add_product(inner, layer.down, x)
+        add_product(inner, 0, layer.down, x, 0)
     positions[0] = position + 1
     num_cached[0] = last + 1
     logits = net.bias.copy()
-    add_product(layer_norm(x, net.scales[-1], net.shifts[-1]), net.head, logits)
+    add_product(layer_norm(x, net.scales[-1], net.shifts[-1]), 0, net.head, logits, 0)
     return logits
 
 
@@ -237,12 +239,19 @@ def forward_token_for(net: Any, token: Any, state: Any) -> Any:
 @njit(error_model="numpy")
 def sample(logits: Any, biases: Any, temperature: Any, end: Any, uniform: Any) -> Any:
     """Sample a token from the softmax of logits plus biases; return ``end`` if no token is possible."""
-    x = logits + biases
-    best = x.argmax()
-    if not np.isfinite(x[best]):  # as in ``generation.filters.finite``: NaN becomes -inf, and infinity a large number
+    x = np.empty(len(logits), np.float32)
+    best = 0
+    is_finite = True
+    for j in range(len(x)):
+        x[j] = logits[j] + biases[j]
+        if not abs(x[j]) <= LOGIT_LIMIT and x[j] != -np.inf:
+            is_finite = False
+    if not is_finite:  # as in ``generation.filters.finite``: NaN becomes -inf, and infinity a large number
         for j in range(len(x)):
             x[j] = min(x[j], LOGIT_LIMIT) if x[j] == x[j] else -np.inf
-        best = x.argmax()
+    for j in range(len(x)):
+        if x[j] > x[best]:
+            best = j
     highest = x[best]
     if highest == -np.inf:
         return end
@@ -253,8 +262,15 @@ def sample(logits: Any, biases: Any, temperature: Any, end: Any, uniform: Any) -
     for j in range(len(x)):
         total += np.exp((x[j] - highest) / temperature)
         cumulative[j] = total
-    token = np.searchsorted(cumulative, uniform * total, side="right")
-    return token if token < len(x) else best
+    limit = uniform * total
+    low, high = 0, len(x)
+    while low < high:  # the first token whose cumulative probability is greater
+        middle = (low + high) // 2
+        if cumulative[middle] > limit:
+            high = middle
+        else:
+            low = middle + 1
+    return low if low < len(x) else best
 
 
 @cached

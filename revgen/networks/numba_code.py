@@ -84,7 +84,7 @@ def sample_tokens(weights, token, state, uniforms, tokens, temperature, end, bia
 class NumbaWriter(SourceWriter):
     """A generator of a module with the functions ``token_logits`` and ``sample_tokens``."""
 
-    state_array = "state[{0}].reshape(-1)"
+    state_array = "state[{0}]"
     expressions = EXPRESSIONS
     reductions = REDUCTIONS
 
@@ -124,17 +124,18 @@ class NumbaWriter(SourceWriter):
         self.define(name, content)
 
     def copy(self, target: Location, source: Location, size: int) -> None:
-        self.emit(f"{self._range(target, size)} = {self._range(source, size)}")
+        with self.loop("j", size):  # Numba takes a second longer to compile the assignment of a slice
+            self.emit(f"{target.at('j')} = {source.at('j')}")
 
     def add_product(self, x: Location, matrix: int, y: Location) -> None:
-        inputs, outputs = self.operations[matrix].shape
         name = self.weight_name(matrix, as_matrix=True)
-        self.emit(f"add_product({self._range(x, inputs)}, {name}, {self._range(y, outputs)})")
+        x_begin, y_begin = f"np.int64({x.offset})", f"np.int64({y.offset})"  # each literal would be a type of its own
+        self.emit(f"add_product({x.array}, {x_begin}, {name}, {y.array}, {y_begin})")
 
     def copy_row(self, table: int, row: str, target: Location) -> None:
-        self.define("r", f"{self.weight_name(table, as_matrix=True)}[{row}]")
+        self.define("r", row)
         with self.loop("j", self.operations[table].shape[1]):
-            self.emit(f"{target.at('j')} = to_float32(r[j])")
+            self.emit(f"{target.at('j')} = to_float32({self.weight_name(table, as_matrix=True)}[r, j])")
 
     def return_array(self, location: Location, size: int) -> None:
         self.emit(f"return {self._range(location, size)}")

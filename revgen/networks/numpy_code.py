@@ -155,7 +155,8 @@ class NumpyWriter:
             out = self._allocate(i)
             self.for_token += template.format(*arguments, out=out, **names, **attributes).split("; ")
         else:
-            self.for_token.append(f"{operation.name}({', '.join(arguments)}, {self._result(i, operation)})")
+            out = "out=" if operation.name == "maximum" else ""  # NumPy deprecates a positional output here
+            self.for_token.append(f"{operation.name}({', '.join(arguments)}, {out}{self._result(i, operation)})")
 
     def _write_product(self, i: int, x: int, y: int) -> None:
         """Write a matrix product. ``dot`` has less overhead than ``matmul``, and calls the same function of BLAS."""

@@ -19,6 +19,7 @@ from revgen.ops import tree_map
 
 MAX_TABLE_SIZE = 1 << 22
 """The largest number of values in all tables."""
+VIEWS = ("reshape", "slice", "transpose")
 MAX_EVALUATIONS = 1 << 18
 """The largest number of operations that are run to fill the tables, about a second."""
 
@@ -37,10 +38,14 @@ def with_token_tables(program: Program, weights: Mapping[str, NDArray[Any]], num
         if arguments and all(j in dependent for j in arguments):
             dependent.append(i)
     users = {j for i, operation in enumerate(operations) if i not in dependent for j in operation.inputs}
+    rows: set[int] = set()  # values that are looked up already
+    for i in dependent:
+        if operations[i].name == "take" or (operations[i].name in VIEWS and operations[i].inputs[0] in rows):
+            rows.add(i)
     tabulated = [
         i
         for i in dependent
-        if i in users and operations[i].dtype == np.float32 and operations[i].size > 1 and operations[i].name != "take"
+        if i in users and i not in rows and operations[i].dtype == np.float32 and operations[i].size > 1
     ]
     size = num_tokens * sum(operations[i].size for i in tabulated)
     if size > MAX_TABLE_SIZE or num_tokens * len(dependent) > MAX_EVALUATIONS:

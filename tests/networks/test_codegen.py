@@ -17,9 +17,10 @@ from revgen.networks.numba_code import HEADER, NumbaWriter
 from revgen.networks.token_tables import with_token_tables
 
 
-def add_product(x: Any, matrix: Any, out: Any) -> None:
+def add_product(x: Any, x_begin: int, matrix: Any, out: Any, out_begin: int) -> None:
     """Do the same as the compiled function of this name."""
-    out += x @ matrix
+    rows, columns = matrix.shape
+    out[out_begin : out_begin + columns] += x[x_begin : x_begin + rows] @ matrix
 
 
 def run_in_python(program: Program, weights: dict[str, Any], token: int, state: list[Any]) -> Any:
@@ -40,7 +41,7 @@ def run_in_python(program: Program, weights: dict[str, Any], token: int, state: 
     exec(source, scope)
     values = program.compute(writer.fixed, weights)
     packed = [values[i] if as_matrix else values[i].reshape(-1) for i, as_matrix in writer.weights]
-    return scope["forward_token"](packed, token, state)
+    return scope["forward_token"](packed, token, [array.reshape(-1) for array in state])
 
 
 @given(steps=STEPS, seed=st.integers(0, 1000))

@@ -13,6 +13,7 @@ import pytest
 
 import revgen
 from revgen import LanguageModel, MissingExtraError, OptionError, ops
+from revgen.networks import compiled
 from revgen.registry import cells
 
 MODELS: list[Any] = [
@@ -230,6 +231,22 @@ def test_custom_cell_is_compiled(reviews: list[str]) -> None:
         assert_same_logits(model_of("mixed", reviews))
     finally:
         cells.unregister("mixed")
+
+
+def test_programs_that_were_not_used_for_long_leave_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    monkeypatch.setenv("REVGEN_CACHE", str(tmp_path))
+    monkeypatch.setattr(compiled, "MAX_PROGRAMS", 2)
+    sources = [f"number = {i}\n" for i in range(4)]
+    for source in sources:
+        code_file = tmp_path / "programs" / "__pycache__" / f"{compiled.load_source(source).__name__}.sample.nbc"
+        code_file.parent.mkdir(exist_ok=True)
+        code_file.write_bytes(b"machine code")
+
+    programs = sorted((tmp_path / "programs").glob("*.py"), key=lambda path: path.read_text("utf-8"))
+    assert [path.read_text("utf-8") for path in programs] == sources[2:]
+    machine_code = (tmp_path / "programs" / "__pycache__").glob("*.nbc")
+    assert {path.name.partition(".")[0] for path in machine_code} == {path.stem for path in programs}
 
 
 def test_compiling_an_unsupported_model_raises(reviews: list[str]) -> None:
