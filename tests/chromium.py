@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,21 +31,28 @@ FLAGS = (
 )
 
 
-@pytest.fixture(scope="session")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    """A Chromium without a window. It logs the console and the requests of the pages that it opens."""
+@contextmanager
+def new_browser(profile: Path) -> Iterator[Chrome]:
+    """Start a Chromium without a window and with a profile of its own; skip the test if it is not installed."""
     selenium = pytest.importorskip("selenium.webdriver")
     path, driver = next(filter(None, map(shutil.which, BROWSERS)), None), shutil.which("chromedriver")
     if not path or not driver:
         pytest.skip("needs Chromium and chromedriver")
     options = selenium.ChromeOptions()
     options.binary_location = path
-    for flag in (*FLAGS, f"user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+    for flag in (*FLAGS, f"user-data-dir={profile}"):
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     chromium = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
     yield chromium
     chromium.quit()
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """A Chromium. It logs the console and the requests of the pages that it opens."""
+    with new_browser(tmp_path_factory.mktemp("chromium")) as chromium:
+        yield chromium
 
 
 @pytest.fixture

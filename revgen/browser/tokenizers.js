@@ -138,9 +138,9 @@ class SubwordTokenizer {
     const ids = [];
     for (let end = characters.length; end > 0; end = best[end].start) {
       const { start, id } = best[end];
-      ids.unshift(...(id === UNK ? this.spell(characters.slice(start, end).join("")) : [id]));
+      ids.push(...(id === UNK ? this.spell(characters.slice(start, end).join("")).reverse() : [id]));
     }
-    return ids;
+    return ids.reverse();
   }
 
   decode(pending, id) {
