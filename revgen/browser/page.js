@@ -44,10 +44,11 @@ class App {
   constructor(model) {
     this.writer = new Writer(model);
     this.view = new TextView($("text"), (i) => this.openAlternatives(i));
-    this.alternatives = new AlternativesList(
-      (alternative) => this.choose(alternative),
-      () => this.view.focus(this.openIndex),
-    );
+    this.alternatives = new AlternativesList({
+      choose: (alternative) => this.choose(alternative),
+      move: (step) => this.openAlternatives(this.openIndex + step),
+      close: () => this.view.focus(this.openIndex),
+    });
     /** @type {Version[]} */
     this.versions = [];
     this.position = -1;
@@ -119,8 +120,10 @@ class App {
 
   async openAlternatives(i) {
     await this.stop();
+    const token = this.version.tokens[i];
+    if (!token) return;
     this.openIndex = i;
-    this.alternatives.open(this.version.tokens[i], this.view.element(i));
+    this.alternatives.open(token, this.view.element(i));
   }
 
   /** Replace a token, and sample the rest of the text again. */

@@ -42,6 +42,12 @@ function describe(/** @type {Alternative} */ { id, text }) {
   return [/^\p{M}/u.test(visible) ? `◌${visible}` : visible, false];
 }
 
+/** Return the step that each arrow key makes in a text, which may be read from right to left. */
+function arrowSteps(/** @type {HTMLElement} */ element) {
+  const forward = getComputedStyle(element).direction === "rtl" ? -1 : 1;
+  return { ArrowLeft: -forward, ArrowRight: forward };
+}
+
 /** The text in the document: the prompt, and one element for each token. */
 class TextView {
   constructor(/** @type {HTMLElement} */ root, open) {
@@ -102,8 +108,7 @@ class TextView {
     if (event.ctrlKey || event.metaKey || event.altKey || !this.tokens.length) return;
     const i = this.index(event.target);
     const last = this.tokens.length - 1;
-    const isRightToLeft = getComputedStyle(this.root).direction === "rtl";
-    const steps = { ArrowLeft: isRightToLeft ? 1 : -1, ArrowRight: isRightToLeft ? -1 : 1 };
+    const steps = arrowSteps(this.root);
     const lines = { ArrowUp: -1, ArrowDown: 1 };
     if (event.key === "Home") this.focus(0);
     else if (event.key === "End" || (i < 0 && event.key.startsWith("Arrow"))) this.focus(last);
@@ -120,8 +125,8 @@ class TextView {
     const box = boxOf(i);
     const isSameLine = (one, other) => Math.abs(one.top - other.top) < box.height / 2;
     const distance = ({ left, right }) => Math.abs(left + right - box.left - box.right);
-    let nearest = i,
-      line = null;
+    let nearest = i;
+    let line = null;
     for (let j = i + step; j in this.tokens; j += step) {
       const other = boxOf(j);
       if (isSameLine(other, box)) continue;
@@ -135,9 +140,10 @@ class TextView {
 
 /** The list of the alternatives to one token. */
 class AlternativesList {
-  constructor(choose, onClose) {
+  constructor({ choose, move, close }) {
     this.choose = choose;
-    this.onClose = onClose;
+    this.move = move;
+    this.onClose = close;
     this.root = $("alternatives");
     this.list = $("alternatives-list");
     this.anchor = null;
@@ -145,6 +151,10 @@ class AlternativesList {
     const index = ({ target }) => [...this.list.children].indexOf(target.closest("li"));
     this.list.addEventListener("click", (event) => this.pick(index(event)));
     this.list.addEventListener("pointermove", (event) => index(event) < 0 || this.select(index(event)));
+    for (const [id, step] of Object.entries({ previous: -1, next: 1 })) {
+      $(id).addEventListener("pointerdown", (event) => event.preventDefault()); // the list keeps the focus
+      $(id).addEventListener("click", () => this.move(step));
+    }
     this.list.addEventListener("focusout", () => this.close());
     addEventListener("resize", () => this.close());
   }
@@ -159,12 +169,8 @@ class AlternativesList {
     this.list.replaceChildren(...token.alternatives.map((alternative, i) => this.item(alternative, i)));
     this.root.hidden = false;
     this.place(anchor.getClientRects()[0] ?? anchor.getBoundingClientRect());
-    this.select(
-      Math.max(
-        token.alternatives.findIndex(({ id }) => id === token.id),
-        0,
-      ),
-    );
+    const sampled = token.alternatives.findIndex(({ id }) => id === token.id);
+    this.select(Math.max(sampled, 0));
     this.list.focus({ preventScroll: true });
     this.root.scrollIntoView({ block: "nearest" });
     if (getComputedStyle(this.root).position === "fixed") {
@@ -212,9 +218,11 @@ class AlternativesList {
   onKey(/** @type {KeyboardEvent} */ event) {
     const size = this.list.children.length;
     const digit = Number.parseInt(event.key, 10);
+    const steps = arrowSteps(this.anchor);
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "ArrowDown") this.select((this.selected + 1) % size);
     else if (event.key === "ArrowUp") this.select((this.selected + size - 1) % size);
+    else if (event.key in steps) this.move(steps[event.key]);
     else if (event.key === "Home") this.select(0);
     else if (event.key === "End") this.select(size - 1);
     else if (event.key === "Enter" || event.key === " ") this.pick(this.selected);

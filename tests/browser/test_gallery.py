@@ -24,6 +24,13 @@ def test_the_gallery_shows_every_pretrained_model() -> None:
     assert sum(path.stat().st_size for path in pictures) < 300_000
 
 
+def test_the_python_code_in_the_page_about_pages_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "pages.md").read_text("utf-8"), re.DOTALL):
+        exec(block, {})
+    assert Path("page.html").exists()
+
+
 def test_the_script_writes_pages_and_an_index(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main = runpy.run_path(str(ROOT / "examples" / "gallery.py"))["main"]
 

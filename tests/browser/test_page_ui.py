@@ -162,6 +162,19 @@ def test_alternatives_can_be_chosen_with_the_keyboard(page: Page) -> None:
     assert page.run("document.activeElement === document.querySelectorAll('.token')[2]")
 
 
+def test_the_list_of_alternatives_moves_to_the_next_token(page: Page) -> None:
+    page.generate()
+    page.token(10).click()
+    title = page["alternatives-title"].text
+
+    page["next"].click()
+    assert page.run("revgen.app.openIndex") == 11 and page["alternatives-title"].text != title
+    page["previous"].click()
+    assert page.run("revgen.app.openIndex") == 10 and page["alternatives-title"].text == title
+    page.press(LEFT)
+    assert page.run("revgen.app.openIndex") == 9 and page["alternatives"].is_displayed()
+
+
 def test_undo_and_redo_move_between_versions(page: Page) -> None:
     first, second = page.generate(seed=1), page.generate("and ", seed=2)
     assert not page["redo"].is_enabled()
@@ -174,6 +187,9 @@ def test_undo_and_redo_move_between_versions(page: Page) -> None:
     assert page.text == second
     page.press(CONTROL + "z")
     assert page.text == first and not page["undo"].is_enabled()
+    page["redo"].click()
+    page["prompt"].send_keys("x", CONTROL + "z")  # in a field, the browser takes back what was typed
+    assert page.text == second and page["prompt"].get_property("value") == "and "
 
 
 def test_a_text_continues_after_undo_as_it_did_before(page: Page) -> None:
