@@ -27,6 +27,7 @@ import torch
 from generation_speed import generation
 from measure import Row, Task, medians, row
 from training_speed import arithmetic, gpu, learner, training
+from transformer_speed import transformer
 
 import revgen
 from revgen.tables import to_text
@@ -105,7 +106,7 @@ def quality(options: argparse.Namespace) -> Iterator[Row]:
 
 
 BENCHMARKS = {"startup": startup, "encoding": encoding, "generation": generation, "training": training}
-BENCHMARKS |= {"learner": learner, "arithmetic": arithmetic}
+BENCHMARKS |= {"transformer": transformer, "learner": learner, "arithmetic": arithmetic}
 ONLY_BY_NAME = {"quality": quality, "gpu": gpu}
 
 
@@ -118,6 +119,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=1.5516, help="for quality: the nats per character to reach")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="for gpu and quality")
     parser.add_argument("--textgenrnn", help="for generation: a Python with textgenrnn and TensorFlow 2.15")
+    parser.add_argument("--nanogpt", help="for transformer: the directory of a checkout of nanoGPT")
     options = parser.parse_args()
     benchmarks = BENCHMARKS | ONLY_BY_NAME
     rows: list[Row] = []
