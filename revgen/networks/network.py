@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -161,9 +162,15 @@ class CastToBf16(torch.autograd.Function):
 
 
 def dropout_mask(x: Tensor, shape: Sequence[int], rate: float, generator: torch.Generator | None = None) -> Tensor:
-    """Return a factor for ``x``: 0 with probability ``rate``, and 1 / (1 - rate) otherwise."""
-    keep_rate = 1 - rate
-    return (torch.rand(shape, device=x.device, generator=generator) < keep_rate).to(x.dtype).div_(keep_rate)
+    """Return a factor for ``x``: 0 with probability ``rate``, and 1 / (1 - rate) otherwise.
+
+    A random byte decides for each element, so the rate is rounded to a multiple of 1 / 256. This takes a fifth of the
+    time of random floats.
+    """
+    size, threshold = math.prod(shape), min(round(rate * 256), 255)
+    words = torch.empty((size + 7) // 8, dtype=torch.int64, device=x.device)
+    draws = words.random_(-(1 << 63), None, generator=generator).view(torch.uint8)[:size].view(*shape)
+    return draws.to(x.dtype).ge_(threshold).mul_(256 / (256 - threshold))
 
 
 def network_forward(network: Network) -> Forward:
