@@ -161,8 +161,11 @@ class Model(ABC):
             logits, state = self.forward(block, state)
         return logits[-1], state
 
-    def token_reader(self, state: Any) -> TokenReader:
-        """Return a reader of one text that continues from a state. It computes the same logits as ``forward``."""
+    def token_reader(self, state: Any, num_tokens: int) -> TokenReader:
+        """Return a reader of ``num_tokens`` tokens of one text, from a state on.
+
+        It computes the same logits as ``forward``.
+        """
         return ForwardReader(self.forward, state)
 
     def validate_config(self) -> None:  # noqa: B027  most configurations validate themselves

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from revgen.networks.numpy_code import NumpyProgram
 
 
-MIN_READERS = 16
-"""The number of token readers, each of a block of text, before the program of a token is prepared for NumPy."""
+MIN_TOKENS = 512
+"""The number of generated tokens from which preparing the program for NumPy costs less than it saves."""
 
 
 class FunctionalModel(NeuralModel):
@@ -36,7 +36,7 @@ class FunctionalModel(NeuralModel):
 
     network_class: ClassVar[type[FunctionalNetwork]]
     network: derived[FunctionalModule]
-    _num_readers = 0
+    _num_tokens = 0  # generated so far
 
     def make_definition(self, vocab: int) -> FunctionalNetwork:
         """Return the network's definition for this configuration and a vocabulary of ``vocab`` tokens."""
@@ -103,14 +103,14 @@ class FunctionalModel(NeuralModel):
         last: NDArray[np.floating[Any]] = definition.logits(p, features[-1:])[-1]
         return last, state
 
-    def token_reader(self, state: Any) -> TokenReader:
-        """Return a reader. After ``MIN_READERS`` readers, preparing the program costs less than it saves."""
-        if type(self).forward is not FunctionalModel.forward:  # a subclass may change the logits
-            return super().token_reader(state)
-        self._num_readers += 1
-        program = self.numpy_program if self._num_readers > MIN_READERS else None
-        reader = None if program is None else program.reader(state)
-        return super().token_reader(state) if reader is None else reader
+    def token_reader(self, state: Any, num_tokens: int) -> TokenReader:
+        """Return a reader, of the program of a token if this model has generated much text."""
+        reader: TokenReader | None = None
+        if type(self).forward is FunctionalModel.forward:  # otherwise, a subclass may change the logits
+            self._num_tokens += num_tokens
+            program = self.numpy_program if self._num_tokens > MIN_TOKENS else None
+            reader = None if program is None else program.reader(state)
+        return super().token_reader(state, num_tokens) if reader is None else reader
 
     def program(self) -> Program:
         """Record the computation of one token as a program, for a batch of 1.

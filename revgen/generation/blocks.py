@@ -34,10 +34,12 @@ if TYPE_CHECKING:
 
 BLOCK_SIZE = 32
 """The number of tokens in a block: small enough that a stream flows."""
+LARGE_BLOCK_SIZE = 256
+"""The number of tokens in a block of a single text on the CPU that nobody watches, and that no stop string ends."""
 
 SampleBlock: TypeAlias = Callable[[NDArray[Any], Any, Floats, NDArray[np.intp]], tuple[list[list[int]], Any]]
-"""A function of the last token of each text (rows,), the state, random numbers in [0, 1) (BLOCK_SIZE, rows), and how
-many tokens have been sampled (rows,). It returns the next tokens of each text, at most BLOCK_SIZE, and the state."""
+"""A function of the last token of each text (rows,), the state, random numbers in [0, 1) (block, rows), and how many
+tokens have been sampled (rows,). It returns the next tokens of each text, at most ``block``, and the state."""
 
 
 def block_sampler(model: Model, constraints: Constraints, label_offset: int, rows: int) -> SampleBlock | None:
@@ -84,7 +86,7 @@ def sample_with_numpy(
     NumPy functions with an output array are used where they are faster.
     """
     tokens: list[int] = []
-    reader = model.token_reader(state)
+    reader = model.token_reader(state, len(uniforms))
     read, accumulate = reader.read, np.add.accumulate
     p, divisor = np.empty(len(biases)), np.array(temperature, np.float32)
     for uniform in uniforms.tolist():

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.generation.beam import search
-from revgen.generation.blocks import BLOCK_SIZE, SampleBlock, block_sampler
+from revgen.generation.blocks import BLOCK_SIZE, LARGE_BLOCK_SIZE, SampleBlock, block_sampler
 from revgen.generation.config import GenerationConfig
 from revgen.generation.constraints import Constraints, TextState, TokenHistory
 from revgen.generation.filters import Floats
@@ -223,18 +223,20 @@ class Batch:
         Rows that have ended are removed only when half of them have: ``sample_block`` is prepared for their number.
         """
         going = np.ones(len(rows), bool)
+        is_single = len(self.lengths) == 1 and self.model.device == "cpu"
+        size = LARGE_BLOCK_SIZE if self.whole and is_single and not self.streamers[0].stops else BLOCK_SIZE
         while going.any():
             if 2 * np.count_nonzero(going) <= len(rows):
                 kept = np.flatnonzero(going)
                 rows, tokens, positions, going, state = select_rows((rows, tokens, positions, going, state), kept)
-            uniforms = self.random.random((BLOCK_SIZE, len(self.lengths)))[:, rows]
+            uniforms = self.random.random((size, len(self.lengths)))[:, rows]
             blocks, state = sample_block(tokens, state, uniforms, positions)
             tokens = np.array([block[-1] for block in blocks])
             for i in np.flatnonzero(going).tolist():
                 row = int(rows[i])
                 yield from self._accept_block(row, blocks[i], self.max_tokens - int(positions[i]))
                 going[i] = not self.streamers[row].finished
-            positions = positions + BLOCK_SIZE
+            positions = positions + size
 
     def _accept_block(self, row: int, block: list[int], remaining: int) -> Pieces:
         streamer = self.streamers[row]
@@ -246,7 +248,7 @@ class Batch:
             yield from self._ready(row)
             if streamer.finished:
                 return
-        if block[-1] == self.eos_id or remaining <= BLOCK_SIZE:
+        if block[-1] == self.eos_id or remaining == len(block):
             streamer.finish()
             yield from self._ready(row)
 

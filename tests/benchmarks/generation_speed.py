@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import Row, Task, generating, medians, row, synchronize
+from custom_cells import CELLS
+from handwritten import handwritten_loop
+from measure import Row, Task, generating, medians, row, synchronize, with_cost
 from torch import nn
 
 import revgen
@@ -157,7 +159,26 @@ def compare_with_bandwidth(name: str, hidden: int, steps: int) -> Iterator[Row]:
     rates = medians(*(generating(variant, steps) for variant in variants.values()))
     for (what, variant), rate in zip(variants.items(), rates, strict=True):
         read_time = seconds_to_read(weight_bytes(variant, 2 if variant is half else 4))
-        yield row(f"{name} 2×{hidden}, {what}", 1e6 / rate, "µs", "reading its weights", 1e6 * read_time, "", True)
+        figure = row(f"{name} 2×{hidden}, {what}", 1e6 / rate, "µs", "reading its weights", 1e6 * read_time, "", True)
+        yield with_cost(figure, variant, rate)
+
+
+def custom_cells(hidden: int, steps: int) -> Iterator[Row]:
+    """Compare the three ways to generate with a cell of the user: the equation, its NumPy calls and compiled code."""
+    for name, cell in CELLS.items():
+        revgen.register_cell(name)(cell)
+        model: Any = revgen.create(f"{name}-char", hidden_size=hidden, num_layers=2)
+        model.prepare(same_network(*plain_lstm(70, 1)).tokenizer, 0)
+        equation, compiled = copy.copy(model), copy.copy(model).compile()
+        equation._num_tokens = -sys.maxsize  # never prepared
+        slow, numpy, fast = medians(*(generating(m, steps) for m in (equation, model, compiled)))
+        what = f"{name} 2×{hidden}"
+        yield with_cost(row(f"{what}, NumPy", numpy, "1/s", "the equation", slow, "", True), model, numpy)
+        for peer, rate, goal in (("the equation", slow, 5), ("NumPy", numpy, 0)):
+            figure = row(
+                f"{what}, compiled", fast, "1/s", peer, rate, f"≥ {goal} times it" if goal else "", fast >= 5 * slow
+            )
+            yield with_cost(figure, compiled, fast)
 
 
 def generation(options: argparse.Namespace) -> Iterator[Row]:
@@ -174,6 +195,7 @@ def generation(options: argparse.Namespace) -> Iterator[Row]:
         cells, simple = cell_loop(*parts, steps), plain_loop(*parts, steps)
         peers = {"nn.LSTM": simple, "nn.LSTM, oneDNN off": without_onednn(simple)}
         peers |= {"nn.LSTMCell": cells, "nn.LSTMCell, oneDNN off": without_onednn(cells)}
+        peers |= {"a loop written for Numba": handwritten_loop(model, steps)}
         gpt = hugging_face(model.num_parameters, vocab, steps // 4)
         peers |= {"GPT-2 of Hugging Face": gpt} if gpt else {}
         fast, faster, *others = medians(generating(model, steps), generating(compiled, steps), *peers.values())
@@ -181,17 +203,24 @@ def generation(options: argparse.Namespace) -> Iterator[Row]:
         best = max(list(peers)[1:4], key=rates.__getitem__)
         for name, rate, goals in (
             ("NumPy", fast, {"nn.LSTM": 8}),
-            ("compiled", faster, {"nn.LSTM": 15, best: 4, "GPT-2 of Hugging Face": 0}),
+            (
+                "compiled",
+                faster,
+                {"nn.LSTM": 15, best: 4, "a loop written for Numba": 1 / 1.3, "GPT-2 of Hugging Face": 0},
+            ),
         ):
             for peer, goal in goals.items():
                 if peer in rates:
-                    goal_text = f"≥ {goal} times it" if goal else ""
+                    goal_text = f"≥ {goal:.2g} times it" if goal else ""
                     what = f"lstm 2×{hidden}, {name}"
-                    yield row(what, rate, "1/s", peer, rates[peer], goal_text, rate >= goal * rates[peer])
+                    is_met = rate >= goal * rates[peer]
+                    yield with_cost(row(what, rate, "1/s", peer, rates[peer], goal_text, is_met), model, rate)
         for n in (32, 256) if hidden == 128 else ():
             fast, slow = medians(generating(model, 12800 // n, n), plain_loop(*parts, 12800 // n, n))
             yield row(f"lstm 2×{hidden}, n={n}", fast, "1/s", "nn.LSTM", slow, "≥ it", fast >= slow)
 
+    for hidden in (64, 128):
+        yield from custom_cells(hidden, 2000)
     for name in ("elman", "rnn", "gru", "lstm", "slstm", "mingru", "rglru", "textgenrnn", "mlp", "transformer"):
         for hidden, steps in ((128, 1000), (512, 200)):
             yield from compare_with_bandwidth(name, hidden, steps)

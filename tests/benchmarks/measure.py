@@ -32,6 +32,13 @@ def row(name: str, measured: float, unit: str, reference_name: str, reference: f
     }
 
 
+def with_cost(row: Row, model: revgen.LanguageModel, rate: float) -> Row:
+    """Add the arithmetic and the memory traffic of ``rate`` tokens per second, by the program of one token."""
+    cost = model.info()
+    units = {"GFLOP/s": "flop_per_token", "GB/s": "bytes_per_token"}
+    return row | {unit: rate * cost[name] / 1e9 for unit, name in units.items() if name in cost}
+
+
 def medians(*tasks: Callable[[], float]) -> list[float]:
     """Run the tasks alternately, for several rounds after a warm-up round, and return the median result of each."""
     rounds = [[task() for task in tasks] for _ in range(NUM_ROUNDS + 1)][1:]

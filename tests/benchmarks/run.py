@@ -127,7 +127,7 @@ def main() -> None:
         rows += benchmarks[name](options)
     machine = f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}"
     print(f"revgen {revgen.__version__}, torch {torch.__version__}, numpy {np.__version__}; {machine}\n")
-    print(to_text(rows, list(rows[0])))
+    print(to_text(rows, list(dict.fromkeys(column for row in rows for column in row))))
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def test_long_text_is_the_same_after_the_program_is_prepared(monkeypatch: pytest
     before = model.generate("abc", **options)
     assert "numpy_program" not in model._derived
 
-    monkeypatch.setattr(functional_model, "MIN_READERS", 2)
+    monkeypatch.setattr(functional_model, "MIN_TOKENS", 60)
 
     assert model.generate("abc", **options) == before
     assert "numpy_program" in model._derived
@@ -107,7 +107,7 @@ def test_long_text_is_the_same_after_the_program_is_prepared(monkeypatch: pytest
 
 @pytest.mark.parametrize("name", ["transformer", "own-functions"])
 def test_network_without_such_a_program_still_generates(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(functional_model, "MIN_READERS", 0)
+    monkeypatch.setattr(functional_model, "MIN_TOKENS", 0)
 
     @revgen.register_cell("own-functions")
     class OwnFunctions(revgen.Cell):
