@@ -5,6 +5,7 @@
     python tests/benchmarks/run.py quality --corpus DIR     DIR holds train.jsonl, valid.jsonl, valid_clean.jsonl
     python tests/benchmarks/run.py quality --corpus FILE --seconds 180 --limit 1.6
     python tests/benchmarks/run.py gpu                      training and generation on a GPU
+    python tests/benchmarks/run.py browser                  exported pages; needs Chromium and its driver
 
 Each figure is the median of several runs. The two sides of a ratio are measured alternately. Use an idle machine.
 """
@@ -24,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from browser_speed import browser
 from generation_speed import generation
 from measure import Row, Task, medians, row
 from training_speed import arithmetic, gpu, learner, training
@@ -107,7 +109,7 @@ def quality(options: argparse.Namespace) -> Iterator[Row]:
 
 BENCHMARKS = {"startup": startup, "encoding": encoding, "generation": generation, "training": training}
 BENCHMARKS |= {"transformer": transformer, "learner": learner, "arithmetic": arithmetic}
-ONLY_BY_NAME = {"quality": quality, "gpu": gpu}
+ONLY_BY_NAME = {"quality": quality, "gpu": gpu, "browser": browser}
 
 
 def main() -> None:
