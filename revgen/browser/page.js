@@ -359,9 +359,9 @@ function setUpAbout({ info = {} } = MODEL) {
 function setUpFields() {
   const { defaults = {}, labels, prompt } = MODEL;
   $("name").textContent = MODEL.name;
-  $("tagline").textContent = MODEL.info?.description?.match(/^.*?\.(?=\s|$)/s)?.[0] ?? "A small language model.";
+  const [sentence] = MODEL.info?.description?.match(/^.*?\.(?=\s|$)/s) ?? [];
+  $("tagline").textContent = sentence ?? `A ${MODEL.level}-level ${MODEL.architecture} language model.`;
   $("length-unit").textContent = MODEL.level === "char" ? "characters" : "tokens";
-  $("length-unit").hidden = Boolean(labels?.length); // leave the room to the labels
   $("label-field").hidden = !labels?.length;
   $("label").append(...["any", ...(labels ?? [])].map((label) => new Option(String(label))));
   setFields({
