@@ -260,9 +260,11 @@ def attention(query: Array, key: Array, value: Array, mask: Array) -> Array:
     (batch, heads, time, keys). In bfloat16 on a CPU, it may be 0 for true and -∞ for false, which saves a conversion.
     (Vaswani et al. 2017, equation 1.)
     """
-    if isinstance(query, np.ndarray) or query.device is None:  # None: traced
+    if isinstance(query, np.ndarray):
         return attention_weights(query, key, mask) @ value
     torch = _library(query)
+    if query.device is None:  # traced
+        return torch.nn.functional.scaled_dot_product_attention(query, key, value, mask)
     if not (query.device.type == "cpu" and (torch.is_autocast_enabled("cpu") or mask.dtype == torch.bfloat16)):
         query, key = query.to(value.dtype), key.to(value.dtype)  # the rotation was in float32
         return torch.nn.functional.scaled_dot_product_attention(query, key, value, mask)

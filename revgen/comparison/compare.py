@@ -13,8 +13,8 @@ import numpy as np
 
 from revgen.arguments import validate_call
 from revgen.comparison import charts, report
+from revgen.comparison.graphs import graphs
 from revgen.comparison.results import ModelResult, OrderPoint, Results
-from revgen.comparison.trace import graphs
 from revgen.corpus import Corpus, read
 from revgen.corpus.tokens import Tokens
 from revgen.errors import CorpusError, OptionError, RevgenError

@@ -27,6 +27,8 @@ class Operation:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    composite: str = ""
+    """The operator of ``revgen.ops`` that this operation is a part of, and the number of the call: "gelu 3"."""
 
     @property
     def size(self) -> int:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from revgen.compiler.primitives import PRIMITIVES
 from revgen.compiler.program import Operation, Program
 from revgen.errors import NotTraceableError
-from revgen.ops import MAX_LOGIT, tree_map
+from revgen.ops import MAX_LOGIT, attention_weights, tree_map
 
 
 class Recorder:
@@ -25,17 +25,18 @@ class Recorder:
 
     def __init__(self) -> None:
         self.operations: list[Operation] = []
+        self.composite = ""
         self._index: dict[Any, int] = {}
 
     def input(self, name: str, example: NDArray[Any]) -> TracedArray:
         """Add an input of the shape and type of ``example``."""
-        return self._add("input", (), np.zeros_like(example), {"name": name})
+        return self.add("input", (), np.zeros_like(example), {"name": name})
 
     def constant(self, value: Any, like: np.dtype[Any] | None = None) -> TracedArray:
         """Add a constant. A Python number gets a type that suits an array of the type ``like``."""
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         value = np.asarray(value, None if like is None or not is_number else _number_dtype(value, like))
-        return self._add("constant", (), value, {"value": value})
+        return self.add("constant", (), value, {"value": value})
 
     def record(self, name: str, *arguments: TracedArray, **attributes: Any) -> TracedArray:
         """Add an operation, or find an equal one. Running the primitive on examples gives the shape and type."""
@@ -43,17 +44,31 @@ class Recorder:
             example = PRIMITIVES[name](*(a.example for a in arguments), **attributes)
         if all(self.operations[a.index].name == "constant" for a in arguments):
             return self.constant(example)
-        return self._add(name, tuple(a.index for a in arguments), np.asarray(example), attributes)
+        return self.add(name, tuple(a.index for a in arguments), np.asarray(example), attributes)
 
-    def _add(
-        self, name: str, inputs: tuple[int, ...], example: NDArray[Any], attributes: dict[str, Any]
-    ) -> TracedArray:
+    def add(self, name: str, inputs: tuple[int, ...], example: NDArray[Any], attributes: dict[str, Any]) -> TracedArray:
+        """Add an operation, or find an equal one; ``example`` has the shape and type of its result."""
         key = (name, inputs, tuple((k, _hashable(v)) for k, v in sorted(attributes.items())))
         if key not in self._index:
             self._index[key] = len(self.operations)
-            self.operations.append(Operation(name, inputs, example.shape, example.dtype, attributes))
+            self.operations.append(Operation(name, inputs, example.shape, example.dtype, attributes, self.composite))
         # Only constants keep their values: any other example represents all arrays of its shape.
         return TracedArray(self, self._index[key], example if name == "constant" else np.zeros_like(example))
+
+
+def _composite(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark the operations that a function of a traced array records as parts of one operator."""
+    name = function.__name__.strip("_").replace("_", " ")
+
+    def apply(x: TracedArray, *arguments: Any, **options: Any) -> Any:
+        recorder, outer = x.recorder, x.recorder.composite
+        recorder.composite = outer or f"{name} {len(recorder.operations)}"
+        try:
+            return function(x, *arguments, **options)
+        finally:
+            recorder.composite = outer
+
+    return apply
 
 
 def _number_dtype(value: object, like: np.dtype[Any]) -> np.dtype[Any]:
@@ -233,16 +248,19 @@ class TracedArray:
         """Return the sum along an axis, which is kept with size 1."""
         return self._record("sum", axis=axis % self.ndim)
 
+    @_composite
     def softmax(self, axis: int) -> Any:
         """Return exp(x) divided by its sum along an axis."""
         weights: Any = (self - self.amax(axis)).exp()
         return weights / weights.sum(axis)
 
+    @_composite
     def log_softmax(self, axis: int) -> Any:
         """Return the logarithm of ``softmax``."""
         x: Any = self - self.amax(axis)
         return x - x.exp().sum(axis).log()
 
+    @_composite
     def logsumexp(self, axis: int) -> Any:
         """Return log Σ exp(x) along the last axis."""
         largest: Any = self.amax(axis)._record("maximum", -MAX_LOGIT)
@@ -268,15 +286,22 @@ class TracedArray:
     argsort = gather = topk = _not_traceable
 
 
+@_composite
 def _layer_norm(x: Any, shape: Any, scale: Any, shift: Any, epsilon: float) -> Any:
     centered = x - x.sum(-1) / x.shape[-1]
     variance = (centered * centered).sum(-1) / x.shape[-1]
     return centered / (variance + epsilon)._record("sqrt") * scale + shift
 
 
+@_composite
 def _gelu(x: Any, approximate: str) -> Any:
     inner = (x * x * 0.044715 + 1) * x * (2 / np.pi) ** 0.5
     return (inner.tanh() + 1) * x * 0.5
+
+
+@_composite
+def _attention(query: Any, key: Any, value: Any, mask: Any) -> Any:
+    return attention_weights(query, key, mask) @ value
 
 
 def _concatenate(arrays: Sequence[TracedArray], axis: int = 0) -> TracedArray:
@@ -302,6 +327,7 @@ LIBRARY = SimpleNamespace(
             embedding=lambda tokens, table: tokens._traced(table)._record("take", tokens),
             layer_norm=_layer_norm,
             gelu=_gelu,
+            scaled_dot_product_attention=_attention,
         )
     ),
 )

@@ -19,8 +19,8 @@ from revgen.cli import main
 from revgen.comparison.compare import Comparison, compare, parse_spec, split
 from revgen.comparison.drawing import draw, spread
 from revgen.comparison.graph import Graph
+from revgen.comparison.graphs import cell_graph, graphs
 from revgen.comparison.report import COLUMNS, mark_spans
-from revgen.comparison.trace import graphs, trace_cell
 from revgen.errors import CorpusError, MissingExtraError, OptionError, TrainingError, UnknownNameError
 from revgen.formatting import format_duration
 from revgen.language_model import LanguageModel
@@ -283,14 +283,14 @@ def drawn_text(graph: Graph) -> str:
 @pytest.mark.parametrize("name", cells.names())
 def test_the_drawing_of_a_cell_names_its_parameters(name: str) -> None:
     cell = make_cell(name, 6, 8, {})
-    text = drawn_text(trace_cell(cell).simplify())
+    text = drawn_text(cell_graph(cell).simplify())
     for parameter in cell.param_shapes():
         assert parameter in text
     assert "x" in text.split()
 
 
 def test_the_graph_of_a_cell_has_one_node_for_each_operation_of_its_equation() -> None:
-    graph = trace_cell(make_cell("elman", 5, 8, {}))
+    graph = cell_graph(make_cell("elman", 5, 8, {}))
     x, h = (graph.nodes[i] for i in (0, 1))
     assert (x.label, h.label) == ("x", "h")
     assert [(node.label, node.sources) for node in graph.nodes[2:]] == [
@@ -325,7 +325,7 @@ def blend_cell() -> Iterator[str]:
 
 
 def test_a_cell_that_a_user_registers_can_be_traced(blend_cell: str) -> None:
-    labels = [node.label for node in trace_cell(make_cell(blend_cell, 4, 4, {})).simplify().nodes]
+    labels = [node.label for node in cell_graph(make_cell(blend_cell, 4, 4, {})).simplify().nodes]
     assert {"x", "memory", "memory′", "y", "@ W", "÷ 2", "relu", "(1 − a) ×", "a ×", "× 2"} == {*labels} - {"+"}
 
 
@@ -341,6 +341,24 @@ def test_a_recurrent_network_has_a_graph_with_its_cells_as_nodes(texts: list[str
     labels = [node.label for node in network.nodes]
     assert [label for label in labels if label.startswith("gru")] == ["gru 1", "gru 2", "gru 3"]
     assert labels[:2] == ["token", "embedding[token]"] and labels[-1] == "logits"
+
+
+def test_a_composite_operator_is_one_node(texts: list[str]) -> None:
+    graph = untrained_graphs("transformer-char", texts, hidden_size=16, num_layers=1, num_heads=2)["network"]
+    labels = [node.label for node in graph.nodes]
+    assert [labels.count(name) for name in ("layer norm(norms.0)", "attention", "gelu")] == [1, 1, 1]
+    assert graph.nodes[labels.index("layer norm(norms.0)")].note == "16"
+
+
+def test_a_network_with_a_pytorch_module_as_cell_has_a_graph(texts: list[str]) -> None:
+    import torch
+
+    revgen.register_cell("module-cell")(torch.nn.GRU)
+    try:
+        drawn = untrained_graphs("module-cell-char", texts, hidden_size=8, num_layers=2)
+    finally:
+        cells.unregister("module-cell")
+    assert [node.label for node in drawn["network"].nodes if node.kind == "cell"] == ["module-cell 1", "module-cell 2"]
 
 
 def test_repeated_layers_of_a_long_network_are_drawn_once(texts: list[str]) -> None:
