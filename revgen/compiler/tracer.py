@@ -308,6 +308,16 @@ def _concatenate(arrays: Sequence[TracedArray], axis: int = 0) -> TracedArray:
     return arrays[0]._record("concatenate", *arrays[1:], axis=axis % arrays[0].ndim)
 
 
+def _pad(x: Any, widths: Sequence[int]) -> Any:
+    """Insert zeros before and after each axis, from the last axis to the first."""
+    for i in range(0, len(widths), 2):
+        axis = x.ndim - 1 - i // 2
+        shapes = ((*x.shape[:axis], width, *x.shape[axis + 1 :]) for width in widths[i : i + 2])
+        before, after = (x._traced(np.zeros(shape, x.dtype)) for shape in shapes)
+        x = _concatenate([part for part in (before, x, after) if part.shape[axis]], axis)
+    return x
+
+
 def _stack(arrays: Sequence[TracedArray]) -> TracedArray:
     return _concatenate([array[None] for array in arrays])
 
@@ -327,6 +337,7 @@ LIBRARY = SimpleNamespace(
             embedding=lambda tokens, table: tokens._traced(table)._record("take", tokens),
             layer_norm=_layer_norm,
             gelu=_gelu,
+            pad=_pad,
             scaled_dot_product_attention=_attention,
         )
     ),

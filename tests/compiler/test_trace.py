@@ -36,6 +36,7 @@ TRACEABLE: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "split": (lambda x: ops.split(x, 2), {"x": X}),
     "stack": (lambda x, y: ops.stack([x, y]), {"x": X, "y": Y}),
     "concatenate": (lambda x, y: ops.concatenate([x, y], 1), {"x": X, "y": Y}),
+    "pad_before": (lambda x: ops.pad_before(x, 2, 1), {"x": X}),
     "embedding": (ops.embedding, {"table": X[0], "tokens": np.array([[0, 2], [1, 1]])}),
     "linear_scan": (ops.linear_scan, {"a": X, "b": Y, "h": X[0]}),
     "layer_norm": (ops.layer_norm, {"x": X, "scale": Y[0, 0], "shift": Y[0, 1]}),
