@@ -17,6 +17,7 @@ from revgen.model import CompiledStep, TokenReader, Weights, derived
 from revgen.networks.functional import PLAIN, Backend, FunctionalNetwork, unflatten
 from revgen.ops import Array, tree_map
 from revgen.sequences import iter_blocks
+from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
     from revgen.browser.network import BrowserNetwork
@@ -174,12 +175,10 @@ class FunctionalModel(NeuralModel):
         from revgen.browser.network import network_of_program
 
         definition, p = self.definition, unflatten(self.weights)
-        start = np.array([[self.tokenizer.bos_id]])
+        if not definition.supports_numpy:
+            raise OptionError(f"{self.name} cannot be exported: it is written for PyTorch only")
+        state, start = full_state(definition, p), np.array([[self.tokenizer.bos_id]])
         try:
-            state = initial_state(definition) if definition.supports_numpy else None
-            if state is None and definition.supports_numpy:  # the start of a document makes any state irrelevant
-                state = tree_map(np.zeros_like, definition.forward(p, start, None)[1])
-            state = definition.pad_state(state)
             program = trace_token(definition, self.weights, self.name, state)
             network = network_of_program(program, self.weights, state)
         except NotTraceableError as error:
@@ -226,6 +225,18 @@ def trace_token(definition: FunctionalNetwork, weights: Weights, name: str, stat
 def initial_state(definition: FunctionalNetwork) -> Any:
     """Return the state of one text before its first token; None if there is none."""
     return definition.initial_state(1, partial(np.zeros, dtype=np.float32))
+
+
+def full_state(definition: FunctionalNetwork, p: SimpleNamespace) -> Any:
+    """Return the state before the first token, in the shape that it has after a long text.
+
+    A network that has no such state starts from zeros, because the start of a document makes any state irrelevant.
+    """
+    state = initial_state(definition)
+    if state is None:
+        _, state = definition.forward(p, np.full((1, 1), Tokenizer.bos_id), None)
+        state = tree_map(np.zeros_like, state)
+    return definition.pad_state(state)
 
 
 def program_inputs(weights: Weights) -> Weights:

@@ -65,6 +65,7 @@ class LanguageModel {
 
   /** Return the number that a label adds to each id. */
   labelOffset(label) {
+    if (label !== null && !this.labels.includes(label)) throw new RangeError(`unknown label: ${label}`);
     return label === null ? 0 : (1 + this.labels.indexOf(label)) * this.vocab;
   }
 

@@ -67,11 +67,8 @@ class Mixture {
   }
 
   step(token, state) {
-    const mean = [];
-    this.networks.forEach((network, i) => {
-      softmax(network.step(token, state[i])).forEach((p, id) => (mean[id] = (mean[id] ?? 0) + this.weights[i] * p));
-    });
-    return Float64Array.from(mean, Math.log);
+    const parts = this.networks.map((network, i) => softmax(network.step(token, state[i])));
+    return parts[0].map((_, id) => Math.log(parts.reduce((sum, p, i) => sum + this.weights[i] * p[id], 0)));
   }
 }
 

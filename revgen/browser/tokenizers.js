@@ -115,11 +115,17 @@ class SubwordTokenizer {
     return Array.from(new TextEncoder().encode(text), (byte) => this.firstByte + byte);
   }
 
+  /** Return the score of a piece. A user-defined piece is better than any other segmentation of its characters. */
+  score(id) {
+    return this.userDefined.has(id) ? this.bytes[id].length * this.highest - 0.1 : this.scores[id];
+  }
+
   /** Return the ids of the best segmentation, with SentencePiece's precision: scores are in float32. */
   segment(characters) {
     const best = Array.from({ length: characters.length + 1 }, () => ({ score: 0, start: -1, id: UNK }));
-    const update = (end, start, id, score) => {
-      if (best[end].start < 0 || score > best[end].score) best[end] = { score: Math.fround(score), start, id };
+    const update = (end, start, id, sum) => {
+      const score = this.userDefined.has(id) ? sum : Math.fround(sum);
+      if (best[end].start < 0 || score > best[end].score) best[end] = { score: Math.fround(sum), start, id };
     };
     for (let start = 0; start < characters.length; start++) {
       let piece = "", isKnown = false;
@@ -128,12 +134,9 @@ class SubwordTokenizer {
         const id = this.ids.get(piece);
         if (id === undefined) continue;
         isKnown ||= end === start + 1;
-        const numBytes = new TextEncoder().encode(piece).length;
-        const score = this.userDefined.has(id) ? numBytes * this.highest - 0.1 : this.scores[id];
-        const before = best[start].score;
-        update(end, start, id, this.userDefined.has(id) ? score + before : Math.fround(score + before));
+        update(end, start, id, this.score(id) + best[start].score);
       }
-      if (!isKnown) update(start + 1, start, UNK, Math.fround(this.lowest + best[start].score));
+      if (!isKnown) update(start + 1, start, UNK, this.lowest + best[start].score);
     }
     const ids = [];
     for (let end = characters.length; end > 0; end = best[end].start) {
