@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from revgen.training.callbacks import Callback
     from revgen.training.checkpoint import CheckpointConfig
     from revgen.training.lr_finder import LRFinderResult
+    from revgen.training.recipe import Recipe
 
 
 MIN_TORCH_TOKENS = 20_000
@@ -42,6 +43,15 @@ class NeuralModel(LanguageModel):
 
     learning_rate: ClassVar[float] = 1e-2
     """The default peak of the learning-rate schedule for new weights."""
+
+    optimizer: ClassVar[str] = "adamw"
+    """The default optimizer: ``"adamw"`` or ``"muon"``."""
+
+    sequence_length: ClassVar[int] = 100
+    """The default average length of a chunk, in tokens."""
+
+    max_batch_size: ClassVar[int] = 64
+    """The largest default number of rows."""
 
     weight_averaging: ClassVar[float] = 0.0
     """The default fraction of a run, at its end, over which the weights are averaged."""
@@ -95,6 +105,10 @@ class NeuralModel(LanguageModel):
         """Return the model's labels and the new labels of the texts, or none if the architecture takes no labels."""
         return tuple(dict.fromkeys([*self.labels, *texts.label_names()])) if self.takes_labels else ()
 
+    def suggest_sizes(self, recipe: Recipe, tokens: int) -> dict[str, Any]:
+        """Return values for the options of the configuration that are None, for a corpus of ``tokens`` tokens."""
+        return recipe.suggest_sizes(tokens, self.device)
+
     def prepare(
         self, tokenizer: Tokenizer, seed: int, labels: Sequence[str | int] = (), sizes: Mapping[str, Any] | None = None
     ) -> None:
@@ -131,7 +145,8 @@ class NeuralModel(LanguageModel):
         epochs: int | None = None,
         max_seconds: float | None = None,
         batch_size: int | None = None,
-        sequence_length: int = 100,
+        sequence_length: int | None = None,
+        optimizer: str | None = None,
         learning_rate: float | None = None,
         weight_decay: float = 0.2,
         weight_averaging: float | None = None,
@@ -161,9 +176,11 @@ class NeuralModel(LanguageModel):
             max_seconds: a time budget, validation included. The learning-rate schedule ends with it.
             batch_size: rows of text read in parallel. If not given, it depends on the size of the corpus.
             sequence_length: the average length of a chunk of a row, in tokens; the exact length is random. Gradients do
-                not reach back beyond a chunk.
-            learning_rate: the peak of a one-cycle schedule for AdamW. If not given, the architecture's default
-                (1e-2 for recurrent networks), and a fifth of it for fine-tuning.
+                not reach back beyond a chunk. If not given, the architecture's default (100 for recurrent networks).
+            optimizer: "adamw", or "muon" to train the matrices of the layers with Muon. If not given, the
+                architecture's default.
+            learning_rate: the peak of a one-cycle schedule. If not given, the architecture's default (1e-2 for
+                recurrent networks), and a fifth of it for fine-tuning.
             weight_decay: decoupled weight decay of the matrices.
             weight_averaging: the fraction of the run, at its end, over which the weights are averaged. The average is
                 validated and kept. If not given, the architecture's default, which is 0 for most.
@@ -198,7 +215,8 @@ class NeuralModel(LanguageModel):
             epochs,
             max_seconds,
             batch_size,
-            sequence_length,
+            self.sequence_length if sequence_length is None else sequence_length,
+            self.optimizer if optimizer is None else optimizer,
             learning_rate,
             weight_decay,
             weight_averaging=self.weight_averaging if weight_averaging is None else weight_averaging,
@@ -247,7 +265,8 @@ class NeuralModel(LanguageModel):
         steps: int = 100,
         labels: Any = None,
         batch_size: int | None = None,
-        sequence_length: int = 100,
+        sequence_length: int | None = None,
+        optimizer: str | None = None,
         seed: int = 0,
         **reading: Unpack[ReadOptions],
     ) -> LRFinderResult:
@@ -261,5 +280,11 @@ class NeuralModel(LanguageModel):
         from revgen.training.recipe import Recipe
 
         corpus = read(texts, labels=labels, **reading)
-        recipe = Recipe(epochs=1, batch_size=batch_size, sequence_length=sequence_length, seed=seed)
+        recipe = Recipe(
+            epochs=1,
+            batch_size=batch_size,
+            sequence_length=self.sequence_length if sequence_length is None else sequence_length,
+            optimizer=self.optimizer if optimizer is None else optimizer,
+            seed=seed,
+        )
         return find_lr(self, corpus, recipe, low, high, steps)

@@ -18,6 +18,7 @@ rotary positions: Su et al. 2021; keys and values cached from part to part: Dai 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from types import SimpleNamespace
@@ -34,30 +35,40 @@ from revgen.ops import Array, tree_map
 from revgen.options import check, check_fractions, check_sizes
 from revgen.registry import register_model
 from revgen.tokenizers import Tokenizer
+from revgen.training.recipe import DROPOUT_PER_DOUBLING, GPU_WIDTH_FACTOR, MAX_DROPOUT, Recipe
 
 if TYPE_CHECKING:
     from revgen.networks.compiled import CompiledNetwork
+
+
+TOKENS_IN_A_MINUTE = 4e6
+"""About the number of tokens that training reads in a minute on two CPU cores. A longer run trains a wider network, so
+the number of tokens grows with the root of the time."""
+WIDTH_PER_ROOT_TOKEN = 128 / 6e6**0.5
+"""The default width grows with the root of the number of tokens to read, and so the parameters grow with the tokens."""
+WIDTH_UNIT, MAX_WIDTH = 32, 512
 
 
 @dataclass(frozen=True)
 class TransformerConfig:
     """The sizes and the dropout rate of a transformer.
 
-    ``context`` is the number of tokens that a token attends to, including itself. ``dropout`` is the rate for the
-    embedding and for the output of each attention and feedforward block.
+    If ``hidden_size`` or ``dropout`` is None, ``fit`` chooses it by the amount of training. ``context`` is the number
+    of tokens that a token attends to, including itself. ``dropout`` is the rate for the embedding and for the output
+    of each attention and feedforward block.
     """
 
-    hidden_size: int = 256
+    hidden_size: int | None = None
     num_layers: int = 4
     num_heads: int = 4
-    context: int = 256
-    dropout: float = 0.1
+    context: int = 128
+    dropout: float | None = None
 
     def __post_init__(self) -> None:
-        check_sizes(self, "hidden_size", "num_layers", "num_heads", "context")
-        is_multiple = self.hidden_size % (2 * self.num_heads) == 0
+        check_sizes(self, "num_layers", "num_heads", "context", optional=["hidden_size"])
+        is_multiple = (self.hidden_size or 0) % (2 * self.num_heads) == 0
         check("hidden_size", self.hidden_size, is_multiple, f"a multiple of 2 × num_heads = {2 * self.num_heads}")
-        check_fractions(self, "dropout")
+        check_fractions(self, *(["dropout"] if self.dropout is not None else []))
 
 
 class Transformer(FunctionalNetwork):
@@ -70,8 +81,13 @@ class Transformer(FunctionalNetwork):
     batch_axis = 0
     trains_in_bf16 = True
 
+    @property
+    def hidden_size(self) -> int:
+        """The number of features of a token, or the smallest number if ``fit`` has not chosen it yet."""
+        return int(self.config.hidden_size or 2 * self.config.num_heads)
+
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
-        hidden = self.config.hidden_size
+        hidden = self.hidden_size
         shapes: dict[str, tuple[int, ...]] = {"embedding": (self.vocab, hidden)}
         for i in range(self.config.num_layers):
             shapes |= {
@@ -106,9 +122,9 @@ class Transformer(FunctionalNetwork):
         positions = positions_in_documents(tokens, num_read)  # (batch, time)
         num_cached = 0 if caches[0] is None else caches[0][0].shape[2]
         mask = backend.cast(self.mask(positions, num_cached))
-        cos, sin = ops.rotary_angles(positions[:, None], self.config.hidden_size // self.config.num_heads)
+        cos, sin = ops.rotary_angles(positions[:, None], self.hidden_size // self.config.num_heads)
         rotation = backend.cast(ops.concatenate([cos, cos])), backend.cast(ops.concatenate([-sin, sin]))
-        x = backend.cast(ops.embedding(p.embedding, tokens) * self.config.hidden_size**0.5)  # (batch, time, hidden)
+        x = backend.cast(ops.embedding(p.embedding, tokens) * self.hidden_size**0.5)  # (batch, time, hidden)
         x = backend.dropout(x)
         new_caches = []
         for i, layer in enumerate(p.layers):
@@ -156,7 +172,7 @@ class Transformer(FunctionalNetwork):
         from revgen.networks.compiled import CompiledNetwork
         from revgen.networks.layouts import Block, TransformerNet, pack_weight
 
-        hidden, heads = self.config.hidden_size, self.config.num_heads
+        hidden, heads = self.hidden_size, self.config.num_heads
         net = TransformerNet(
             embedding=pack_weight(p.embedding),
             layers=tuple(
@@ -241,7 +257,23 @@ class TransformerModel(FunctionalModel):
 
     Config = TransformerConfig
     network_class = Transformer
-    learning_rate = 4e-3
+    learning_rate = 8e-3
+    optimizer = "muon"
+    sequence_length = 128
+    max_batch_size = 32
+
+    def suggest_sizes(self, recipe: Recipe, tokens: int) -> dict[str, Any]:
+        """Return a width and a dropout rate that grow with the number of tokens to read."""
+        to_read = (recipe.epochs or math.inf) * tokens
+        if recipe.max_seconds is not None:
+            to_read = min(to_read, TOKENS_IN_A_MINUTE * (recipe.max_seconds / 60) ** 0.5)
+        on_gpu = self.device != "cpu"
+        width = WIDTH_PER_ROOT_TOKEN * to_read**0.5 * (GPU_WIDTH_FACTOR if on_gpu and recipe.max_seconds else 1)
+        unit = math.lcm(2 * self.config.num_heads, WIDTH_UNIT)
+        return {
+            "hidden_size": unit * max(1, min(round(width / unit), MAX_WIDTH // unit)),
+            "dropout": round(min(DROPOUT_PER_DOUBLING * math.log2(max(1.0, to_read / tokens)), MAX_DROPOUT), 2),
+        }
 
     def attention_weights(self, ids: NDArray[Any]) -> NDArray[np.floating[Any]]:
         layers, heads = self.config.num_layers, self.config.num_heads

@@ -27,6 +27,8 @@ from revgen.training.run import EpochProgress, TrainingRun
 
 FILE_NAME = "training-{:09d}.safetensors"
 """The name of a checkpoint's file, with the number of steps; in alphabetical order, the latest comes last."""
+OPTIMIZERS = "optimizer", "muon"
+"""The names of the tensors of AdamW and Muon begin with these words."""
 SAVED_ATTRIBUTES = {
     "fine_tunes": "fine_tunes",
     "epochs_done": "epochs_done",
@@ -114,8 +116,9 @@ class Checkpointer:
         weights = {"network": run.params, "good": run.snapshot, "best": run.best_weights or []}
         for kind, copies in (weights | {"average": run.average.mean}).items():
             tensors |= {f"{kind}.{i}": weight.detach().clone() for i, weight in enumerate(copies)}
-        for i, moments in run.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{key}": tensor for key, tensor in moments.items()}
+        for kind, optimizer in zip(OPTIMIZERS, run.optimizers, strict=False):
+            for i, moments in optimizer.state_dict()["state"].items():
+                tensors |= {f"{kind}.{i}.{key}": tensor for key, tensor in moments.items()}
         parts = run.ranks.gather([tree_map(Tensor.cpu, state) for state in run.states])
         self._saved_at = run.seconds
         if not run.ranks.is_first:
@@ -156,12 +159,14 @@ class Checkpointer:
         run.load_weights(get_weights("network"))
         run.snapshot, run.best_weights = get_weights("good"), get_weights("best") or None
         run.average.mean, run.average.steps = get_weights("average"), values["averaged"]
-        run.optimizer.load_state_dict(_optimizer_state(run.optimizer.state_dict(), tensors))
+        if (saved := values.get("precision")) is not None and saved["machine"] == _precision(run)["machine"]:
+            run.network.bf16_matmul = saved["bf16_matmul"]
+            run.start_optimizer()
+        for kind, optimizer in zip(OPTIMIZERS, run.optimizers, strict=False):
+            optimizer.load_state_dict(_optimizer_state(kind, optimizer.state_dict(), tensors))
         set_random_states(device, tensors, run.network.generator)
         for key, attribute in SAVED_ATTRIBUTES.items():
             setattr(run, attribute, values[key])
-        if (saved := values.get("precision")) is not None and saved["machine"] == _precision(run)["machine"]:
-            run.network.bf16_matmul = saved["bf16_matmul"]
         run.current_epoch = EpochProgress(**values["cursor"])
         parts = _repartition(_insert_tensors(values["states"], tensors), run.num_parts)
         first = run.ranks.rank * run.gradient_accumulation_steps
@@ -179,6 +184,7 @@ class Checkpointer:
                 values = json.loads(file.metadata()["state"])
                 if not isinstance(values, dict):
                     raise TypeError(f"its state is a {type(values).__name__}")
+                values.get("recipe", {}).setdefault("optimizer", "adamw")  # missing in checkpoints of version 0.1
                 return values, {name: file.get_tensor(name) for name in names}
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             remedy = "; delete it to continue from the previous one" if len(self.config.paths) > 1 else ""
@@ -215,11 +221,11 @@ def _difference(key: str, saved: Any, current: Any) -> str:
     return f"its {key} was different"
 
 
-def _optimizer_state(state: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Add an optimizer's tensors from a checkpoint to its ``state_dict``, and return it."""
+def _optimizer_state(kind: str, state: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Add the tensors of this kind of optimizer from a checkpoint to its ``state_dict``, and return it."""
     for name, tensor in tensors.items():
-        kind, _, rest = name.partition(".")
-        if kind == "optimizer":
+        prefix, _, rest = name.partition(".")
+        if prefix == kind:
             i, _, key = rest.partition(".")
             state["state"].setdefault(int(i), {})[key] = tensor
     return state

@@ -79,12 +79,14 @@ def fit(
     num_parts = ranks.size * gradient_accumulation_steps
     saved = checkpointer.read_latest() if checkpointer is not None and resume else {}
     fine_tunes = bool(saved.get("fine_tunes", model.is_fitted))
-    recipe = recipe.resumed(saved).resolve(len(train), model.learning_rate, fine_tunes, model.device, num_parts)
+    recipe = recipe.resumed(saved).resolve(
+        len(train), model.learning_rate, fine_tunes, model.device, num_parts, model.max_batch_size
+    )
     make_batches(train, recipe, 0)  # raises CorpusError if the text is too short
 
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        sizes = recipe.suggest_sizes(len(train), model.device, saved.get("configuration"))
+        sizes = model.suggest_sizes(recipe, len(train)) | (saved.get("configuration") or {})
         model.prepare(tokenizer, recipe.seed, labels, sizes)
         run = TrainingRun(model, train, recipe, ranks, gradient_accumulation_steps)
         run.fine_tunes = fine_tunes
@@ -268,8 +270,9 @@ class Trainer:
     def _validate(self) -> Evaluation | None:
         if self.valid is None:
             return None
-        logprobs = partial(score_sequences, network_forward(self.run.network.eval()), lambda batch: None)
-        return measure(logprobs, self.model.tokenizer, self.valid.documents())
+        logprobs = partial(score_sequences, network_forward(self.run.network), lambda batch: None)
+        with self.run.network.validation():
+            return measure(logprobs, self.model.tokenizer, self.valid.documents())
 
     def _is_best(self, evaluation: Evaluation | None) -> bool:
         """Return whether no earlier epoch had a lower validation loss; without validation, the last epoch is best."""

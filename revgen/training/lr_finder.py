@@ -82,7 +82,9 @@ def find_lr(
     tokenizer = trial.tokenizer_for(texts)
     labels = trial.labels_for(texts)
     tokens, _ = tokenize_train_valid(texts, None, tokenizer, recipe.seed, labels)
-    recipe = recipe.resolve(len(tokens), learning_rate=low, fine_tunes=False, device=trial.device)
+    recipe = recipe.resolve(
+        len(tokens), learning_rate=low, fine_tunes=False, device=trial.device, max_batch_size=trial.max_batch_size
+    )
 
     def chunks() -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         for epoch in count():
@@ -92,7 +94,7 @@ def find_lr(
     smoothed = 0.0
     with torch.random.fork_rng(), flush_denormals(), keep_freed_memory():
         torch.manual_seed(recipe.seed)
-        trial.prepare(tokenizer, recipe.seed, labels, recipe.suggest_sizes(len(tokens), trial.device))
+        trial.prepare(tokenizer, recipe.seed, labels, trial.suggest_sizes(recipe, len(tokens)))
         run = TrainingRun(trial, tokens, recipe)
         run.network.train()
         for i, (inputs, targets) in zip(range(steps), to_device(chunks(), trial.device), strict=False):

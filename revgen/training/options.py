@@ -20,7 +20,8 @@ class FitOptions(ReadOptions, total=False):
     epochs: int | None
     max_seconds: float | None
     batch_size: int | None
-    sequence_length: int
+    sequence_length: int | None
+    optimizer: str | None
     learning_rate: float | None
     weight_decay: float
     weight_averaging: float | None

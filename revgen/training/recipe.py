@@ -26,6 +26,7 @@ GPU_TOKENS_FACTOR, GPU_WIDTH_FACTOR = 4, 2
 """The factors by which a GPU increases the tokens of a preset and the width of a new network."""
 SEED_LIMIT = 1 << 63
 """PyTorch takes seeds below this."""
+OPTIMIZERS = "adamw", "muon"
 BUDGET_FIELDS = ("epochs", "max_seconds")
 DEFAULT_FIELDS = (*BUDGET_FIELDS, "batch_size", "learning_rate")
 """The fields for which ``Recipe.resolve`` chooses a value if they are None."""
@@ -58,6 +59,7 @@ class Recipe:
     max_seconds: float | None = None
     batch_size: int | None = None
     sequence_length: int = 100
+    optimizer: str = "adamw"
     learning_rate: float | None = None
     weight_decay: float = 0.2
     clip: float = 1.0
@@ -82,6 +84,7 @@ class Recipe:
         check("clip", self.clip, as_float(self.clip) > 0, "above 0")
         is_seed = is_int(self.seed, 0) and self.seed < SEED_LIMIT
         check("seed", self.seed, is_seed, "a whole number of at least 0 and below 2**63")
+        check("optimizer", self.optimizer, self.optimizer in OPTIMIZERS, " or ".join(map(repr, OPTIMIZERS)))
         check("preset", self.preset, self.preset in PRESETS, " or ".join(map(repr, PRESETS)))
 
     def budget(self) -> dict[str, Any]:
@@ -110,14 +113,20 @@ class Recipe:
         return self.epochs or math.inf
 
     def resolve(
-        self, tokens: int, learning_rate: float, fine_tunes: bool, device: str = "cpu", num_parts: int = 1
+        self,
+        tokens: int,
+        learning_rate: float,
+        fine_tunes: bool,
+        device: str = "cpu",
+        num_parts: int = 1,
+        max_batch_size: int = MAX_BATCH_SIZE,
     ) -> Recipe:
         """Return the recipe with values for all fields that are None.
 
         - ``epochs``: the tokens of the preset divided by ``tokens``, the tokens of the corpus, up to a maximum.
         - ``learning_rate``: the argument of this name, the architecture's default; a fifth of it for fine-tuning.
-        - ``batch_size``: a power of 2 from 16 to 64, smaller for a small corpus, so that there are enough steps. It is
-          rounded up to a multiple of ``num_parts``, the number of parts into which a batch is split.
+        - ``batch_size``: a power of 2 from 16 to ``max_batch_size``, smaller for a small corpus, so that there are
+          enough steps. It is rounded up to a multiple of ``num_parts``, the number of parts of a batch.
         """
         batch_size = self.batch_size
         is_multiple = batch_size is None or batch_size % num_parts == 0
@@ -129,32 +138,26 @@ class Recipe:
         return replace(
             self,
             epochs=epochs,
-            batch_size=batch_size or self._suggest_batch_size(tokens, num_parts),
+            batch_size=batch_size or self._suggest_batch_size(tokens, num_parts, max_batch_size),
             learning_rate=self.learning_rate or learning_rate * (FINE_TUNING_FACTOR if fine_tunes else 1),
         )
 
-    def suggest_sizes(
-        self, tokens: int, device: str = "cpu", saved_config: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
-        """Return ``hidden_size`` and ``dropout`` for a new network and a corpus with ``tokens`` tokens.
-
-        If a run is resumed, they come from the ``saved_config`` in its checkpoint.
-        """
+    def suggest_sizes(self, tokens: int, device: str = "cpu") -> dict[str, Any]:
+        """Return ``hidden_size`` and ``dropout`` for a new network and a corpus with ``tokens`` tokens."""
         epochs = self.epochs or self._suggest_epochs(tokens, device, MAX_EPOCHS)
-        sizes = {
+        return {
             "hidden_size": PRESETS[self.preset].hidden_size * (1 if device == "cpu" else GPU_WIDTH_FACTOR),
             "dropout": round(min(DROPOUT_PER_DOUBLING * math.log2(epochs), MAX_DROPOUT), 2),
         }
-        return {name: (saved_config or {}).get(name, size) for name, size in sizes.items()}
 
     def _suggest_epochs(self, tokens: int, device: str, max_epochs: int) -> int:
         tokens_to_read = PRESETS[self.preset].tokens * (1 if device == "cpu" else GPU_TOKENS_FACTOR)
         return max(1, min(round(tokens_to_read / tokens), max_epochs))
 
-    def _suggest_batch_size(self, tokens: int, num_parts: int) -> int:
+    def _suggest_batch_size(self, tokens: int, num_parts: int, max_batch_size: int) -> int:
         power: int = 2 ** math.floor(math.log2(max(tokens / TOKENS_PER_ROW, 1)))
         rows_of_two_chunks = tokens // (2 * self.sequence_length)
-        size = max(1, min(max(MIN_BATCH_SIZE, power), MAX_BATCH_SIZE, rows_of_two_chunks))
+        size = max(1, min(max(MIN_BATCH_SIZE, power), max_batch_size, rows_of_two_chunks))
         return math.ceil(size / num_parts) * num_parts
 
 

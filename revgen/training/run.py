@@ -24,6 +24,7 @@ from revgen.networks.precision import bf16_matmul_is_fast
 from revgen.ops import tree_map
 from revgen.training.averaging import WeightAverage
 from revgen.training.device import fork_generator, get_random_states, set_random_states
+from revgen.training.muon import Muon
 from revgen.training.ranks import SINGLE_PROCESS, Ranks
 from revgen.training.recipe import Recipe
 from revgen.training.trainable import TrainableModel
@@ -118,7 +119,7 @@ class TrainingRun:
         The sum over all processes is the mean loss per predicted token, in nats.
         """
         self.learning_rate = learning_rate
-        for group in self.optimizer.param_groups:
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(learning_rate)
             else:
@@ -131,22 +132,27 @@ class TrainingRun:
         return [None] * self.gradient_accumulation_steps
 
     def start_optimizer(self) -> None:
-        """Create a new AdamW optimizer (Loshchilov & Hutter 2019). Weight decay applies to the matrices of the layers.
+        """Create new optimizers: AdamW (Loshchilov & Hutter 2019), and Muon for the matrices if the recipe says so.
 
-        On a single GPU, whole steps are recorded as CUDA graphs.
+        Weight decay applies to the matrices of the layers. On a single GPU, whole steps are recorded as CUDA graphs.
         """
         decayed: list[Tensor] = []
         others: list[Tensor] = []
         for name, weight in self.network.named_weights().items():
             (decayed if weight.ndim > 1 and name not in ("embedding", "labels", "head") else others).append(weight)
-        groups = [
-            {"params": decayed, "weight_decay": self.recipe.weight_decay},
+        matrices = [weight for weight in decayed if weight.ndim == 2 and self.recipe.optimizer == "muon"]
+        groups: list[dict[str, Any]] = [
+            {"params": [weight for weight in decayed if not matrices or weight.ndim > 2]},
             {"params": others, "weight_decay": 0.0},
         ]
-        device = torch.device(self.model.device)
+        device, decay = torch.device(self.model.device), self.recipe.weight_decay
         on_gpu = device.type == "cuda"
         rate: Any = torch.tensor(self.peak_rate, device=device) if on_gpu else self.peak_rate
-        self.optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.99), fused=True, capturable=on_gpu)
+        options: dict[str, Any] = {"lr": rate, "betas": (0.9, 0.99), "fused": True, "capturable": on_gpu}
+        self.optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, weight_decay=decay, **options)]
+        if matrices:
+            dtype = torch.bfloat16 if self.network.bf16_matmul else torch.float32
+            self.optimizers.append(Muon(matrices, rate, decay, dtype=dtype))
         self._update = CudaGraphCache(self._compute_step, device) if self.num_parts == 1 else self._compute_step
 
     def _compute_step(self, inputs: Tensor, targets: Tensor, states: list[Any]) -> tuple[Tensor, list[Any]]:
@@ -154,7 +160,8 @@ class TrainingRun:
 
         The loss does not include the start of a document, which cannot be predicted from the previous document.
         """
-        self.optimizer.zero_grad()
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
         num_predicted = (targets != self.model.tokenizer.bos_id).sum().clamp(min=1)
         device, generator = self.model.device, self.network.generator
         random_states = get_random_states(device, generator) if self.num_parts > 1 else None
@@ -167,7 +174,8 @@ class TrainingRun:
             losses.append(loss)
             next_states.append(next_state)
         torch.nn.utils.clip_grad_norm_(self.params, self.recipe.clip)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum(), next_states
 
     def _compute_part(

@@ -10,6 +10,7 @@ from revgen.corpus import Corpus
 from revgen.model import Weights
 from revgen.networks.network import Network
 from revgen.tokenizers import Tokenizer
+from revgen.training.recipe import Recipe
 
 
 class TrainableModel(Protocol):
@@ -28,8 +29,11 @@ class TrainableModel(Protocol):
     def is_fitted(self) -> bool: ...
     @property
     def learning_rate(self) -> float: ...
+    @property
+    def max_batch_size(self) -> int: ...
 
     def tokenizer_for(self, texts: Corpus, extend: bool = False, progress: bool = False) -> Tokenizer: ...
+    def suggest_sizes(self, recipe: Recipe, tokens: int) -> dict[str, Any]: ...
     def labels_for(self, texts: Corpus) -> tuple[str | int, ...]: ...
     def prepare(
         self, tokenizer: Tokenizer, seed: int, labels: Sequence[str | int] = (), sizes: Mapping[str, Any] | None = None

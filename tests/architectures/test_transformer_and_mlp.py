@@ -17,6 +17,7 @@ from revgen.networks.network import network_forward
 from revgen.testing import check_model
 from revgen.tokenizers import Tokenizer
 from revgen.tokenizers.char import CharTokenizer
+from revgen.training.recipe import Recipe
 
 TRANSFORMER: dict[str, Any] = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "context": 6}
 MLP: dict[str, Any] = {"hidden_size": 12, "embedding_size": 5, "num_layers": 2, "context": 4}
@@ -250,6 +251,24 @@ def test_training_in_bfloat16_gives_nearly_the_gradients_of_float32(name: str, o
         assert rounded[name].dtype == torch.float32
         assert not torch.equal(rounded[name], gradient)
         assert (rounded[name] - gradient).norm() < 0.1 * gradient.norm(), name
+
+
+def test_width_and_dropout_follow_the_amount_of_training(reviews: list[str]) -> None:
+    model: Any = revgen.create("transformer-char", num_heads=6)
+
+    def sizes(**options: Any) -> dict[str, Any]:
+        recipe = Recipe(**options).resolve(1_000_000, 8e-3, fine_tunes=False)
+        suggestion: dict[str, Any] = model.suggest_sizes(recipe, 1_000_000)
+        return suggestion
+
+    small, medium, large = (sizes(preset=preset) for preset in ("quick", "balanced", "best"))
+    assert small["hidden_size"] < medium["hidden_size"] < large["hidden_size"]
+    assert small["dropout"] < medium["dropout"] < large["dropout"]
+    assert all(size["hidden_size"] % 12 == 0 for size in (small, medium, large))
+    assert sizes(max_seconds=30)["hidden_size"] < sizes(max_seconds=1000)["hidden_size"]
+
+    model.fit(reviews[:3], epochs=1, progress=False)
+    assert model.config.hidden_size % 12 == 0 and model.config.dropout == 0
 
 
 def test_long_sequence_is_split_into_equal_parts() -> None:

@@ -215,6 +215,7 @@ def test_text_that_cannot_be_trained_on_is_an_error(text: list[Any], message: st
         ("max_seconds", -1),
         ("batch_size", 0),
         ("sequence_length", 0),
+        ("optimizer", "sgd"),
         ("learning_rate", 0),
         ("learning_rate", float("nan")),
         ("weight_decay", -1),

@@ -1,0 +1,70 @@
+"""Muon: updates of matrices are orthogonal, have the size of AdamW's, and train every network with matrices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import revgen
+from revgen.architectures.neural import NeuralModel
+from revgen.training.muon import UPDATE_SIZE, Muon, orthogonalize
+
+QUICK: dict[str, Any] = {"epochs": 3, "batch_size": 8, "sequence_length": 32, "progress": False}
+
+
+def step(matrices: list[torch.Tensor], gradients: list[torch.Tensor], decay: float = 0.0) -> list[torch.Tensor]:
+    """Return the matrices after one step with a learning rate of 0.1."""
+    params = [torch.nn.Parameter(matrix.clone()) for matrix in matrices]
+    for param, gradient in zip(params, gradients, strict=True):
+        param.grad = gradient.clone()
+    Muon(params, lr=0.1, weight_decay=decay).step()
+    return [param.detach() for param in params]
+
+
+def test_singular_values_become_one_and_singular_vectors_stay() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, 16, 40)
+    result, exact = orthogonalize(x), torch.linalg.svd(x, full_matrices=False)
+
+    values = torch.linalg.svdvals(result)
+    assert values.min() > 0.6 and values.max() < 1.3
+    diagonal = exact.U.mT @ result @ exact.Vh.mT
+    torch.testing.assert_close(diagonal, torch.diag_embed(diagonal.diagonal(dim1=1, dim2=2)), atol=1e-4, rtol=0)
+
+
+def test_update_of_each_shape_has_the_size_of_an_update_of_adamw() -> None:
+    torch.manual_seed(0)
+    shapes = (32, 32), (32, 64), (64, 32), (32, 32)
+    gradients = [torch.randn(shape) for shape in shapes]
+    updates = step([torch.zeros(shape) for shape in shapes], gradients)
+
+    for shape, gradient, update in zip(shapes, gradients, updates, strict=True):
+        assert update.square().mean().sqrt() == pytest.approx(0.1 * UPDATE_SIZE, rel=0.25)
+        torch.testing.assert_close(step([torch.zeros(shape)], [gradient])[0], update, atol=1e-5, rtol=0)
+        assert (update * gradient).sum() < 0
+
+
+def test_weights_decay_in_proportion_to_the_learning_rate() -> None:
+    weights, gradient = torch.ones(8, 8), torch.eye(8)
+    (plain,), (decayed,) = step([weights], [gradient]), step([weights], [gradient], decay=0.5)
+    torch.testing.assert_close(plain - decayed, 0.1 * 0.5 * weights)
+
+
+@pytest.mark.parametrize("name", ["gru-char", "mlp-char", "transformer-char"])
+def test_muon_trains_networks_and_is_named_in_the_settings(name: str, reviews: list[str]) -> None:
+    options: dict[str, Any] = {"num_heads": 2} if name == "transformer-char" else {}
+    model: Any = revgen.create(name, hidden_size=16, num_layers=1, **options)
+    history = model.fit(reviews[:20], optimizer="muon", **QUICK)
+    assert history[-1].train_loss < history[0].train_loss
+    assert history.settings["optimizer"] == "muon"
+
+
+def test_only_the_transformer_trains_with_muon_by_default() -> None:
+    defaults = {name: revgen.registry.architecture_class(name) for name in ("lstm", "mlp", "transformer")}
+    assert {name: cls.optimizer for name, cls in defaults.items() if issubclass(cls, NeuralModel)} == {
+        "lstm": "adamw",
+        "mlp": "adamw",
+        "transformer": "muon",
+    }
