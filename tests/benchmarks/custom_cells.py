@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import revgen
 from revgen import ops
 from revgen.cells import Cell
 
 Array = ops.Array
+NAMES = ("multiplicative-gru", "leaky-memory", "competing-experts")
 
 
+@revgen.register_cell("multiplicative-gru")
 class MultiplicativeGRU(Cell):
     """A GRU whose candidate sees the product of two projections, in the style of Krause et al. 2016.
 
@@ -32,6 +35,7 @@ class MultiplicativeGRU(Cell):
         return h, h
 
 
+@revgen.register_cell("leaky-memory")
 class LeakyMemory(Cell):
     """Memory cells with learned rates of decay, and a normalized, gated output: many elementwise operations.
 
@@ -57,6 +61,7 @@ class LeakyMemory(Cell):
         return zeros((batch, self.hidden_size)), zeros((batch, self.hidden_size))
 
 
+@revgen.register_cell("competing-experts")
 class CompetingExperts(Cell):
     """Four small recurrences whose outputs compete in a softmax.
 
@@ -78,10 +83,3 @@ class CompetingExperts(Cell):
             new = new + weights[..., i : i + 1] * parts[i]
         h = 0.5 * (h + new)
         return h, h
-
-
-CELLS: dict[str, type[Cell]] = {
-    "multiplicative-gru": MultiplicativeGRU,
-    "leaky-memory": LeakyMemory,
-    "competing-experts": CompetingExperts,
-}

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from custom_cells import CELLS
+from custom_cells import NAMES
 from handwritten import handwritten_loop
 from measure import Row, Task, generating, medians, row, synchronize, with_cost
 from torch import nn
@@ -165,8 +165,7 @@ def compare_with_bandwidth(name: str, hidden: int, steps: int) -> Iterator[Row]:
 
 def custom_cells(hidden: int, steps: int) -> Iterator[Row]:
     """Compare the three ways to generate with a cell of the user: the equation, its NumPy calls and compiled code."""
-    for name, cell in CELLS.items():
-        revgen.register_cell(name)(cell)
+    for name in NAMES:
         model: Any = revgen.create(f"{name}-char", hidden_size=hidden, num_layers=2)
         model.prepare(same_network(*plain_lstm(70, 1)).tokenizer, 0)
         equation, compiled = copy.copy(model), copy.copy(model).compile()
