@@ -107,6 +107,9 @@ class Transformer(FunctionalNetwork):
             weights *= (2 * self.config.num_layers) ** -0.5
         return weights
 
+    def num_blocks(self, name: str) -> int:
+        return 3 if name.endswith("attention") else 1
+
     def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend) -> tuple[Array, Any]:
         """Compute features in parts of about ``context`` tokens, which limits the memory for a long sequence."""
         features = []

@@ -108,6 +108,10 @@ class FunctionalNetwork(ABC):
         inputs = shape[0] if name.startswith("layers.") else shape[1]
         return rng.normal(0, inputs**-0.5, shape)
 
+    def num_blocks(self, name: str) -> int:
+        """Return how many matrices a weight joins along its columns. Muon makes each of them orthogonal."""
+        return 1
+
     @property
     def supports_numpy(self) -> bool:
         """True if the network runs on NumPy; False if it runs only on PyTorch."""

@@ -14,6 +14,7 @@ LLM training*, for the factor and the weight decay.)
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,18 +27,22 @@ UPDATE_SIZE = 0.2
 
 
 class Muon(torch.optim.Optimizer):
-    """An optimizer for matrices; ``dtype`` is the precision in which they are made orthogonal."""
+    """An optimizer for matrices.
+
+    A group of parameters may have a number of ``blocks``: that many matrices, joined along their columns, are made
+    orthogonal on their own. ``dtype`` is the precision in which they are made orthogonal.
+    """
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
         lr: float | Tensor,
         weight_decay: float,
         momentum: float = 0.95,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.dtype = dtype
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "blocks": 1})
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
@@ -49,9 +54,11 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
             directions = torch._foreach_lerp(gradients, momenta, group["momentum"])
             rate, decay = group["lr"], 1 - group["lr"] * group["weight_decay"]
-            for param, update in zip(params, self._orthogonalize_all(directions), strict=True):
-                size = UPDATE_SIZE * max(param.shape) ** 0.5
-                param.mul_(decay).sub_(update.to(param.dtype) * (rate * size))
+            torch._foreach_mul_(params, decay)
+            blocks = [block for matrix in params for block in matrix.chunk(group["blocks"], 1)]
+            updates = [block for matrix in directions for block in matrix.chunk(group["blocks"], 1)]
+            for block, update in zip(blocks, self._orthogonalize_all(updates), strict=True):
+                block.sub_(update.to(block.dtype) * (rate * UPDATE_SIZE * max(block.shape) ** 0.5))
 
     def _orthogonalize_all(self, matrices: Iterable[Tensor]) -> list[Tensor]:
         """Return ``orthogonalize`` of each matrix; those of equal shapes are computed together."""

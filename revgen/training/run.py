@@ -138,13 +138,15 @@ class TrainingRun:
         """
         decayed: list[Tensor] = []
         others: list[Tensor] = []
+        matrices: dict[int, list[Tensor]] = {}  # by their number of blocks
         for name, weight in self.network.named_weights().items():
-            (decayed if weight.ndim > 1 and name not in ("embedding", "labels", "head") else others).append(weight)
-        matrices = [weight for weight in decayed if weight.ndim == 2 and self.recipe.optimizer == "muon"]
-        groups: list[dict[str, Any]] = [
-            {"params": [weight for weight in decayed if not matrices or weight.ndim > 2]},
-            {"params": others, "weight_decay": 0.0},
-        ]
+            if weight.ndim < 2 or name in ("embedding", "labels", "head"):
+                others.append(weight)
+            elif weight.ndim == 2 and self.recipe.optimizer == "muon":
+                matrices.setdefault(self.network.definition.num_blocks(name), []).append(weight)
+            else:
+                decayed.append(weight)
+        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
         device, decay = torch.device(self.model.device), self.recipe.weight_decay
         on_gpu = device.type == "cuda"
         rate: Any = torch.tensor(self.peak_rate, device=device) if on_gpu else self.peak_rate
@@ -152,7 +154,8 @@ class TrainingRun:
         self.optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, weight_decay=decay, **options)]
         if matrices:
             dtype = torch.bfloat16 if self.network.bf16_matmul else torch.float32
-            self.optimizers.append(Muon(matrices, rate, decay, dtype=dtype))
+            blocks = [{"params": params, "blocks": number} for number, params in matrices.items()]
+            self.optimizers.append(Muon(blocks, rate, decay, dtype=dtype))
         self._update = CudaGraphCache(self._compute_step, device) if self.num_parts == 1 else self._compute_step
 
     def _compute_step(self, inputs: Tensor, targets: Tensor, states: list[Any]) -> tuple[Tensor, list[Any]]:

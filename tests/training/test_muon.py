@@ -46,6 +46,17 @@ def test_update_of_each_shape_has_the_size_of_an_update_of_adamw() -> None:
         assert (update * gradient).sum() < 0
 
 
+def test_joined_matrices_are_updated_like_separate_ones() -> None:
+    torch.manual_seed(0)
+    gradient = torch.randn(16, 48)
+    joined = torch.nn.Parameter(torch.zeros(16, 48))
+    joined.grad = gradient
+    Muon([{"params": [joined], "blocks": 3}], lr=0.1, weight_decay=0.0).step()
+
+    separate = step([torch.zeros(16, 16)] * 3, list(gradient.chunk(3, 1)))
+    torch.testing.assert_close(joined.detach(), torch.cat(separate, 1), atol=1e-5, rtol=0)
+
+
 def test_weights_decay_in_proportion_to_the_learning_rate() -> None:
     weights, gradient = torch.ones(8, 8), torch.eye(8)
     (plain,), (decayed,) = step([weights], [gradient]), step([weights], [gradient], decay=0.5)

@@ -55,7 +55,8 @@ def test_two_processes_train_the_same_model_as_one(name: str, tmp_path: Path) ->
     (tmp_path / "two").mkdir()
     losses_of_one = read_losses(train(1, name, tmp_path / "one"))
     losses_of_two = read_losses(train(2, name, tmp_path / "two"))
-    assert np.allclose(losses_of_one, losses_of_two, atol=1e-4)
+    tolerance = 1e-3 if name == "transformer-char" else 1e-4  # for rounding in bfloat16
+    assert np.allclose(losses_of_one, losses_of_two, atol=tolerance)
     one, two = (revgen.load(tmp_path / directory / "model") for directory in ("one", "two"))
     assert one.score("the song").total == pytest.approx(two.score("the song").total, abs=1e-2)
 
