@@ -7,7 +7,7 @@ that ``revgen.ops`` uses. So an equation that is written in these operators runs
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
@@ -45,6 +45,14 @@ class Recorder:
         if all(self.operations[a.index].name == "constant" for a in arguments):
             return self.constant(example)
         return self.add(name, tuple(a.index for a in arguments), np.asarray(example), attributes)
+
+    def replay(self, operation: Operation, values: Mapping[int, TracedArray]) -> TracedArray:
+        """Add an operation of another program, whose inputs have been recorded as ``values``."""
+        if operation.name == "input":
+            return self.input(operation.attributes["name"], np.zeros(operation.shape, operation.dtype))
+        if operation.name == "constant":
+            return self.constant(operation.attributes["value"])
+        return self.record(operation.name, *(values[j] for j in operation.inputs), **operation.attributes)
 
     def add(self, name: str, inputs: tuple[int, ...], example: NDArray[Any], attributes: dict[str, Any]) -> TracedArray:
         """Add an operation, or find an equal one; ``example`` has the shape and type of its result."""

@@ -156,19 +156,21 @@ class SourceWriter(Language):
 
     def _finish_loop(self, size: int) -> None:
         members = self.loops.pop(size)
-        stored: set[int] = set()  # values that are used outside the loop
-        for i in members:
-            if any(user not in members for user in self.users.get(i, [])) or i in self.program.output_indices:
-                stored.add(i)
-                self.new_array(f"v{i}", self.operations[i])
+        stores = {i: self._stores(i, members) for i in members}
         with self.loop("j", size):
             for i in members:
                 operation = self.operations[i]
                 arguments = [self._element(k, operation, members) for k in operation.inputs]
                 self.define(f"e{i}", self._expression(operation, arguments))
-                if i in stored:
-                    self.emit(f"v{i}[j] = e{i}")
-                self._set_location(i, Location(f"v{i}", root=i))
+                for statement in stores[i]:
+                    self.emit(statement)
+
+    def _stores(self, i: int, members: Sequence[int]) -> list[str]:
+        """Return the statements that store element j of a member of a loop, if it is used outside the loop."""
+        if any(user not in members for user in self.users.get(i, [])) or i in self.program.output_indices:
+            return [f"{self._allocate(i).array}[j] = e{i}"]
+        self._set_location(i, Location(f"v{i}", root=i))
+        return []
 
     def _element(self, i: int, operation: Operation, members: Sequence[int]) -> str:
         """Return the expression for the element of value ``i`` that element j of an operation is computed from."""

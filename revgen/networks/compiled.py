@@ -98,7 +98,9 @@ class CompiledProgram:
         writer = NumbaWriter(program)
         source = writer.source()
         check_numba()
-        self.module = load_source(source)
+        from revgen.networks import jit, kernels
+
+        self.module = load_source(source, jit, kernels)
         self.forward = forward
         self.states = [program.operations[i] for i in writer.states]
         self.state_structure = program.outputs[1]
@@ -156,15 +158,13 @@ def flatten(arrays: Iterable[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
     return tuple(array.reshape(-1) for array in arrays)
 
 
-def load_source(source: str) -> ModuleType:
+def load_source(source: str, *imported: ModuleType) -> ModuleType:
     """Save the source of a module in the cache, where Numba also keeps its machine code, and import the module.
 
-    The name of the module depends on its source and on the functions that it calls.
+    The name of the module depends on its source and on the source of the modules that it imports.
     """
-    from revgen.networks import jit, kernels
-
     digest = hashlib.sha256(source.encode())
-    for functions in (jit, kernels):
+    for functions in imported:
         digest.update(Path(str(functions.__file__)).read_bytes())
     name = f"revgen_program_{digest.hexdigest()[:32]}"
     if name in sys.modules:
@@ -182,8 +182,12 @@ def load_source(source: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sys.modules[name] = module
+    sys.modules[name] = module  # before the code runs, as the machine code in the cache refers to the module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 

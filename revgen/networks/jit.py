@@ -18,6 +18,76 @@ def cached(function: Callable[..., Any]) -> Any:
         return njit(function)
 
 
+def _bitcast(target: Any) -> Any:
+    """Return an intrinsic that reads the bits of a number of 32 bits as another type."""
+
+    def reinterpret(typing: Any, x: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.bitcast(arguments[0], context.get_value_type(target))
+
+        return target(x), generate
+
+    return intrinsic(reinterpret)
+
+
+as_float32, as_uint32 = _bitcast(types.float32), _bitcast(types.uint32)
+"""The number that has the same 32 bits."""
+
+
+@intrinsic
+def as_pointer(typing: Any, address: Any) -> Any:
+    """Return an address as a pointer, for ``numba.carray``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(types.int64), generate
+
+
+@intrinsic
+def call(typing: Any, address: Any) -> Any:
+    """Call the C function ``int f(void)`` at an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        function = ir.FunctionType(ir.IntType(32), [])
+        return builder.call(builder.inttoptr(arguments[0], function.as_pointer()), [])
+
+    return types.int32(types.int64), generate
+
+
+class BFloat16(ir.Type):
+    """The type ``bfloat`` of LLVM, which llvmlite does not define."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BFloat16)
+
+    def __hash__(self) -> int:
+        return hash(BFloat16)
+
+
+@intrinsic
+def from_bfloat16(typing: Any, x: Any) -> Any:
+    """Convert the bits of a bfloat16 number, a uint16, to float32."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fpext(builder.bitcast(arguments[0], BFloat16()), ir.FloatType())
+
+    return types.float32(types.uint16), generate
+
+
+@intrinsic
+def to_bfloat16(typing: Any, x: Any) -> Any:
+    """Round a float32 number to bfloat16 and return its bits, a uint16."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(builder.fptrunc(arguments[0], BFloat16()), ir.IntType(16))
+
+    return types.uint16(types.float32), generate
+
+
 def _to_float32(typing: Any, x: Any) -> Any:
     """Convert a number to float32. The bits of a float16 are passed as uint16: Numba has no float16 on CPUs."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from revgen.compiler import Operation
@@ -15,20 +15,23 @@ from revgen.compiler import Operation
 class Location:
     """The location of a value: it starts at ``offset`` in a flat array.
 
-    ``root`` is the index of the operation that fills the array, or -1 if the array is a weight.
+    ``root`` is the index of the operation that fills the array, or -1 if the array is a weight. ``convert`` is the
+    function that turns an element into a number, if it is not one.
     """
 
     array: str
     offset: int = 0
     root: int = -1
+    convert: str = ""
 
     def at(self, index: str) -> str:
         """Return the expression for the element at ``index``."""
-        return f"{self.array}[{index} + {self.offset}]" if self.offset else f"{self.array}[{index}]"
+        element = f"{self.array}[{index} + {self.offset}]" if self.offset else f"{self.array}[{index}]"
+        return f"{self.convert}({element})" if self.convert else element
 
     def shifted(self, offset: int) -> Location:
         """Return the location of the element at ``offset``."""
-        return Location(self.array, self.offset + offset, self.root)
+        return replace(self, offset=self.offset + offset)
 
 
 class Language(ABC):

@@ -1,0 +1,216 @@
+"""The source of compiled functions that train a recurrent layer, made from the equation of its cell.
+
+The program of one time step is differentiated, and both programs are scheduled over the sequence. The backward pass
+goes through the time steps in reverse: the gradient of the state is the state that it carries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from revgen.cells.cell import Cell
+from revgen.compiler import Program, trace
+from revgen.compiler.gradient import Gradient, compute_gradients, differentiate
+from revgen.compiler.program import Operation
+from revgen.compiler.schedule import Schedule
+from revgen.compiler.simplify import slice_first
+from revgen.errors import NotTraceableError
+from revgen.networks.codegen import fixed_values, input_name
+from revgen.networks.sequence_code import SequenceWriter
+from revgen.ops import tree_map
+
+CHEAP = {
+    "add", "subtract", "multiply", "negative", "maximum", "where", "slice", "reshape", "concatenate", "cast",
+    "less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "logical_and", "logical_or", "logical_not",
+}  # fmt: skip
+"""Operations that the backward pass computes again, as that is faster than to write and read their results."""
+
+
+class LayerCode:
+    """The programs and the code of a layer.
+
+    ``dtype`` is the type of the products: "bfloat16", "float32" or "float64". Raises NotTraceableError for a cell that
+    has no compiled form.
+    """
+
+    def __init__(self, cell: Cell, dtype: str) -> None:
+        self.dtype = dtype
+        self.program = trace_step(cell, "float64" if dtype == "float64" else "float32")
+        self.operations = self.program.operations
+        names = input_indices(self.program)
+        self.params = {name.removeprefix("p."): i for name, i in names.items() if name.startswith("p.")}
+        self.x = names["x"]
+        self.states = [i for name, i in names.items() if name.partition(".")[0] == "state"]
+        self.y, *self.new_states = self.program.output_indices
+        self._check_states()
+        self.fixed = list(fixed_values(self.program))
+        self.leaves = self._find_leaves()
+        schedule = self._schedule([])
+        matrices = [i for i in self.leaves if self._is_only_multiplied(i, schedule)]
+        self.gradient = differentiate(self.program, [self.x, *self.states, *self.leaves], matrices)
+        self.saved = self._choose_saved()
+        self.forward = self._forward_writer()
+        self.backward = self._backward_writer()
+
+    def _check_states(self) -> None:
+        for old, new in zip(self.states, self.new_states, strict=True):
+            before, after = self.operations[old], self.operations[new]
+            if before.dtype.kind != "f" or (before.shape, before.dtype) != (after.shape, after.dtype):
+                raise NotTraceableError("only a state of floats that keeps its shape has a compiled form")
+        if not self.states:
+            raise NotTraceableError("a layer without a state has no compiled form")
+
+    def _find_leaves(self) -> list[int]:
+        """Return the values of weights alone from which other values are computed."""
+        fixed, weights = set(self.fixed), set(self.params.values())
+        for i in self.fixed:
+            if weights.intersection(self.operations[i].inputs):
+                weights.add(i)
+        used = {j for i, o in enumerate(self.operations) if i not in fixed for j in o.inputs}
+        return sorted(i for i in weights & used if self.operations[i].dtype.kind == "f")
+
+    def _is_only_multiplied(self, i: int, schedule: Schedule) -> bool:
+        users = [k for k, o in enumerate(self.operations) if i in o.inputs and k not in schedule.fixed]
+        return all(k in schedule.products and self.operations[k].inputs[1] == i for k in users)
+
+    def _choose_saved(self) -> list[int]:
+        """Return the values of the forward pass that are saved for the backward pass."""
+        gradient = self.gradient
+        needed: set[int] = set()
+        stack = [*gradient.outputs.values(), *(g for pairs in gradient.products.values() for _, g in pairs)]
+        seen: set[int] = set()
+        while stack:
+            if (j := stack.pop()) in seen:
+                continue
+            seen.add(j)
+            i = gradient.sources.get(j)
+            if i is not None and self.operations[i].name not in ("input", "constant"):
+                needed.add(i)
+            else:
+                stack += gradient.program.operations[j].inputs
+        available = {*self.fixed, *self.states, self.x}
+        saved = []
+        for i in sorted(needed.difference(available)):
+            if not self._is_cheap(i, available):
+                saved.append(i)
+                available.add(i)
+        return saved
+
+    def _is_cheap(self, i: int, available: set[int]) -> bool:
+        """Return whether a value can be computed from available values by cheap operations."""
+        operation = self.operations[i]
+        return i in available or (
+            operation.name in CHEAP and all(self._is_cheap(j, available) for j in operation.inputs)
+        )
+
+    def _schedule(self, stored: list[int]) -> Schedule:
+        carried = dict(zip(self.states, self.new_states, strict=True))
+        return Schedule(self.program, self.fixed, carried, [self.y, *stored])
+
+    def _forward_writer(self) -> SequenceWriter:
+        operands = [self.gradient.sources[x] for pairs in self.gradient.products.values() for x, _ in pairs]
+        rounded = [i for i in self.saved if i != self.y and self.operations[i].dtype == np.float32]
+        schedule = self._schedule(self.saved)
+        return SequenceWriter(
+            schedule, operands, rounded=rounded if self.dtype == "bfloat16" else (), keeps_states=True, dtype=self.dtype
+        )
+
+    def _backward_writer(self) -> SequenceWriter:
+        """Return the code of the backward pass.
+
+        Its inputs are x, the states and the saved values of the forward pass, and the gradients ``d.0`` of the output
+        and ``d.1``, … of the next state, which are carried.
+        """
+        gradient, operations = self.gradient, list(self.gradient.program.operations)
+        for i in self.saved:
+            value = self.operations[i]
+            operations[gradient.values[i]] = Operation("input", (), value.shape, value.dtype, {"name": f"saved.{i}"})
+        if not gradient.outputs.keys() >= {self.x, *self.states}:
+            raise NotTraceableError("the output does not depend on the input, or on a part of the state")
+        outputs = {
+            "x": gradient.outputs[self.x],
+            "states": [gradient.outputs[i] for i in self.states],
+            "sums": {i: gradient.outputs[i] for i in self.leaves if i in gradient.outputs},
+            "products": {i: [g for _, g in pairs] for i, pairs in gradient.products.items()},
+        }
+        program = slice_first(Program(tuple(operations), outputs).without_unused())
+        self.results: dict[str, Any] = program.outputs
+        names, fixed = input_indices(program), list(fixed_values(program))
+        self.d_states = [names[f"d.{number}"] for number in range(1, len(self.states) + 1)]
+        self.sequences = {name: i for name, i in names.items() if i not in fixed and i not in self.d_states}
+        """The inputs of the backward pass with one array for each time step, by name."""
+        carried = dict(zip(self.d_states, self.results["states"], strict=True))
+        schedule = Schedule(program, fixed, carried, [self.results["x"]])
+        sums = self.results["sums"].values()
+        if not all(schedule.without_reshapes(i) in schedule.positions for i in sums):
+            raise NotTraceableError("a gradient that is a copy of an input has no compiled form")
+        operands = [g for pairs in self.results["products"].values() for g in pairs]
+        rounded = [names[f"saved.{i}"] for i in self.saved if self.forward.is_bfloat16(self.forward.source_of(i)[0])]
+        return SequenceWriter(schedule, operands, sums, rounded, keeps_states=False, dtype=self.dtype)
+
+    # Weights
+
+    @cached_property
+    def _leaf_gradient(self) -> tuple[Program, Gradient]:
+        """The program that computes the leaves from the weights, and its gradient."""
+        program = Program(self.operations, self.leaves).without_unused()
+        weights = [i for name, i in input_indices(program).items() if name.startswith("p.")]
+        return program, differentiate(program, weights)
+
+    def weight_gradients(
+        self, inputs: Mapping[str, NDArray[Any]], leaf_gradients: Mapping[int, NDArray[Any]]
+    ) -> dict[str, NDArray[Any]]:
+        """Return the gradient of each weight by its name, from the gradients of the leaves."""
+        program, gradient = self._leaf_gradient
+        arrays = dict(inputs)
+        for number, i in enumerate(self.leaves):
+            operation = self.operations[i]
+            leaf = leaf_gradients.get(i)
+            arrays[f"d.{number}"] = np.zeros(operation.shape, operation.dtype) if leaf is None else leaf.reshape(operation.shape)
+        results = compute_gradients(gradient, arrays)
+        return {input_name(program.operations[i]).removeprefix("p."): array for i, array in results.items()}
+
+
+def input_indices(program: Program) -> dict[str, int]:
+    """Return the indices of the inputs by name."""
+    return {input_name(o): i for i, o in enumerate(program.operations) if o.name == "input"}
+
+
+def trace_step(cell: Cell, dtype: str) -> Program:
+    """Trace one time step of a layer for a batch of 1: from ``p``, ``x`` and ``state`` to the output and the state.
+
+    The program is used for each row of a batch. Raises NotTraceableError if the rows affect each other.
+    """
+
+    def step(p: Any, x: Any, state: Any) -> Any:
+        z = tree_map(lambda a: a[0], cell.project(p, x[None]))
+        return cell.step(p, z, state)
+
+    rng = np.random.default_rng(0)
+
+    def example(shape: tuple[int, ...]) -> NDArray[Any]:
+        return rng.normal(0, 0.5, shape).astype(dtype)
+
+    params = SimpleNamespace(**{name: example(tuple(shape)) for name, shape in cell.param_shapes().items()})
+    x, state = example((3, cell.input_size)), cell.initial_state(3, example)
+    program = slice_first(trace(step, p=params, x=x[:1], state=tree_map(lambda a: a[:1], state)))
+    weights = {f"p.{name}": array for name, array in vars(params).items()}
+    expected: list[NDArray[Any]] = []
+    tree_map(expected.append, step(params, x, state))
+    for row in range(3):
+        arrays: list[NDArray[Any]] = [x]
+        tree_map(arrays.append, state)
+        names = [name for name in input_indices(program) if not name.startswith("p.")]
+        results = program(**weights, **{n: a[row : row + 1] for n, a in zip(names, arrays, strict=True)})
+        actual: list[NDArray[Any]] = []
+        tree_map(actual.append, results)
+        for a, b in zip(actual, expected, strict=True):
+            if a.shape[1:] != b.shape[1:] or not np.allclose(a[0], b[row], 1e-3, 1e-4):
+                raise NotTraceableError("the rows of a batch affect each other")
+    return program

@@ -1,0 +1,172 @@
+"""Matrix products that compiled loops call: C = A B for a few rows of A, as in one time step. Needs Numba.
+
+A product of a few rows takes less time than a call of a BLAS library from Python, and a library uses threads that would
+wait for each other at every time step. B is packed into panels of ``panel_width`` columns, so that it is read in the
+order of memory. A tile of 8 rows and one panel of C stays in registers while the rows of B are added to it (Goto & van
+de Geijn 2008, *Anatomy of high-performance matrix multiplication*).
+
+In bfloat16, A and B hold pairs of consecutive values in 32 bits, and one instruction multiplies and adds both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from revgen.networks.jit import BFloat16, to_bfloat16
+
+FEATURES = get_host_cpu_features()
+VECTOR_BYTES = 64 if FEATURES.get("avx512f") else 32 if FEATURES.get("avx2") else 16
+VECTORS_PER_PANEL = 2
+TILE_ROWS = 4 if VECTOR_BYTES == 32 else 8  # AVX2 has 16 registers, the others have 32
+HAS_BFLOAT16_PRODUCTS = bool(FEATURES.get("avx512bf16"))
+"""True if the processor multiplies bfloat16 numbers, as AVX512-BF16 does."""
+
+BYTE_SIZES = {"bfloat16": 4, "float32": 4, "float64": 8}
+"""The size of one element of A or B: a number, or a pair of bfloat16 numbers."""
+
+
+def panel_width(dtype: str) -> int:
+    """Return the number of columns of a panel."""
+    return VECTORS_PER_PANEL * VECTOR_BYTES // BYTE_SIZES[dtype]
+
+
+def packed_shape(inputs: int, outputs: int, dtype: str) -> tuple[int, int, int, int]:
+    """Return the shape of a packed matrix: (panels, rows, width, numbers in a row and column)."""
+    pair = 2 if dtype == "bfloat16" else 1
+    width = panel_width(dtype)
+    return -(-outputs // width), -(-inputs // pair), width, pair
+
+
+def _tile(dtype: str, rows: int) -> Any:
+    """Return an intrinsic that computes a tile of C, ``rows`` rows and one panel.
+
+    Its arguments are the address of A and the bytes from row to row, the address of the panel of B, the address of C
+    and the bytes from row to row, and the number of rows of B.
+    """
+    size = BYTE_SIZES[dtype]
+    lanes = VECTOR_BYTES // size
+    number = ir.DoubleType() if dtype == "float64" else ir.FloatType()
+    element = ir.IntType(32) if dtype == "bfloat16" else number
+    accumulator, operand = ir.VectorType(number, lanes), ir.VectorType(element, lanes)
+    int32, int64 = ir.IntType(32), ir.IntType(64)
+
+    def multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
+        if dtype == "bfloat16":
+            pairs = ir.VectorType(BFloat16(), 2 * lanes)
+            kind = ir.FunctionType(accumulator, [accumulator, pairs, pairs])
+            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512bf16.dpbf16ps.512")
+            return builder.call(function, [c, builder.bitcast(a, pairs), builder.bitcast(b, pairs)])
+        kind = ir.FunctionType(accumulator, [accumulator] * 3)
+        name = f"llvm.fma.v{lanes}f{8 * size}"
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [a, b, c])
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        a, a_stride, b, c, c_stride, count = arguments
+
+        def pointer(base: Any, *offsets: Any) -> Any:
+            for offset in offsets:
+                base = builder.add(base, ir.Constant(int64, offset) if isinstance(offset, int) else offset)
+            return base
+
+        def as_pointer(address: Any, kind: Any) -> Any:
+            return builder.inttoptr(address, kind.as_pointer())
+
+        def row(base: Any, stride: Any, i: int) -> Any:
+            return pointer(base, builder.mul(stride, ir.Constant(int64, i)))
+
+        sums = [[cgutils.alloca_once(builder, accumulator) for _ in range(VECTORS_PER_PANEL)] for _ in range(rows)]
+        for x in (x for row_sums in sums for x in row_sums):
+            builder.store(ir.Constant(accumulator, [0.0] * lanes), x)
+        zeros = ir.Constant(ir.VectorType(int32, lanes), [0] * lanes)
+        undefined = ir.Constant(operand, ir.Undefined)
+        with cgutils.for_range(builder, count) as loop:
+            begin = pointer(b, builder.mul(loop.index, ir.Constant(int64, VECTORS_PER_PANEL * VECTOR_BYTES)))
+            columns = [
+                builder.load(as_pointer(pointer(begin, v * VECTOR_BYTES), operand), align=size)
+                for v in range(VECTORS_PER_PANEL)
+            ]
+            offset = builder.mul(loop.index, ir.Constant(int64, size))
+            for i in range(rows):
+                value = builder.load(as_pointer(pointer(row(a, a_stride, i), offset), element))
+                first = builder.insert_element(undefined, value, ir.Constant(int32, 0))
+                values = builder.shuffle_vector(first, undefined, zeros)
+                for v in range(VECTORS_PER_PANEL):
+                    x = sums[i][v]
+                    builder.store(multiply_add(builder, values, columns[v], builder.load(x)), x)
+        for i in range(rows):
+            for v in range(VECTORS_PER_PANEL):
+                target = as_pointer(pointer(row(c, c_stride, i), v * VECTOR_BYTES), accumulator)
+                builder.store(builder.load(sums[i][v]), target, align=size)
+        return context.get_dummy_value()
+
+    def tile(typing: Any, a: Any, a_stride: Any, b: Any, c: Any, c_stride: Any, count: Any) -> Any:
+        return types.void(*[types.int64] * 6), generate
+
+    return intrinsic(tile)
+
+
+def _multiply(dtype: str) -> Callable[..., None]:
+    """Return a compiled function that computes C = A B: A (rows, inputs), B packed, and C (rows, panels * width)."""
+    tile, row_tile = _tile(dtype, TILE_ROWS), _tile(dtype, 1)
+    width = VECTORS_PER_PANEL * VECTOR_BYTES
+
+    @njit(nogil=True)
+    def multiply(a: Any, b: Any, c: Any) -> None:
+        rows, a_stride, c_stride = len(a), a.strides[0], c.strides[0]
+        count = b.shape[1]
+        for panel in range(len(b)):
+            begin, columns = b[panel].ctypes.data, c.ctypes.data + panel * width
+            i = 0
+            while i + TILE_ROWS <= rows:
+                tile(a.ctypes.data + i * a_stride, a_stride, begin, columns + i * c_stride, c_stride, count)
+                i += TILE_ROWS
+            while i < rows:
+                row_tile(a.ctypes.data + i * a_stride, a_stride, begin, columns + i * c_stride, c_stride, count)
+                i += 1
+
+    return multiply  # type: ignore[no-any-return]
+
+
+def _packer(dtype: str) -> Callable[..., None]:
+    """Return a compiled function that packs a matrix (inputs, outputs) into an array of ``packed_shape``."""
+    number = "float64" if dtype == "float64" else "float32"
+    convert = to_bfloat16 if dtype == "bfloat16" else njit(lambda x: x)
+    packed = "uint16" if dtype == "bfloat16" else number
+
+    @njit(f"void({number}[:, :], {packed}[:, :, :, ::1])")
+    def fill(matrix: Any, out: Any) -> None:
+        inputs, outputs = matrix.shape
+        panels, num_rows, width, pair = out.shape
+        for panel in range(panels):
+            for i in range(num_rows):
+                for j in range(width):
+                    for k in range(pair):
+                        row, column = i * pair + k, panel * width + j
+                        is_inside = row < inputs and column < outputs
+                        out[panel, i, j, k] = convert(matrix[row, column]) if is_inside else 0
+
+    return fill  # type: ignore[no-any-return]
+
+
+def pack(matrix: NDArray[Any], dtype: str) -> NDArray[Any]:
+    """Pack a matrix (inputs, outputs) into panels. Missing columns, and the second half of the last pair, are 0.
+
+    bfloat16 numbers are stored as their bits, in uint16.
+    """
+    out = np.empty(packed_shape(*matrix.shape, dtype), np.uint16 if dtype == "bfloat16" else matrix.dtype)
+    PACKERS[dtype](matrix, out)
+    return out
+
+
+multiply_float32, multiply_float64 = _multiply("float32"), _multiply("float64")
+multiply_bfloat16 = _multiply("bfloat16")
+PACKERS = {dtype: _packer(dtype) for dtype in BYTE_SIZES}
