@@ -62,6 +62,7 @@ NEEDS_TORCH = (
     "interop.transformers_config",
     "interop.transformers_tokenizer",
     "networks.awd",
+    "networks.fused",
     "networks.module_cell",
     "networks.network",
     "networks.precision",

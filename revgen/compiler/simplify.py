@@ -110,8 +110,8 @@ class _SlicePusher(_Pusher):
                 begin = end
         if self._is_view(i):
             source = operation.inputs[0]
-            bounds = iter(part for part, size in zip(index, operation.shape, strict=True) if size > 1)
-            inner = tuple(next(bounds) if size > 1 else (0, 1, 1) for size in self.operations[source].shape)
+            parts = iter([part for part, size in zip(index, operation.shape, strict=True) if size > 1])
+            inner = tuple(next(parts) if size > 1 else (0, 1, 1) for size in self.operations[source].shape)
             return self._slice(source, inner).reshape(tuple(len(range(*part)) for part in index))
         value = self.values[i]
         is_whole = all(part == (0, size, 1) for part, size in zip(index, operation.shape, strict=True))
@@ -122,4 +122,3 @@ class _SlicePusher(_Pusher):
         own = self.operations[i].shape
         bounds = index[len(shape) - len(own) :]
         return self._slice(i, tuple((0, 1, 1) if size == 1 else part for size, part in zip(own, bounds, strict=True)))
-

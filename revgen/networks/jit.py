@@ -30,12 +30,12 @@ def _bitcast(target: Any) -> Any:
     return intrinsic(reinterpret)
 
 
-as_float32, as_uint32 = _bitcast(types.float32), _bitcast(types.uint32)
+as_float32: Any = _bitcast(types.float32)
+as_uint32: Any = _bitcast(types.uint32)
 """The number that has the same 32 bits."""
 
 
-@intrinsic
-def as_pointer(typing: Any, address: Any) -> Any:
+def _as_pointer(typing: Any, address: Any) -> Any:
     """Return an address as a pointer, for ``numba.carray``."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -44,8 +44,10 @@ def as_pointer(typing: Any, address: Any) -> Any:
     return types.voidptr(types.int64), generate
 
 
-@intrinsic
-def call(typing: Any, address: Any) -> Any:
+as_pointer: Any = intrinsic(_as_pointer)
+
+
+def _call(typing: Any, address: Any) -> Any:
     """Call the C function ``int f(void)`` at an address."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -53,6 +55,9 @@ def call(typing: Any, address: Any) -> Any:
         return builder.call(builder.inttoptr(arguments[0], function.as_pointer()), [])
 
     return types.int32(types.int64), generate
+
+
+call: Any = intrinsic(_call)
 
 
 class BFloat16(ir.Type):
@@ -68,8 +73,7 @@ class BFloat16(ir.Type):
         return hash(BFloat16)
 
 
-@intrinsic
-def from_bfloat16(typing: Any, x: Any) -> Any:
+def _from_bfloat16(typing: Any, x: Any) -> Any:
     """Convert the bits of a bfloat16 number, a uint16, to float32."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -78,14 +82,19 @@ def from_bfloat16(typing: Any, x: Any) -> Any:
     return types.float32(types.uint16), generate
 
 
-@intrinsic
-def to_bfloat16(typing: Any, x: Any) -> Any:
+from_bfloat16: Any = intrinsic(_from_bfloat16)
+
+
+def _to_bfloat16(typing: Any, x: Any) -> Any:
     """Round a float32 number to bfloat16 and return its bits, a uint16."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(builder.fptrunc(arguments[0], BFloat16()), ir.IntType(16))
 
     return types.uint16(types.float32), generate
+
+
+to_bfloat16: Any = intrinsic(_to_bfloat16)
 
 
 def _to_float32(typing: Any, x: Any) -> Any:

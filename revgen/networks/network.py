@@ -88,6 +88,10 @@ class Network(nn.Module):
         finally:
             self.is_validating = False
 
+    def compile_layers(self) -> str | None:
+        """Compile the training of layers, on a CPU. Return a note if this is not possible."""
+        return None
+
     @property
     def device(self) -> torch.device:
         """The device of the weights."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from revgen.cells.cell import Cell, Parameters
+from revgen.errors import NotTraceableError
 from revgen.model import Weights
 from revgen.networks.module_cell import ModuleCell
 from revgen.networks.network import FunctionalModule, bf16_matmul_is_fast, dropout_mask
@@ -29,12 +30,30 @@ class RecurrentModule(FunctionalModule):
     def __init__(self, stack: Stack, weights: Weights) -> None:
         super().__init__(stack, weights)
         self.stack = stack
+        self.compiled_layers: dict[Cell, Callable[[Parameters, Tensor, Any], tuple[Tensor, Any]]] = {}
+
+    def compile_layers(self) -> str | None:
+        dtype = "bfloat16" if self.uses_bf16_matmul(self.device) else "float32"
+        try:
+            from revgen.networks.fused.layer import FusedLayer
+
+            for cell in self.stack.cells:
+                if not isinstance(cell, ModuleCell) and cell.fused_kernel != "lstm":  # oneDNN's LSTM is as fast
+                    self.compiled_layers[cell] = FusedLayer(cell, dtype)
+        except NotTraceableError as error:
+            self.compiled_layers = {}
+            return f"the layers are trained by PyTorch's operations: {error}"
+        except ImportError:
+            return None
+        return None
 
     def run_layer(self, cell: Cell, p: Parameters, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Run one layer over a sequence, with PyTorch's fused kernel if the cell names one.
+        """Run one layer over a sequence: with compiled code in training, or PyTorch's fused kernel if there is one.
 
         Some kernels, and products over all time steps, are faster in bfloat16; products of single steps are not.
         """
+        if self.training and cell in self.compiled_layers:
+            return self.compiled_layers[cell](p, x, state)
         if isinstance(cell, ModuleCell):
             with self.in_bfloat16(False, x.device):
                 return cell.run(p, x, state, self.training)

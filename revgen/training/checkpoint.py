@@ -128,6 +128,7 @@ class Checkpointer:
             **{key: getattr(run, attribute) for key, attribute in SAVED_ATTRIBUTES.items()},
             "cursor": dataclasses.asdict(run.current_epoch),
             "precision": _precision(run),
+            "compiled": run.is_compiled,
             "states": _extract_tensors(parts, "state", tensors),
             "seconds": run.seconds,
             "averaged": run.average.steps,
@@ -167,6 +168,7 @@ class Checkpointer:
         set_random_states(device, tensors, run.network.generator)
         for key, attribute in SAVED_ATTRIBUTES.items():
             setattr(run, attribute, values[key])
+        run.is_compiled = bool(values.get("compiled", False))
         run.current_epoch = EpochProgress(**values["cursor"])
         parts = _repartition(_insert_tensors(values["states"], tensors), run.num_parts)
         first = run.ranks.rank * run.gradient_accumulation_steps

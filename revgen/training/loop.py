@@ -96,6 +96,8 @@ def fit(
             checkpointer.begin(run, resume)
         if summary.vocabulary_hint is not None and summary.vocabulary_hint not in run.history.notes:
             trainer.add_note(summary.vocabulary_hint)
+        if run.is_compiled and (note := run.network.compile_layers()) is not None:
+            trainer.add_note(note)
         model.metadata["spelled"] = max(round(summary.unknown_fraction, 6), as_float(model.metadata.get("spelled", 0)))
         with flush_denormals(), keep_freed_memory(), report_failed_process(ranks):
             return trainer.train()

@@ -35,6 +35,8 @@ SNAPSHOT_MAX_LOSS = 1.1
 """No snapshot is taken while the loss is higher than this many times the lowest loss so far."""
 SYNC_EVERY = 10
 """On a GPU or with several processes, losses are read after this many steps, because a read makes the CPU wait."""
+MIN_COMPILED_SECONDS, MIN_COMPILED_FLOP = 20.0, 5e11
+"""Layers are compiled for a run of at least so many seconds, or floating-point operations in matrix products."""
 SMOOTHING = 0.95
 """The weight of the earlier losses in the smoothed loss, an average over about 20 steps."""
 
@@ -81,6 +83,7 @@ class TrainingRun:
         is_fast = ranks.is_first and bf16_matmul_is_fast(self.network.device)
         self.network.bf16_matmul = ranks.broadcast(is_fast)  # all processes round alike
         self.network.generator = fork_generator(self.network, model.device, recipe.seed)
+        self.is_compiled = self._is_worth_compiling()
         self.parallel_network = ranks.wrap(self.network)
         self.params = list(self.network.params)
         self.peak_rate = recipe.learning_rate or 0.0  # halved each time the loss diverges
@@ -110,6 +113,15 @@ class TrainingRun:
             "processes": self.ranks.size,
             "gradient_accumulation_steps": self.gradient_accumulation_steps,
         }
+
+    def _is_worth_compiling(self) -> bool:
+        """Return whether the run takes so long on a CPU that compiled layers save more time than their compilation."""
+        if torch.device(self.model.device).type != "cpu":
+            return False
+        if math.isinf(self.recipe.planned_epochs):
+            return (self.recipe.max_seconds or 0.0) >= MIN_COMPILED_SECONDS
+        matrix_size = sum(weight.numel() for weight in self.network.params if weight.ndim > 1)
+        return bool(6 * matrix_size * len(self.tokens) * self.recipe.planned_epochs >= MIN_COMPILED_FLOP)
 
     # One step
 

@@ -22,7 +22,7 @@ from revgen.compiler.schedule import Schedule
 from revgen.compiler.simplify import slice_first
 from revgen.errors import NotTraceableError
 from revgen.networks.codegen import fixed_values, input_name
-from revgen.networks.sequence_code import SequenceWriter
+from revgen.networks.fused.sequence_code import SequenceWriter
 from revgen.ops import tree_map
 
 CHEAP = {
@@ -172,7 +172,8 @@ class LayerCode:
         for number, i in enumerate(self.leaves):
             operation = self.operations[i]
             leaf = leaf_gradients.get(i)
-            arrays[f"d.{number}"] = np.zeros(operation.shape, operation.dtype) if leaf is None else leaf.reshape(operation.shape)
+            empty = np.zeros(operation.shape, operation.dtype)
+            arrays[f"d.{number}"] = empty if leaf is None else leaf.reshape(operation.shape)
         results = compute_gradients(gradient, arrays)
         return {input_name(program.operations[i]).removeprefix("p."): array for i, array in results.items()}
 
@@ -199,18 +200,30 @@ def trace_step(cell: Cell, dtype: str) -> Program:
 
     params = SimpleNamespace(**{name: example(tuple(shape)) for name, shape in cell.param_shapes().items()})
     x, state = example((3, cell.input_size)), cell.initial_state(3, example)
+    with np.errstate(all="ignore"):
+        expected = leaves(step(params, x, state))
     program = slice_first(trace(step, p=params, x=x[:1], state=tree_map(lambda a: a[:1], state)))
-    weights = {f"p.{name}": array for name, array in vars(params).items()}
-    expected: list[NDArray[Any]] = []
-    tree_map(expected.append, step(params, x, state))
-    for row in range(3):
-        arrays: list[NDArray[Any]] = [x]
-        tree_map(arrays.append, state)
-        names = [name for name in input_indices(program) if not name.startswith("p.")]
-        results = program(**weights, **{n: a[row : row + 1] for n, a in zip(names, arrays, strict=True)})
-        actual: list[NDArray[Any]] = []
-        tree_map(actual.append, results)
-        for a, b in zip(actual, expected, strict=True):
-            if a.shape[1:] != b.shape[1:] or not np.allclose(a[0], b[row], 1e-3, 1e-4):
-                raise NotTraceableError("the rows of a batch affect each other")
+    _check_rows(program, params, leaves((x, state)), expected)
     return program
+
+
+def _check_rows(
+    program: Program, params: SimpleNamespace, inputs: list[NDArray[Any]], expected: list[NDArray[Any]]
+) -> None:
+    """Raise NotTraceableError unless the program computes each row of a batch from the same row of the inputs."""
+    weights = {f"p.{name}": array for name, array in vars(params).items()}
+    names = [name for name in program.input_names if name not in weights]
+    for row in range(len(inputs[0])):
+        one = slice(row, row + 1)
+        with np.errstate(all="ignore"):
+            results = leaves(program(**weights, **{name: a[one] for name, a in zip(names, inputs, strict=True)}))
+        for actual, array in zip(results, expected, strict=True):
+            if actual.shape != array[one].shape or not np.allclose(actual, array[one], 1e-3, 1e-4):
+                raise NotTraceableError("the rows of a batch affect each other")
+
+
+def leaves(tree: Any) -> list[Any]:
+    """Return the arrays of a nested tuple, list or dict."""
+    arrays: list[Any] = []
+    tree_map(arrays.append, tree)
+    return arrays

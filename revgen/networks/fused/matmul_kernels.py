@@ -133,13 +133,13 @@ def _multiply(dtype: str) -> Callable[..., None]:
                 row_tile(a.ctypes.data + i * a_stride, a_stride, begin, columns + i * c_stride, c_stride, count)
                 i += 1
 
-    return multiply  # type: ignore[no-any-return]
+    return multiply
 
 
 def _packer(dtype: str) -> Callable[..., None]:
     """Return a compiled function that packs a matrix (inputs, outputs) into an array of ``packed_shape``."""
     number = "float64" if dtype == "float64" else "float32"
-    convert = to_bfloat16 if dtype == "bfloat16" else njit(lambda x: x)
+    convert: Any = to_bfloat16 if dtype == "bfloat16" else njit(lambda x: x)
     packed = "uint16" if dtype == "bfloat16" else number
 
     @njit(f"void({number}[:, :], {packed}[:, :, :, ::1])")
@@ -154,7 +154,7 @@ def _packer(dtype: str) -> Callable[..., None]:
                         is_inside = row < inputs and column < outputs
                         out[panel, i, j, k] = convert(matrix[row, column]) if is_inside else 0
 
-    return fill  # type: ignore[no-any-return]
+    return fill
 
 
 def pack(matrix: NDArray[Any], dtype: str) -> NDArray[Any]:
@@ -162,7 +162,8 @@ def pack(matrix: NDArray[Any], dtype: str) -> NDArray[Any]:
 
     bfloat16 numbers are stored as their bits, in uint16.
     """
-    out = np.empty(packed_shape(*matrix.shape, dtype), np.uint16 if dtype == "bfloat16" else matrix.dtype)
+    inputs, outputs = matrix.shape
+    out = np.empty(packed_shape(inputs, outputs, dtype), np.uint16 if dtype == "bfloat16" else matrix.dtype)
     PACKERS[dtype](matrix, out)
     return out
 

@@ -44,7 +44,8 @@ def compiled(function: Callable[[Any], None]) -> Any:
 
 
 CPUTargetOptions.noalias = TargetOptions.Mapping("noalias")  # an option of Numba's that its decorators lack
-rows: Any = njit(noalias=True, **FAST)
+NO_OVERLAP: Any = {"noalias": True, **FAST}
+rows: Any = njit(**NO_OVERLAP)
 """Compile a function whose arguments are arrays that do not overlap, so that its loops can be vectorized."""
 
 

@@ -101,4 +101,3 @@ def sigmoid_float64(x: Any) -> Any:
 def softplus_float64(x: Any) -> Any:
     """Compute log(1 + exp(x))."""
     return max(x, 0.0) + np.log1p(np.exp(-abs(x)))
-

@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from revgen.cells.cell import Cell, Parameters
-from revgen.networks import element_kernels, jit, matmul_kernels, parallel
+from revgen.networks import jit
+from revgen.networks.fused import element_kernels, matmul_kernels, parallel
 from revgen.networks.compiled import load_source
-from revgen.networks.layer_code import LayerCode, input_indices
-from revgen.networks.matmul_kernels import pack
-from revgen.networks.sequence_code import Key, SequenceWriter
+from revgen.networks.fused.layer_code import LayerCode, input_indices, leaves
+from revgen.networks.fused.matmul_kernels import pack
+from revgen.networks.fused.sequence_code import Key, SequenceWriter
 from revgen.ops import tree_map
 
 
@@ -36,8 +37,7 @@ class FusedLayer:
 
     def __call__(self, p: Parameters, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Run the layer over a sequence: (time, batch, input) and a state -> (time, batch, output) and a state."""
-        arrays: list[Tensor] = []
-        tree_map(arrays.append, state)
+        arrays = leaves(state)
         weights = [getattr(p, name) for name in self.code.params]
         y, *last = _Sequence.apply(self, len(arrays), x, *arrays, *weights)  # type: ignore[no-untyped-call]
         return y, tree_map(lambda _: last.pop(0), state)
@@ -59,7 +59,7 @@ class _Pass:
         for i, state in states.items():
             for key in (("state", i), ("state operand", i)):
                 if key in writer.arrays or key[0] == "state":
-                    self.array(key)[0].view(self.batch, -1)[:, : writer.operations[i].size] = state.reshape(self.batch, -1)
+                    self.array(key)[0][:, : writer.operations[i].size] = state.reshape(self.batch, -1)
         fixed = writer.schedule.program.compute(writer.schedule.fixed, self.inputs)
         buffers = [to_numpy(self.array(key)) for key in writer.arrays]
         buffers += [np.ascontiguousarray(fixed[i]) for i, _ in writer.weights]
@@ -98,7 +98,7 @@ class _Pass:
 
 
 class _Sequence(torch.autograd.Function):
-    """A layer over a sequence. Its arguments are the layer, the number of arrays of the state, x, these, and weights."""
+    """A layer over a sequence. The arguments are the layer, the number of states, x, the states and the weights."""
 
     @staticmethod
     def forward(ctx: Any, layer: FusedLayer, num_states: int, x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -113,7 +113,7 @@ class _Sequence(torch.autograd.Function):
         return y, *(run.last_state(i, state) for i, state in zip(code.states, states, strict=True))
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor, *d_states: Tensor) -> tuple[Any, ...]:
         code, forward = ctx.layer.code, ctx.run
         run = _Pass(code.backward, forward.inputs, forward.time, forward.batch)
@@ -137,7 +137,10 @@ class _Sequence(torch.autograd.Function):
             None,
             dx,
             *(run.last_state(i, d) for i, d in zip(code.d_states, d_states, strict=True)),
-            *(torch.from_numpy(np.ascontiguousarray(weights[name])) if name in weights else None for name in code.params),
+            *(
+                torch.from_numpy(np.ascontiguousarray(weights[name])) if name in weights else None
+                for name in code.params
+            ),
         )
 
 

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 from revgen.compiler import Operation
 from revgen.compiler.schedule import Schedule, Segment
 from revgen.networks.language import Location
-from revgen.networks.matmul_kernels import packed_shape
+from revgen.networks.fused.matmul_kernels import packed_shape
 from revgen.networks.numba_code import EXPRESSIONS, TYPES, NumbaWriter
 from revgen.networks.strides import split_at
 
@@ -22,17 +22,17 @@ Key: TypeAlias = tuple[Kind, int]
 """An array: what it holds, and the index of the value, or of the input that holds the state."""
 
 HEADER_SIZE = 5
-"""The number of integers in a table before the addresses (``networks.parallel``)."""
+"""The number of integers in a table before the addresses (``networks.fused.parallel``)."""
 HEADER = '''\
 """Generated from the program of one time step."""
 
 import numpy as np
 from numba import carray
 
-from revgen.networks.element_kernels import {functions}
+from revgen.networks.fused.element_kernels import {functions}
 from revgen.networks.jit import as_pointer, from_bfloat16, to_bfloat16
-from revgen.networks.matmul_kernels import multiply_{dtype} as multiply
-from revgen.networks.parallel import compiled, rows, thread_rows
+from revgen.networks.fused.matmul_kernels import multiply_{dtype} as multiply
+from revgen.networks.fused.parallel import compiled, rows, thread_rows
 '''
 COPY, ROUND, ADD = (
     "{array}[{index}] = {element}",
