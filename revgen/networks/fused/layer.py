@@ -14,8 +14,8 @@ from torch.autograd.function import once_differentiable
 
 from revgen.cells.cell import Cell, Parameters
 from revgen.networks import jit
-from revgen.networks.fused import element_kernels, matmul_kernels, parallel
 from revgen.networks.compiled import load_source
+from revgen.networks.fused import element_kernels, matmul_kernels, parallel
 from revgen.networks.fused.layer_code import LayerCode, input_indices, leaves
 from revgen.networks.fused.matmul_kernels import pack
 from revgen.networks.fused.sequence_code import Key, SequenceWriter

@@ -12,8 +12,8 @@ from typing import Literal, TypeAlias
 
 from revgen.compiler import Operation
 from revgen.compiler.schedule import Schedule, Segment
-from revgen.networks.language import Location
 from revgen.networks.fused.matmul_kernels import packed_shape
+from revgen.networks.language import Location
 from revgen.networks.numba_code import EXPRESSIONS, TYPES, NumbaWriter
 from revgen.networks.strides import split_at
 
