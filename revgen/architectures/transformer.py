@@ -8,9 +8,9 @@
     attention: q, k, v = x W_q, x W_k, x W_v in heads;  softmax(q k' / √size) v
 
 A token attends to the last ``context`` tokens of its document. The keys and values of these tokens are the state (the
-KV cache), so a text gives the same logits when it is read at once, in parts or token by token. Gradients stop at the
-boundary of a training sequence. Queries and keys are rotated by angles proportional to their positions, so that their
-products depend only on the distance.
+KV cache), so a text gives the same logits when it is read at once, in parts or token by token. Training reads the cache
+only if a sequence is much shorter than the context, and gradients stop at its boundary. Queries and keys are rotated by
+angles proportional to their positions, so that their products depend only on the distance.
 
 (Vaswani et al. 2017, *Attention is all you need*; decoder only: Radford et al. 2018; pre-norm: Xiong et al. 2020;
 rotary positions: Su et al. 2021; keys and values cached from part to part: Dai et al. 2019.)
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from revgen.networks.compiled import CompiledNetwork
 
 
+MIN_OWN_CONTEXT = 0.75
+"""The length of a sequence that is trained without the tokens before it, as a fraction of the context."""
 TOKENS_IN_A_MINUTE = 4e6
 """About the number of tokens that training reads in a minute on two CPU cores. A longer run trains a wider network, so
 the number of tokens grows with the root of the time."""
@@ -111,7 +113,13 @@ class Transformer(FunctionalNetwork):
         return 3 if name.endswith("attention") else 1
 
     def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend) -> tuple[Array, Any]:
-        """Compute features in parts of about ``context`` tokens, which limits the memory for a long sequence."""
+        """Compute features in parts of about ``context`` tokens, which limits the memory for a long sequence.
+
+        In training, only a short sequence reads the cache: attention to the keys before a long one would take as much
+        time as the sequence itself, and hardly improves the model.
+        """
+        if state is not None and backend.training and len(tokens) >= MIN_OWN_CONTEXT * self.config.context:
+            state = state[0], [None] * len(p.layers)
         features = []
         for begin, end in split_evenly(len(tokens), self.config.context):
             part, state = self.read_part(p, tokens[begin:end], state, backend)

@@ -26,6 +26,9 @@ class Backend:
     network itself never changes, and several threads can use it.
     """
 
+    training: bool = False
+    """True in training."""
+
     def dropout(self, x: Array, index: int = 0) -> Array:
         """Return ``x`` after dropout. ``index`` tells the dropouts of a network apart."""
         return x

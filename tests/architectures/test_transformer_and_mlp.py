@@ -271,6 +271,21 @@ def test_width_and_dropout_follow_the_amount_of_training(reviews: list[str]) -> 
     assert model.config.hidden_size % 12 == 0 and model.config.dropout == 0
 
 
+@pytest.mark.parametrize("length", [4, 5, 12])
+def test_only_short_sequences_read_the_cache_in_training(length: int) -> None:
+    model = random_model("transformer", **TRANSFORMER | {"context": 6})
+    network, tokens = model.make_network().eval(), torch.as_tensor(stream(model))
+    network.bf16_matmul = False
+    _, state = network(tokens[:3])
+    alone, continued = network(tokens[3 : 3 + length]), network(tokens[3 : 3 + length], state)
+
+    network.train()
+    trained = network(tokens[3 : 3 + length], state)
+
+    torch.testing.assert_close(trained[0], (continued if length < 4.5 else alone)[0], atol=1e-5, rtol=0)
+    assert not torch.allclose(alone[0], continued[0], atol=1e-3)
+
+
 def test_long_sequence_is_split_into_equal_parts() -> None:
     assert split_evenly(5, 8) == [(0, 5)]
     assert split_evenly(11, 8) == [(0, 11)]

@@ -96,7 +96,8 @@ def revgen_training() -> float:
     texts = ["".join(random.choice(letters, 1000)) for _ in range(75)]
     sizes: dict[str, Any] = {"hidden_size": HIDDEN, "num_layers": LAYERS, "num_heads": HEADS, "context": LENGTH}
     model: Any = revgen.create("transformer-char", **sizes, dropout=0.0)
-    history = model.fit(texts, epochs=1, batch_size=BATCH, sequence_length=LENGTH, progress=False)
+    options: dict[str, Any] = {"batch_size": BATCH, "sequence_length": LENGTH, "optimizer": "adamw"}
+    history = model.fit(texts, epochs=1, progress=False, **options)
     return float(history[0].tokens_per_second)
 
 
