@@ -120,6 +120,7 @@ class Batch:
         self.whole = whole
         self.max_tokens, self.min_tokens = config.max_tokens, config.min_tokens
         self.eos_id = tokenizer.eos_id
+        self.is_context_free = constraints.is_context_free
         self.random = np.random.default_rng(config.seed)
         self.lengths = np.array([len(ids) for ids, _ in prompts]).repeat(n)
         """How many tokens of each row are not counted: its prompt, and tokens that generate the end of it again."""
@@ -191,8 +192,10 @@ class Batch:
         ):
             if position >= 0:
                 self._accept_token(row, token, position)
+            finished = self.streamers[row].finished
+            if finished or not self.whole:
                 yield from self._ready(row)
-            if not self.streamers[row].finished:
+            if not finished:
                 going.append(i)
         return np.array(going, np.intp)
 
@@ -201,11 +204,12 @@ class Batch:
             yield row, piece
 
     def _accept_token(self, row: int, token: int, position: int) -> None:
-        streamer, state = self.streamers[row], self.states[row]
-        self.states[row], is_done = self.constraints.next_state(state, token)
-        if self.constraints.is_part_of_prompt(state, token):
-            self.lengths[row] += 1
-            return
+        streamer, state, is_done = self.streamers[row], self.states[row], False
+        if state.pending or not self.is_context_free:
+            self.states[row], is_done = self.constraints.next_state(state, token)
+            if self.constraints.is_part_of_prompt(state, token):
+                self.lengths[row] += 1
+                return
         streamer.write(token, check_stops=position >= self.min_tokens, skip=len(state.pending))
         if token == self.eos_id or is_done or position + 1 == self.max_tokens:
             streamer.finish()
