@@ -22,7 +22,7 @@ from revgen.corpus import Corpus
 from revgen.corpus.cache import train_or_load
 from revgen.corpus.progress import with_progress
 from revgen.corpus.tokens import label_offset
-from revgen.errors import NotFittedError, OptionError, VocabularyError
+from revgen.errors import NotFittedError, NotTraceableError, OptionError, VocabularyError
 from revgen.novelty import SuffixIndex
 from revgen.options import as_float, convert_fields, safe_repr, to_builtins
 from revgen.registry import package_of, tokenizers
@@ -207,7 +207,10 @@ class Model(ABC):
         raise OptionError(f"{self.name} has no attention weights")
 
     def build_compiled(self) -> CompiledStep | None:
-        """Build compiled code with the current weights; return None if the architecture has none."""
+        """Build compiled code with the current weights; return None if the architecture has none.
+
+        Raises NotTraceableError for an equation that cannot be traced.
+        """
         return None
 
     def sampler_network(self) -> Any:
@@ -392,7 +395,11 @@ class Model(ABC):
         first text takes a few seconds longer; the compiled code is cached on disk. Raises MissingExtraError without
         Numba, and OptionError for other models.
         """
-        if self._compiled_step is None:
+        try:
+            step = self._compiled_step
+        except NotTraceableError as error:
+            raise OptionError(f"{self.name} cannot be compiled: {error}") from error
+        if step is None:
             raise OptionError(f"{self.name} cannot be compiled")
         self._compile_requested = True
         return self

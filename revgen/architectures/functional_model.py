@@ -123,23 +123,19 @@ class FunctionalModel(NeuralModel):
         return trace_token(self.definition, self.weights, self.name)
 
     @derived
-    def token_program(self) -> Program | None:
-        """``program`` with tables of the values that depend on the token alone; None if it cannot be traced."""
-        if self.numpy_network is None:
-            return None
+    def token_program(self) -> Program:
+        """``program`` with tables of the values that depend on the token alone."""
         from revgen.networks.token_tables import with_token_tables
 
+        definition = self.definition if self.numpy_network is None else self.numpy_network[0]
         num_tokens = len(self.tokenizer) * (1 + len(self.labels))  # each label has its own ids
-        try:
-            program = trace_token(self.numpy_network[0], self.weights, self.name)
-            return with_token_tables(program, program_inputs(self.weights), num_tokens)
-        except NotTraceableError:
-            return None
+        program = trace_token(definition, self.weights, self.name)
+        return with_token_tables(program, program_inputs(self.weights), num_tokens)
 
     @derived
     def numpy_program(self) -> NumpyProgram | None:
         """``token_program``, prepared for NumPy; None if it has no such form."""
-        if self.token_program is None:
+        if self.numpy_network is None:
             return None
         from revgen.networks.numpy_code import NumpyProgram
 
@@ -163,13 +159,7 @@ class FunctionalModel(NeuralModel):
         definition, p = self.numpy_network
         if (step := definition.build_compiled(p)) is not None:
             return step
-        if self.token_program is None:
-            return None
-        try:
-            forward = partial(definition.forward, p)
-            return CompiledProgram(self.token_program, program_inputs(self.weights), forward)
-        except NotTraceableError:
-            return None
+        return CompiledProgram(self.token_program, program_inputs(self.weights), partial(definition.forward, p))
 
     def browser_network(self) -> BrowserNetwork:
         from revgen.browser.network import network_of_program

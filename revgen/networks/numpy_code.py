@@ -27,7 +27,7 @@ SPECIAL = {
     "multiply({out}, {half}, {out})",
     "softplus": "logaddexp({0}, {zero}, {out})",
     "where": "copyto({out}, {2}); copyto({out}, {1}, 'same_kind', {0})",
-    "sum": "add.reduce({0}, {axis}, None, {out}, True)",
+    "sum": "add.reduce({0}, {axis}, {out}.dtype, {out}, True)",
     "amax": "maximum.reduce({0}, {axis}, None, {out}, True)",
     "cumsum": "{0}.cumsum({axis}, None, {out})",
     "cummax": "maximum.accumulate({0}, {axis}, None, {out})",

@@ -126,5 +126,8 @@ def test_network_without_such_a_program_still_generates(name: str, monkeypatch: 
         if name != "transformer":
             with pytest.raises(NotTraceableError, match="fails on traced arrays: TypeError"):
                 model.program()
+            pytest.importorskip("numba")
+            with pytest.raises(revgen.OptionError, match="own-functions-char cannot be compiled: the equation fails"):
+                model.compile()
     finally:
         cells.unregister("own-functions")
