@@ -99,8 +99,9 @@ class CompiledProgram:
         source = writer.source()
         check_numba()
         from revgen.networks import jit, kernels
+        from revgen.networks.fused import element_kernels
 
-        self.module = load_source(source, jit, kernels)
+        self.module = load_source(source, jit, kernels, element_kernels)
         self.forward = forward
         self.states = [program.operations[i] for i in writer.states]
         self.state_structure = program.outputs[1]

@@ -50,12 +50,6 @@ def sigmoid(x: Any) -> Any:
 
 
 @njit(**FAST)
-def softplus(x: Any) -> Any:
-    """Compute log(1 + exp(x))."""
-    return max(x, np.float32(0)) + np.log1p(np.exp(-abs(x)))
-
-
-@njit(**FAST)
 def add_product(x: Any, x_begin: Any, matrix: Any, out: Any, out_begin: Any) -> None:
     """Add x @ matrix to ``out``, from these indices on. The matrix is read row by row, in the order of memory."""
     x, out = x[x_begin:], out[out_begin:]

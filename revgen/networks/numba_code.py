@@ -21,8 +21,8 @@ EXPRESSIONS = {
     "power": "{0} ** {1}",
     "maximum": "max({0}, {1})",
     "negative": "-{0}",
-    "exp": "np.exp({0})",
-    "log": "np.log({0})",
+    "exp": "exp({0})",
+    "log": "log({0})",
     "tanh": "tanh({0})",
     "sqrt": "np.sqrt({0})",
     "cos": "np.cos({0})",
@@ -57,7 +57,8 @@ import numpy as np
 from numba import njit
 
 from revgen.networks.jit import cached, to_float32
-from revgen.networks.kernels import FAST, add_product, sample, sigmoid, softplus, tanh
+from revgen.networks.fused.element_kernels import exp, log, softplus
+from revgen.networks.kernels import FAST, add_product, sample, sigmoid, tanh
 
 
 @njit(**FAST)
@@ -85,7 +86,7 @@ class NumbaWriter(SourceWriter):
     """A generator of a module with the functions ``token_logits`` and ``sample_tokens``."""
 
     state_array = "state[{0}]"
-    expressions = EXPRESSIONS
+    expressions = EXPRESSIONS | {name: f"{name}(np.float32({{0}}))" for name in ("exp", "log", "softplus")}
     reductions = REDUCTIONS
 
     def source(self) -> str:

@@ -37,6 +37,8 @@ def run_in_python(program: Program, weights: dict[str, Any], token: int, state: 
         "sigmoid": lambda x: np.float32(1) / (np.float32(1) + np.exp(-x)),
         "softplus": lambda x: np.logaddexp(x, np.float32(0)),
         "tanh": np.tanh,
+        "exp": np.exp,
+        "log": np.log,
     }
     exec(source, scope)
     values = program.compute(writer.fixed, weights)

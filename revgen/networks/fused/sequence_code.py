@@ -88,7 +88,7 @@ class SegmentWriter(NumbaWriter):
     the results. ``buffers`` are statements that create arrays before the loop.
     """
 
-    expressions = {**EXPRESSIONS, "exp": "exp({0})", "log": "log({0})"}
+    expressions = EXPRESSIONS
 
     def __init__(
         self,
