@@ -27,9 +27,10 @@ from revgen.networks.kernels import FAST
 
 BLOCK_ROWS = 8
 """Threads compute multiples of this number of rows."""
-HEADER_SIZE = 5
+HEADER_SIZE = 6
 """The length of the header of a table of arguments: the number of the thread, or -1 if OpenMP tells it; the number of
-threads; the number of rows; the number of time steps; and the address of OpenMP's function that tells the thread."""
+threads; the number of rows; the number of time steps; and the addresses of OpenMP's functions that return the number
+of the thread and the number of threads, which can be smaller than requested."""
 
 Table = NDArray[np.int64]
 
@@ -53,7 +54,8 @@ rows: Any = njit(**NO_OVERLAP)
 def thread_rows(table: Any) -> Any:
     """Return the range of rows that the current thread computes, and its number."""
     thread = call(table[4]) if table[0] < 0 else table[0]
-    size = -(-table[2] // (table[1] * BLOCK_ROWS)) * BLOCK_ROWS
+    num_threads = call(table[5]) if table[0] < 0 else table[1]
+    size = -(-table[2] // (num_threads * BLOCK_ROWS)) * BLOCK_ROWS
     begin = min(thread * size, table[2])
     return begin, min(begin + size, table[2]), thread
 
@@ -61,9 +63,10 @@ def thread_rows(table: Any) -> Any:
 def run(function: Any, num_rows: int, time: int, arguments: list[int]) -> None:
     """Run a compiled function on all rows, in as many threads as PyTorch uses."""
     num_threads = torch.get_num_threads()
-    header = [-1, num_threads, num_rows, time, 0]
+    header = [-1, num_threads, num_rows, time, 0, 0]
     if num_threads > 1 and (library := _openmp()) is not None:
-        header[4] = ctypes.cast(library.omp_get_thread_num, ctypes.c_void_p).value or 0
+        for i, ask in enumerate((library.omp_get_thread_num, library.omp_get_num_threads), 4):
+            header[i] = ctypes.cast(ask, ctypes.c_void_p).value or 0
         table = np.array(header + arguments, np.int64)
         library.GOMP_parallel(ctypes.c_void_p(function.address), ctypes.c_void_p(table.ctypes.data), num_threads, 0)
         return

@@ -21,7 +21,7 @@ Kind: TypeAlias = Literal["value", "operand", "state", "state operand", "sum"]
 Key: TypeAlias = tuple[Kind, int]
 """An array: what it holds, and the index of the value, or of the input that holds the state."""
 
-HEADER_SIZE = 5
+HEADER_SIZE = 6
 """The number of integers in a table before the addresses (``networks.fused.parallel``)."""
 HEADER = '''\
 """Generated from the program of one time step."""
@@ -143,6 +143,9 @@ class SegmentWriter(NumbaWriter):
                 return statements
         return [*statements, f"{self._allocate(i).array}[j] = e{i}"]
 
+    def add_product(self, x: Location, matrix: int, y: Location) -> None:
+        self.add_batched_product(x, self.location(matrix), y, (1, 1, *self.operations[matrix].shape))
+
     # Concatenated values whose parts are written to the targets directly
 
     def _is_joined(self, i: int) -> bool:
@@ -250,6 +253,9 @@ class SequenceWriter:
             return (kind, j), time
         return ("state operand" if kind == "state" else "operand", j), time
 
+    def _type(self, i: int) -> str:
+        return TYPES[str(self.operations[i].dtype)]
+
     def is_bfloat16(self, key: Key) -> bool:
         """Return whether an array holds bfloat16 numbers."""
         kind, i = key
@@ -279,7 +285,9 @@ class SequenceWriter:
         suffix = "_float64" if self.dtype == "float64" else ""
         functions = ", ".join(f"{name}{suffix} as {name}" for name in ("exp", "log", "sigmoid", "softplus", "tanh"))
         arguments = [(f"a{n}", self._shape(key), self._kind(key)) for n, key in enumerate(self.arrays)]
-        arguments += [(f"w{n}", f"({self.operations[i].size},)", self.number) for n, (i, _) in enumerate(self.weights)]
+        arguments += [
+            (f"w{n}", f"({self.operations[i].size},)", self._type(i)) for n, (i, _) in enumerate(self.weights)
+        ]
         arguments += [(f"m{n}", str(self._packed_shape(i)), self.product) for n, i in enumerate(self.matrices)]
         lines = [
             "begin, end, thread = thread_rows(table)",
@@ -300,7 +308,7 @@ class SequenceWriter:
 
     def _kind(self, key: Key) -> str:
         if key[0] == "value":
-            return "np.uint16" if self.is_bfloat16(key) else TYPES[str(self.operations[key[1]].dtype)]
+            return "np.uint16" if self.is_bfloat16(key) else self._type(key[1])
         return "np.uint16" if self.is_bfloat16(key) else self.number
 
     def _packed_shape(self, i: int) -> tuple[int, ...]:
@@ -382,8 +390,7 @@ class SequenceWriter:
         olds = [old for old, new in self.schedule.carried.items() if new == i]
         targets += [Target(bindings.add(self._at(("state", old), "new"))) for old in olds]
         if self._has_buffer(i):
-            kind = TYPES[str(self.operations[i].dtype)]
-            self._buffers.append(f"s{i} = np.empty((end - begin, {self.operations[i].size}), {kind})")
+            self._buffers.append(f"s{i} = np.empty((end - begin, {self.operations[i].size}), {self._type(i)})")
             targets.append(Target(bindings.add(f"s{i}", "[b - begin]")))
         if self.dtype == "bfloat16":
             keys: list[Key] = [("state operand", old) for old in olds if {old, i} & self.operands]
