@@ -115,17 +115,17 @@ class _Sum:
             raise NotTraceableError("a slice with a step has no derivative here")
         narrow = [axis for axis, part in enumerate(bounds) if part != (0, shape[axis], 1)]
         axis = narrow[-1]
-        joined: list[TracedArray] = []
-        end, remaining = 0, []
-        for other, g in sorted(self.slices, key=lambda item: item[0][axis]):
+        waiting, chosen, self.slices = self.slices, self.slices[:1], []
+        for other, g in waiting[1:]:
             differs = any(a != b for i, (a, b) in enumerate(zip(other, bounds, strict=True)) if i != axis)
+            overlaps = any(other[axis][0] < used[axis][1] and used[axis][0] < other[axis][1] for used, _ in chosen)
+            (self.slices if differs or overlaps else chosen).append((other, g))
+        joined: list[TracedArray] = []
+        end = 0
+        for other, g in sorted(chosen, key=lambda item: item[0][axis]):
             start, stop, _ = other[axis]
-            if differs or start < end:
-                remaining.append((other, g))
-                continue
             joined += [_zeros(g, _resized(g.shape, axis, start - end))] * (start > end) + [g]
             end = stop
-        self.slices = remaining
         last = joined[-1]
         joined += [_zeros(last, _resized(last.shape, axis, shape[axis] - end))] * (end < shape[axis])
         result = joined[0]._record("concatenate", *joined[1:], axis=axis) if len(joined) > 1 else joined[0]
@@ -196,8 +196,10 @@ def _concatenate(g: Any, y: Any, *parts: Any, axis: int) -> list[Any]:
 
 
 def _matmul(g: Any, y: Any, a: Any, b: Any) -> tuple[Any, Any]:
-    if a.ndim < 2 or b.ndim < 2:
-        raise NotTraceableError("a product with a vector has no derivative here: reshape the vector to a matrix")
+    if a.ndim < 2:
+        raise NotTraceableError("a product of a vector and a matrix has no derivative here: reshape the vector")
+    if b.ndim < 2:
+        return g[..., None] * b, g[..., None] * a
     return g @ b.swapaxes(-1, -2), a.swapaxes(-1, -2) @ g
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from revgen.compiler.primitives import ELEMENTWISE
-from revgen.compiler.program import Program
+from revgen.compiler.program import Operation, Program
 from revgen.compiler.tracer import Recorder, TracedArray
 from revgen.ops import tree_map
 
@@ -17,6 +19,33 @@ def slice_first(program: Program) -> Program:
     over the sum and another one over its parts. Results that are also used whole are computed as before.
     """
     return _ReshapePusher(_SlicePusher(program).run()).run()
+
+
+class Copier:
+    """A program to which copies of values are added: results that are no values of their own."""
+
+    def __init__(self, program: Program) -> None:
+        self.operations = list(program.operations)
+        self._copies: dict[int, int] = {}
+
+    def source(self, i: int) -> int:
+        """Return the value that a value is a reshaped form of."""
+        while self.operations[i].name == "reshape":
+            (i,) = self.operations[i].inputs
+        return i
+
+    def copy(self, i: int) -> int:
+        """Return the index of a copy: the product with 1."""
+        if i not in self._copies:
+            value = self.operations[i]
+            self.operations.append(Operation("constant", (), (), value.dtype, {"value": np.ones((), value.dtype)}))
+            self.operations.append(Operation("multiply", (i, len(self.operations) - 1), value.shape, value.dtype))
+            self._copies[i] = len(self.operations) - 1
+        return self._copies[i]
+
+    def copy_view(self, i: int) -> int:
+        """Return a copy of a value that is an input, or a part of another value; otherwise return ``i``."""
+        return self.copy(i) if self.operations[self.source(i)].name in ("input", "slice") else i
 
 
 class _Pusher:

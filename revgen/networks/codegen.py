@@ -332,7 +332,8 @@ class SourceWriter(Language):
 
     def _write_batched_product(self, i: int, operation: Operation, x: int, y: int) -> None:
         *batch, rows, inner = self.operations[x].shape
-        if list(self.operations[y].shape[:-2]) != batch or len(self.operations[y].shape) < 2:
+        is_broadcast = squeezed(self.operations[y].shape[:-2]) != squeezed(tuple(batch))
+        if is_broadcast or len(self.operations[y].shape) < 2:
             raise NotTraceableError("this matrix product has no compiled form")
         columns = operation.shape[-1]
         x_location, y_location = self.location(x), self.location(y)

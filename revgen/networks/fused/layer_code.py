@@ -19,17 +19,19 @@ from revgen.compiler import Program, trace
 from revgen.compiler.gradient import Gradient, compute_gradients, differentiate
 from revgen.compiler.program import Operation
 from revgen.compiler.schedule import Schedule
-from revgen.compiler.simplify import slice_first
+from revgen.compiler.simplify import Copier, slice_first
 from revgen.errors import NotTraceableError
 from revgen.networks.codegen import fixed_values, input_name
 from revgen.networks.fused.sequence_code import SequenceWriter
 from revgen.ops import tree_map
 
 CHEAP = {
-    "add", "subtract", "multiply", "negative", "maximum", "where", "slice", "reshape", "concatenate", "cast",
-    "less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "logical_and", "logical_or", "logical_not",
+    "add", "subtract", "multiply", "negative", "maximum", "amax", "where", "slice", "reshape", "concatenate", "cast",
+    "logical_and", "logical_or", "logical_not",
 }  # fmt: skip
-"""Operations that the backward pass computes again, as that is faster than to write and read their results."""
+"""Operations that the backward pass computes again, as that is faster than to write and read their results. Maxima are
+among them because they must be equal to an element, and comparisons are not: both passes must take the same branch,
+although the backward pass may compute from rounded values."""
 
 
 class LayerCode:
@@ -140,7 +142,13 @@ class LayerCode:
             "products": {i: [g for _, g in pairs] for i, pairs in gradient.products.items()},
         }
         program = slice_first(Program(tuple(operations), outputs).without_unused())
-        self.results: dict[str, Any] = program.outputs
+        copier = Copier(program)
+        self.results: dict[str, Any] = tree_map(copier.copy_view, program.outputs)
+        states = {copier.source(i) for i in self.results["states"]}  # an array of all time steps does not hold them
+        for i, products in self.results["products"].items():
+            copied = [copier.copy(g) if copier.source(g) in states else g for g in products]
+            self.results["products"][i] = copied
+        program = Program(tuple(copier.operations), self.results)
         names, fixed = input_indices(program), list(fixed_values(program))
         self.d_states = [names[f"d.{number}"] for number in range(1, len(self.states) + 1)]
         self.sequences = {name: i for name, i in names.items() if i not in fixed and i not in self.d_states}
@@ -195,15 +203,26 @@ def trace_step(cell: Cell, dtype: str) -> Program:
 
     rng = np.random.default_rng(0)
 
-    def example(shape: tuple[int, ...]) -> NDArray[Any]:
-        return rng.normal(0, 0.5, shape).astype(dtype)
+    def example(shape: tuple[int, ...], scale: float = 0.5) -> NDArray[Any]:
+        return rng.normal(0, scale, shape).astype(dtype)
 
-    params = SimpleNamespace(**{name: example(tuple(shape)) for name, shape in cell.param_shapes().items()})
-    x, state = example((3, cell.input_size)), cell.initial_state(3, example)
-    with np.errstate(all="ignore"):
-        expected = leaves(step(params, x, state))
-    program = slice_first(trace(step, p=params, x=x[:1], state=tree_map(lambda a: a[:1], state)))
-    _check_rows(program, params, leaves((x, state)), expected)
+    params = {
+        name: np.asarray(cell.init_param(name, tuple(shape), rng), dtype) + example(tuple(shape), 0.1)
+        for name, shape in cell.param_shapes().items()
+    }
+    p, x, state = SimpleNamespace(**params), example((3, cell.input_size)), cell.initial_state(3, example)
+    program = slice_first(trace(step, p=p, x=x[:1], state=tree_map(lambda a: a[:1], state)))
+    copier = Copier(program)
+    outputs = tree_map(copier.copy_view, program.outputs)
+    program = Program(tuple(copier.operations), outputs)
+    if any(o.dtype.kind == "f" and o.dtype != dtype for o in program.operations):
+        raise NotTraceableError(f"some of its values are not {dtype} numbers")
+    try:
+        with np.errstate(all="ignore"):
+            expected = leaves(step(p, x, state))
+    except Exception as error:
+        raise NotTraceableError(f"the equation fails on a batch: {type(error).__name__}: {error}") from error
+    _check_rows(program, p, leaves((x, state)), expected)
     return program
 
 
@@ -218,7 +237,7 @@ def _check_rows(
         with np.errstate(all="ignore"):
             results = leaves(program(**weights, **{name: a[one] for name, a in zip(names, inputs, strict=True)}))
         for actual, array in zip(results, expected, strict=True):
-            if actual.shape != array[one].shape or not np.allclose(actual, array[one], 1e-3, 1e-4):
+            if actual.shape != array[one].shape or not np.allclose(actual, array[one], 1e-3, 1e-4, equal_nan=True):
                 raise NotTraceableError("the rows of a batch affect each other")
 
 
