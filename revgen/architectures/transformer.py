@@ -35,7 +35,7 @@ from revgen.ops import Array, tree_map
 from revgen.options import check, check_fractions, check_sizes
 from revgen.registry import register_model
 from revgen.tokenizers import Tokenizer
-from revgen.training.recipe import DROPOUT_PER_DOUBLING, GPU_WIDTH_FACTOR, MAX_DROPOUT, Recipe
+from revgen.training.recipe import GPU_WIDTH_FACTOR, MAX_DROPOUT, Recipe
 
 if TYPE_CHECKING:
     from revgen.networks.compiled import CompiledNetwork
@@ -49,6 +49,8 @@ the number of tokens grows with the root of the time."""
 WIDTH_PER_ROOT_TOKEN = 128 / 6e6**0.5
 """The default width grows with the root of the number of tokens to read, and so the parameters grow with the tokens."""
 WIDTH_UNIT, MAX_WIDTH = 32, 512
+EPOCHS_WITHOUT_DROPOUT, DROPOUT_PER_DOUBLING = 5, 0.05
+"""Dropout slows a run down that reads each token a few times only; then each doubling of the epochs adds some."""
 
 
 @dataclass(frozen=True)
@@ -280,10 +282,11 @@ class TransformerModel(FunctionalModel):
             to_read = min(to_read, TOKENS_IN_A_MINUTE * (recipe.max_seconds / 60) ** 0.5)
         on_gpu = self.device != "cpu"
         width = WIDTH_PER_ROOT_TOKEN * to_read**0.5 * (GPU_WIDTH_FACTOR if on_gpu and recipe.max_seconds else 1)
+        doublings = math.log2(max(1.0, to_read / tokens / EPOCHS_WITHOUT_DROPOUT))
         unit = math.lcm(2 * self.config.num_heads, WIDTH_UNIT)
         return {
             "hidden_size": unit * max(1, min(round(width / unit), MAX_WIDTH // unit)),
-            "dropout": round(min(DROPOUT_PER_DOUBLING * math.log2(max(1.0, to_read / tokens)), MAX_DROPOUT), 2),
+            "dropout": round(min(DROPOUT_PER_DOUBLING * doublings, MAX_DROPOUT), 2),
         }
 
     def attention_weights(self, ids: NDArray[Any]) -> NDArray[np.floating[Any]]:

@@ -49,7 +49,7 @@ class Muon(torch.optim.Optimizer):
         """Update all matrices that have a gradient."""
         for group in self.param_groups:
             params = [param for param in group["params"] if param.grad is not None]
-            momenta = [self.state[param].setdefault("momentum", torch.zeros_like(param)) for param in params]
+            momenta = [self._momentum(param) for param in params]
             gradients = [param.grad for param in params]
             torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
             directions = torch._foreach_lerp(gradients, momenta, group["momentum"])
@@ -59,6 +59,14 @@ class Muon(torch.optim.Optimizer):
             updates = [block for matrix in directions for block in matrix.chunk(group["blocks"], 1)]
             for block, update in zip(blocks, self._orthogonalize_all(updates), strict=True):
                 block.sub_(update.to(block.dtype) * (rate * UPDATE_SIZE * max(block.shape) ** 0.5))
+
+    def _momentum(self, param: Tensor) -> Tensor:
+        """Return the momentum of a parameter, which starts at 0."""
+        state = self.state[param]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(param)
+        momentum: Tensor = state["momentum"]
+        return momentum
 
     def _orthogonalize_all(self, matrices: Iterable[Tensor]) -> list[Tensor]:
         """Return ``orthogonalize`` of each matrix; those of equal shapes are computed together."""
