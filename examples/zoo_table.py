@@ -37,7 +37,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "minlstm-char": {},
     "rglru-char": {},
     "slstm-char": {"hidden_size": 160, "dropout": 0.1},
-    "transformer-char": {"hidden_size": 160, "num_layers": 3, "context": 128},
+    "transformer-char": {},
 }
 
 

@@ -79,7 +79,7 @@ def encoding(_: argparse.Namespace) -> Iterator[Row]:
 
 
 def quality(options: argparse.Namespace) -> Iterator[Row]:
-    """Train ``lstm-char`` with default options for ``--seconds``, and measure nats per character on held-out text.
+    """Train ``--model`` with default options for ``--seconds``, and measure nats per character on held-out text.
 
     The texts of a directory are lowercased and evaluated on all validation texts and on the clean ones. A single text
     is evaluated on its last tenth.
@@ -95,7 +95,7 @@ def quality(options: argparse.Namespace) -> Iterator[Row]:
             for name in ("train", "valid", "valid_clean")
         )
         held_out = {"all": valid, "clean": clean}
-    model: Any = revgen.create("lstm-char").to(options.device)
+    model: Any = revgen.create(options.model).to(options.device)
     history = model.fit(train, next(iter(held_out.values())), max_seconds=options.seconds)
     print(history)
     duration, limit = history.seconds, options.seconds
@@ -117,6 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help=f"any of {', '.join([*BENCHMARKS, *ONLY_BY_NAME])}")
     parser.add_argument("--corpus", help="for quality: the directory of a corpus, or a text file")
+    parser.add_argument("--model", default="lstm-char", help="for quality: the model to train")
     parser.add_argument("--seconds", type=float, default=150, help="for quality: the time budget of training")
     parser.add_argument("--limit", type=float, default=1.5516, help="for quality: the nats per character to reach")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="for gpu and quality")
