@@ -9,6 +9,10 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+FAST: Any = {"error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
+"""Compiler options: no checks for division by zero, fused multiply-add, and sums in any order. Infinities and NaN keep
+their meaning."""
+
 
 def cached(function: Callable[..., Any]) -> Any:
     """Compile a function and cache its machine code on disk, or only in this process if no directory is writable."""

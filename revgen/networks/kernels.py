@@ -16,37 +16,15 @@ from numba import njit
 from numba.extending import overload
 
 from revgen.networks import layouts
-from revgen.networks.jit import cached, to_float32
+from revgen.networks.fused.element_kernels import exp, tanh
+from revgen.networks.jit import FAST, cached, to_float32
 from revgen.ops import EPSILON, MAX_LOGIT, TURN
 from revgen.tokenizers import Tokenizer
 
-FAST: Any = {"error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
-"""Compiler options: no checks for division by zero, fused multiply-add, and sums in any order. Infinities and NaN keep
-their meaning."""
 BOS = Tokenizer.bos_id
 VARIANCE_EPSILON = np.float32(EPSILON)
 LOGIT_LIMIT = np.float32(MAX_LOGIT)
 RADIANS = np.float32(2 * np.pi / TURN)
-
-
-@njit(**FAST)
-def tanh(x: Any) -> Any:
-    """Compute the hyperbolic tangent with basic arithmetic only, so that the compiler can vectorize it.
-
-    Four terms of the continued fraction give tanh(x / 4) (Lambert 1768), and the double-angle formula is applied twice.
-    """
-    x = np.float32(0.25) * min(max(x, np.float32(-10)), np.float32(10))
-    y = x * x
-    numerator = x * (np.float32(135135) + y * (np.float32(17325) + y * (np.float32(378) + y)))
-    t = numerator / (np.float32(135135) + y * (np.float32(62370) + y * (np.float32(3150) + y * np.float32(28))))
-    t = np.float32(2) * t / (np.float32(1) + t * t)
-    return np.float32(2) * t / (np.float32(1) + t * t)
-
-
-@njit(**FAST)
-def sigmoid(x: Any) -> Any:
-    """Compute 1 / (1 + exp(-x))."""
-    return np.float32(0.5) + np.float32(0.5) * tanh(np.float32(0.5) * x)
 
 
 @njit(**FAST)
@@ -82,9 +60,7 @@ def read_row(matrix: Any, i: Any) -> Any:
 
 @njit(**FAST)
 def layer_norm(x: Any, scale: Any, shift: Any) -> Any:
-    """Compute ``ops.layer_norm`` of a vector; return x itself if ``scale`` is empty."""
-    if len(scale) == 0:
-        return x
+    """Compute ``ops.layer_norm`` of a vector."""
     mean = np.float32(0)
     for value in x:
         mean += value
@@ -126,10 +102,12 @@ def attend(query: Any, keys: Any, values: Any, first: Any, end: Any, out: Any) -
     scale = np.float32(1) / np.sqrt(np.float32(len(query)))
     total = np.float32(0)
     for i in range(len(weights)):
-        weights[i] = np.exp((weights[i] - highest) * scale)
+        weights[i] = exp((weights[i] - highest) * scale)
         total += weights[i]
-    weights /= total
-    out[:] = np.float32(0)
+    for i in range(len(weights)):
+        weights[i] /= total
+    for j in range(len(out)):
+        out[j] = np.float32(0)
     add_product(weights, 0, values[first:end], out, 0)
 
 
@@ -141,14 +119,18 @@ def forward_transformer(net: Any, token: Any, state: Any) -> Any:
     """
     positions, num_cached, keys, values = state
     position = 0 if token == BOS else positions[0]
-    angles = (position * net.frequencies % TURN).astype(np.float32) * RADIANS
-    cosines, sines = np.cos(angles), np.sin(angles)
+    cosines = np.empty(len(net.frequencies), np.float32)
+    sines = np.empty(len(cosines), np.float32)
+    for j in range(len(cosines)):
+        angle = np.float32(position * net.frequencies[j] % TURN) * RADIANS
+        cosines[j], sines[j] = np.cos(angle), np.sin(angle)
     last = num_cached[0]
     first = last + 1 - min(net.context, position + 1, last + 1)
     x = read_row(net.embedding, token)
     hidden = len(x)
-    size = 2 * len(angles)
-    x *= np.sqrt(np.float32(hidden))
+    size = 2 * len(cosines)
+    for j in range(hidden):
+        x[j] *= np.sqrt(np.float32(hidden))
     attended = np.empty(hidden, np.float32)
     for i in range(len(net.layers)):
         layer = net.layers[i]
@@ -159,8 +141,9 @@ def forward_transformer(net: Any, token: Any, state: Any) -> Any:
             key = z[hidden + head * size : hidden + (head + 1) * size]
             rotate(query, cosines, sines)
             rotate(key, cosines, sines)
-            keys[i, head, :, last] = key
-            values[i, head, last] = z[2 * hidden + head * size : 2 * hidden + (head + 1) * size]
+            for j in range(size):  # Numba takes a second longer to compile the assignment of a slice
+                keys[i, head, j, last] = key[j]
+                values[i, head, last, j] = z[2 * hidden + head * size + j]
             out = attended[head * size : (head + 1) * size]
             attend(query, keys[i, head], values[i, head], first, last + 1, out)
         add_product(attended, 0, layer.output, x, 0)

@@ -56,9 +56,9 @@ HEADER = '''\
 import numpy as np
 from numba import njit
 
-from revgen.networks.jit import cached, to_float32
-from revgen.networks.fused.element_kernels import exp, log, softplus
-from revgen.networks.kernels import FAST, add_product, sample, sigmoid, tanh
+from revgen.networks.jit import FAST, cached, to_float32
+from revgen.networks.fused.element_kernels import exp, log, sigmoid, softplus, tanh
+from revgen.networks.kernels import add_product, sample
 
 
 @njit(**FAST)

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from revgen.networks.jit import as_float32, as_uint32
-from revgen.networks.kernels import FAST
+from revgen.networks.jit import FAST, as_float32, as_uint32
 
 EXACT: Any = {"error_model": "numpy", "fastmath": {"contract", "arcp"}, "forceinline": True}
 """Compiler options for functions in which the order of operations matters. A vector division becomes an estimate of the

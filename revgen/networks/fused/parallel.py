@@ -22,8 +22,7 @@ from numba.core.cpu import CPUTargetOptions
 from numba.core.options import TargetOptions
 from numpy.typing import NDArray
 
-from revgen.networks.jit import call
-from revgen.networks.kernels import FAST
+from revgen.networks.jit import FAST, call
 
 BLOCK_ROWS = 8
 """Threads compute multiples of this number of rows."""
