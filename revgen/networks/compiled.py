@@ -164,10 +164,7 @@ def load_source(source: str, *imported: ModuleType) -> ModuleType:
 
     The name of the module depends on its source and on the source of the modules that it imports.
     """
-    digest = hashlib.sha256(source.encode())
-    for functions in imported:
-        digest.update(Path(str(functions.__file__)).read_bytes())
-    name = f"revgen_program_{digest.hexdigest()[:32]}"
+    name = _module_name(source, imported)
     if name in sys.modules:
         return sys.modules[name]
     try:
@@ -185,11 +182,37 @@ def load_source(source: str, *imported: ModuleType) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # before the code runs, as the machine code in the cache refers to the module
     try:
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except Exception:  # perhaps the machine code is damaged
+            for file in _machine_code(path):
+                file.unlink(missing_ok=True)
+            spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
     return module
+
+
+def is_cached(source: str, *imported: ModuleType) -> bool:
+    """Return whether ``load_source`` finds machine code for this source, so that it takes no time."""
+    name = _module_name(source, imported)
+    try:
+        return name in sys.modules or bool(_machine_code(cache_directory() / "programs" / f"{name}.py"))
+    except OSError:
+        return False
+
+
+def _module_name(source: str, imported: Iterable[ModuleType]) -> str:
+    digest = hashlib.sha256(source.encode())
+    for functions in imported:
+        digest.update(Path(str(functions.__file__)).read_bytes())
+    return f"revgen_program_{digest.hexdigest()[:32]}"
+
+
+def _machine_code(path: Path) -> list[Path]:
+    """Return the files with machine code that Numba has made from a module."""
+    return list((path.parent / "__pycache__").glob(f"{path.stem}.*.nb?"))
 
 
 def drop_unused_programs(directory: Path) -> None:

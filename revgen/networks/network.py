@@ -88,8 +88,11 @@ class Network(nn.Module):
         finally:
             self.is_validating = False
 
-    def compile_layers(self) -> str | None:
-        """Compile the training of layers, on a CPU. Return a note if this is not possible."""
+    def compile_layers(self, before_compilation: Callable[[], None]) -> str | None:
+        """Compile the training of layers, on a CPU. Return a note if this is not possible.
+
+        ``before_compilation`` is called if it takes seconds, because the machine code is not in the cache.
+        """
         return None
 
     @property

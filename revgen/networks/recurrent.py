@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -32,14 +33,15 @@ class RecurrentModule(FunctionalModule):
         self.stack = stack
         self.compiled_layers: dict[Cell, Callable[[Parameters, Tensor, Any], tuple[Tensor, Any]]] = {}
 
-    def compile_layers(self) -> str | None:
+    def compile_layers(self, before_compilation: Callable[[], None]) -> str | None:
+        announce_once = cache(before_compilation)
         dtype = "bfloat16" if self.uses_bf16_matmul(self.device) else "float32"
         try:
             from revgen.networks.fused.layer import FusedLayer
 
             for cell in self.stack.cells:
                 if not isinstance(cell, ModuleCell) and cell.fused_kernel != "lstm":  # oneDNN's LSTM is as fast
-                    self.compiled_layers[cell] = FusedLayer(cell, dtype)
+                    self.compiled_layers[cell] = FusedLayer(cell, dtype, announce_once)
         except NotTraceableError as error:
             self.compiled_layers = {}
             return f"the layers are trained by PyTorch's operations: {error}"

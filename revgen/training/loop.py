@@ -42,6 +42,7 @@ MAX_ROLLBACKS = 3
 """How often training returns to the last good weights before it fails."""
 OVERFITTING_RATIO = 1.02
 """A model has overfitted if the last validation loss is more than this many times the lowest one."""
+COMPILATION_MESSAGE = "compiling the layers for this processor: this happens once and takes a few seconds"
 SAMPLE_TOKENS = 80
 """The maximum length of the sample that is generated after each epoch."""
 
@@ -96,8 +97,10 @@ def fit(
             checkpointer.begin(run, resume)
         if summary.vocabulary_hint is not None and summary.vocabulary_hint not in run.history.notes:
             trainer.add_note(summary.vocabulary_hint)
-        if run.is_compiled and (note := run.network.compile_layers()) is not None:
-            trainer.add_note(note)
+        if run.is_compiled:
+            note = run.network.compile_layers(partial(trainer.progress.say, COMPILATION_MESSAGE))
+            if note is not None and note not in run.history.notes:
+                trainer.add_note(note)
         model.metadata["spelled"] = max(round(summary.unknown_fraction, 6), as_float(model.metadata.get("spelled", 0)))
         with flush_denormals(), keep_freed_memory(), report_failed_process(ranks):
             return trainer.train()

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
+from numba.core.errors import NumbaError
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from revgen.cells.cell import Cell, Parameters
+from revgen.errors import NotTraceableError
 from revgen.networks import jit
-from revgen.networks.compiled import load_source
+from revgen.networks.compiled import is_cached, load_source
 from revgen.networks.fused import element_kernels, matmul_kernels, parallel
 from revgen.networks.fused.layer_code import LayerCode, input_indices, leaves
 from revgen.networks.fused.matmul_kernels import pack
@@ -26,14 +28,20 @@ class FusedLayer:
     """The compiled training of a layer.
 
     ``dtype`` is the type of the products: "bfloat16", "float32" or "float64"; everything else is in float32 or float64.
-    Raises NotTraceableError for a cell that has no compiled form. Needs Numba.
+    ``before_compilation`` is called if no machine code is in the cache. Raises NotTraceableError for a cell that has no
+    compiled form. Needs Numba.
     """
 
-    def __init__(self, cell: Cell, dtype: str) -> None:
+    def __init__(self, cell: Cell, dtype: str, before_compilation: Callable[[], None] | None = None) -> None:
         self.code = LayerCode(cell, dtype)
         imported = element_kernels, jit, matmul_kernels, parallel
-        self.forward = load_source(self.code.forward.source(is_reversed=False), *imported)
-        self.backward = load_source(self.code.backward.source(is_reversed=True), *imported)
+        sources = self.code.forward.source(is_reversed=False), self.code.backward.source(is_reversed=True)
+        if before_compilation is not None and not all(is_cached(source, *imported) for source in sources):
+            before_compilation()
+        try:
+            self.forward, self.backward = (load_source(source, *imported) for source in sources)
+        except NumbaError as error:
+            raise NotTraceableError(f"Numba cannot compile the cell: {str(error).strip().splitlines()[0]}") from error
 
     def __call__(self, p: Parameters, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Run the layer over a sequence: (time, batch, input) and a state -> (time, batch, output) and a state."""
