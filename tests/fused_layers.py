@@ -1,0 +1,144 @@
+"""Tools for tests of compiled layers: gradients of a layer, and generated code that Python runs without Numba."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from revgen.cells.cell import Cell
+from revgen.ops import tree_map
+
+Layer = Callable[[Any, Tensor, Any], tuple[Tensor, Any]]
+"""A function of the parameters, x (time, batch, input) and a state."""
+
+
+@dataclass
+class Sequence:
+    """The arguments of a layer, and the gradients of its results."""
+
+    params: dict[str, Tensor]
+    x: Tensor
+    state: Any
+    d_output: Tensor
+    d_state: list[Tensor]
+
+    def run(self, layer: Layer) -> dict[str, Tensor]:
+        """Return the output, the last state, and the gradients of all arguments, by name."""
+        x = self.x.detach().requires_grad_()
+        state = tree_map(lambda a: a.detach().clone().requires_grad_(), self.state)
+        params = {name: value.detach().clone().requires_grad_() for name, value in self.params.items()}
+        y, last = layer(SimpleNamespace(**params), x, state)
+        outputs = [y, *leaves(last)]
+        arguments = {"dx": x, **{f"d_state.{i}": a for i, a in enumerate(leaves(state))}}
+        arguments |= {f"dp.{name}": value for name, value in params.items()}
+        loss = sum((a * b).sum() for a, b in zip(outputs, [self.d_output, *self.d_state], strict=True))
+        gradients = torch.autograd.grad(loss, list(arguments.values()), allow_unused=True)
+        results = {"y": y} | {f"last.{i}": array for i, array in enumerate(outputs[1:])}
+        for (name, argument), gradient in zip(arguments.items(), gradients, strict=True):
+            results[name] = torch.zeros_like(argument) if gradient is None else gradient
+        return {name: array.detach() for name, array in results.items()}
+
+
+def leaves(tree: Any) -> list[Any]:
+    """Return the arrays of a nested state."""
+    arrays: list[Any] = []
+    tree_map(arrays.append, tree)
+    return arrays
+
+
+def reference(cell: Cell) -> Layer:
+    """Return the layer in PyTorch's operations."""
+    return lambda p, x, state: cell.sequence(p, cell.project(p, x), state)
+
+
+def random_sequence(
+    cell: Cell, dtype: torch.dtype = torch.float64, time: int = 6, batch: int = 5, seed: int = 0, scale: float = 0.5
+) -> Sequence:
+    """Return random arguments for a layer; ``scale`` is the standard deviation of parameters and states."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(shape: tuple[int, ...], scale: float = 1.0) -> Tensor:
+        return (scale * torch.randn(shape, generator=generator, dtype=torch.float64)).to(dtype)
+
+    params = {name: normal(tuple(shape), scale) for name, shape in cell.param_shapes().items()}
+    x = normal((time, batch, cell.input_size))
+    state = cell.initial_state(batch, lambda shape: normal(shape, scale))
+    y, last = reference(cell)(SimpleNamespace(**params), x, state)
+    return Sequence(params, x, state, normal(tuple(y.shape)), [normal(tuple(array.shape)) for array in leaves(last)])
+
+
+def compare_with_pytorch(layer: Layer, cell: Cell, tolerance: float, **options: Any) -> None:
+    """Check that results and gradients agree with PyTorch's autograd, relative to the largest element of each."""
+    sequence = random_sequence(cell, **options)
+    actual, expected = sequence.run(layer), sequence.run(reference(cell))
+    for name, array in expected.items():
+        assert actual[name].shape == array.shape, name
+        assert actual[name].dtype == array.dtype, name
+        scale = float(array.abs().max()) or 1.0
+        np.testing.assert_allclose(actual[name] / scale, array / scale, rtol=0, atol=tolerance, err_msg=name)
+
+
+def load_in_python(source: str, *imported: ModuleType) -> Any:
+    """Return the generated module as Python runs it: the same results as compiled code, for a few elements only.
+
+    A function of ``revgen.networks.fused.layer``, which tests replace.
+    """
+    scope: dict[str, Any] = {
+        "np": np,
+        "as_pointer": lambda address: address,
+        "carray": _array_at,
+        "compiled": lambda function: function,
+        "rows": lambda function: function,
+        "thread_rows": lambda table: (0, table[2], 0),
+        "multiply": multiply_in_python,
+        "from_bfloat16": lambda bits: from_bfloat16(np.asarray(bits)).reshape(())[()],
+        "to_bfloat16": lambda x: to_bfloat16(np.asarray(x)).reshape(())[()],
+        "exp": np.exp,
+        "log": np.log,
+        "tanh": np.tanh,
+        "sigmoid": lambda x: x.dtype.type(0.5) + x.dtype.type(0.5) * np.tanh(x.dtype.type(0.5) * x),
+        "softplus": lambda x: np.logaddexp(x, x.dtype.type(0)),
+    }
+    code = "\n".join(line for line in source.splitlines() if not line.startswith(("import", "from")))
+    exec(code, scope)
+
+    def call(pointer: Any) -> None:
+        length = scope["run"].__code__.co_nlocals + 8
+        with np.errstate(all="ignore"):
+            scope["run"](np.ctypeslib.as_array(pointer, (length,)))
+
+    return SimpleNamespace(run=SimpleNamespace(ctypes=call))
+
+
+def _array_at(address: int, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    dtype = np.dtype(dtype)
+    size = int(np.prod(shape)) * dtype.itemsize
+    return np.frombuffer((ctypes.c_char * size).from_address(int(address)), dtype).reshape(shape)
+
+
+def multiply_in_python(a: NDArray[Any], packed: NDArray[Any], c: NDArray[Any]) -> None:
+    """Compute C = A B as ``networks.fused.matmul_kernels`` does, from a packed matrix."""
+    panels, rows, width, pair = packed.shape
+    matrix = packed.transpose(1, 3, 0, 2).reshape(rows * pair, panels * width)
+    if packed.dtype == np.uint16:
+        a, matrix = from_bfloat16(a), from_bfloat16(matrix)
+    c[:, : panels * width] = a[:, : rows * pair] @ matrix
+
+
+def from_bfloat16(bits: NDArray[Any]) -> NDArray[np.float32]:
+    """Return bfloat16 numbers, given as their bits, in float32."""
+    return (np.atleast_1d(bits).astype(np.uint32) << 16).view(np.float32)
+
+
+def to_bfloat16(x: NDArray[Any]) -> NDArray[np.uint16]:
+    """Round float32 numbers to bfloat16 and return their bits."""
+    rounded = torch.from_numpy(np.atleast_1d(x).astype(np.float32)).bfloat16()
+    return rounded.view(torch.int16).numpy().view(np.uint16)

@@ -1,0 +1,305 @@
+"""A compiled layer gives the same results and gradients as PyTorch's operations, for every cell."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import unusual_cells
+from fused_layers import Sequence, compare_with_pytorch, load_in_python, random_sequence, reference
+from hypothesis import given, settings
+from random_cells import RandomCell, random_cells
+
+from revgen import Cell
+from revgen.errors import NotTraceableError
+from revgen.networks.fused import layer, parallel
+from revgen.networks.fused.layer import FusedLayer
+from revgen.registry import cells
+
+TOLERANCES = {"float64": 1e-12, "float32": 2e-5}
+BUILT_IN: dict[str, Cell] = {name: cells.get(name)(7, 6) for name in cells.names()} | {
+    "rnn-relu": cells.get("rnn")(7, 6, nonlinearity="relu"),
+    "elman-1": cells.get("elman")(1, 1),
+    "mingru-3": cells.get("mingru")(7, 5, expansion=3),
+}
+"""All registered cells, some with other options, in sizes that do not fill a vector register."""
+
+
+@pytest.fixture
+def in_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the generated code in Python, so that nothing has to be compiled."""
+    monkeypatch.setattr(layer, "load_source", load_in_python)
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """Return the type of the tensors of a layer whose products are in this type."""
+    return torch.float64 if name == "float64" else torch.float32
+
+
+def compare_directions(layer: Any, cell: Cell, minimum: float = 0.98, **options: Any) -> None:
+    """Check that each gradient has nearly the direction of PyTorch's, as rounding to bfloat16 allows."""
+    sequence = random_sequence(cell, dtype=torch.float32, **options)
+    actual, expected = sequence.run(layer), sequence.run(reference(cell))
+    for name, array in expected.items():
+        if array.any():
+            cosine = torch.nn.functional.cosine_similarity(actual[name].flatten(), array.flatten(), 0)
+            assert cosine > minimum, name
+
+
+@pytest.mark.usefixtures("in_python")
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_cell_has_the_gradients_of_pytorch(name: str, dtype: str) -> None:
+    cell = BUILT_IN[name]
+
+    compare_with_pytorch(FusedLayer(cell, dtype), cell, TOLERANCES[dtype], dtype=dtype_of(dtype))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["gru", *(pytest.param(n, marks=pytest.mark.slow) for n in BUILT_IN if n != "gru")])
+def test_machine_code_of_every_cell_has_the_gradients_of_pytorch(name: str, dtype: str) -> None:
+    cell = BUILT_IN[name]
+    fused = FusedLayer(cell, dtype)
+
+    for time, batch in ((6, 5), (1, 1), (3, 20)):
+        if dtype == "bfloat16":
+            compare_directions(fused, cell, time=time, batch=batch)
+        else:
+            compare_with_pytorch(fused, cell, TOLERANCES[dtype], dtype=dtype_of(dtype), time=time, batch=batch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", cells.names())
+def test_gradients_in_bfloat16_have_the_direction_of_pytorch(name: str) -> None:
+    cell = cells.get(name)(64, 96)
+
+    compare_directions(FusedLayer(cell, "bfloat16"), cell, 0.999, time=12, batch=24, scale=0.1)
+
+
+@pytest.mark.usefixtures("in_python")
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+@pytest.mark.parametrize("cell_class", unusual_cells.COMPILED)
+def test_custom_cell_has_the_gradients_of_pytorch(cell_class: type[Cell], dtype: str) -> None:
+    cell = cell_class(7, 6)
+    fused = FusedLayer(cell, dtype)
+
+    if dtype == "bfloat16":
+        compare_directions(fused, cell, 0.9 if cell_class is unusual_cells.Piecewise else 0.98, scale=0.3)
+    else:
+        compare_with_pytorch(fused, cell, TOLERANCES[dtype], dtype=dtype_of(dtype))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("cell_class", unusual_cells.COMPILED)
+def test_machine_code_of_custom_cell_has_the_gradients_of_pytorch(cell_class: type[Cell], dtype: str) -> None:
+    cell = cell_class(7, 6)
+
+    compare_with_pytorch(FusedLayer(cell, dtype), cell, TOLERANCES[dtype], dtype=dtype_of(dtype), batch=9)
+
+
+@pytest.mark.usefixtures("in_python")
+@pytest.mark.parametrize("cell_class", unusual_cells.NOT_COMPILED)
+def test_cell_without_a_compiled_form_says_why(cell_class: type[unusual_cells.Custom]) -> None:
+    with pytest.raises(NotTraceableError, match=unusual_cells.NOT_COMPILED[cell_class]):
+        FusedLayer(cell_class(7, 6), "float32")
+
+
+@pytest.mark.usefixtures("in_python")
+@pytest.mark.parametrize("sizes", [(1, 1), (1, 2), (2, 2), (3, 16)])
+@pytest.mark.parametrize("name", ["gru", "lstm", "minlstm", "slstm"])
+def test_sizes_of_one_unit_one_row_and_one_step(name: str, sizes: tuple[int, int]) -> None:
+    cell = cells.get(name)(*sizes)
+    for dtype in TOLERANCES:
+        for time, batch in ((1, 1), (4, 1), (1, 3)):
+            options: dict[str, Any] = {"dtype": dtype_of(dtype), "time": time, "batch": batch}
+            compare_with_pytorch(FusedLayer(cell, dtype), cell, TOLERANCES[dtype], **options)
+
+
+def check_random_cell(cell: RandomCell, dtype: str) -> None:
+    """Compare with PyTorch, unless the results or gradients of the random equation are too large."""
+    sequence = random_sequence(cell, dtype_of(dtype), time=4, batch=3)
+    with np.errstate(all="ignore"):
+        fused = FusedLayer(cell, dtype)
+        actual, expected = sequence.run(fused), sequence.run(reference(cell))
+    if any(not array.isfinite().all() or array.abs().max() > 1e5 for array in expected.values()):
+        return
+    for name, array in expected.items():
+        if dtype == "float64":
+            np.testing.assert_allclose(actual[name], array, rtol=1e-9, atol=1e-9, err_msg=name)
+        else:
+            assert actual[name].isfinite().all(), name
+
+
+@given(cell=random_cells())
+@settings(max_examples=40, deadline=None)
+def test_random_cells_have_the_gradients_of_pytorch(cell: RandomCell) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layer, "load_source", load_in_python)
+        check_random_cell(cell, "float64")
+        check_random_cell(cell, "bfloat16")
+
+
+@pytest.mark.slow
+@given(cell=random_cells())
+@settings(max_examples=1000, deadline=None)
+def test_many_random_cells_have_the_gradients_of_pytorch(cell: RandomCell) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layer, "load_source", load_in_python)
+        check_random_cell(cell, "float64")
+        check_random_cell(cell, "bfloat16")
+
+
+@pytest.mark.usefixtures("in_python")
+def test_gradients_pass_the_numerical_check_of_pytorch() -> None:
+    cell = cells.get("lstm")(2, 3)
+    fused = FusedLayer(cell, "float64")
+    sequence = random_sequence(cell, time=3, batch=2)
+    names = list(sequence.params)
+
+    def run(x: torch.Tensor, h: torch.Tensor, c: torch.Tensor, *weights: torch.Tensor) -> Any:
+        y, (h, c) = fused(SimpleNamespace(**dict(zip(names, weights, strict=True))), x, (h, c))
+        return y, h, c
+
+    arguments = [sequence.x, *sequence.state, *sequence.params.values()]
+
+    assert torch.autograd.gradcheck(run, [argument.detach().requires_grad_() for argument in arguments])
+
+
+def gru_layer() -> tuple[Cell, FusedLayer, Sequence]:
+    """Return a compiled layer, and arguments whose rows two threads share."""
+    cell = cells.get("gru")(7, 6)
+    return cell, FusedLayer(cell, "float64"), random_sequence(cell, batch=20)
+
+
+@pytest.fixture
+def two_threads() -> Any:
+    """Run PyTorch in two threads."""
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+def assert_same(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    for name, array in expected.items():
+        np.testing.assert_allclose(actual[name], array, rtol=1e-12, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_two_threads_compute_the_same_as_one() -> None:
+    cell, fused, sequence = gru_layer()
+
+    for batch in (1, 8, 9, 17, 33):
+        compare_with_pytorch(fused, cell, 1e-12, batch=batch)
+    torch.set_num_threads(1)
+    expected = sequence.run(fused)
+    torch.set_num_threads(2)
+    actual = sequence.run(fused)
+
+    assert torch.equal(actual["y"], expected["y"])
+    assert_same(actual, expected)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_threads_of_python_run_the_rows_without_openmp(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "_openmp", lambda: None)
+    cell, fused, _ = gru_layer()
+
+    compare_with_pytorch(fused, cell, 1e-12, batch=20)
+
+
+SCRIPT = """
+import sys, torch
+sys.path.insert(0, sys.argv[1])
+from fused_layers import compare_with_pytorch
+from revgen.networks.fused.layer import FusedLayer
+from revgen.registry import cells
+torch.set_num_threads(2)
+cell = cells.get("gru")(7, 6)
+compare_with_pytorch(FusedLayer(cell, "float64"), cell, 1e-12, batch=20)
+"""
+
+
+@pytest.mark.parametrize("variable", ["OMP_THREAD_LIMIT=1", pytest.param("OMP_DYNAMIC=true", marks=pytest.mark.slow)])
+def test_openmp_may_start_fewer_threads_than_requested(variable: str, request: pytest.FixtureRequest) -> None:
+    tests = str(request.config.rootpath / "tests")
+    command = ["env", variable, sys.executable, "-c", SCRIPT, tests]
+
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+
+
+def test_two_python_threads_can_train_at_once() -> None:
+    _, fused, sequence = gru_layer()
+    expected = sequence.run(fused)
+
+    with ThreadPoolExecutor(4) as pool:
+        for actual in pool.map(lambda _: sequence.run(fused), range(40)):
+            assert_same(actual, expected)
+
+
+def test_input_need_not_be_contiguous() -> None:
+    _, fused, sequence = gru_layer()
+    expected = sequence.run(fused)
+    sequence.x = sequence.x.transpose(0, 1).contiguous().transpose(0, 1)
+    sequence.state = sequence.state.t().contiguous().t()
+    sequence.d_output = sequence.d_output.transpose(0, 2).contiguous().transpose(0, 2)
+    sequence.params["U"] = sequence.params["U"].t().contiguous().t()
+
+    assert_same(sequence.run(fused), expected)
+
+
+def test_initial_state_and_input_need_no_gradient() -> None:
+    cell, fused, sequence = gru_layer()
+    gradients = []
+    for run in (fused, reference(cell)):
+        params = {name: value.detach().clone().requires_grad_() for name, value in sequence.params.items()}
+        y, _ = run(SimpleNamespace(**params), sequence.x, sequence.state)
+        gradients.append(torch.autograd.grad(y.sum(), list(params.values())))
+
+    for actual, expected in zip(*gradients, strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_backward_pass_can_be_repeated_but_not_differentiated() -> None:
+    _, fused, sequence = gru_layer()
+    x = sequence.x.requires_grad_()
+    y, _ = fused(SimpleNamespace(**sequence.params), x, sequence.state)
+    (first,) = torch.autograd.grad(y.sum(), x, retain_graph=True)
+    (second,) = torch.autograd.grad(y.sum(), x, retain_graph=True)
+
+    assert torch.equal(first, second)
+    with pytest.raises(RuntimeError):
+        (gradient,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+        torch.autograd.grad(gradient.sum(), x)
+
+
+def test_state_may_be_carried_from_chunk_to_chunk() -> None:
+    cell, fused, sequence = gru_layer()
+    p, state = SimpleNamespace(**sequence.params), sequence.state
+    whole, last = reference(cell)(p, sequence.x, state)
+    chunks = []
+    for chunk in sequence.x.chunk(3):
+        y, state = fused(p, chunk, state)
+        chunks.append(y)
+
+    np.testing.assert_allclose(torch.cat(chunks), whole, atol=1e-14)
+    np.testing.assert_allclose(state, last, atol=1e-14)
+
+
+def test_callback_is_called_only_if_the_machine_code_is_not_cached(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REVGEN_CACHE", str(tmp_path / "cache"))
+    calls: list[None] = []
+    cell = cells.get("elman")(11, 3)
+
+    FusedLayer(cell, "float64", lambda: calls.append(None))
+    FusedLayer(cell, "float64", lambda: calls.append(None))
+
+    assert len(calls) == 1
