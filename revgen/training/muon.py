@@ -69,7 +69,7 @@ class Muon(torch.optim.Optimizer):
         return momentum
 
     def _orthogonalize_all(self, matrices: Iterable[Tensor]) -> list[Tensor]:
-        """Return ``orthogonalize`` of each matrix; those of equal shapes are computed together."""
+        """Return ``orthogonalize`` of each matrix; matrices of equal shapes are computed together."""
         wide = [matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix for matrix in matrices]
         results = list(wide)
         for shape in dict.fromkeys(matrix.shape for matrix in wide):
