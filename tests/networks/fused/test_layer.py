@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -293,7 +294,7 @@ def test_state_may_be_carried_from_chunk_to_chunk() -> None:
 
 
 def test_callback_is_called_only_if_the_machine_code_is_not_cached(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REVGEN_CACHE", str(tmp_path / "cache"))
     calls: list[None] = []
@@ -303,3 +304,26 @@ def test_callback_is_called_only_if_the_machine_code_is_not_cached(
     FusedLayer(cell, "float64", lambda: calls.append(None))
 
     assert len(calls) == 1
+
+
+def forget_modules() -> None:
+    """Forget the generated modules, as a new process does."""
+    for name in [name for name in sys.modules if name.startswith("revgen_program_")]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("damage", [b"", b"damaged"])
+def test_damaged_machine_code_is_compiled_again(damage: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REVGEN_CACHE", str(tmp_path))
+    cell = cells.get("rnn")(5, 3)
+    forget_modules()
+    FusedLayer(cell, "float64")
+    files = list(tmp_path.rglob("*.nb?"))
+    for file in files:
+        file.write_bytes(damage)
+    forget_modules()
+
+    compare_with_pytorch(FusedLayer(cell, "float64"), cell, 1e-12)
+
+    assert len(files) == 4
+    assert all(len(file.read_bytes()) > 100 for file in files)
