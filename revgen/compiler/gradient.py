@@ -231,7 +231,7 @@ RULES: dict[str, Callable[..., Sequence[Any]]] = {
     "matmul": _matmul,
 }
 """For each operation, the gradients of its inputs: from the gradient g of the result, the result y, the inputs and the
-attributes. A gradient may lack axes along which it is constant. None stands for a derivative that does not exist."""
+attributes. A gradient may lack axes along which it is constant. None means that a derivative does not exist."""
 
 
 def compute_gradients(gradient: Gradient, inputs: Mapping[str, Any]) -> dict[int, Any]:
