@@ -19,7 +19,7 @@ from revgen.networks import jit
 from revgen.networks.compiled import is_cached, load_source
 from revgen.networks.fused import element_kernels, matmul_kernels, parallel
 from revgen.networks.fused.layer_code import LayerCode, input_indices, leaves
-from revgen.networks.fused.matmul_kernels import pack
+from revgen.networks.fused.matmul_kernels import pack, to_bits
 from revgen.networks.fused.sequence_code import Key, SequenceWriter
 from revgen.ops import tree_map
 
@@ -69,7 +69,7 @@ class _Pass:
                 if key in writer.arrays or key[0] == "state":
                     self.array(key)[0][:, : writer.operations[i].size] = state.reshape(self.batch, -1)
         fixed = writer.schedule.program.compute(writer.schedule.fixed, self.inputs)
-        buffers = [to_numpy(self.array(key)) for key in writer.arrays]
+        buffers = [to_bits(self.array(key)) for key in writer.arrays]
         buffers += [np.ascontiguousarray(fixed[i]) for i, _ in writer.weights]
         buffers += [pack(fixed[i], writer.dtype) for i in writer.matrices]
         parallel.run(module.run, self.batch, self.time, [buffer.ctypes.data for buffer in buffers])
@@ -160,8 +160,3 @@ def _saved(code: LayerCode, forward: _Pass, name: str, dy: Tensor) -> Tensor:
     if group == "saved":
         return forward.sequence(*code.forward.source_of(int(number)))
     return forward.sequence(*code.forward.source_of(input_indices(code.program)[name]))
-
-
-def to_numpy(array: Tensor) -> NDArray[Any]:
-    """Return a tensor as an array; bfloat16 numbers become their bits, in uint16."""
-    return array.view(torch.int16).numpy().view(np.uint16) if array.dtype == torch.bfloat16 else array.numpy()

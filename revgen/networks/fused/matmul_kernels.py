@@ -14,14 +14,16 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
+from torch import Tensor
 
-from revgen.networks.jit import BFloat16, to_bfloat16
+from revgen.networks.jit import BFloat16, cached, to_bfloat16
 
 FEATURES = get_host_cpu_features()
 VECTOR_BYTES = 64 if FEATURES.get("avx512f") else 32 if FEATURES.get("avx2") else 16
@@ -136,38 +138,72 @@ def _multiply(dtype: str) -> Callable[..., None]:
     return multiply
 
 
-def _packer(dtype: str) -> Callable[..., None]:
-    """Return a compiled function that packs a matrix (inputs, outputs) into an array of ``packed_shape``."""
-    number = "float64" if dtype == "float64" else "float32"
-    convert: Any = to_bfloat16 if dtype == "bfloat16" else njit(lambda x: x)
-    packed = "uint16" if dtype == "bfloat16" else number
+multiply_float32, multiply_float64 = _multiply("float32"), _multiply("float64")
+multiply_bfloat16 = _multiply("bfloat16")
 
-    @njit(f"void({number}[:, :], {packed}[:, :, :, ::1])")
-    def fill(matrix: Any, out: Any) -> None:
-        inputs, outputs = matrix.shape
-        panels, num_rows, width, pair = out.shape
-        for panel in range(panels):
-            for i in range(num_rows):
-                for j in range(width):
-                    for k in range(pair):
-                        row, column = i * pair + k, panel * width + j
-                        is_inside = row < inputs and column < outputs
-                        out[panel, i, j, k] = convert(matrix[row, column]) if is_inside else 0
 
-    return fill
+@cached
+def _pack_rows(matrix: Any, out: Any) -> None:
+    """Copy a matrix (rows, columns) to panels (panels, rows, width)."""
+    for panel in range(len(out)):
+        begin = panel * out.shape[2]
+        for i in range(len(matrix)):
+            for j in range(min(out.shape[2], matrix.shape[1] - begin)):
+                out[panel, i, j] = matrix[i, begin + j]
+
+
+@cached
+def _pack_columns(matrix: Any, out: Any) -> None:
+    """Copy a transposed matrix (columns, rows) to panels (panels, rows, width)."""
+    for panel in range(len(out)):
+        begin = panel * out.shape[2]
+        for j in range(min(out.shape[2], len(matrix) - begin)):
+            for i in range(matrix.shape[1]):
+                out[panel, i, j] = matrix[begin + j, i]
+
+
+@njit
+def _pair(first: Any, second: Any) -> Any:
+    """Return two float32 numbers, rounded to bfloat16, in 32 bits."""
+    return np.uint32(np.uint32(to_bfloat16(first)) | (np.uint32(to_bfloat16(second)) << np.uint32(16)))
+
+
+@cached
+def _pack_row_pairs(matrix: Any, out: Any) -> None:
+    """Copy the numbers of consecutive rows of a matrix to panels as pairs; the number of rows is even."""
+    for panel in range(len(out)):
+        begin = panel * out.shape[2]
+        for i in range(len(matrix) // 2):
+            for j in range(min(out.shape[2], matrix.shape[1] - begin)):
+                out[panel, i, j] = _pair(matrix[2 * i, begin + j], matrix[2 * i + 1, begin + j])
+
+
+@cached
+def _pack_column_pairs(matrix: Any, out: Any) -> None:
+    """Do the same for a transposed matrix (columns, rows)."""
+    for panel in range(len(out)):
+        begin = panel * out.shape[2]
+        for j in range(min(out.shape[2], len(matrix) - begin)):
+            for i in range(matrix.shape[1] // 2):
+                out[panel, i, j] = _pair(matrix[begin + j, 2 * i], matrix[begin + j, 2 * i + 1])
 
 
 def pack(matrix: NDArray[Any], dtype: str) -> NDArray[Any]:
-    """Pack a matrix (inputs, outputs) into panels. Missing columns, and the second half of the last pair, are 0.
+    """Pack a matrix (inputs, outputs) into panels: (panels, rows, width).
 
-    bfloat16 numbers are stored as their bits, in uint16.
+    A pair of bfloat16 numbers is stored as 32 bits. Missing columns, and the second half of the last pair, are 0.
     """
-    inputs, outputs = matrix.shape
-    out = np.empty(packed_shape(inputs, outputs, dtype), np.uint16 if dtype == "bfloat16" else matrix.dtype)
-    PACKERS[dtype](matrix, out)
+    panels, num_rows, width, pair = packed_shape(matrix.shape[0], matrix.shape[1], dtype)
+    out = np.zeros((panels, num_rows, width), np.uint32 if pair == 2 else matrix.dtype)
+    if len(matrix) % pair:
+        matrix = np.pad(matrix, ((0, 1), (0, 0)))
+    if matrix.flags.f_contiguous and not matrix.flags.c_contiguous:
+        (_pack_column_pairs if pair == 2 else _pack_columns)(matrix.T, out)
+    else:
+        (_pack_row_pairs if pair == 2 else _pack_rows)(np.ascontiguousarray(matrix), out)
     return out
 
 
-multiply_float32, multiply_float64 = _multiply("float32"), _multiply("float64")
-multiply_bfloat16 = _multiply("bfloat16")
-PACKERS = {dtype: _packer(dtype) for dtype in BYTE_SIZES}
+def to_bits(array: Tensor) -> NDArray[Any]:
+    """Return a tensor as an array; bfloat16 numbers become their bits, in uint16."""
+    return array.view(torch.int16).numpy().view(np.uint16) if array.dtype == torch.bfloat16 else array.numpy()
