@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from revgen.model import Weights
 from revgen.networks.cuda_graphs import CudaGraphCache
 from revgen.networks.functional import Backend, FunctionalNetwork, unflatten
-from revgen.networks.precision import bf16_matmul_is_fast as bf16_matmul_is_fast
+from revgen.networks.precision import bf16_matmul_is_fast
 from revgen.sequences import Forward
 
 Penalty: TypeAlias = Tensor | float

@@ -13,7 +13,7 @@ from revgen.cells.cell import Cell, Parameters
 from revgen.errors import NotTraceableError
 from revgen.model import Weights
 from revgen.networks.module_cell import ModuleCell
-from revgen.networks.network import FunctionalModule, bf16_matmul_is_fast, dropout_mask
+from revgen.networks.network import FunctionalModule, dropout_mask
 from revgen.networks.stack import Stack
 from revgen.ops import tree_map
 
@@ -35,10 +35,11 @@ class RecurrentModule(FunctionalModule):
 
     def compile_layers(self, before_compilation: Callable[[], None]) -> str | None:
         announce_once = cache(before_compilation)
-        dtype = "bfloat16" if self.uses_bf16_matmul(self.device) else "float32"
         try:
             from revgen.networks.fused.layer import FusedLayer
+            from revgen.networks.fused.matmul_kernels import HAS_BFLOAT16_PRODUCTS
 
+            dtype = "bfloat16" if HAS_BFLOAT16_PRODUCTS and self.uses_bf16_matmul(self.device) else "float32"
             for cell in self.stack.cells:
                 if not isinstance(cell, ModuleCell) and cell.fused_kernel != "lstm":  # oneDNN's LSTM is as fast
                     self.compiled_layers[cell] = FusedLayer(cell, dtype, announce_once)
@@ -63,7 +64,7 @@ class RecurrentModule(FunctionalModule):
             dtype = self.params[0].dtype
             z = tree_map(lambda a: a.to(dtype), cell.project(p, x))
             is_stepwise = type(cell).sequence is Cell.sequence
-            with self.in_bfloat16(not is_stepwise and bf16_matmul_is_fast(x.device), x.device):
+            with self.in_bfloat16(not is_stepwise and self.uses_bf16_matmul(x.device), x.device):
                 y, state = cell.sequence(p, z, state)
             return y.to(dtype), state
         is_fast, on_cpu = self.training and bf16_rnn_is_fast(cell, x.device), x.device.type == "cpu"

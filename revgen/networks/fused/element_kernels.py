@@ -61,8 +61,16 @@ def sigmoid(x: Any) -> Any:
 
 @njit(**EXACT)
 def tanh(x: Any) -> Any:
-    """Compute the hyperbolic tangent; the error is relative to 1."""
-    return np.float32(1) - np.float32(2) / (np.float32(1) + exp(x + x))
+    """Compute the hyperbolic tangent, also of tiny numbers, which 1 - 2 / (1 + exp(2 x)) would round to 0.
+
+    Four terms of the continued fraction give tanh(x / 4) (Lambert 1768), and the double-angle formula is applied twice.
+    """
+    x = np.float32(0.25) * min(max(x, np.float32(-10)), np.float32(10))
+    y = x * x
+    numerator = x * (np.float32(135135) + y * (np.float32(17325) + y * (np.float32(378) + y)))
+    t = numerator / (np.float32(135135) + y * (np.float32(62370) + y * (np.float32(3150) + y * np.float32(28))))
+    t = np.float32(2) * t / (np.float32(1) + t * t)
+    return np.float32(2) * t / (np.float32(1) + t * t)
 
 
 @njit(**EXACT)
