@@ -126,9 +126,12 @@ def _array_at(address: int, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
 
 def multiply_in_python(a: NDArray[Any], packed: NDArray[Any], c: NDArray[Any]) -> None:
     """Compute C = A B as ``networks.fused.matmul_kernels`` does, from a packed matrix."""
-    panels, rows, width, pair = packed.shape
-    matrix = packed.transpose(1, 3, 0, 2).reshape(rows * pair, panels * width)
-    if packed.dtype == np.uint16:
+    is_bfloat16 = packed.dtype in (np.uint16, np.uint32)
+    panels, rows, width = packed.shape[:3]
+    numbers = (packed.view(np.uint16) if is_bfloat16 else packed).reshape(panels, rows, width, -1)
+    pair = numbers.shape[-1]
+    matrix = numbers.transpose(1, 3, 0, 2).reshape(rows * pair, panels * width)
+    if is_bfloat16:
         a, matrix = from_bfloat16(a), from_bfloat16(matrix)
     c[:, : panels * width] = a[:, : rows * pair] @ matrix
 

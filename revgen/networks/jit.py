@@ -5,13 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
 from numba import njit, types
 from numba.extending import intrinsic
 
 FAST: Any = {"error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
 """Compiler options: no checks for division by zero, fused multiply-add, and sums in any order. Infinities and NaN keep
 their meaning."""
+
+
+def _cpu_features() -> dict[str, bool]:
+    """Return the features of the processor; none if LLVM does not know them."""
+    try:
+        return dict(get_host_cpu_features())
+    except RuntimeError:
+        return {}
+
+
+FEATURES = _cpu_features()
+HAS_BFLOAT16 = bool(FEATURES.get("avx512bf16"))
+"""True if the processor rounds to bfloat16 and multiplies such numbers, as AVX512-BF16 does."""
 
 
 def cached(function: Callable[..., Any]) -> Any:
@@ -77,20 +92,14 @@ class BFloat16(ir.Type):
         return hash(BFloat16)
 
 
-def _from_bfloat16(typing: Any, x: Any) -> Any:
+@njit
+def from_bfloat16(x: Any) -> Any:
     """Convert the bits of a bfloat16 number, a uint16, to float32."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.fpext(builder.bitcast(arguments[0], BFloat16()), ir.FloatType())
-
-    return types.float32(types.uint16), generate
+    return as_float32(np.uint32(np.uint32(x) << np.uint32(16)))
 
 
-from_bfloat16: Any = intrinsic(_from_bfloat16)
-
-
-def _to_bfloat16(typing: Any, x: Any) -> Any:
-    """Round a float32 number to bfloat16 and return its bits, a uint16."""
+def _round_to_bfloat16(typing: Any, x: Any) -> Any:
+    """Round a float32 number to bfloat16 and return its bits, a uint16, with an instruction for it."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(builder.fptrunc(arguments[0], BFloat16()), ir.IntType(16))
@@ -98,7 +107,16 @@ def _to_bfloat16(typing: Any, x: Any) -> Any:
     return types.uint16(types.float32), generate
 
 
-to_bfloat16: Any = intrinsic(_to_bfloat16)
+@njit
+def to_bfloat16_by_integers(x: Any) -> Any:
+    """Round a float32 number to bfloat16 and return its bits, a uint16, on any processor."""
+    bits = as_uint32(x)
+    rounded = np.uint32(bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    return np.uint16(rounded if x == x else np.uint32(0x7FC0))
+
+
+to_bfloat16: Any = intrinsic(_round_to_bfloat16) if HAS_BFLOAT16 else to_bfloat16_by_integers
+"""Round a float32 number to bfloat16 and return its bits, a uint16."""
 
 
 def _to_float32(typing: Any, x: Any) -> Any:

@@ -37,9 +37,9 @@ class RecurrentModule(FunctionalModule):
         announce_once = cache(before_compilation)
         try:
             from revgen.networks.fused.layer import FusedLayer
-            from revgen.networks.fused.matmul_kernels import HAS_BFLOAT16_PRODUCTS
+            from revgen.networks.jit import HAS_BFLOAT16
 
-            dtype = "bfloat16" if HAS_BFLOAT16_PRODUCTS and self.uses_bf16_matmul(self.device) else "float32"
+            dtype = "bfloat16" if HAS_BFLOAT16 and self.uses_bf16_matmul(self.device) else "float32"
             for cell in self.stack.cells:
                 if not isinstance(cell, ModuleCell) and cell.fused_kernel != "lstm":  # oneDNN's LSTM is as fast
                     self.compiled_layers[cell] = FusedLayer(cell, dtype, announce_once)

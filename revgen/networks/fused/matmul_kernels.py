@@ -16,21 +16,17 @@ from typing import Any
 import numpy as np
 import torch
 from llvmlite import ir
-from llvmlite.binding import get_host_cpu_features
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 from torch import Tensor
 
-from revgen.networks.jit import BFloat16, cached, to_bfloat16
+from revgen.networks.jit import FEATURES, BFloat16, cached, to_bfloat16
 
-FEATURES = get_host_cpu_features()
 VECTOR_BYTES = 64 if FEATURES.get("avx512f") else 32 if FEATURES.get("avx2") else 16
 VECTORS_PER_PANEL = 2
 TILE_ROWS = 4 if VECTOR_BYTES == 32 else 8  # AVX2 has 16 registers, the others have 32
-HAS_BFLOAT16_PRODUCTS = bool(FEATURES.get("avx512bf16"))
-"""True if the processor multiplies bfloat16 numbers, as AVX512-BF16 does."""
 
 BYTE_SIZES = {"bfloat16": 4, "float32": 4, "float64": 8}
 """The size of one element of A or B: a number, or a pair of bfloat16 numbers."""

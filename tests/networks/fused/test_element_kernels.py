@@ -115,19 +115,24 @@ def test_nan_is_kept(name: str) -> None:
     assert np.isnan(FUNCTIONS[name](np.array([np.nan], np.float32))).all()
 
 
-def test_bfloat16_is_rounded_to_nearest_even_like_in_pytorch() -> None:
+@pytest.mark.parametrize("function", [jit.to_bfloat16, jit.to_bfloat16_by_integers])
+def test_bfloat16_is_rounded_to_nearest_even_like_in_pytorch(function: Any) -> None:
     @njit
     def convert(x: Any, bits: Any, back: Any) -> None:
         for i in range(len(x)):
-            bits[i] = jit.to_bfloat16(x[i])
+            bits[i] = function(x[i])
             back[i] = jit.from_bfloat16(bits[i])
 
     rng = np.random.default_rng(0)
-    x = np.concatenate([rng.normal(size=2000), 1 + np.arange(64) / 256, [0, -0.0, 1e-37, 1e38, np.inf, -np.inf]])
+    x = np.concatenate(
+        [rng.normal(size=2000), 1 + np.arange(64) / 256, [0, -0.0, 1e-37, 1e38, np.inf, -np.inf, np.nan]]
+    )
     x = np.append(x, 3.39e38).astype(np.float32)  # rounds to infinity
     bits, back = np.empty(len(x), np.uint16), np.empty_like(x)
     convert(x, bits, back)
 
-    np.testing.assert_array_equal(bits, to_bfloat16(x))
+    is_nan = np.isnan(x)
+    assert (bits[is_nan] & 0x7FFF > 0x7F80).all()
+    np.testing.assert_array_equal(bits[~is_nan], to_bfloat16(x[~is_nan]))
     finite = np.isfinite(x) & (x != 0) & np.isfinite(back)
     assert np.max(np.abs(back[finite] / x[finite] - 1)) <= 2**-8

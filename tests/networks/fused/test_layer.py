@@ -21,6 +21,7 @@ from revgen import Cell
 from revgen.errors import NotTraceableError
 from revgen.networks.fused import layer, parallel
 from revgen.networks.fused.layer import FusedLayer
+from revgen.networks.jit import HAS_BFLOAT16
 from revgen.registry import cells
 
 TOLERANCES = {"float64": 1e-12, "float32": 2e-5}
@@ -30,6 +31,8 @@ BUILT_IN: dict[str, Cell] = {name: cells.get(name)(7, 6) for name in cells.names
     "mingru-3": cells.get("mingru")(7, 5, expansion=3),
 }
 """All registered cells, some with other options, in sizes that do not fill a vector register."""
+
+needs_bfloat16 = pytest.mark.skipif(not HAS_BFLOAT16, reason="the processor does not multiply bfloat16 numbers")
 
 
 @pytest.fixture
@@ -62,7 +65,7 @@ def test_every_cell_has_the_gradients_of_pytorch(name: str, dtype: str) -> None:
     compare_with_pytorch(FusedLayer(cell, dtype), cell, TOLERANCES[dtype], dtype=dtype_of(dtype))
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float64", "float32", pytest.param("bfloat16", marks=needs_bfloat16)])
 @pytest.mark.parametrize("name", ["gru", *(pytest.param(n, marks=pytest.mark.slow) for n in BUILT_IN if n != "gru")])
 def test_machine_code_of_every_cell_has_the_gradients_of_pytorch(name: str, dtype: str) -> None:
     cell = BUILT_IN[name]
@@ -75,16 +78,17 @@ def test_machine_code_of_every_cell_has_the_gradients_of_pytorch(name: str, dtyp
             compare_with_pytorch(fused, cell, TOLERANCES[dtype], dtype=dtype_of(dtype), time=time, batch=batch)
 
 
+@needs_bfloat16
 @pytest.mark.slow
 @pytest.mark.parametrize("name", cells.names())
 def test_gradients_in_bfloat16_have_the_direction_of_pytorch(name: str) -> None:
     cell = cells.get(name)(64, 96)
 
-    compare_directions(FusedLayer(cell, "bfloat16"), cell, 0.999, time=12, batch=24, scale=0.1)
+    compare_directions(FusedLayer(cell, "bfloat16"), cell, 0.995, time=12, batch=24, scale=0.1)
 
 
 @pytest.mark.usefixtures("in_python")
-@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float64", pytest.param("float32", marks=pytest.mark.slow), "bfloat16"])
 @pytest.mark.parametrize("cell_class", unusual_cells.COMPILED)
 def test_custom_cell_has_the_gradients_of_pytorch(cell_class: type[Cell], dtype: str) -> None:
     cell = cell_class(7, 6)
@@ -312,7 +316,7 @@ def forget_modules() -> None:
         del sys.modules[name]
 
 
-@pytest.mark.parametrize("damage", [b"", b"damaged"])
+@pytest.mark.parametrize("damage", [b"", pytest.param(b"damaged", marks=pytest.mark.slow)])
 def test_damaged_machine_code_is_compiled_again(damage: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REVGEN_CACHE", str(tmp_path))
     cell = cells.get("rnn")(5, 3)
