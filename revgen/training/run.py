@@ -35,7 +35,7 @@ SNAPSHOT_MAX_LOSS = 1.1
 """No snapshot is taken while the loss is higher than this many times the lowest loss so far."""
 SYNC_EVERY = 10
 """On a GPU or with several processes, losses are read after this many steps, because a read makes the CPU wait."""
-MIN_COMPILED_SECONDS, MIN_COMPILED_FLOP = 20.0, 5e11
+MIN_COMPILED_SECONDS, MIN_COMPILED_FLOP = 20.0, 2e11
 """Layers are compiled for a run of at least this many seconds, or floating-point operations in matrix products."""
 SMOOTHING = 0.95
 """The weight of the earlier losses in the smoothed loss, an average over about 20 steps."""

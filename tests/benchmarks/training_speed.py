@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import custom_cells
 import numpy as np
 import torch
 from generation_speed import plain_loop, plain_lstm, same_network
@@ -15,6 +16,11 @@ from measure import Row, Task, generating, medians, row, synchronize
 from torch import nn
 
 import revgen
+
+RECURRENT = (
+    "lstm", "gru", "elman", "rnn", "relu-gru", "relu-lstm", "peephole-lstm", "graves-lstm", "awd-lstm", "textgenrnn",
+    "slstm", "mingru", "minlstm", "rglru",
+)  # fmt: skip
 
 
 def plain_training(cell: str, hidden: int, device: str = "cpu", chunks: int = 90) -> Task:
@@ -60,10 +66,38 @@ def revgen_training(cell: str, hidden: int, device: str = "cpu", epochs: int = 1
 
 def training(_: argparse.Namespace) -> Iterator[Row]:
     """Compare ``fit`` with a plain float32 loop over the same network: two layers of 128, batch 64, length 70."""
-    for cell, goal in (("lstm", 1.5), ("gru", 1.0), ("rnn", 1.0)):
+    for cell, goal in (("lstm", 1.5), ("gru", 1.6), ("rnn", 1.0)):
         fast, slow = medians(revgen_training(cell, 128), plain_training(cell, 128))
         what = f"fit {cell} 2×128, tokens/s"
         yield row(what, fast, "1/s", "plain float32 loop", slow, f"≥ {goal} times it", fast >= goal * slow)
+
+
+def arithmetic_rate(name: str, hidden: int) -> Task:
+    """Return the task of ``fit`` with two layers, in GFLOP/s: 6 for each weight of a matrix and token."""
+    options: dict[str, Any] = {"hidden_size": hidden, "num_layers": 2}
+    if name == "awd-lstm":
+        options["embedding_size"] = hidden
+    random = np.random.default_rng(0)
+    texts = ["".join(random.choice(list("abcdefghijklmnopqrstuvwxyz,. "), 1000)) for _ in range(51_200 // hidden)]
+
+    def run() -> float:
+        model: Any = revgen.create(f"{name}-char", **options)
+        history = model.fit(texts, epochs=2, batch_size=64, sequence_length=70, progress=False)
+        matrix_weights = sum(array.size for array in model.weights.values() if array.ndim > 1)
+        return float(history[-1].tokens_per_second * 6 * matrix_weights / 1e9)
+
+    return run
+
+
+def cells(_: argparse.Namespace) -> Iterator[Row]:
+    """Compare the arithmetic of training every recurrent architecture, and three cells of its own, with the LSTM's."""
+    others = [name for name in RECURRENT if name != "lstm"] + list(custom_cells.NAMES)
+    for hidden in (128, 256):
+        reference, *rates = medians(*(arithmetic_rate(name, hidden) for name in ("lstm", *others)))
+        yield row(f"fit lstm 2×{hidden}, GFLOP/s", reference, "", "", 0.0, "", True)
+        for name, rate in zip(others, rates, strict=True):
+            is_met = rate >= 0.7 * reference
+            yield row(f"fit {name} 2×{hidden}, GFLOP/s", rate, "", "lstm", reference, "≥ 0.7 of it", is_met)
 
 
 def gpu(options: argparse.Namespace) -> Iterator[Row]:
