@@ -11,6 +11,7 @@ import importlib.util
 import os
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from revgen.sequences import Forward
 
 MAX_PROGRAMS = 100
 """The number of programs in the cache; each takes about 0.2 MB."""
+LOADING = threading.RLock()
+"""Held while a module is imported, so that no other thread gets a module whose code is still running."""
 
 
 def copy_state(state: Any, num_tokens: int) -> Any:
@@ -165,8 +168,11 @@ def load_source(source: str, *imported: ModuleType) -> ModuleType:
     The name of the module depends on its source and on the source of the modules that it imports.
     """
     name = _module_name(source, imported)
-    if name in sys.modules:
-        return sys.modules[name]
+    with LOADING:
+        return sys.modules.get(name) or _load_module(name, source)
+
+
+def _load_module(name: str, source: str) -> ModuleType:
     try:
         path = cache_directory() / "programs" / f"{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)

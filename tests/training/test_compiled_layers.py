@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -345,3 +346,20 @@ def test_cache_may_be_read_only_or_missing_or_deleted(tmp_path: Path) -> None:
         losses, errors = run_script([], **environment)
         assert losses == expected
         assert errors.split() == ["0", "True"]
+
+
+@pytest.mark.usefixtures("compiled")
+def test_two_threads_can_compile_and_train_the_same_network(
+    texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REVGEN_CACHE", str(tmp_path))
+
+    def train(_: int) -> list[float]:
+        model: Any = revgen.create("rnn-char", hidden_size=11, num_layers=1)
+        return [epoch.train_loss for epoch in model.fit(texts[:10], **SETTINGS)]
+
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(train, range(2))
+
+    assert one == pytest.approx(other, abs=0.5)  # PyTorch's random numbers are shared by all threads
+    assert np.isfinite(one + other).all()
