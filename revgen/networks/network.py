@@ -117,14 +117,18 @@ class FunctionalModule(Network, Backend):
         self.definition = definition
 
     def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        p = self.training_weights()
+        features, state = self.features_with(p, tokens, state)
+        return self.logits_with(p, features), state
+
+    def training_weights(self) -> SimpleNamespace:
+        """Return the weights as attributes; those of the layers are in bfloat16 if the layers are computed in it."""
         weights: dict[str, Tensor] = {**self.named_weights()}
         if self.computes_in_bf16:
             names = [name for name in weights if "." in name]  # of layers; embeddings accumulate gradients in float32
             rounded = CastToBf16.apply(*(weights[name] for name in names))  # type: ignore[no-untyped-call]
             weights |= zip(names, rounded, strict=True)
-        p = unflatten(weights)
-        features, state = self.features_with(p, tokens, state)
-        return self.logits_with(p, features), state
+        return unflatten(weights)
 
     @property
     def computes_in_bf16(self) -> bool:
@@ -142,7 +146,7 @@ class FunctionalModule(Network, Backend):
 
     def features(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Compute the vectors that the logits are computed from, (time, batch, features), and the next state."""
-        return self.features_with(unflatten(self.named_weights()), tokens, state)
+        return self.features_with(self.training_weights(), tokens, state)
 
     def logits(self, features: Tensor) -> Tensor:
         """Compute logits: (time, batch, features) -> (time, batch, vocab)."""

@@ -78,7 +78,7 @@ def arithmetic_rate(name: str, hidden: int) -> Task:
     if name == "awd-lstm":
         options["embedding_size"] = hidden
     random = np.random.default_rng(0)
-    texts = ["".join(random.choice(list("abcdefghijklmnopqrstuvwxyz,. "), 1000)) for _ in range(51_200 // hidden)]
+    texts = ["".join(random.choice(list("abcdefghijklmnopqrstuvwxyz,. "), 1000)) for _ in range(30_000 // hidden)]
 
     def run() -> float:
         model: Any = revgen.create(f"{name}-char", **options)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+import revgen
 from revgen.networks import precision
 from revgen.networks.precision import MIN_SPEEDUP, bf16_matmul_is_fast, measure_bf16_speedup
 
@@ -83,3 +86,15 @@ def test_measurement_works_within_inference_and_leaves_random_numbers_alone() ->
     with torch.inference_mode():
         assert measure_bf16_speedup() > 0
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_logits_in_training_are_computed_from_the_features() -> None:
+    model: Any = revgen.load("transformer-subword")
+    network = model.make_network().train()
+    network.bf16_matmul, network.definition.config = True, replace(model.config, dropout=0.0)
+    tokens = torch.arange(12).reshape(6, 2)
+
+    logits, _ = network(tokens)
+    features, _ = network.features(tokens)
+
+    torch.testing.assert_close(network.logits(features), logits)
