@@ -27,7 +27,9 @@ def treat_as_large(monkeypatch: pytest.MonkeyPatch, cache_directory: Path) -> No
 
 
 def entries() -> list[Path]:
-    return sorted(cache.cache_directory().glob("*")) if cache.cache_directory().exists() else []
+    """Return the entries of texts in the cache, without the precision that was chosen for this processor."""
+    directory = cache.cache_directory()
+    return sorted(set(directory.glob("*")) - set(directory.glob("precision-*"))) if directory.exists() else []
 
 
 def are_equal(a: Tokens, b: Tokens) -> bool:
