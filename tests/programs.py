@@ -77,3 +77,16 @@ def random_program(steps: list[tuple[int, int, int]], seed: int) -> RandomProgra
     tokens = np.array([[seed % VOCAB]])
     program = trace(step, p=p, tokens=tokens, state=state)
     return RandomProgram(program, {f"p.{name}": a for name, a in vars(p).items()}, seed % VOCAB, state)
+
+
+def swapping_program() -> tuple[Program, NDArray[Any], tuple[NDArray[Any], NDArray[Any]]]:
+    """Return a program that swaps two arrays of its state, its weight ``p.head``, and the state."""
+    state = np.ones((1, 3), np.float32), np.zeros((1, 3), np.float32)
+    head = np.eye(3, dtype=np.float32)
+    program = trace(
+        lambda p, tokens, state: ((state[0] @ p.head)[None], (state[1], state[0])),
+        p=SimpleNamespace(head=head),
+        tokens=np.array([[0]]),
+        state=state,
+    )
+    return program, head, state

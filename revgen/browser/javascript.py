@@ -9,18 +9,12 @@ import numpy as np
 
 from revgen.compiler import Operation, Program
 from revgen.networks.codegen import SourceWriter, input_name
-from revgen.networks.language import Location
+from revgen.networks.language import OPERATORS, Location
 
-EXPRESSIONS = {
-    "add": "{0} + {1}",
-    "subtract": "{0} - {1}",
-    "multiply": "{0} * {1}",
-    "divide": "{0} / {1}",
+EXPRESSIONS = OPERATORS | {
     "floor_divide": "Math.floor({0} / {1})",
     "remainder": "modulo({0}, {1})",
-    "power": "{0} ** {1}",
     "maximum": "Math.max({0}, {1})",
-    "negative": "-{0}",
     "exp": "Math.exp({0})",
     "log": "Math.log({0})",
     "tanh": "Math.tanh({0})",
@@ -29,12 +23,6 @@ EXPRESSIONS = {
     "sin": "Math.sin({0})",
     "softplus": "Math.max({0}, 0) + Math.log1p(Math.exp(-Math.abs({0})))",
     "sigmoid": "1 / (1 + Math.exp(-{0}))",
-    "less": "{0} < {1}",
-    "less_equal": "{0} <= {1}",
-    "greater": "{0} > {1}",
-    "greater_equal": "{0} >= {1}",
-    "equal": "{0} == {1}",
-    "not_equal": "{0} != {1}",
     "logical_and": "{0} && {1}",
     "logical_or": "{0} || {1}",
     "logical_not": "!{0}",

@@ -42,6 +42,14 @@ class Gradient:
         """The inverse of ``values``."""
         return {new: old for old, new in self.values.items()}
 
+    @cached_property
+    def needed_program(self) -> Program:
+        """The program without the operations that no gradient uses. It returns the gradients, then the pairs."""
+        pairs = (pair for pairs in self.products.values() for pair in pairs)
+        return Program(
+            self.program.operations, [*self.outputs.values(), *(j for x_g in pairs for j in x_g)]
+        ).without_unused()
+
 
 def differentiate(program: Program, inputs: Collection[int], matrices: Collection[int] = ()) -> Gradient:
     """Return the gradient of a program with respect to the values at the indices ``inputs``.
@@ -239,8 +247,7 @@ def compute_gradients(gradient: Gradient, inputs: Mapping[str, Any]) -> dict[int
 
     ``inputs`` has the arrays that the gradients depend on.
     """
-    needed = [*gradient.outputs.values(), *(j for pairs in gradient.products.values() for pair in pairs for j in pair)]
-    program = Program(gradient.program.operations, needed).without_unused()
+    program = gradient.needed_program
     given = [i for i, o in enumerate(program.operations) if o.name != "input" or o.attributes["name"] in inputs]
     values = program.compute(given, inputs)
     arrays = map(values.__getitem__, program.outputs)

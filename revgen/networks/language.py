@@ -10,6 +10,22 @@ from typing import ClassVar
 
 from revgen.compiler import Operation
 
+OPERATORS = {
+    "add": "{0} + {1}",
+    "subtract": "{0} - {1}",
+    "multiply": "{0} * {1}",
+    "divide": "{0} / {1}",
+    "power": "{0} ** {1}",
+    "negative": "-{0}",
+    "less": "{0} < {1}",
+    "less_equal": "{0} <= {1}",
+    "greater": "{0} > {1}",
+    "greater_equal": "{0} >= {1}",
+    "equal": "{0} == {1}",
+    "not_equal": "{0} != {1}",
+}
+"""The expressions of the elementwise operations that are written alike in Python and JavaScript."""
+
 
 @dataclass(frozen=True)
 class Location:

@@ -9,18 +9,12 @@ import numpy as np
 
 from revgen.compiler import Operation
 from revgen.networks.codegen import SourceWriter
-from revgen.networks.language import Location
+from revgen.networks.language import OPERATORS, Location
 
-EXPRESSIONS = {
-    "add": "{0} + {1}",
-    "subtract": "{0} - {1}",
-    "multiply": "{0} * {1}",
-    "divide": "{0} / {1}",
+EXPRESSIONS = OPERATORS | {
     "floor_divide": "{0} // {1}",
     "remainder": "{0} % {1}",
-    "power": "{0} ** {1}",
     "maximum": "max({0}, {1})",
-    "negative": "-{0}",
     "exp": "exp({0})",
     "log": "log({0})",
     "tanh": "tanh({0})",
@@ -29,12 +23,6 @@ EXPRESSIONS = {
     "sin": "np.sin({0})",
     "softplus": "softplus({0})",
     "sigmoid": "sigmoid({0})",
-    "less": "{0} < {1}",
-    "less_equal": "{0} <= {1}",
-    "greater": "{0} > {1}",
-    "greater_equal": "{0} >= {1}",
-    "equal": "{0} == {1}",
-    "not_equal": "{0} != {1}",
     "logical_and": "{0} and {1}",
     "logical_or": "{0} or {1}",
     "logical_not": "not {0}",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from programs import SIZE, STEPS, VOCAB, random_program
+from programs import SIZE, STEPS, VOCAB, random_program, swapping_program
 
 from revgen import ops
 from revgen.compiler import Program, trace
@@ -63,14 +63,7 @@ def test_generated_code_of_random_programs_agrees_with_the_interpreter(
 
 
 def test_arrays_of_the_state_may_swap() -> None:
-    state = np.ones((1, 3), np.float32), np.zeros((1, 3), np.float32)
-    head = np.eye(3, dtype=np.float32)
-    program = trace(
-        lambda p, tokens, state: ((state[0] @ p.head)[None], (state[1], state[0])),
-        p=SimpleNamespace(head=head),
-        tokens=np.array([[0]]),
-        state=state,
-    )
+    program, head, state = swapping_program()
     arrays = [array.copy() for array in state]
 
     logits = run_in_python(program, {"p.head": head}, 0, arrays)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from programs import STEPS, random_program
+from programs import STEPS, random_program, swapping_program
 
 import revgen
 from revgen import ops
 from revgen.architectures import functional_model
-from revgen.compiler import trace
 from revgen.errors import NotTraceableError
 from revgen.networks.numpy_code import NumpyProgram
 from revgen.registry import architecture_names, cells
@@ -78,14 +76,7 @@ def test_random_programs_give_the_same_bits_as_the_interpreter(steps: list[tuple
 
 
 def test_arrays_of_the_state_may_swap() -> None:
-    state = np.ones((1, 3), np.float32), np.zeros((1, 3), np.float32)
-    head = np.eye(3, dtype=np.float32)
-    program = trace(
-        lambda p, tokens, state: ((state[0] @ p.head)[None], (state[1], state[0])),
-        p=SimpleNamespace(head=head),
-        tokens=np.array([[0]]),
-        state=state,
-    )
+    program, head, state = swapping_program()
     reader = NumpyProgram(program, {"p.head": head}).reader(state)
     assert reader is not None
 

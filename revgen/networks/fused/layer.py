@@ -18,7 +18,7 @@ from revgen.errors import NotTraceableError
 from revgen.networks import jit
 from revgen.networks.compiled import is_cached, load_source
 from revgen.networks.fused import element_kernels, matmul_kernels, parallel
-from revgen.networks.fused.layer_code import LayerCode, input_indices, leaves
+from revgen.networks.fused.layer_code import LayerCode, leaves
 from revgen.networks.fused.matmul_kernels import pack, to_bits
 from revgen.networks.fused.sequence_code import Key, SequenceWriter
 from revgen.ops import tree_map
@@ -159,4 +159,4 @@ def _saved(code: LayerCode, forward: _Pass, name: str, dy: Tensor) -> Tensor:
     group, _, number = name.partition(".")
     if group == "saved":
         return forward.sequence(*code.forward.source_of(int(number)))
-    return forward.sequence(*code.forward.source_of(input_indices(code.program)[name]))
+    return forward.sequence(*code.forward.source_of(code.inputs[name]))

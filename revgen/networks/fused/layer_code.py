@@ -45,7 +45,7 @@ class LayerCode:
         self.dtype = dtype
         self.program = trace_step(cell, "float64" if dtype == "float64" else "float32")
         self.operations = self.program.operations
-        names = input_indices(self.program)
+        self.inputs = names = input_indices(self.program)
         self.params = {name.removeprefix("p."): i for name, i in names.items() if name.startswith("p.")}
         self.x = names["x"]
         self.states = [i for name, i in names.items() if name.partition(".")[0] == "state"]

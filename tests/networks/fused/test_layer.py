@@ -142,23 +142,25 @@ def check_random_cell(cell: RandomCell, dtype: str) -> None:
             assert actual[name].isfinite().all(), name
 
 
-@given(cell=random_cells())
-@settings(max_examples=40, deadline=None)
-def test_random_cells_have_the_gradients_of_pytorch(cell: RandomCell) -> None:
+def check_in_python(cell: RandomCell) -> None:
+    """Check a random cell in the precisions whose generated code differs, without Numba."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layer, "load_source", load_in_python)
         check_random_cell(cell, "float64")
         check_random_cell(cell, "bfloat16")
+
+
+@given(cell=random_cells())
+@settings(max_examples=40, deadline=None)
+def test_random_cells_have_the_gradients_of_pytorch(cell: RandomCell) -> None:
+    check_in_python(cell)
 
 
 @pytest.mark.slow
 @given(cell=random_cells())
 @settings(max_examples=1000, deadline=None)
 def test_many_random_cells_have_the_gradients_of_pytorch(cell: RandomCell) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layer, "load_source", load_in_python)
-        check_random_cell(cell, "float64")
-        check_random_cell(cell, "bfloat16")
+    check_in_python(cell)
 
 
 @pytest.mark.usefixtures("in_python")
