@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import revgen
+from revgen import pretrained
 from revgen.hub import push_all
 
 # The options of ``create`` and ``fit`` for each model. revgen's defaults apply to all others.
@@ -59,7 +60,7 @@ def main() -> None:
     parser.add_argument("valid", nargs="?", help="the text to validate on")
     parser.add_argument("--also", action="append", default=[], help="another text to evaluate on; can be given again")
     parser.add_argument("--models", nargs="+", default=list(RECIPES), choices=list(RECIPES))
-    parser.add_argument("--out", type=Path, default=Path(revgen.__file__).parent / "pretrained")
+    parser.add_argument("--out", type=Path, default=pretrained.DIRECTORY)
     parser.add_argument("--data", default="", help="the description of the data and its license, for the card")
     parser.add_argument(
         "--max-seconds", type=float, help="a time budget for each model, instead of the recipe's epochs"
@@ -78,7 +79,7 @@ def main() -> None:
     for name in options.models:
         train(name, options)
     if options.push:
-        print("\n".join(push_all([options.out / name for name in options.models], options.push)))
+        print("\n".join(push_all([options.out / pretrained.add_corpus(name) for name in options.models], options.push)))
 
 
 def train(name: str, options: argparse.Namespace) -> None:
@@ -102,7 +103,7 @@ def train(name: str, options: argparse.Namespace) -> None:
         | {f"nats_per_char on {Path(path).stem}": model.evaluate(path).nats_per_char for path in options.also},
         "samples": [model.generate(p, temperature=0.7, max_tokens=300, seed=1) for p in PROMPTS],
     }
-    directory = options.out / name
+    directory = options.out / pretrained.add_corpus(name)
     (directory / "README.md").unlink(missing_ok=True)  # so that ``save`` writes a new card
     model.save(directory, dtype="float16")
     print(f"{directory}: {sum(f.stat().st_size for f in directory.iterdir()) / 1e6:.2f} MB")
@@ -112,7 +113,7 @@ def with_table(page: str) -> str:
     """Return a Markdown page with an updated table of pretrained models, from the metadata of the models."""
     rows = ["| model | parameters | size | nats/char | bits/char | trained |", "|---|--:|--:|--:|--:|---|"]
     for info in revgen.models(pretrained=True):
-        content = json.loads((Path(revgen.__file__).parent / "pretrained" / info.name / "config.json").read_bytes())
+        content = json.loads((pretrained.DIRECTORY / info.name / "config.json").read_bytes())
         evaluation, training = (content["metadata"][key] for key in ("evaluation", "training"))
         rows.append(
             f"| `{info.name}` | {info.parameters:,} | {(info.size or 0) / 1e6:.1f} MB "

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from revgen import pretrained
 from revgen.arguments import validate_call
 from revgen.card import HISTORY_FILE, draw_history, make_card
 from revgen.errors import CheckpointError, HubError, OptionError, RevgenError, UnknownNameError
@@ -32,7 +33,6 @@ from revgen.version import __version__
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-PRETRAINED = Path(__file__).parent / "pretrained"
 ORGANIZATION_VARIABLE = "REVGEN_HUB_ORG"
 """The environment variable that names the organization of the pretrained models. If it is empty, revgen does not
 search the Hub for them."""
@@ -58,12 +58,7 @@ def resolve_repo_id(name: str) -> str:
     owner = os.environ.get(ORGANIZATION_VARIABLE, "revgen")
     if not owner and "/" not in name:
         raise NotOnHubError(f"{name} was not searched for on the Hub, because {ORGANIZATION_VARIABLE} is empty")
-    return name if "/" in name else f"{owner}/{name}"
-
-
-def pretrained_names() -> set[str]:
-    """Return the names of the pretrained models that ship in the package."""
-    return {path.parent.name for path in PRETRAINED.glob("*/config.json")}
+    return name if "/" in name else f"{owner}/{pretrained.add_corpus(name)}"
 
 
 def find_directory(name: str | Path, *, revision: str | None, token: str | None, local_files_only: bool) -> Path:
@@ -72,8 +67,8 @@ def find_directory(name: str | Path, *, revision: str | None, token: str | None,
     ``LanguageModel.from_pretrained`` describes the parameters.
     """
     if revision is None:
-        if isinstance(name, str) and name in pretrained_names():
-            return PRETRAINED / name
+        if isinstance(name, str) and (directory := pretrained.find(name)):
+            return directory
         if os.path.isdir(name):  # noqa: PTH112  Path.is_dir rejects names that are too long
             return Path(name)
         if (directory := _model_directory_of(name)) is not None:
@@ -84,15 +79,17 @@ def find_directory(name: str | Path, *, revision: str | None, token: str | None,
         return pull(name, revision=revision, token=token, local_files_only=local_files_only)
     if isinstance(name, Path) or "/" in name:
         raise CheckpointError(f"{name}: no such directory")
-    if not is_model(name):
-        message = unknown_name_message("pretrained model or directory", name, sorted(pretrained_names()))
+    model = name.partition(".")[0]
+    if not is_model(model):
+        message = unknown_name_message("pretrained model or directory", name, pretrained.names())
         raise UnknownNameError(missing_level_message(name) or message)
     with suppress(NotOnHubError):
         return pull_pretrained(name, revision=revision, token=token, local_files_only=local_files_only)
-    pretrained = ", ".join(sorted(pretrained_names())) or "none"
+    corpora = [other.partition(".")[2] for other in pretrained.names() if other.startswith(f"{model}.")]
+    hint = f"; it has weights for {', '.join(corpora)}" if corpora else ""
     raise UnknownNameError(
-        f"{name} has no pretrained weights: train it with revgen.create({name!r}).fit(…); pretrained are {pretrained}",
-        command=f"{name} has no pretrained weights: train it with revgen fit {name}; pretrained are {pretrained}",
+        f"{name} has no pretrained weights: train it with revgen.create({model!r}).fit(…){hint}",
+        command=f"{name} has no pretrained weights: train it with revgen fit {model}{hint}",
     )
 
 

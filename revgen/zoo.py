@@ -1,6 +1,7 @@
 """Listing, creating and loading models by name: ``list_models``, ``models``, ``create`` and ``load``.
 
-A name is ``<architecture>-<level>``: any registered architecture or cell, with any of its tokenizer levels.
+A name is ``<architecture>-<level>``: any registered architecture or cell, with any of its tokenizer levels. The name of
+a pretrained model may end in a corpus, as in ``lstm-word.austen``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, cast
 
-from revgen import hub
+from revgen import pretrained as pretrained_models
 from revgen.arguments import check_fields, validate_call
 from revgen.cells import Cell
 from revgen.errors import OptionError, UnknownNameError
@@ -37,9 +38,12 @@ from revgen.tokenizers import Tokenizer
 def list_models(pattern: str | Iterable[str] = "*", *, pretrained: bool = False) -> list[str]:
     """Return the names that match a wildcard pattern (``"lstm-*"``), or any of several patterns.
 
-    ``pretrained=True`` selects the models that come with weights.
+    ``pretrained=True`` lists the models with weights, by names with a corpus: ``list_models("*.austen",
+    pretrained=True)``.
     """
-    return filter_names([name for name in model_names() if not pretrained or name in hub.pretrained_names()], pattern)
+    if not pretrained:
+        return filter_names(model_names(), pattern)
+    return [name for name in pretrained_models.names() if filter_names([name, name.partition(".")[0]], pattern)]
 
 
 class ModelOptions(TypedDict, total=False):
@@ -113,8 +117,9 @@ def load(
 ) -> LanguageModel:
     """Load a model with weights: a pretrained model, a directory that ``save`` wrote, or a repository of the Hub.
 
-    A name like ``"lstm-char"`` is searched for in the package, then in the cache of the Hub, then in the organization
-    on the Hub that the environment variable ``REVGEN_HUB_ORG`` names. ``"me/name"`` is a directory if there is one,
+    A name like ``"lstm-word.austen"`` is ``<architecture>-<level>.<corpus>``; without a corpus, it means the corpus
+    ``music``. It is searched for in the package, then in the cache of the Hub, then in the organization on the Hub that
+    the environment variable ``REVGEN_HUB_ORG`` names. ``"me/name"`` is a directory if there is one,
     otherwise a repository. ``revgen.hub.pull`` describes ``revision``, ``token`` and ``local_files_only``.
 
     Raises UnknownNameError for a name without weights, CheckpointError for a damaged directory, and HubError for a
@@ -205,13 +210,13 @@ def _check_names(kind: str, names: Iterable[str], known: list[str]) -> None:
 
 def _model_info(name: str) -> ModelInfo:
     """Return the row of a model. The first line of its architecture's docstring is its description."""
-    architecture = name.rpartition("-")[0]
+    architecture = name.partition(".")[0].rpartition("-")[0]
     documented = architectures if architectures.is_registered(architecture) else cells
     lines = (inspect.getdoc(documented.get(architecture)) or "").splitlines()
-    info = ModelInfo(name, lines[0] if lines else "", name in hub.pretrained_names())
-    if not info.pretrained:
+    directory = pretrained_models.find(name)
+    info = ModelInfo(name, lines[0] if lines else "", directory is not None)
+    if directory is None:
         return info
-    directory = hub.PRETRAINED / name
     content = read_config(directory)
     metadata = content["metadata"]
     return dataclasses.replace(

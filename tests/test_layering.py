@@ -32,7 +32,7 @@ LAYERS = (
     ),
     ("ops",),
     ("tokenizers",),
-    ("corpus", "datasets"),
+    ("corpus", "datasets", "pretrained"),
     ("cells",),
     ("history", "novelty"),
     ("sequences",),

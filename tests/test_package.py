@@ -26,8 +26,8 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 
 def test_each_model_in_the_package_is_small_and_has_a_card() -> None:
-    directories = [path for path in PRETRAINED.iterdir() if path.is_dir()]
-    assert "lstm-char" in [path.name for path in directories]
+    directories = [path.parent for path in PRETRAINED.glob("*/config.json")]
+    assert "lstm-char.music" in [path.name for path in directories]
     for directory in directories:
         assert sum(file.stat().st_size for file in directory.iterdir()) <= 6_000_000
         assert (directory / "README.md").read_text("utf-8").startswith("---\nlibrary_name: revgen\n")
@@ -35,7 +35,7 @@ def test_each_model_in_the_package_is_small_and_has_a_card() -> None:
 
 def test_the_models_in_the_package_are_small_in_total_and_prefer_english_words() -> None:
     names = {"lstm-char", "gru-char", "rnn-char", "lstm-word", "gru-subword", "transformer-subword", "textgenrnn-char"}
-    assert names <= set(revgen.list_models(pretrained=True))
+    assert {f"{name}.music" for name in names} <= set(revgen.list_models(pretrained=True))
     assert sum(file.stat().st_size for file in PRETRAINED.rglob("*") if file.is_file()) <= 20e6
     for name in names:
         model = revgen.load(name)
@@ -49,7 +49,9 @@ def test_the_wheel_generates_text_in_a_new_environment(tmp_path: Path) -> None:
     wheel, sdist = next((tmp_path / "dist").glob("*.whl")), next((tmp_path / "dist").glob("*.tar.gz"))
     run(sys.executable, "-m", "twine", "check", "--strict", wheel, sdist, cwd=tmp_path)
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"revgen/py.typed", "revgen/datasets/reviews.jsonl", "revgen/pretrained/lstm-char/config.json"} <= {*names}
+    assert {"revgen/py.typed", "revgen/datasets/reviews.jsonl", "revgen/pretrained/lstm-char.music/config.json"} <= {
+        *names
+    }
     assert all(name.startswith(("revgen/", "revgen-")) for name in names)
 
     venv.create(tmp_path / "venv", with_pip=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,10 @@ def halving() -> Iterator[str]:
 @pytest.fixture
 def pretrained(small_model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The directory of pretrained models, with only one model in it."""
-    monkeypatch.setattr("revgen.hub.PRETRAINED", tmp_path / "pretrained")
-    model = revgen.load(small_model.save(tmp_path / "pretrained" / "lstm-char"))
+    monkeypatch.setattr("revgen.pretrained.DIRECTORY", tmp_path / "pretrained")
+    model = revgen.load(small_model.save(tmp_path / "pretrained" / "lstm-char.music"))
     model.metadata |= {"licence": "MIT", "evaluation": {"nats_per_char": 1.5}}
-    model.save(tmp_path / "pretrained" / "lstm-char")
+    model.save(tmp_path / "pretrained" / "lstm-char.music")
     return tmp_path / "pretrained"
 
 
@@ -79,8 +80,13 @@ def test_wildcards_select_names(pattern: str | Sequence[str], expected: set[str]
 
 
 def test_pretrained_selects_names_with_weights(pretrained: Path) -> None:
-    assert revgen.list_models(pretrained=True) == ["lstm-char"]
+    shutil.copytree(pretrained / "lstm-char.music", pretrained / "lstm-char.austen")
+
+    assert revgen.list_models(pretrained=True) == ["lstm-char.austen", "lstm-char.music"]
+    assert revgen.list_models("*.austen", pretrained=True) == ["lstm-char.austen"]
+    assert revgen.list_models("lstm-char", pretrained=True) == ["lstm-char.austen", "lstm-char.music"]
     assert revgen.list_models("gru-*", pretrained=True) == []
+    assert "lstm-char.austen" not in revgen.list_models()
 
 
 def test_a_pretrained_model_is_loaded_by_its_name(pretrained: Path) -> None:
@@ -91,8 +97,12 @@ def test_a_pretrained_model_is_loaded_by_its_name(pretrained: Path) -> None:
 
 @pytest.mark.usefixtures("hub")
 def test_the_error_for_a_name_without_weights_says_how_to_train_it(pretrained: Path) -> None:
-    with pytest.raises(revgen.UnknownNameError, match=r"no pretrained weights.*create\('gru-char'\).*are lstm-char"):
+    with pytest.raises(revgen.UnknownNameError, match=r"^gru-char has no pretrained weights.*create\('gru-char'\)"):
         revgen.load("gru-char")
+    with pytest.raises(
+        revgen.UnknownNameError, match=r"^lstm-char\.austin has no .*create\('lstm-char'\).* for music$"
+    ):
+        revgen.load("lstm-char.austin")
 
 
 def test_a_cell_with_the_name_of_an_architecture_is_rejected() -> None:
@@ -127,7 +137,7 @@ def test_the_table_converts_to_dictionaries(pretrained: Path) -> None:
 
     assert trained["pretrained"] and trained["parameters"] > 10_000
     assert trained["score"] == 1.5 and trained["licence"] == "MIT"
-    assert trained["size"] == (pretrained / "lstm-char" / "model.safetensors").stat().st_size
+    assert trained["size"] == (pretrained / "lstm-char.music" / "model.safetensors").stat().st_size
     assert not untrained["pretrained"] and untrained["parameters"] is None and untrained["source"] is None
 
 

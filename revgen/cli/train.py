@@ -92,7 +92,7 @@ def _model_to_fit(options: argparse.Namespace) -> LanguageModel:
     is_name = name in list_models() or not (expand_user(name).is_dir() or is_repository(name))
     if is_name and not options.pretrained:
         model = create(name, **dict(parse_assignment(option, "--set") for option in options.set))
-        if name in list_models(pretrained=True):
+        if list_models(name, pretrained=True):
             print(f"training a new {name}; add --pretrained to fine-tune its pretrained weights", file=sys.stderr)
         return model
     if options.set:

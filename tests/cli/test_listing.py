@@ -27,12 +27,12 @@ def test_list_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_list_pretrained_shows_only_models_with_weights(
     capsys: pytest.CaptureFixture[str], small_model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("revgen.hub.PRETRAINED", tmp_path)
-    small_model.save(tmp_path / "lstm-char")
+    monkeypatch.setattr("revgen.pretrained.DIRECTORY", tmp_path)
+    small_model.save(tmp_path / "lstm-char.music")
 
     rows = json.loads(run(capsys, "list", "--pretrained", "--json"))
 
-    assert [row["name"] for row in rows] == ["lstm-char"]
+    assert [row["name"] for row in rows] == ["lstm-char.music"]
 
 
 def test_list_without_matches_prints_an_empty_table(capsys: pytest.CaptureFixture[str]) -> None:

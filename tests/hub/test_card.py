@@ -17,9 +17,8 @@ from hub_helpers import python_blocks
 from hub_server import Hub, Repository
 
 import revgen
-from revgen import hub as revgen_hub
+from revgen import hub as revgen_hub, pretrained
 from revgen.card import draw_history, make_card
-from revgen.hub import PRETRAINED, pretrained_names
 from revgen.language_model import LanguageModel
 from revgen.registry import cells
 
@@ -174,9 +173,9 @@ def test_the_card_shows_the_equations_of_the_network_and_its_cell(small_model: L
     assert inspect.cleandoc(cells.get("lstm").__doc__) in text
 
 
-@pytest.mark.parametrize("name", sorted(pretrained_names()))
+@pytest.mark.parametrize("name", pretrained.names())
 def test_every_card_in_the_package_has_the_equation_of_the_logits(name: str) -> None:
-    assert "\nlogits = " in (PRETRAINED / name / "README.md").read_text("utf-8")
+    assert "\nlogits = " in (pretrained.DIRECTORY / name / "README.md").read_text("utf-8")
 
 
 def test_the_history_image_has_a_panel_for_the_held_out_text(reviews: list[str]) -> None:
@@ -199,5 +198,5 @@ def test_fine_tuning_removes_metadata_about_the_old_weights(reviews: list[str]) 
 
 
 def test_the_cards_in_the_package_are_up_to_date() -> None:
-    for path in PRETRAINED.glob("*/config.json"):
+    for path in pretrained.DIRECTORY.glob("*/config.json"):
         assert (path.parent / "README.md").read_text("utf-8") == make_card(revgen.load(path.parent))

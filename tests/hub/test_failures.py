@@ -51,7 +51,7 @@ def test_a_missing_network_is_reported_at_once(no_network: None) -> None:
 
 def test_without_a_network_the_error_for_a_pretrained_name_says_where_it_was_searched_for(no_network: None) -> None:
     assert load_error("elman-char").startswith(
-        "elman-char has no weights in the package or the cache; revgen/elman-char: the Hub"
+        "elman-char has no weights in the package or the cache; revgen/elman-char.music: the Hub"
     )
 
 

@@ -64,7 +64,7 @@ def test_push_command_takes_several_directories(
         ("push one", "push takes a directory and a repository"),
         ("pull me/model", "me/model: no such directory, and no such repository on the Hub"),
         ("pull me/model --revision v1", "me/model: no such directory"),
-        ("pull gru-char", "revgen/gru-char: no such"),
+        ("pull gru-char", "revgen/gru-char.music: no such"),
         ("generate me/model", "me/model: no such"),
         ("fit me/model texts.txt --out out", "me/model: no such"),
     ],

@@ -67,11 +67,11 @@ def test_a_pretrained_name_is_found_in_the_organization_and_then_in_the_cache(
     hub: Hub, small_model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REVGEN_HUB_ORG", "zoo")
-    small_model.push_to_hub("zoo/elman-char")
+    small_model.push_to_hub("zoo/elman-char.music")
     hub.requests.clear()
 
     assert same_model(revgen.load("elman-char"), small_model)
-    assert hub.count_requests("HEAD", "/zoo/elman-char/resolve/main/config.json") == 1
+    assert hub.count_requests("HEAD", "/zoo/elman-char.music/resolve/main/config.json") == 1
 
     hub.requests.clear()
     assert same_model(revgen.load("elman-char"), small_model)
@@ -83,7 +83,7 @@ def test_the_default_organization_is_revgen(hub: Hub, monkeypatch: pytest.Monkey
     with pytest.raises(revgen.UnknownNameError, match="elman-char has no pretrained weights"):
         revgen.load("elman-char")
 
-    assert hub.requests == [("GET", "/api/models/revgen/elman-char")]
+    assert hub.requests == [("GET", "/api/models/revgen/elman-char.music")]
 
 
 def test_with_an_empty_organization_no_request_is_sent(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

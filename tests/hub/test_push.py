@@ -148,12 +148,12 @@ def test_save_pretrained_and_from_pretrained_work_as_in_other_libraries(
 def test_push_all_pushes_directories_to_an_organization(
     hub: Hub, small_model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("lstm-word", "elman-char"):
+    for name in ("lstm-word", "elman-char.music"):
         small_model.save(tmp_path / name)
 
-    revgen_hub.push_all([tmp_path / "lstm-word", tmp_path / "elman-char"], "zoo")
+    revgen_hub.push_all([tmp_path / "lstm-word", tmp_path / "elman-char.music"], "zoo")
 
-    assert sorted(hub.repositories) == ["zoo/elman-char", "zoo/lstm-word"]
+    assert sorted(hub.repositories) == ["zoo/elman-char.music", "zoo/lstm-word"]
     monkeypatch.setenv("REVGEN_HUB_ORG", "zoo")
     assert same_model(revgen.load("elman-char"), small_model)
 
@@ -182,7 +182,7 @@ def test_the_pretrain_script_trains_evaluates_and_pushes(
 
     runpy.run_path(str(ROOT / "examples" / "pretrain.py"), run_name="__main__")
 
-    for name in ("rnn-char", "textgenrnn-char"):
+    for name in ("rnn-char.music", "textgenrnn-char.music"):
         model = revgen.load(f"me/{name}")
-        assert model.name == name and model.metadata["evaluation"]["nats_per_char"] > 0
+        assert f"{model.name}.music" == name and model.metadata["evaluation"]["nats_per_char"] > 0
         assert "nats_per_char" in hub.repositories[f"me/{name}"].files()["README.md"].decode()
