@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from revgen.plots import COLORS, new_figure, style_axes
+from revgen.html_tables import html_block, html_table, to_html
+from revgen.plots import COLORS, pyplot_figure, style_axes
 from revgen.tables import to_frame, to_text
 
 
@@ -67,14 +68,20 @@ class History:
         return self.epochs[i]
 
     def __str__(self) -> str:
+        return "\n".join([to_text(*self._table()), *self.notes])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return html_block(html_table(*self._table()), *(f"<p>{to_html(note)}</p>" for note in self.notes))
+
+    def _table(self) -> tuple[list[dict[str, Any]], list[str]]:
+        """Return the rows and the columns to show."""
         hidden = {"sample"}
         if all(epoch.nats_per_char is None for epoch in self.epochs):
             hidden |= {"nats_per_char", "bits_per_char", "perplexity"}
         columns = [column.name for column in dataclasses.fields(EpochMetrics) if column.name not in hidden]
-        rows = [row | {"best": "*" if row["best"] else ""} for row in self.to_dicts()]
-        return "\n".join([to_text(rows, columns), *self.notes])
-
-    __repr__ = __str__
+        return [row | {"best": "*" if row["best"] else ""} for row in self.to_dicts()], columns
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Return one dictionary for each epoch."""
@@ -89,7 +96,7 @@ class History:
 
         Raises MissingExtraError without the extra ``plots``.
         """
-        figure = new_figure()
+        figure = pyplot_figure()
         axes = figure.add_subplot()
         style = {"marker": "o", "markersize": 4}
         axes.plot([e.epoch for e in self], [e.train_loss for e in self], color=COLORS[0], label="training", **style)

@@ -41,6 +41,11 @@ class LanguageModel(Model):
     A subclass defines ``fit`` and the abstract methods of ``Model``.
     """
 
+    def _repr_html_(self) -> str:
+        from revgen.html_card import card_html
+
+        return card_html(self)
+
     # Training
 
     @abstractmethod

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import io
+from functools import partial
 from typing import Any
 
 from revgen.errors import MissingExtraError
@@ -12,12 +15,48 @@ WIDTH, HEIGHT = 6.2, 4.0
 
 
 def new_figure(width: float = WIDTH, height: float = HEIGHT) -> Any:
-    """Create an empty matplotlib figure of this size in inches. Raises MissingExtraError without matplotlib."""
+    """Create an empty matplotlib figure of this size in inches, which pyplot does not know.
+
+    Raises MissingExtraError without matplotlib.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingExtraError("figures need matplotlib: pip install 'revgen[plots]'") from None
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def pyplot_figure(width: float = WIDTH, height: float = HEIGHT) -> Any:
+    """Create an empty figure of pyplot: ``plt.show()`` shows it, and a notebook shows it at the end of the cell.
+
+    Raises MissingExtraError without matplotlib.
+    """
+    new_figure()  # raises the error
+    from matplotlib import pyplot
+
+    figure: Any = pyplot.figure(figsize=(width, height), layout="constrained")
+    figure._ipython_display_ = partial(_show_once, figure)
+    return figure
+
+
+def _show_once(figure: Any) -> None:
+    """Let IPython show a figure as the value of a cell, unless pyplot shows it anyway.
+
+    Without a window, pyplot shows the figures that are open at the end of the cell, so this one is closed before.
+    """
+    from matplotlib import get_backend, pyplot
+
+    if "inline" in get_backend():
+        pyplot.close(figure)
+    if not pyplot.fignum_exists(figure.number):
+        raise NotImplementedError  # IPython then shows the image
+
+
+def png_image(figure: Any, description: str) -> str:
+    """Return a figure as an HTML image that contains its data."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=100)
+    return f'<img alt="{description}" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
 
 
 def style_axes(axes: Any, text_color: str = "black") -> None:

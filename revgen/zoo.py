@@ -17,6 +17,7 @@ from revgen import pretrained as pretrained_models
 from revgen.arguments import check_fields, validate_call
 from revgen.cells import Cell
 from revgen.errors import OptionError, UnknownNameError
+from revgen.html_tables import html_block, html_table
 from revgen.language_model import LanguageModel
 from revgen.registry import (
     architecture_class,
@@ -171,10 +172,18 @@ class ModelTable:
         return len(self.rows)
 
     def __str__(self) -> str:
-        rows = [row | {"pretrained": "yes" if row["pretrained"] else ""} for row in self.to_dicts()]
-        return to_text(rows, [field.name for field in dataclasses.fields(ModelInfo)])
+        return to_text(*self._table())
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return html_block(html_table(*self._table()))
+
+    def _table(self) -> tuple[list[dict[str, Any]], list[str]]:
+        """Return the rows and the columns to show. Columns that are empty in every row are left out."""
+        rows = [row | {"pretrained": "yes" if row["pretrained"] else ""} for row in self.to_dicts()]
+        columns = [field.name for field in dataclasses.fields(ModelInfo)]
+        return rows, [name for name in columns if any(row[name] not in (None, "") for row in rows)] or columns
 
 
 @validate_call

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from revgen.comparison.results import Results
-from revgen.plots import COLORS, HEIGHT, WIDTH, new_figure, style_axes
+from revgen.plots import COLORS, HEIGHT, WIDTH, new_figure, pyplot_figure, style_axes
 
 PLACEHOLDER_COLOR = "#010203"
 """The color of text, which no other element has. In SVG, it becomes ``currentColor``, the text color of the page."""
@@ -23,7 +23,7 @@ def plot(results: Results) -> Any:
         draw_functions.append(_draw_loss_over_time)
     if results.orders:
         draw_functions.append(_draw_loss_over_order)
-    return _figure(results, draw_functions, "black")
+    return _draw_charts(pyplot_figure(WIDTH * len(draw_functions), HEIGHT), results, draw_functions, "black")
 
 
 def svg_charts(results: Results) -> dict[str, str]:
@@ -39,8 +39,7 @@ def svg_charts(results: Results) -> dict[str, str]:
     return charts
 
 
-def _figure(results: Results, draw_functions: list[Callable[..., None]], text_color: str) -> Any:
-    figure = new_figure(WIDTH * len(draw_functions), HEIGHT)
+def _draw_charts(figure: Any, results: Results, draw_functions: list[Callable[..., None]], text_color: str) -> Any:
     for i, draw in enumerate(draw_functions, 1):
         axes = figure.add_subplot(1, len(draw_functions), i)
         draw(axes, results, text_color)
@@ -54,7 +53,9 @@ def _draw_loss_over_time(axes: Any, results: Results, text_color: str) -> None:
     for i, (name, points) in enumerate(curves):
         seconds, nats = zip(*points, strict=True)
         marker, size = ("o", 4) if len(points) > 1 else ("D", 6)
-        axes.plot(seconds, nats, marker=marker, markersize=size, color=COLORS[i % len(COLORS)], label=name)
+        axes.plot(
+            seconds, nats, marker=marker, markersize=size, color=COLORS[i % len(COLORS)], label=name.replace("$", r"\$")
+        )
     if curves:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
@@ -86,7 +87,7 @@ def _to_svg(results: Results, draw: Callable[..., None], title: str) -> str:
     from matplotlib import rc_context
 
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": title, "font.family": "sans-serif"}):
-        figure = _figure(results, [draw], PLACEHOLDER_COLOR)
+        figure = _draw_charts(new_figure(), results, [draw], PLACEHOLDER_COLOR)
         figure.patch.set_alpha(0)
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,14 +12,15 @@ import numpy as np
 
 from revgen.arguments import validate_call
 from revgen.comparison import charts, report
-from revgen.comparison.graphs import graphs
 from revgen.comparison.results import ModelResult, OrderPoint, Results
 from revgen.corpus import Corpus, read
 from revgen.corpus.tokens import Tokens
 from revgen.errors import CorpusError, OptionError, RevgenError
+from revgen.graphs.builder import build_graphs
 from revgen.language_model import LanguageModel
 from revgen.novelty import SuffixIndex, find_copies
 from revgen.options import ReadOptions, check, parse_assignment, safe_repr
+from revgen.progress import progress_stream
 from revgen.zoo import create
 
 DEFAULT_MODELS = ("ngram-char", "kneser-ney-char", "elman-char", "rnn-char", "gru-char", "lstm-char")
@@ -40,6 +40,9 @@ class Comparison(Results):
         Raises MissingExtraError without the extra ``plots``.
         """
         return charts.plot(self)
+
+    def _repr_html_(self) -> str:
+        return report.to_notebook(self)
 
     @validate_call
     def save(self, directory: str | Path) -> Path:
@@ -94,7 +97,7 @@ def compare(
     rows = []
     for number, (name, model) in enumerate(named_models, 1):
         if progress:
-            print(f"[{number}/{len(named_models)}] {name}", file=sys.stderr)
+            print(f"[{number}/{len(named_models)}] {name}", file=progress_stream())
         try:
             rows.append(measure(name, model, train, held_out, index, budget, sampling))
         except Exception as error:  # the failure of one model must not stop the comparison
@@ -165,7 +168,7 @@ def measure(
         sample=sample,
         history=tuple((e.seconds, e.nats_per_char) for e in history if e.nats_per_char is not None),
         copies=copies.spans,
-        graphs=graphs(model),
+        graphs=build_graphs(model),
     )
 
 

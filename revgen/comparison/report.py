@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -12,11 +13,12 @@ from string import Template
 from typing import Any
 
 from revgen.comparison.charts import svg_charts
-from revgen.comparison.drawing import draw
 from revgen.comparison.results import ModelResult, Results
 from revgen.errors import MissingExtraError, RevgenError
 from revgen.files import write_atomically
 from revgen.formatting import format_count, format_duration, format_measurement, format_percent, pluralize
+from revgen.graphs.drawing import draw
+from revgen.html_tables import html_block, html_details, html_table
 from revgen.novelty import Span
 from revgen.version import __version__
 
@@ -210,6 +212,23 @@ def _html_sample(row: ModelResult) -> str:
         f'{opening}<span class="quiet">{facts}</span></header><div class="body">'
         f'<p class="sample">{mark_spans(row.sample, row.copies)}</p><div class="graphs">{graphs}</div></div></section>'
     )
+
+
+def to_notebook(results: Results) -> str:
+    """Return the table, the charts if matplotlib is installed, and the samples with the graphs as one HTML element."""
+    charts: dict[str, str] = {}
+    with suppress(MissingExtraError):
+        charts = svg_charts(results)
+    samples = [
+        html_details(
+            row.model,
+            f'<blockquote style="white-space:pre-wrap">{mark_spans(row.sample, row.copies)}</blockquote>'
+            + "".join(map(draw, row.graphs.values())),
+        )
+        for row in results
+        if row.sample is not None
+    ]
+    return html_block(html_table(results.to_dicts(), results.columns), *charts.values(), *samples)
 
 
 def mark_spans(text: str, spans: Sequence[Span]) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from revgen.comparison.graph import Graph
 from revgen.files import to_json
+from revgen.graphs.graph import Graph
 from revgen.novelty import Span
 from revgen.tables import to_frame, to_text
 
@@ -74,10 +74,15 @@ class Results:
         return self.rows[i]
 
     def __str__(self) -> str:
+        return to_text(self.to_dicts(), self.columns)
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of the table: the measurements, and the errors if there are any."""
         hidden = {"sample", "history", "copies", "graphs"}
         if all(row.error is None for row in self.rows):
             hidden.add("error")
-        return to_text(self.to_dicts(), [f.name for f in dataclasses.fields(ModelResult) if f.name not in hidden])
+        return [f.name for f in dataclasses.fields(ModelResult) if f.name not in hidden]
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Return one dictionary for each model."""

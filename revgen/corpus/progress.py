@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from revgen.corpus.readers import Corpus
+from revgen.progress import progress_bar
 
 Item = TypeVar("Item")
 
@@ -14,14 +14,12 @@ Item = TypeVar("Item")
 def with_progress(items: Iterable[Item], corpus: Corpus, description: str, progress: bool) -> Iterator[Item]:
     """Yield ``items``, which are made while ``corpus`` is read, and show how many bytes of its files have been read.
 
-    The bar is shown only for a large corpus, if ``progress`` is True and standard error is a terminal.
+    The bar is shown only for a large corpus, if ``progress`` is True.
     """
-    if not (progress and sys.stderr.isatty() and corpus.is_large):
+    if not (progress and corpus.is_large):
         yield from items
         return
-    from tqdm import tqdm
-
-    with tqdm(total=corpus.size, desc=description, unit="B", unit_scale=True, leave=False, mininterval=0.3) as bar:
+    with progress_bar(total=corpus.size, desc=description, unit="B", unit_scale=True, leave=False) as bar:
         for item in items:
             yield item
             bar.update(corpus.bytes_read - bar.n)

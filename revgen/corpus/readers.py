@@ -18,6 +18,7 @@ from typing import IO, Any, NamedTuple, TypeVar, Unpack, cast, get_type_hints
 from revgen.arguments import check_type, validate_call
 from revgen.corpus.decoding import check_encoding
 from revgen.corpus.labels import Label, parse_label, sorted_labels
+from revgen.corpus.preview import preview_html
 from revgen.corpus.quoting import check_table_options
 from revgen.corpus.sources import READ_ERRORS, Source, are_file_names, file_format, find_sources, stat
 from revgen.corpus.tables import READERS
@@ -119,7 +120,17 @@ class Corpus:
     @property
     def is_large(self) -> bool:
         """Whether reading takes long enough for a progress bar and the cache. A corpus with streams is never large."""
-        return self.size >= LARGE_CORPUS_SIZE and all(source.spool is None for source in self._sources.items)
+        return self.size >= LARGE_CORPUS_SIZE and not self._is_streamed
+
+    @property
+    def _is_streamed(self) -> bool:
+        """Whether the first reading consumes a stream or an iterator, and copies it."""
+        return isinstance(self._texts, Iterator) or any(source.spool is not None for source in self._sources.items)
+
+    def _repr_html_(self) -> str:
+        # A copy is read, because reading changes the counts of errors. A stream is left for whoever trains on it.
+        blocks = iter(()) if self._is_streamed else copy(self).blocks()
+        return preview_html(self.sources, self.size, self.labels, blocks)
 
     @property
     def bytes_read(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.arguments import validate_call
-from revgen.errors import OptionError
+from revgen.errors import MissingExtraError, OptionError
 from revgen.model import Model
 from revgen.options import check
-from revgen.plots import new_figure
+from revgen.plots import new_figure, png_image, pyplot_figure
 
 MAX_LABELED_TOKENS = 60
 """The figure of a longer text has no labels for its tokens."""
@@ -35,9 +36,18 @@ class Attention:
 
         Raises MissingExtraError without the extra ``plots``.
         """
+        return self._draw(pyplot_figure)
+
+    def _repr_html_(self) -> str | None:
+        try:
+            return png_image(self._draw(new_figure), "attention weights")
+        except MissingExtraError:
+            return None
+
+    def _draw(self, make_figure: Callable[[float, float], Any]) -> Any:
         layers, heads, size, _ = self.weights.shape
         side = min(max(size * 0.16, 2.4), 8.0)
-        figure = new_figure(side * heads + 0.6, side * layers + 0.6)
+        figure = make_figure(side * heads + 0.6, side * layers + 0.6)
         labels = [" ".join(token.split()) or repr(token)[1:-1] for token in self.tokens]
         for layer in range(layers):
             for head in range(heads):
@@ -58,7 +68,7 @@ class Attention:
         """
         path = Path(path)
         try:
-            self.plot().savefig(path, dpi=150)
+            self._draw(new_figure).savefig(path, dpi=150)
         except (OSError, ValueError) as error:
             raise OptionError(f"{path}: could not save the figure: {error}") from None
         return path

@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from revgen.corpus import Corpus
 from revgen.corpus.tokens import tokenize
 from revgen.errors import CorpusError
+from revgen.evaluation.coloring import colored_html, to_bits
 from revgen.formatting import pluralize
+from revgen.html_tables import html_block, html_facts
 from revgen.model import Model
 from revgen.options import check
 from revgen.tokenizers import Tokenizer
@@ -74,6 +76,11 @@ class Evaluation:
             f"{self.characters:,} characters, {self.tokens:,} tokens, {self.unknown:,} unknown"
         )
 
+    def _repr_html_(self) -> str:
+        names = {"nats_per_char": "nats per character", "bits_per_char": "bits per character"}
+        facts = {names.get(name, name): value for name, value in (self.metrics() | dataclasses.asdict(self)).items()}
+        return html_block(html_facts(facts))
+
 
 @dataclass(frozen=True)
 class Score:
@@ -87,6 +94,14 @@ class Score:
     def total(self) -> float:
         """The natural logarithm of the document's probability."""
         return float(self.logprobs.sum())
+
+    def _repr_html_(self) -> str:
+        names = [*map(repr, self.tokens), "the end"]
+        tokens = [
+            (text, to_bits(logprob), f"{name}: {exp(logprob):.2%}")
+            for text, name, logprob in zip([*self.tokens, ""], names, self.logprobs.tolist(), strict=True)
+        ]
+        return html_block(colored_html(tokens), f"<p>{-self.total:.2f} nats in total</p>")
 
 
 def score(model: Model, text: str, label: str | float | bool | None = None) -> Score:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import log
 from typing import Any
 
 import numpy as np
 
+from revgen.evaluation.coloring import colored_html, surprisal_color, to_bits
 from revgen.model import Model
 from revgen.ops import log_softmax
 from revgen.options import check, check_at_least
@@ -17,10 +16,6 @@ from revgen.tables import to_frame, to_text
 
 BLOCK_VALUES = 1 << 18
 """The number of logits that are computed at a time."""
-FULL_COLOR_BITS = 8
-"""Tokens with at least this surprisal have the full color."""
-FULL_COLOR = (255, 140, 60)
-STYLE = "font-family: monospace; white-space: pre-wrap; line-height: 1.6"
 COLUMNS = ("token", "logprob", "entropy", "rank", "alternatives")
 
 
@@ -43,7 +38,7 @@ class ExplainedToken:
     @property
     def bits(self) -> float:
         """The surprisal, -log2 p."""
-        return max(-self.logprob / log(2), 0.0)
+        return to_bits(self.logprob)
 
     def __str__(self) -> str:
         alternatives = ", ".join(f"{token!r} {p:.0%}" for token, p in self.alternatives)
@@ -85,7 +80,7 @@ class Explanation:
         """Return the text for a terminal with 24-bit color: the higher the surprisal, the stronger the color."""
         parts = []
         for token in self:
-            red, green, blue = _color(token.bits)
+            red, green, blue = surprisal_color(token.bits)
             for i, line in enumerate(token.text.split("\n")):
                 if i:
                     parts.append("\n")
@@ -95,14 +90,7 @@ class Explanation:
 
     def to_html(self) -> str:
         """Return the text as an HTML element in the same colors. The tooltip of each token shows its numbers."""
-        spans = []
-        for token in self:
-            red, green, blue = _color(token.bits)
-            text = html.escape(token.text) if token.text else "⏹"
-            title = html.escape(str(token))
-            style = f"background: rgb({red} {green} {blue}); color: black"
-            spans.append(f'<span style="{style}" title="{title}">{text}</span>')
-        return f'<div style="{STYLE}">{"".join(spans)}</div>'
+        return colored_html((token.text, token.bits, str(token)) for token in self)
 
     def _repr_html_(self) -> str:
         return self.to_html()
@@ -136,10 +124,3 @@ def explain(model: Model, text: str, top: int = 5, label: str | float | bool | N
                 ExplainedToken(vocabulary[target], decode(target), logprob, float(entropies[i]), rank, alternatives)
             )
     return Explanation(model.name, tuple(tokens))
-
-
-def _color(bits: float) -> tuple[int, int, int]:
-    """Return the color of a surprisal, (red, green, blue), between white and the full color."""
-    strength = min(bits / FULL_COLOR_BITS, 1)
-    red, green, blue = (round(255 + (full - 255) * strength) for full in FULL_COLOR)
-    return red, green, blue

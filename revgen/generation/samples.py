@@ -18,6 +18,7 @@ from revgen.files import to_json
 from revgen.generation.config import GenerationConfig
 from revgen.generation.decoding import decode, generate
 from revgen.options import check, check_at_least, is_int
+from revgen.progress import progress_bar
 
 if TYPE_CHECKING:
     from revgen.model import Model
@@ -39,8 +40,6 @@ def write_samples(
     source: str | None,
 ) -> int:
     """Generate texts into a file; ``LanguageModel.write_samples`` describes the parameters."""
-    from tqdm import tqdm
-
     check_at_least("n", n, 1)
     check_at_least("batch_size", batch_size, 1)
     config = GenerationConfig.from_kwargs(**options)
@@ -59,7 +58,7 @@ def write_samples(
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
             path.open("a", encoding="utf-8") as file,
-            tqdm(total=n, initial=min(count, n), disable=None if progress else True, unit="text") as bar,
+            progress_bar(progress, total=n, initial=min(count, n), unit="text") as bar,
         ):
             while count < n:
                 rows = _missing_rows(model, prompt, options, provenance, count)[: n - count]

@@ -17,7 +17,7 @@ from revgen.corpus import Corpus
 from revgen.corpus.tokens import tokenize_train_valid
 from revgen.errors import OptionError
 from revgen.options import as_float, check, check_at_least
-from revgen.plots import COLORS, new_figure, style_axes
+from revgen.plots import COLORS, pyplot_figure, style_axes
 from revgen.training.cpu import flush_denormals, keep_freed_memory
 from revgen.training.device import to_device
 from revgen.training.recipe import Recipe
@@ -51,7 +51,7 @@ class LRFinderResult:
 
     def plot(self) -> Any:
         """Plot the loss against the learning rate and return a matplotlib figure (requires the extra ``plots``)."""
-        figure = new_figure()
+        figure = pyplot_figure()
         axes = figure.add_subplot()
         axes.plot(self.rates, self.losses, color=COLORS[0])
         axes.axvline(self.suggestion, color=COLORS[1], linewidth=1, label=f"suggestion: {self.suggestion:.2g}")

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import sys
-
-from tqdm import tqdm
-
 from revgen.history import EpochMetrics
+from revgen.progress import progress_bar, progress_stream
 
 
 class Progress:
-    """A progress bar with the loss, the speed and the time left, on standard error, and lines of text above the bar.
+    """A progress bar with the loss, the speed and the time left, and lines of text above the bar.
 
-    The bar appears only on a terminal. If ``shown`` is False, nothing is printed.
+    The bar appears only on a terminal and in a notebook. If ``shown`` is False, nothing is printed.
     """
 
     def __init__(self, shown: bool) -> None:
         self.shown = shown
-        self.bar = tqdm(
-            total=1.0,
-            disable=None if shown else True,  # with None, tqdm shows no bar unless the output is a terminal
-            leave=False,
-            mininterval=0.3,
-            bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}",
+        self.bar = progress_bar(
+            shown, total=1.0, leave=False, bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
         )
 
     def on_step_end(self, progress: float, loss: float, tokens_per_second: float) -> None:
@@ -46,7 +39,7 @@ class Progress:
     def say(self, line: str) -> None:
         """Print a line above the bar."""
         if self.shown:
-            self.bar.write(line, file=sys.stderr)
+            self.bar.write(line, file=progress_stream())
 
     def close(self) -> None:
         """Remove the bar."""

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from revgen.cells.cell import Cell
-from revgen.comparison.graph import Graph
 from revgen.compiler import Operation, Program, trace
 from revgen.errors import NotTraceableError
+from revgen.graphs.graph import Graph
 from revgen.model import Model
 from revgen.networks.functional import unflatten
 from revgen.networks.stack import Stack
@@ -36,7 +36,7 @@ OMITTED = ("reshape", "transpose", "cast")
 # Graphs of a model
 
 
-def graphs(model: Model) -> dict[str, Graph]:
+def build_graphs(model: Model) -> dict[str, Graph]:
     """Return the graphs of a fitted model by title.
 
     A recurrent network has two graphs: the network with its cells as nodes, and one time step of a cell. Other networks

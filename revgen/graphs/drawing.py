@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
 
-from revgen.comparison.graph import Graph, Node
+from revgen.graphs.graph import Graph, Node
 
 ROW_HEIGHT, BOX_GAP, BOX_HEIGHT, NOTED_BOX_HEIGHT, MARGIN = 58, 22, 28, 40, 12  # pixels
 NUM_ORDERING_SWEEPS, NUM_SWEEPS = 16, 29

@@ -1,0 +1,1 @@
+"""The computational graphs of models, and their drawings."""
