@@ -75,7 +75,9 @@ def validate_call(function: Any = None, *, defaults: Mapping[str, Any] | None = 
     @functools.wraps(function)
     def wrapper(*args: Any, **options: Any) -> Any:
         if not open_ended:
-            _check_keywords(function.__name__, signature, options)
+            _check_keywords(
+                function.__name__, signature, options, getattr(args[0], "keyword_hint", None) if args else None
+            )
         options = {name: unwrap_scalar(value) for name, value in options.items()}
         bound = declared.bind(*map(unwrap_scalar, args), **options)
         for name, value in bound.arguments.items():
@@ -96,11 +98,29 @@ def check_type(name: str, value: Any, hint: Any) -> Any:
     if isinstance(value, np.ndarray) and not matches_annotation(value, hint):
         value = to_builtins(value)
     if not matches_annotation(value, hint):
+        name, value, hint = _find_mismatch(name, value, hint)
         raise OptionError(f"{name} must be {describe_annotation(hint)}, not {safe_repr(value)}")
     if isinstance(value, str | os.PathLike) and Path in (hint, *get_args(hint)):
         check(name, value, _is_valid_path(value), "a path that the file system can hold")
         return expand_user(value) if isinstance(value, os.PathLike) or value.startswith("~") else value
     return value
+
+
+def _find_mismatch(name: str, value: Any, hint: Any) -> tuple[str, Any, Any]:
+    """Return name, value and annotation of the first item of a list that has the wrong type, or else of the list."""
+    for option in get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,):
+        origin, args = get_origin(option), get_args(option)
+        if (
+            origin
+            and args
+            and isinstance(origin, type)
+            and isinstance(value, origin)
+            and isinstance(value, list | tuple)
+        ):
+            for i, item in enumerate(value):
+                if not matches_annotation(item, args[0]):
+                    return f"{name}[{i}]", item, args[0]
+    return name, value, hint
 
 
 def _is_valid_path(value: str | os.PathLike[str]) -> bool:
@@ -162,7 +182,7 @@ def describe_annotation(hint: Any) -> str:
         return TYPE_NAMES[origin or NoneType]
     if isinstance(origin, type) and issubclass(origin, os.PathLike):
         return TYPE_NAMES[os.PathLike]
-    if origin is Callable or not isinstance(origin, type):
+    if origin is Callable or not isinstance(origin, type) or "__call__" in vars(origin):
         return "a function"
     if issubclass(origin, Mapping):
         return "a dictionary"
@@ -172,14 +192,20 @@ def describe_annotation(hint: Any) -> str:
     return f"a {origin.__name__}"
 
 
-def _check_keywords(function: str, signature: inspect.Signature, keywords: Iterable[str]) -> None:
-    """Raise OptionError for a keyword that a function does not accept; the message suggests similar keywords."""
+def _check_keywords(
+    function: str, signature: inspect.Signature, keywords: Iterable[str], hint: Callable[[str], str | None] | None
+) -> None:
+    """Raise OptionError for a keyword that a function does not accept; the message suggests similar keywords.
+
+    ``hint`` may return a better message for a keyword, which belongs to another function, for example.
+    """
     kinds = {parameter.kind for parameter in signature.parameters.values()}
     if inspect.Parameter.VAR_KEYWORD in kinds:
         return
     known = [name for name in signature.parameters if name != "self"]
     if unknown := [name for name in keywords if name not in known]:
-        raise OptionError(unknown_name_message(f"option of {function}", unknown[0], known))
+        better = hint(unknown[0]) if hint is not None else None
+        raise OptionError(better or unknown_name_message(f"option of {function}", unknown[0], known))
 
 
 def _resolve_annotation(name: str, function: Any, public: Any = None) -> Any:

@@ -11,6 +11,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from revgen.errors import OptionError
+
+LINE_SEPARATORS = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
+"""The separators that ``str.splitlines`` knows and JSON need not escape, with their escape sequences."""
+
 
 def is_rank_zero() -> bool:
     """Return whether this process should save and print; under ``torchrun``, only rank 0 does."""
@@ -18,8 +23,12 @@ def is_rank_zero() -> bool:
 
 
 def expand_user(path: str | os.PathLike[str]) -> Path:
-    """Return a path with a leading ``~`` replaced by the home directory."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111  Path.expanduser raises for an unknown user
+    """Return a path with a leading ``~`` replaced by the home directory. Raises OptionError if there is none."""
+    text = os.fspath(path)
+    expanded = os.path.expanduser(text)  # noqa: PTH111  Path.expanduser raises for an unknown user
+    if text.startswith("~") and Path(text).parts[0] == "~" and (expanded == text or os.environ.get("HOME") == ""):
+        raise OptionError(f"{text}: there is no home directory to replace ~ by; set HOME, or give another path")
+    return Path(expanded)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -94,6 +103,19 @@ def to_json(value: Any, **options: Any) -> str:
         return _replace_non_finite(to_builtins(list(collection)))
 
     return json.dumps(_replace_non_finite(to_builtins(value)), allow_nan=False, **({"default": to_list} | options))
+
+
+def to_readable_json(value: Any, encoding: str = "utf-8", **options: Any) -> str:
+    """Return ``value`` as JSON whose characters are not escaped, unless ``encoding`` cannot represent one of them.
+
+    The line separators of Unicode are always escaped, so that every reader of JSON lines finds the same lines.
+    """
+    text = to_json(value, ensure_ascii=False, **options)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:  # also a lone surrogate
+        return to_json(value, **options)
+    return text.translate(LINE_SEPARATORS)
 
 
 def _replace_non_finite(value: Any) -> Any:

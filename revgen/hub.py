@@ -14,7 +14,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,8 +83,12 @@ def find_directory(name: str | Path, *, revision: str | None, token: str | None,
     if not is_model(model):
         message = unknown_name_message("pretrained model or directory", name, pretrained.names())
         raise UnknownNameError(missing_level_message(name) or message)
-    with suppress(NotOnHubError):
+    try:
         return pull_pretrained(name, revision=revision, token=token, local_files_only=local_files_only)
+    except HubError as error:
+        # Someone who names a corpus or an organization expects the weights to be on the Hub.
+        if not isinstance(error, NotOnHubError) and (name != model or ORGANIZATION_VARIABLE in os.environ):
+            raise
     corpora = [other.partition(".")[2] for other in pretrained.names() if other.startswith(f"{model}.")]
     hint = f"; it has weights for {', '.join(corpora)}" if corpora else ""
     raise UnknownNameError(

@@ -5,6 +5,7 @@ Each method is one call of the layer that does the work.
 
 from __future__ import annotations
 
+import dataclasses
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from revgen.generation.config import DEFAULTS, GenerationOptions
 from revgen.model import Model
 from revgen.novelty import CopyReport, SuffixIndex, find_copies
 from revgen.options import ReadOptions, check_at_least
+from revgen.registry import cells
 
 if TYPE_CHECKING:
     from revgen.browser.network import BrowserNetwork
@@ -55,6 +57,14 @@ class LanguageModel(Model):
     def find_lr(self, texts: Any, *args: Any, **options: Any) -> LRFinderResult:
         """Find a learning rate, as ``NeuralModel.find_lr`` describes. Raises OptionError for other models."""
         raise OptionError(f"{self.name} is not trained in steps, so it has no learning rate to find")
+
+    def keyword_hint(self, name: str) -> str | None:
+        """Return what to do with an option of ``create`` that was given to a method instead; None for other names."""
+        cell: Any = cells.get(self.architecture) if cells.is_registered(self.architecture) else None
+        cell_options = cell.options() if hasattr(cell, "options") else ()
+        if name not in (*(field.name for field in dataclasses.fields(self.config)), *cell_options):
+            return None
+        return f"{name} is an option of a new model: revgen.create({self.name!r}, {name}=…)"
 
     # Generation
 
@@ -219,13 +229,23 @@ class LanguageModel(Model):
     # The model directory and the Hub
 
     @validate_call
-    def save(self, directory: str | Path, *, dtype: Literal["float32", "float16"] = "float32") -> Path:
+    def save(
+        self,
+        directory: str | Path,
+        *,
+        dtype: Literal["float32", "float16"] = "float32",
+        overwrite: bool = False,
+    ) -> Path:
         """Write the model directory, with a card if it has none yet, and return its path.
 
         A process that is killed at any moment leaves the previous model or the new one. ``dtype="float16"`` halves the
         size of the weights. Of several processes under ``torchrun``, only the first writes.
+
+        A model replaces itself in a directory: the model that it was loaded from, its earlier state, or one with the
+        same name, configuration and tokenizer. Raises CheckpointError if the directory has any other model, unless
+        ``overwrite`` is True.
         """
-        return storage.save(self, Path(directory), dtype)
+        return storage.save(self, Path(directory), dtype, overwrite)
 
     @validate_call
     def export(self, path: str | Path) -> Path:
@@ -243,9 +263,9 @@ class LanguageModel(Model):
         raise OptionError(f"{self.name} cannot be exported: its architecture has no version in JavaScript")
 
     @validate_call
-    def save_pretrained(self, directory: str | Path) -> Path:
+    def save_pretrained(self, directory: str | Path, *, overwrite: bool = False) -> Path:
         """Do the same as ``save``, under the name that Hugging Face libraries use."""
-        return self.save(directory)
+        return self.save(directory, overwrite=overwrite)
 
     @validate_call
     def push_to_hub(

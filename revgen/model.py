@@ -131,6 +131,8 @@ class Model(ABC):
         self.metadata: dict[str, Any] = {}
         """Facts about the model that are saved with it: licence, corpus, training, evaluation."""
         self.device = "cpu"
+        self.saved_hashes: frozenset[str] = frozenset()
+        """The hashes of the files from which the weights were loaded, and in which they were saved."""
         self._tokenizer = tokenizer
         self._weights: Weights | None = None
         self._derived: dict[str, Any] = {}
@@ -383,8 +385,11 @@ class Model(ABC):
 
     @validate_call
     def to(self, device: str) -> Self:
-        """Compute on this device from now on: "cpu", "cuda", "cuda:1" or "mps". Raises OptionError if it is missing."""
-        if device != "cpu":
+        """Compute on this device from now on: "cpu", "cuda", "cuda:1" or "mps". Raises OptionError if it is missing.
+
+        "auto" is a GPU if there is one that the model can use, otherwise the CPU.
+        """
+        if device not in ("cpu", "auto"):
             raise OptionError(f"{self.name} computes on the CPU only: device must be 'cpu', not {safe_repr(device)}")
         return self
 

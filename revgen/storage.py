@@ -42,11 +42,12 @@ DTYPES = {"BF16": "<u2", "BOOL": "?"} | {
 # Writing
 
 
-def save(model: Model, directory: Path, dtype: str = "float32") -> Path:
+def save(model: Model, directory: Path, dtype: str = "float32", overwrite: bool = False) -> Path:
     """Write the model directory, with a card if it has none, and return its path.
 
     ``dtype`` is "float32" or "float16". Of several processes under ``torchrun``, only the first writes. Raises
-    CheckpointError if a weight is not finite in this type, or a file cannot be written.
+    CheckpointError if the directory has another model and ``overwrite`` is False, if a weight is not finite in this
+    type, or if a file cannot be written.
     """
     from safetensors.numpy import save as to_safetensors
 
@@ -54,6 +55,9 @@ def save(model: Model, directory: Path, dtype: str = "float32") -> Path:
         raise OptionError(f'dtype must be "float32" or "float16", not {dtype!r}')
     if not is_rank_zero():
         return directory
+    other = find_other_model(model, directory)
+    if other is not None and not overwrite:
+        raise CheckpointError(f"{directory} has another model, {other}: pass overwrite=True to replace it")
     with np.errstate(over="ignore"):
         arrays = {
             name: np.ascontiguousarray(array, dtype if array.dtype.kind == "f" else None)
@@ -65,7 +69,28 @@ def save(model: Model, directory: Path, dtype: str = "float32") -> Path:
             f"as {dtype}"
         )
     write_directory(model, directory, to_safetensors(arrays, {"format": "pt"}), dtype)
+    if other is not None:
+        write_atomically(directory / CARD, make_card(model).encode())
     return directory
+
+
+def find_other_model(model: Model, directory: Path) -> str | None:
+    """Return the name of the model in a directory if it is another one, or else None.
+
+    It is the same model if ``model`` was loaded from these weights or saved as them, or if it has the same name,
+    configuration and tokenizer, as a model that was trained again.
+    """
+    try:
+        content = read_config(directory)
+    except (CheckpointError, OSError):  # no model, a damaged one, or a name that is too long
+        return None
+    if content["weights"]["sha256"] in model.saved_hashes:
+        return None
+    described = configuration(model) | {"tokenizer": hashlib.sha256(model.tokenizer.to_bytes()).hexdigest()}
+    existing = content | {"tokenizer": content["tokenizer"]["sha256"]}
+    names = ("architecture", "level", "config", "tokenizer")
+    is_same = all(existing[name] == described[name] for name in names)
+    return None if is_same else f"{content['architecture']}-{content['level']}"
 
 
 def write_directory(
@@ -110,6 +135,7 @@ def write_directory(
             write_atomically(directory / CARD, model_card)
     except OSError as error:
         raise CheckpointError(f"{directory}: could not save the model: {error.strerror or error}") from error
+    model.saved_hashes = model.saved_hashes | {config["weights"]["sha256"]}
 
 
 def configuration(model: Model) -> dict[str, Any]:
@@ -190,6 +216,7 @@ def load_directory(directory: Path) -> Model:
     path = directory / content["weights"]["file"]
     arrays = _parse_arrays(path, _read(path, content["weights"]["sha256"]))
     model = _assemble(model_class, content, tokenizer, arrays, directory)
+    model.saved_hashes = frozenset([content["weights"]["sha256"]])
     metadata = content.get("metadata", {})
     model.metadata = metadata if isinstance(metadata, dict) else {}
     model.weights = {name: a.astype(np.float32) if a.dtype.kind == "f" else a for name, a in arrays.items()}

@@ -33,6 +33,7 @@ from revgen.registry import (
 from revgen.storage import read_config
 from revgen.tables import to_frame, to_text
 from revgen.tokenizers import Tokenizer
+from revgen.training.options import FitOptions
 
 
 @validate_call
@@ -120,8 +121,9 @@ def load(
 
     A name like ``"lstm-word.austen"`` is ``<architecture>-<level>.<corpus>``; without a corpus, it means the corpus
     ``music``. It is searched for in the package, then in the cache of the Hub, then in the organization on the Hub that
-    the environment variable ``REVGEN_HUB_ORG`` names. ``"me/name"`` is a directory if there is one,
-    otherwise a repository. ``revgen.hub.pull`` describes ``revision``, ``token`` and ``local_files_only``.
+    the environment variable ``REVGEN_HUB_ORG`` names. ``"me/name"`` is a directory if there is one, otherwise a
+    repository. ``device`` is "cpu", "cuda", "cuda:1", "mps", or "auto" for a GPU if there is one. ``revgen.hub.pull``
+    describes ``revision``, ``token`` and ``local_files_only``.
 
     Raises UnknownNameError for a name without weights, CheckpointError for a damaged directory, and HubError for a
     repository that cannot be downloaded.
@@ -214,6 +216,8 @@ def _cell_options(architecture: str, options: Iterable[str]) -> list[str]:
 def _check_names(kind: str, names: Iterable[str], known: list[str]) -> None:
     """Raise OptionError if a name is unknown; the message suggests similar names."""
     if unknown := [name for name in names if name not in known]:
+        if unknown[0] in FitOptions.__annotations__:
+            raise OptionError(f"{unknown[0]} is an option of training: revgen.create(…).fit(…, {unknown[0]}=…)")
         raise OptionError(unknown_name_message(kind, unknown[0], known))
 
 

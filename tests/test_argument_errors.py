@@ -307,3 +307,55 @@ def test_unusual_arguments_work_or_raise_a_clear_error(
     }
 
     assert find_errors(groups[group](), values) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model: model.fit([TEXT], callbacks=[3]), r"callbacks\[0\] must be a Callback or a function, not 3"),
+        (lambda model: model.generate(filters=["top", 3]), r"filters\[1\] must be a string or a function, not 3"),
+        (lambda model: model.generate(["a", 3]), r"prompt\[1\] must be a string, not 3"),
+        (lambda model: model.fit([TEXT], hidden_size=8), r"revgen.create\('lstm-char', hidden_size=…\)"),
+        (lambda model: model.fit([TEXT], epoch=8), "no option of fit 'epoch'; did you mean epochs"),
+        (
+            lambda model: revgen.create("rnn-char").fit([TEXT], nonlinearity="relu"),
+            r"create\('rnn-char', nonlinearity=",
+        ),
+        (lambda model: revgen.create("ngram-char").fit([TEXT], order=3), r"revgen.create\('ngram-char', order=…\)"),
+        (lambda model: revgen.create("gru-char", epochs=3), r"epochs is an option of training.*fit\(…, epochs=…\)"),
+        (lambda model: model.generate(length_penalty=0.5), "length_penalty needs num_beams"),
+        (lambda model: model.explain(TEXT, top=0), "top must be a whole number of at least 1, not 0"),
+    ],
+)
+def test_message_names_the_item_or_the_function_that_the_argument_belongs_to(
+    call: Callable[[Any], Any], message: str, small_model: revgen.LanguageModel
+) -> None:
+    with pytest.raises(revgen.OptionError, match=message):
+        call(small_model)
+
+
+@pytest.mark.parametrize("home", [None, ""])
+def test_path_in_a_missing_home_directory_is_an_error_and_makes_no_directory(
+    home: str | None, small_model: revgen.LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if home is None:
+        monkeypatch.delenv("HOME", raising=False)
+        monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as without an entry in the user database
+    else:
+        monkeypatch.setenv("HOME", home)
+    for call in (small_model.save, small_model.export, revgen.load):
+        with pytest.raises(revgen.OptionError, match=r"~/m: there is no home directory to replace ~ by"):
+            call("~/m")
+    assert not list(tmp_path.iterdir())
+
+
+def test_device_auto_is_a_gpu_that_works_or_else_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    expected = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    assert revgen.load("gru-char", device="auto").device == expected
+    assert revgen.create("ngram-char").to("auto").device == "cpu"
+    if expected == "cpu":
+        monkeypatch.setattr("torch.cuda.is_available", lambda: True)  # as with a driver that does not work
+        assert revgen.load("gru-char", device="auto").device == "cpu"

@@ -150,7 +150,7 @@ class Mixture(LanguageModel):
     def to(self, device: str) -> Self:
         for model in self.models:
             model.to(device)
-        self.device = device
+        self.device = next((model.device for model in self.models if model.device != "cpu"), "cpu")
         return self
 
     @property

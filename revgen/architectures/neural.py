@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
 import numpy as np
@@ -74,14 +75,7 @@ class NeuralModel(LanguageModel):
 
     @validate_call
     def to(self, device: str) -> Self:
-        if device != "cpu":
-            import torch
-
-            try:
-                torch.empty(0, device=device)
-            except (RuntimeError, AssertionError) as error:
-                raise OptionError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
-        self.device = device
+        self.device = find_gpu() if device == "auto" else check_device(device)
         self._clear_caches()
         return self
 
@@ -288,3 +282,28 @@ class NeuralModel(LanguageModel):
             seed=seed,
         )
         return find_lr(self, corpus, recipe, low, high, steps)
+
+
+def check_device(device: str) -> str:
+    """Return the name of a device unchanged. Raises OptionError if PyTorch cannot use it."""
+    if device != "cpu":
+        import torch
+
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise OptionError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def find_gpu() -> str:
+    """Return "cuda" or "mps" if PyTorch can use such a GPU, otherwise "cpu"."""
+    try:
+        import torch
+    except ImportError:
+        return "cpu"
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    for device in (name for name, is_available in available.items() if is_available):
+        with suppress(OptionError):  # for example, a driver that is too old
+            return check_device(device)
+    return "cpu"

@@ -99,7 +99,7 @@ class Explanation:
 def explain(model: Model, text: str, top: int = 5, label: str | float | bool | None = None) -> Explanation:
     """Return the log-probability, entropy, rank and ``top`` alternatives of each token of a text and of its end."""
     check("text", text, isinstance(text, str), "a string")
-    check_at_least("top", top, 0)
+    check_at_least("top", top, 1)
     tokenizer = model.tokenizer
     vocabulary = tokenizer.vocabulary
     ids = np.array([tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id])

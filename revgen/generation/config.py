@@ -267,6 +267,8 @@ class GenerationConfig:
             names = ("temperature", "top_k", "top_p", "min_p", "typical_p")
             changed = {name: (getattr(self, name) not in (None, DEFAULTS[name]), reason) for name in names}
             self._refuse("num_beams", changed)
+        elif self.length_penalty != DEFAULTS["length_penalty"]:
+            raise OptionError("length_penalty needs num_beams: it ranks the texts of beam search")
 
     @staticmethod
     def _refuse(option: str, others: Mapping[str, tuple[Any, str]]) -> None:

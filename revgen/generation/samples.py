@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from revgen.errors import OptionError
-from revgen.files import to_json
+from revgen.files import to_json, to_readable_json
 from revgen.generation.config import GenerationConfig
 from revgen.generation.decoding import decode, generate
 from revgen.options import check, check_at_least, is_int
@@ -64,7 +64,7 @@ def write_samples(
                 rows = _missing_rows(model, prompt, options, provenance, count)[: n - count]
                 if not rows:  # beam search finds no more texts
                     break
-                file.writelines(to_json(row) + "\n" for row in rows)
+                file.writelines(to_readable_json(row) + "\n" for row in rows)
                 file.flush()
                 bar.update(len(rows))
                 count += len(rows)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from revgen.arguments import validate_call
 from revgen.errors import MissingExtraError, OptionError
+from revgen.registry import unknown_name_message
 
 if TYPE_CHECKING:
     from revgen.history import EpochMetrics, History
@@ -33,27 +34,41 @@ class StepMetrics:
 class Callback:
     """The base class of callbacks: override the methods that you need.
 
-    A plain function is a callback too: ``fit`` calls it like ``on_epoch_end``. The weights of ``model`` are updated at
-    the end of each epoch, not after each step. With several processes, only the first one calls callbacks. An exception
-    ends training; the model keeps its best weights.
+    A plain function is a callback too: ``fit`` calls it like ``on_epoch_end``. Training stops if ``on_step_end`` or
+    ``on_epoch_end`` returns True: the current epoch ends, and the model gets its best weights. The weights of ``model``
+    are updated at the end of each epoch, not after each step. With several processes, only the first one calls
+    callbacks. An exception ends training too, and is raised by ``fit``.
     """
 
     def on_train_begin(self, model: Any, history: History) -> None:
         """Called before the first step. ``history`` has the settings, and the epochs so far if a run is resumed."""
 
-    def on_step_end(self, model: Any, step: StepMetrics) -> None:
-        """Called after each step of the optimizer; on a GPU, for several steps at once."""
+    def on_step_end(self, model: Any, step: StepMetrics) -> bool | None:
+        """Called after each step of the optimizer; on a GPU, for several steps at once.
 
-    def on_epoch_end(self, model: Any, epoch: EpochMetrics) -> None:
-        """Called after each epoch and its validation."""
+        Return True to stop training.
+        """
+
+    def on_epoch_end(self, model: Any, epoch: EpochMetrics) -> bool | None:
+        """Called after each epoch and its validation. Return True to stop training."""
 
     def on_train_end(self, model: Any, history: History) -> None:
         """Called after training. ``model`` has its final weights."""
 
 
+METHODS = [name for name in vars(Callback) if name.startswith("on_")]
+
+
 def as_callback(callback: Any) -> Callback:
-    """Return a callback unchanged, or wrap a function in one. Raises OptionError for anything else."""
+    """Return a callback unchanged, or wrap a function in one.
+
+    Raises OptionError for anything else, and for a callback with a misspelled method.
+    """
     if isinstance(callback, Callback):
+        for name in dir(callback):
+            if name.startswith("on_") and not hasattr(Callback, name):
+                message = unknown_name_message("method of callbacks", name, METHODS)
+                raise OptionError(f"callbacks: {type(callback).__name__} is never called: {message}")
         return callback
     if isinstance(callback, type) or not callable(callback):
         raise OptionError(f"callbacks must be revgen.Callback objects or functions of (model, epoch), not {callback!r}")

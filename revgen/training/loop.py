@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from revgen.errors import OptionError, RevgenError, TrainingError
 from revgen.evaluation.likelihood import Evaluation, measure
 from revgen.history import EpochMetrics, History
 from revgen.networks.network import network_forward
-from revgen.options import as_float, check_at_least
+from revgen.options import as_float, check_at_least, unwrap_scalar
 from revgen.sequences import score_sequences
 from revgen.training.callbacks import Callback, StepMetrics, as_callback
 from revgen.training.checkpoint import CheckpointConfig, Checkpointer
@@ -139,6 +139,10 @@ class Trainer:
         self.history = run.history
         self.valid = valid
         self.callbacks = list(callbacks) if run.ranks.is_first else []
+        self.has_callbacks = bool(callbacks)
+        """Whether the first process has callbacks."""
+        self.stop_requested = False
+        """Whether a callback has returned True."""
         self.checkpointer = checkpointer
         self.progress = progress
         self.sample_prompt = sample_prompt
@@ -153,6 +157,9 @@ class Trainer:
         try:
             while self._fraction_done(self.run.epochs_done) < 1 and not self._stops_early():
                 self._train_epoch()
+                if self.stop_requested:
+                    self.add_note(f"a callback stopped training in epoch {self.run.epochs_done}")
+                    break
         except KeyboardInterrupt:
             self.add_note(self._interruption_note())
         finally:
@@ -171,6 +178,17 @@ class Trainer:
         self.history.notes.append(note)
         self.progress.say(note)
 
+    def _call_callbacks(
+        self, method: Literal["on_step_end", "on_epoch_end"], *metrics: StepMetrics | EpochMetrics
+    ) -> None:
+        """Call the callbacks in the first process, and note in all processes whether one of them returns True."""
+        for item in metrics:
+            for callback in self.callbacks:
+                if unwrap_scalar(getattr(callback, method)(self.model, item)) is True:
+                    self.stop_requested = True
+        if self.has_callbacks:
+            self.stop_requested = self.ranks.broadcast(self.stop_requested)
+
     # Steps
 
     def _train_epoch(self) -> None:
@@ -182,7 +200,7 @@ class Trainer:
         fraction = 0.0
         for inputs, targets in to_device(batches.chunks(run.current_epoch.chunk), self.model.device):
             fraction = self._fraction_done(run.epochs_done + run.current_epoch.chunk / len(batches))
-            if fraction >= 1:
+            if fraction >= 1 or self.stop_requested:
                 break
             loss = run.step(inputs, targets, run.peak_rate * one_cycle(fraction))
             unread.append((loss, targets.numel()))
@@ -207,17 +225,18 @@ class Trainer:
         run.sync_clock()
         losses = self.ranks.all_reduce(torch.stack([loss for loss, _ in unread])).tolist()
         epoch.seconds = perf_counter() - start
+        steps, has_diverged = [], False
         for loss, (_, tokens) in zip(losses, unread, strict=True):
-            if not run.record_loss(loss):
-                self._recover()
-                return
+            if has_diverged := not run.record_loss(loss):
+                break
             epoch.loss += loss * tokens
             epoch.tokens += tokens
             speed = epoch.tokens / epoch.seconds
             self.progress.on_step_end(fraction, run.smoothed_loss or loss, speed)
-            metrics = StepMetrics(run.steps, run.epochs_done + 1, fraction, loss, run.learning_rate, speed)
-            for callback in self.callbacks:
-                callback.on_step_end(self.model, metrics)
+            steps.append(StepMetrics(run.steps, run.epochs_done + 1, fraction, loss, run.learning_rate, speed))
+        self._call_callbacks("on_step_end", *steps)
+        if has_diverged:
+            self._recover()
 
     def _recover(self) -> None:
         """Return to the last good weights. Raises TrainingError if this has happened ``MAX_ROLLBACKS`` times before."""
@@ -267,8 +286,7 @@ class Trainer:
         )
         self.history.epochs.append(metrics)
         self.progress.on_epoch_end(metrics)
-        for callback in self.callbacks:
-            callback.on_epoch_end(self.model, metrics)
+        self._call_callbacks("on_epoch_end", metrics)
         if self.checkpointer is not None:
             self.checkpointer.save(run)
 

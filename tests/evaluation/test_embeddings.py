@@ -85,7 +85,7 @@ def test_a_model_that_counts_ngrams_has_no_vectors(reviews: list[str]) -> None:
     ("texts", "options", "message"),
     [
         ("a text", {}, "texts must be a list of strings, not 'a text'"),
-        ([1], {}, "texts must be a list of strings"),
+        ([1], {}, r"texts\[0\] must be a string, not 1"),
         (["a"], {"pool": "max"}, "pool must be 'mean' or 'last', not 'max'"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -215,3 +216,17 @@ def test_provenance_holds_collections_of_every_type(
 
     for row in lines(path):
         assert regenerated(small_model, row["provenance"]) == row["text"]
+
+
+@pytest.mark.parametrize("prompt", ["naïve “漢字” \u2028 🎶", "a lone surrogate: \udc80, ä"])
+def test_characters_that_are_not_ascii_are_kept_in_the_file(
+    prompt: str, small_model: LanguageModel, tmp_path: Path
+) -> None:
+    path = tmp_path / "samples.jsonl"
+
+    with warnings.catch_warnings(action="ignore"):
+        small_model.write_samples(path, prompt, n=2, max_tokens=3, seed=1, progress=False)
+        small_model.write_samples(path, prompt, n=4, max_tokens=3, seed=1, progress=False, resume=True)
+
+    assert [row["text"].startswith(prompt) for row in lines(path)] == [True] * 4
+    assert ("“漢字”" in path.read_text("utf-8")) == ("“漢字”" in prompt)

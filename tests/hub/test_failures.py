@@ -49,9 +49,19 @@ def test_a_missing_network_is_reported_at_once(no_network: None) -> None:
     assert load_error().startswith("me/model: the Hub could not be reached: ConnectError: ")
 
 
-def test_without_a_network_the_error_for_a_pretrained_name_says_where_it_was_searched_for(no_network: None) -> None:
+def test_without_a_network_a_name_without_weights_is_an_error_that_says_how_to_train_it(no_network: None) -> None:
+    with pytest.raises(revgen.UnknownNameError, match="elman-char has no pretrained weights: train it with") as error:
+        revgen.load("elman-char")
+
+    assert "Hub" not in str(error.value) and "revgen.create('elman-char').fit(…)" in str(error.value)
+
+
+def test_without_a_network_the_error_for_a_pretrained_name_says_where_it_was_searched_for(
+    no_network: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REVGEN_HUB_ORG", "zoo")
     assert load_error("elman-char").startswith(
-        "elman-char has no weights in the package or the cache; revgen/elman-char.music: the Hub"
+        "elman-char has no weights in the package or the cache; zoo/elman-char.music: the Hub"
     )
 
 

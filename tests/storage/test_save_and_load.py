@@ -51,7 +51,7 @@ def test_models_of_any_level_can_be_saved_to_the_same_directory(
     models_by_level: dict[str, LanguageModel], tmp_path: Path
 ) -> None:
     for level in ("char", "word", "subword", "char"):
-        models_by_level[level].save(tmp_path)
+        models_by_level[level].save(tmp_path, overwrite=True)
 
         assert same_model(revgen.load(tmp_path), models_by_level[level])
 
@@ -124,7 +124,7 @@ def test_saving_another_level_removes_the_old_tokenizer_file(
     models_by_level: dict[str, LanguageModel], tmp_path: Path
 ) -> None:
     models_by_level["subword"].save(tmp_path)
-    models_by_level["char"].save(tmp_path)
+    models_by_level["char"].save(tmp_path, overwrite=True)
 
     assert not (tmp_path / "tokenizer.model").exists()
     assert same_model(revgen.load(tmp_path), models_by_level["char"])
@@ -231,3 +231,42 @@ def test_a_subword_model_of_text_without_spaces_is_saved_and_loaded(text: str, t
     loaded = revgen.load(model.save(tmp_path / "model"))
 
     assert loaded.generate("a b", seed=1, max_tokens=9) == model.generate("a b", seed=1, max_tokens=9)
+
+
+def test_save_replaces_another_model_only_with_overwrite(small_model: LanguageModel, saved: Path) -> None:
+    other = revgen.create("ngram-char")
+    other.fit(["a text of its own. " * 9] * 3, progress=False)
+
+    with pytest.raises(revgen.CheckpointError, match="has another model, lstm-char: pass overwrite=True to replace it"):
+        other.save(saved)
+    assert same_model(revgen.load(saved), small_model)
+
+    other.save(saved, overwrite=True)
+    assert same_model(revgen.load(saved), other)
+    assert "ngram-char" in (saved / "README.md").read_text("utf-8")
+
+
+def test_save_replaces_a_model_of_another_configuration_only_with_overwrite(tmp_path: Path) -> None:
+    models = [revgen.create("ngram-char", order=order) for order in (2, 3)]
+    for model in models:
+        model.fit(["a text of its own. " * 9] * 3, progress=False)
+
+    models[0].save(tmp_path)
+    with pytest.raises(revgen.CheckpointError, match="has another model, ngram-char: pass overwrite=True"):
+        models[1].save(tmp_path)
+
+
+def test_save_replaces_the_model_that_was_loaded_and_a_model_that_was_trained_again(tmp_path: Path) -> None:
+    texts = ["a text of its own. " * 9] * 3
+    for _ in range(2):
+        model = revgen.create("ngram-char")
+        model.fit(texts, progress=False)
+        model.save(tmp_path)
+    loaded = revgen.load(tmp_path)
+
+    loaded.fit(["new: äöü. " * 9] * 3, extend_vocabulary=True, progress=False)
+    loaded.save(tmp_path)
+    loaded.save(tmp_path, dtype="float16")
+    loaded.save(tmp_path)
+
+    assert revgen.load(tmp_path).tokenizer == loaded.tokenizer

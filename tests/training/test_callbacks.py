@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import revgen
@@ -50,6 +51,37 @@ def test_callback_that_is_a_class_or_a_string_is_an_error(reviews: list[str]) ->
     for invalid in (Recorder, "tensorboard"):
         with pytest.raises(revgen.OptionError, match="callbacks"):
             revgen.create("gru-char", **SMALL).fit(reviews[:30], callbacks=[invalid], **QUICK)
+
+
+@pytest.mark.parametrize("method", ["on_step_end", "on_epoch_end"])
+def test_training_stops_after_a_callback_returns_true(method: str, reviews: list[str], tmp_path: Path) -> None:
+    recorder = Recorder()
+    stopper = revgen.Callback()
+    setattr(stopper, method, lambda model, metrics: np.True_ if recorder.steps[-1].step >= 4 else None)
+    model = revgen.create("gru-char", **SMALL)
+
+    history = model.fit(reviews[:30], 0.1, callbacks=[recorder, stopper], **QUICK | {"epochs": 50})
+
+    assert len(history) == 1 and history.notes == ["a callback stopped training in epoch 1"]
+    assert history[0].nats_per_char == pytest.approx(model.evaluate(reviews[:30]).nats_per_char, abs=1)
+    assert recorder.calls[-1] == "end 1"
+    assert (len(recorder.steps) == 4) == (method == "on_step_end")
+
+
+def test_training_continues_after_other_values_of_callbacks(reviews: list[str]) -> None:
+    values: Any = [1, "stop", False, None]
+    model = revgen.create("gru-char", **SMALL)
+    history = model.fit(reviews[:30], callbacks=[lambda model, epoch, v=v: v for v in values], **QUICK)
+    assert len(history) == 2 and not history.notes
+
+
+def test_callback_with_a_misspelled_method_is_an_error_that_suggests_a_name(reviews: list[str]) -> None:
+    class Misspelled(revgen.Callback):
+        def on_epoch_finished(self, model: LanguageModel, epoch: revgen.EpochMetrics) -> None:
+            """Do nothing."""
+
+    with pytest.raises(revgen.OptionError, match=r"Misspelled.*'on_epoch_finished'; did you mean on_epoch_end"):
+        revgen.create("gru-char", **SMALL).fit(reviews[:30], callbacks=[Misspelled()], **QUICK)
 
 
 def test_tensorboard_gets_the_metrics_of_the_history(reviews: list[str], tmp_path: Path) -> None:

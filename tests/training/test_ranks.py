@@ -22,7 +22,7 @@ name, settings, stop = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
 class Stop(revgen.Callback):
     def on_step_end(self, model, step):
         if step.step == stop:
-            os._exit(7)
+            END
 model = revgen.create(name, hidden_size=16, num_layers=2)
 history = model.fit(list(revgen.datasets.load("reviews"))[:30], 0.1, callbacks=[Stop()], **settings)
 model.save(sys.argv[4])
@@ -32,11 +32,17 @@ if os.environ.get("RANK", "0") == "0":
 
 
 def train(
-    processes: int, name: str, directory: Path, stop: int = 0, timeout: float = 120, **settings: Any
+    processes: int,
+    name: str,
+    directory: Path,
+    stop: int = 0,
+    timeout: float = 120,
+    end: str = "os._exit(7)",
+    **settings: Any,
 ) -> subprocess.CompletedProcess[str]:
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
     script = directory / "train.py"
-    script.write_text(SCRIPT)
+    script.write_text(SCRIPT.replace("END", end))
     arguments = [name, json.dumps(SETTINGS | settings), str(stop), str(directory / "model")]
     command = [sys.executable, *launch, str(script), *arguments]
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=timeout)
@@ -59,6 +65,11 @@ def test_two_processes_train_the_same_model_as_one(name: str, tmp_path: Path) ->
     assert np.allclose(losses_of_one, losses_of_two, atol=tolerance)
     one, two = (revgen.load(tmp_path / directory / "model") for directory in ("one", "two"))
     assert one.score("the song").total == pytest.approx(two.score("the song").total, abs=1e-2)
+
+
+def test_callback_of_the_first_process_stops_all_processes(tmp_path: Path) -> None:
+    losses = read_losses(train(2, "gru-char", tmp_path, stop=3, end="return int(os.environ['RANK']) == 0", epochs=50))
+    assert len(losses) == 1
 
 
 @pytest.mark.parametrize(
