@@ -11,7 +11,7 @@ import hashlib
 import json
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast
 
 import numpy as np
@@ -24,6 +24,7 @@ from revgen.corpus.progress import with_progress
 from revgen.corpus.tokens import label_offset
 from revgen.errors import NotFittedError, NotTraceableError, OptionError, VocabularyError
 from revgen.novelty import SuffixIndex
+from revgen.ops import concatenate, tree_map
 from revgen.options import as_float, convert_fields, safe_repr, to_builtins
 from revgen.registry import package_of, tokenizers
 from revgen.schema import join_names
@@ -162,6 +163,10 @@ class Model(ABC):
         for block in iter_blocks(tokens):
             logits, state = self.forward(block, state)
         return logits[-1], state
+
+    def join_states(self, states: Sequence[Any]) -> Any:
+        """Return one state for the texts of several states, in this order. Each text has read at least one token."""
+        return tree_map(lambda *arrays: concatenate(arrays, 0), *states)
 
     def token_reader(self, state: Any, num_tokens: int) -> TokenReader:
         """Return a reader of ``num_tokens`` tokens of one text, from a state on.

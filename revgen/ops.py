@@ -314,13 +314,16 @@ def _rotary_frequencies_on(device: Any, size: int) -> Array:
     return sys.modules["torch"].as_tensor(rotary_frequencies(size), device=device)
 
 
-def tree_map(function: Callable[[Array], Array], state: Any) -> Any:
-    """Apply a function to every array of a state: an array, None, or a tuple, list or dict of states."""
+def tree_map(function: Callable[..., Array], state: Any, *states: Any) -> Any:
+    """Apply a function to every array of a state: an array, None, or a tuple, list or dict of states.
+
+    With several states of one structure, the function gets an array of each.
+    """
     if state is None:
         return None
     if isinstance(state, tuple | list):
-        parts = [tree_map(function, part) for part in state]
+        parts = [tree_map(function, *group) for group in zip(state, *states, strict=True)]
         return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
     if isinstance(state, dict):
-        return {name: tree_map(function, part) for name, part in state.items()}
-    return function(state)
+        return {name: tree_map(function, part, *(s[name] for s in states)) for name, part in state.items()}
+    return function(state, *states)

@@ -55,6 +55,7 @@ LAYERS = (
     ("zoo",),
     ("comparison",),
     ("testing",),
+    ("serve",),
     ("cli",),
 )
 """From the bottom up. A file imports only from its own layer and the layers before it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from types import SimpleNamespace
@@ -103,6 +104,10 @@ class FunctionalModel(NeuralModel):
             features, state = definition.features(p, block, state, PLAIN)
         last: NDArray[np.floating[Any]] = definition.logits(p, features[-1:])[-1]
         return last, state
+
+    def join_states(self, states: Sequence[Any]) -> Any:
+        definition = self.network.definition if self.numpy_network is None else self.numpy_network[0]
+        return super().join_states([definition.pad_state(state) for state in states])
 
     def token_reader(self, state: Any, num_tokens: int) -> TokenReader:
         """Return a reader, of the program of a token if this model has generated much text."""

@@ -140,6 +140,10 @@ class Mixture(LanguageModel):
         logprobs = np.stack([log_softmax(array) for array in logits])  # (models, batch, vocab)
         return interpolate(logprobs, self.mixing_weights[:, None, None]), states
 
+    def join_states(self, states: Sequence[Any]) -> Any:
+        parts = zip(self.models, zip(*states, strict=True), strict=True)
+        return tuple(model.join_states(part) for model, part in parts)
+
     def browser_network(self) -> BrowserNetwork:
         from revgen.browser.network import BrowserNetwork
 

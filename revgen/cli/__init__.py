@@ -17,6 +17,7 @@ COMMANDS = {
     "info": ("models", "show the card of a model"),
     "generate": ("generate", "generate text"),
     "synthesize": ("generate", "generate a text with several models that take turns, word by word"),
+    "serve": ("serve", "answer requests of the OpenAI protocol, and show a page in the browser"),
     "write": ("generate", "write a text together with a model, in the terminal"),
     "fit": ("train", "train a new model, or fine-tune one"),
     "compare": ("train", "train several models on the same text, and compare them"),

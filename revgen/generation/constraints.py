@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from revgen.generation.filters import (
     LogitBias,
     apply_filters,
     finite,
+    is_immutable,
     needs_tokens,
 )
 from revgen.generation.guides import CopyGuide, Guide, PatternGuide, TextGuide, choices_guide
@@ -73,6 +75,8 @@ class Constraints:
         self.biases = token_biases(config, tokenizer)
         self.forced = self._forced_tokens(tokenizer)
         self.temperature = temperature_schedule(config.temperature, config.max_tokens)
+        self.row_temperatures: NDArray[np.float32] | None = None
+        """The temperature of each row, (rows, 1), if these are the constraints of several calls."""
         self.penalties = (*config.build_penalties(), LogitBias(self.biases))
         self.filters = config.build_filters()
         self.needs_tokens = any(map(needs_tokens, (*self.penalties, *self.filters)))
@@ -104,6 +108,12 @@ class Constraints:
         """Whether a token depends on logits, biases and one temperature only."""
         return self.is_context_free and len(self.filters) == 1 and isinstance(self.temperature, float)
 
+    @property
+    def merge_key(self) -> Any:
+        """A key that calls with the same filters have in common, or None if this call is sampled on its own."""
+        is_merged = self.is_context_free and isinstance(self.temperature, float)
+        return self.filters if is_merged and all(map(is_immutable, self.filters)) else None
+
     # Logits
 
     def context(self, positions: NDArray[np.integer[Any]], history: TokenHistory | None, rows: Any) -> FilterContext:
@@ -116,6 +126,8 @@ class Constraints:
 
     def temperature_at(self, positions: NDArray[np.integer[Any]]) -> float | NDArray[np.float32]:
         """Return one temperature for all texts, or one for each position, (..., 1)."""
+        if self.row_temperatures is not None:
+            return self.row_temperatures
         if isinstance(self.temperature, float):
             return self.temperature
         temperatures: NDArray[np.float32] = self.temperature[positions % len(self.temperature)][..., None]
@@ -184,7 +196,11 @@ class Constraints:
         """
         heals = not self.forced and (self.guide is None or isinstance(self.guide, TextGuide))
         kept, pending = self.token_texts.trim(ids) if heals else (list(ids), "")
-        return kept, TextState(pending, None if self.guide is None else self.guide.initial_state(prompt))
+        return kept, self.initial_state(prompt, pending)
+
+    def initial_state(self, prompt: str, pending: str = "") -> TextState:
+        """Return the state of the text after a prompt, the end of which is ``pending``."""
+        return TextState(pending, None if self.guide is None else self.guide.initial_state(prompt))
 
     def is_part_of_prompt(self, state: TextState, token: int) -> bool:
         """Return whether a token only generates the end of the prompt again; such a token is not counted."""
@@ -203,6 +219,17 @@ class Constraints:
         else:
             guide_state = guide.next_state(state.guide_state, token)
         return TextState("", guide_state, digits), guide.is_done(guide_state)
+
+
+def merge_constraints(rows: Sequence[Constraints]) -> Constraints:
+    """Return the constraints of a batch, given those of each row, which have the same ``merge_key``."""
+    merged = copy.copy(rows[0])
+    merged.biases = np.stack([constraints.biases for constraints in rows])
+    merged.penalties = (LogitBias(merged.biases),)
+    temperatures = [constraints.temperature for constraints in rows]
+    if len({*temperatures}) > 1:
+        merged.row_temperatures = np.array(temperatures, np.float32)[:, None]
+    return merged
 
 
 def temperature_schedule(temperature: Temperature, max_tokens: int) -> float | NDArray[np.float32]:

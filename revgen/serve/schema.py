@@ -1,0 +1,106 @@
+"""The requests of the OpenAI protocol. Their options for generation are those of ``GenerationConfig``."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from revgen.generation.config import GenerationConfig
+from revgen.serve.errors import ServeError
+
+NOT_IN_JSON = {"guide", "filters", "forced_tokens", "check_novelty", "num_beams", "length_penalty"}
+"""The options that a request cannot have."""
+JSON_TYPES: dict[str, Any] = {
+    "temperature": float,
+    "logit_bias": dict[str, float] | None,
+    "banned_tokens": list[int | str] | None,
+    "stop": str | list[str] | None,
+    "choices": list[str] | None,
+}
+"""The types of options for which JSON has no such type, or of which a request can have only one form."""
+MAX_ID_DIGITS = 10
+DEFAULT_MAX_TOKENS = 16
+"""The default of the OpenAI protocol."""
+
+Prompt = str | list[str] | list[int] | list[list[int]]
+
+
+class Request(BaseModel):
+    """A request; an unknown field is an error."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+
+
+class StreamOptions(Request):
+    """The options of a stream."""
+
+    include_usage: bool | None = Field(None, description="Send the number of tokens in a last event.")
+    include_obfuscation: bool | None = Field(None, description="Has no effect.")
+
+
+class CompletionFields(Request):
+    """The fields of a completion that are not options of ``generate``."""
+
+    model: str = Field(description="The name of a model; /v1/models lists them.")
+    prompt: Prompt = Field("", description="The text to continue, or its token ids, or a list of several.")
+    n: int | None = Field(1, ge=1, description="The number of texts for each prompt.")
+    stream: bool | None = Field(False, description="Send the text in pieces, as server-sent events.")
+    stream_options: StreamOptions | None = None
+    echo: bool | None = Field(False, description="Return the prompt before its continuation.")
+    logprobs: int | None = Field(
+        None, ge=0, le=20, description="Return the log-probability of each token, and this number of alternatives."
+    )
+    best_of: int | None = Field(None, description="Only null and the value of n are possible.")
+    suffix: None = Field(None, description="Only null is possible: no text can be put before a given one.")
+    user: str | None = Field(None, description="Has no effect.")
+
+
+def _option_fields() -> dict[str, Any]:
+    hints = get_type_hints(GenerationConfig) | JSON_TYPES
+    fields: dict[str, Any] = {}
+    for option in dataclasses.fields(GenerationConfig):
+        if option.name not in NOT_IN_JSON:
+            default = DEFAULT_MAX_TOKENS if option.name == "max_tokens" else option.default
+            fields[option.name] = (hints[option.name] | None, Field(default, description=option.metadata["help"]))
+    return fields
+
+
+OPTION_FIELDS = _option_fields()
+CompletionRequest: Any = create_model("CompletionRequest", __base__=CompletionFields, **OPTION_FIELDS)
+
+
+class EmbeddingRequest(Request):
+    """A request for vectors of texts."""
+
+    model: str = Field(description="The name of a model; /v1/models lists them.")
+    input: Prompt = Field(description="A text, or its token ids, or a list of several.")
+    encoding_format: str | None = Field("float", pattern="^(float|base64)$", description="float or base64.")
+    dimensions: None = Field(None, description="Only null is possible: the model determines the size.")
+    pool: str | None = Field("mean", pattern="^(mean|last)$", description="The mean over all tokens, or the last.")
+    user: str | None = Field(None, description="Has no effect.")
+
+
+def generation_options(request: Any) -> dict[str, Any]:
+    """Return the options of a request for ``GenerationConfig``."""
+    values = {name: getattr(request, name) for name in OPTION_FIELDS}
+    options = {name: value for name, value in values.items() if value is not None}
+    if "logit_bias" in options:
+        options["logit_bias"] = {token_id(key): bias for key, bias in options["logit_bias"].items()}
+    return options
+
+
+def token_id(key: str) -> int:
+    """Return the token id that is a key of ``logit_bias``. Raises ServeError."""
+    if not (key.isascii() and key.isdigit() and len(key) < MAX_ID_DIGITS):
+        raise ServeError(400, f"logit_bias must have token ids as keys, not {key[:20]!r}", param="logit_bias")
+    return int(key)
+
+
+def split_prompts(prompt: Prompt) -> list[str | list[int]]:
+    """Return the prompts of a request, each as a text or as token ids."""
+    if isinstance(prompt, str):
+        return [prompt]
+    ids = [item for item in prompt if isinstance(item, int)]
+    return [ids] if ids else [item for item in prompt if not isinstance(item, int)]
