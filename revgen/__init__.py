@@ -9,6 +9,7 @@
 
 import lazy_loader
 
+from revgen import missing_torch
 from revgen.interop import auto_classes
 from revgen.version import __version__ as __version__
 
@@ -16,3 +17,4 @@ __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __all__ = ["__version__", *__all__]  # noqa: PLE0604
 
 auto_classes.install()
+missing_torch.install()

@@ -19,6 +19,7 @@ LAYERS = (
     (
         "version",
         "errors",
+        "missing_torch",
         "deprecation",
         "options",
         "files",

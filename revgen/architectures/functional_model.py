@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.architectures.neural import MIN_TORCH_TOKENS, NeuralModel
+from revgen.architectures.neural import NeuralModel, prefers_torch
 from revgen.compiler import Program, trace
 from revgen.errors import NotTraceableError, OptionError
 from revgen.model import CompiledStep, TokenReader, Weights, derived
@@ -94,7 +94,7 @@ class FunctionalModel(NeuralModel):
             from revgen.networks.reading import read
 
             return read(self.network, tokens, state)
-        if tokens.size >= MIN_TORCH_TOKENS:  # as in ``logprobs``, this is worth the import of PyTorch
+        if prefers_torch(tokens.size):
             from revgen.networks.reading import read
 
             logits, state = read(self.network, tokens, tree_map(to_tensor, state))

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -37,6 +38,11 @@ if TYPE_CHECKING:
 
 MIN_TORCH_TOKENS = 20_000
 """PyTorch reads texts with at least this many tokens: it saves more time than its import takes."""
+
+
+def prefers_torch(num_tokens: int) -> bool:
+    """Return whether PyTorch should read this many tokens rather than NumPy."""
+    return num_tokens >= MIN_TORCH_TOKENS and importlib.util.find_spec("torch") is not None
 
 
 class NeuralModel(LanguageModel):
@@ -89,7 +95,7 @@ class NeuralModel(LanguageModel):
 
     def logprobs(self, sequences: list[NDArray[Any]]) -> Iterator[tuple[int, NDArray[np.floating[Any]]]]:
         """Score long sequences with PyTorch, whose kernels are several times as fast as NumPy."""
-        if sum(map(len, sequences)) < MIN_TORCH_TOKENS:
+        if not prefers_torch(sum(map(len, sequences))):
             return super().logprobs(sequences)
         from revgen.networks.network import network_forward
 

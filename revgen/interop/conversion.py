@@ -27,6 +27,8 @@ def to_transformers(model: LanguageModel, *, label: str | None = None) -> Revgen
     try:
         from revgen.interop.transformers import RevgenForCausalLM
         from revgen.interop.transformers_config import RevgenConfig
+    except MissingExtraError:  # PyTorch is missing
+        raise
     except ImportError as error:
         raise MissingExtraError(
             f"to_transformers needs the package transformers ({error}): pip install 'revgen[transformers]'"

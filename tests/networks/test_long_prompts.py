@@ -44,7 +44,7 @@ def ids_of(model: LanguageModel, text: str, rows: int = 1) -> NDArray[Any]:
 def test_next_logits_equals_forward(
     name: str, min_torch_tokens: int, reviews: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("revgen.architectures.functional_model.MIN_TORCH_TOKENS", min_torch_tokens)
+    monkeypatch.setattr("revgen.architectures.neural.MIN_TORCH_TOKENS", min_torch_tokens)
     monkeypatch.setattr("revgen.sequences.READ_BLOCK_SIZE", 60)
     monkeypatch.setattr(reading, "BLOCK_SIZE", 60)
     model = small(name, reviews[:4])
