@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def format_count(value: float) -> str:
     """Return a number without decimals and with thousands separators: ``12,345``."""
@@ -11,6 +13,14 @@ def format_count(value: float) -> str:
 def format_measurement(value: float) -> str:
     """Return a number with about three digits: ``1.23``, ``12.3``, ``1,234``."""
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else format_count(value)
+
+
+def format_bytes(size: float) -> str:
+    """Return a number of bytes with a unit: ``12.3 kB``, ``1.23 GB``."""
+    if size < 1000:
+        return f"{format_count(size)} bytes"
+    power = min(int(math.log10(size)) // 3, 4)
+    return f"{format_measurement(size / 1000**power)} {('kB', 'MB', 'GB', 'TB')[power - 1]}"
 
 
 def format_duration(seconds: float) -> str:

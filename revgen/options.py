@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from revgen.errors import OptionError
+from revgen.errors import OptionError, escape_controls
 
 INT_LIMIT = 1 << 63
 """Whole numbers must be smaller than this."""
@@ -63,6 +63,7 @@ class ReadOptions(TypedDict, total=False):
     encoding: str | None
     delimiter: str | None
     quoting: str | None
+    max_document_bytes: int
 
 
 def parse_assignment(text: str, parameter: str) -> tuple[str, Any]:
@@ -135,5 +136,5 @@ def safe_repr(value: object, max_chars: int = 80) -> str:
         text = repr(value)
     except Exception:  # an integer with too many digits, or an error in __repr__
         text = f"a value of type {type(value).__name__}"
-    text = text.encode("utf-8", "backslashreplace").decode()
+    text = escape_controls(text)
     return text if len(text) <= max_chars else f"{text[:max_chars]}…"

@@ -24,6 +24,7 @@ READ_HELP = {
     "encoding": "the encoding of the files (default: UTF-8, or as the file declares)",
     "delimiter": "between the fields of .csv and .tsv files (default: detected from the name and the first line)",
     "quoting": "whether quotes enclose the fields of a table",
+    "max_document_bytes": "the largest line, row or JSON value that is read (default: 256 MB)",
 }
 READ_CHOICES = {"documents": ["file", "line", "blank"], "errors": ["raise", "skip"], "quoting": ["minimal", "none"]}
 
@@ -62,7 +63,8 @@ def add_generation_options(parser: argparse.ArgumentParser) -> None:
 def add_read_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``revgen.read``."""
     for name, text in READ_HELP.items():
-        parser.add_argument(f"--{name}", choices=READ_CHOICES.get(name), help=text)
+        kind = int if name == "max_document_bytes" else str
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, choices=READ_CHOICES.get(name), help=text)
 
 
 def add_option(parser: argparse.ArgumentParser, name: str, annotation: str, text: str) -> None:

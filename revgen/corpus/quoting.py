@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from revgen.corpus.text import ReadContext
+from revgen.corpus.text import ReadContext, too_large
 from revgen.errors import OptionError
 
 QUOTINGS = ("minimal", "none")
@@ -18,7 +18,14 @@ QUOTING_SAMPLE_SIZE = 1 << 20
 MAX_FIELD_LINES = 500
 """Lines that one quoted field in this sample may span."""
 
+LINE_OVERHEAD = 100
+"""About the bytes that a line takes in memory in addition to its characters."""
+UNCLOSED_QUOTE = "unexpected end of data"
+"""The message of the module ``csv``."""
+
 _QUOTED = re.compile(r'"([^"]*(?:""[^"]*)*)"')
+_DECLARED_DELIMITER = re.compile(r'"?sep=([^"\r\n\0])"?\n?')
+"""A first line that names the delimiter, as spreadsheet programs write it."""
 _NAMED_DELIMITERS = {"\\t": "\t", "tab": "\t"}
 
 NumberedLines = Iterator[tuple[int, str]]
@@ -35,6 +42,8 @@ class Dialect:
     """Whether a row with invalid quotes is read with quotes as ordinary characters, instead of being an error."""
     has_one_column: bool = False
     """Whether a row is one field. Delimiters in it are ordinary characters."""
+    may_stay_open: bool = False
+    """Whether a quote that is never closed is an ordinary character, instead of an error, in a lenient dialect."""
 
     def split_literally(self, line: str) -> list[str]:
         """Return the fields of a line with quotes as ordinary characters.
@@ -61,10 +70,14 @@ def check_table_options(delimiter: str | None, quoting: str | None) -> str | Non
 
 def detect_dialect(lines: NumberedLines, default_delimiter: str, context: ReadContext) -> tuple[Dialect, NumberedLines]:
     """Return the dialect of a table, and its lines from the first one that is not blank."""
+    delimiter = context.delimiter
     header = next(((number, line) for number, line in lines if line.strip()), None)
+    if header is not None and (declared := _DECLARED_DELIMITER.fullmatch(header[1])):
+        delimiter = delimiter or declared[1]
+        header = next(((number, line) for number, line in lines if line.strip()), None)
     if header is None:
         return Dialect(default_delimiter), iter(())
-    delimiter = context.delimiter or _detect_delimiter(header[1], default_delimiter, context.fields)
+    delimiter = delimiter or _detect_delimiter(header[1], default_delimiter, context.fields)
     has_one_column = delimiter not in header[1]
     if context.quoting is not None:
         return Dialect(delimiter, context.quoting == "minimal", False, has_one_column), chain([header], lines)
@@ -76,28 +89,30 @@ def detect_dialect(lines: NumberedLines, default_delimiter: str, context: ReadCo
         sample.append(line)
         size += len(line[1])
     has_quotes = _follows_csv_rules([line for _, line in sample], delimiter)
-    return Dialect(delimiter, has_quotes, True, has_one_column), chain(sample, lines)
+    return Dialect(delimiter, has_quotes, True, has_one_column, True), chain(sample, lines)
 
 
 class Rows(Iterator[list[str]]):
     """The rows of a table that are not blank.
 
-    Raises csv.Error for a row with invalid quotes; iteration can continue with the next row. ``line_number`` is the
-    number of the last line that was read, and ``previous_line`` the number of the last line before the current row.
+    Raises csv.Error for a row with invalid quotes, and for one of more than ``max_bytes``; iteration can continue with
+    the next row. ``line_number`` is the number of the last line that was read, and ``previous_line`` the number of the
+    last line before the current row.
     """
 
-    def __init__(self, lines: NumberedLines, dialect: Dialect) -> None:
+    def __init__(self, lines: NumberedLines, dialect: Dialect, max_bytes: int) -> None:
         self.line_number = self.previous_line = 0
         self._lines, self._dialect = lines, dialect
         self._is_literal = not dialect.has_quotes
         self._pushed_back: deque[tuple[int, str]] = deque()  # lines to read again, as rows of their own
-        self._row_lines: list[tuple[int, str]] = []  # the lines of the current row
+        self._row_lines: list[tuple[int, str]] = []  # the lines of the current row, in a lenient dialect
+        self._row_size, self._max_bytes = 0, max_bytes
         self._num_delimiters: int | None = None  # in the first row
         self._csv_rows = self._make_reader()
 
     def __next__(self) -> list[str]:
         while True:
-            self.previous_line, self._row_lines = self.line_number, []
+            self.previous_line, self._row_lines, self._row_size = self.line_number, [], 0
             row = self._read_row()
             if row:
                 if self._num_delimiters is None:
@@ -111,8 +126,10 @@ class Rows(Iterator[list[str]]):
             return self._dialect.split_literally(line) if line else []
         try:
             row = next(self._csv_rows)
-        except csv.Error:
-            if not self._dialect.is_lenient or any("\r" in line for _, line in self._row_lines):
+        except csv.Error as error:
+            is_open = str(error) == UNCLOSED_QUOTE and not self._dialect.may_stay_open
+            if not self._row_lines or is_open or any("\r" in line for _, line in self._row_lines):
+                self._csv_rows = self._make_reader()
                 raise
         else:
             if not self._contains_rows():
@@ -139,7 +156,15 @@ class Rows(Iterator[list[str]]):
         """Yield the lines to read, and record their numbers."""
         while line := self._pushed_back.popleft() if self._pushed_back else next(self._lines, None):
             self.line_number = line[0]
-            self._row_lines.append(line)
+            self._row_size += len(line[1]) - line[1].endswith("\n")
+            if self._dialect.is_lenient:
+                self._row_size += LINE_OVERHEAD if self._row_lines else 0
+                self._row_lines.append(line)
+            if self._row_size > self._max_bytes:
+                self._row_lines = []
+                raise csv.Error(too_large("it", self._max_bytes))
+            if len(self._row_lines) > MAX_FIELD_LINES and self._dialect.may_stay_open:
+                raise csv.Error(UNCLOSED_QUOTE)
             yield line[1]
 
 

@@ -6,6 +6,7 @@ A document is read in blocks, so the memory that is needed does not grow with th
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,14 +18,15 @@ from typing import IO, Any, NamedTuple, TypeVar, Unpack, cast, get_type_hints
 
 from revgen.arguments import check_type, validate_call
 from revgen.corpus.decoding import check_encoding
+from revgen.corpus.disk import check_free_space
 from revgen.corpus.labels import Label, parse_label, sorted_labels
 from revgen.corpus.preview import preview_html
 from revgen.corpus.quoting import check_table_options
 from revgen.corpus.sources import READ_ERRORS, Source, are_file_names, file_format, find_sources, stat
 from revgen.corpus.tables import READERS
-from revgen.corpus.text import Block
+from revgen.corpus.text import Block, too_large
 from revgen.errors import CorpusError, OptionError
-from revgen.options import ReadOptions, safe_repr
+from revgen.options import ReadOptions, check_at_least, safe_repr
 from revgen.registry import unknown_name_message
 
 Item = TypeVar("Item")
@@ -39,6 +41,7 @@ DEFAULT_OPTIONS: ReadOptions = {
     "encoding": None,
     "delimiter": None,
     "quoting": None,
+    "max_document_bytes": 256 << 20,
 }
 ALLOWED_VALUES = {"documents": ("file", "line", "blank"), "errors": ("raise", "skip")}
 
@@ -63,11 +66,13 @@ class Corpus:
         self.encoding: str | None = values["encoding"]
         self.delimiter: str | None = values["delimiter"]
         self.quoting: str | None = values["quoting"]
+        self.max_document_bytes: int = values["max_document_bytes"]
         self.skipped = 0
         self.first_skipped = ""
         self.label: Label | None = None
         self._sources = find_sources(source, paths)
         self.files = self._sources.files
+        self._current_source: Source | None = None
         self._current_file: IO[bytes] | None = None
         self._bytes_finished = 0  # in the files before the current one
         self._texts = None if self._sources.items else _as_texts(source, self.field)
@@ -78,12 +83,20 @@ class Corpus:
             self._set_labels(labels)
 
     def __iter__(self) -> Iterator[str]:
+        limit = self.max_document_bytes if self._texts is None else math.inf
         parts: list[str] = []
+        number, size = 1, 0
         for block, is_last in self.blocks():
-            parts.append(block)
+            is_too_large, size = size > limit, size + len(block)
+            if size <= limit:
+                parts.append(block)
+            elif not is_too_large:
+                parts.clear()
+                self.report_error(too_large(f"document {number}", self.max_document_bytes), self._current_source)
             if is_last:
-                yield "".join(parts)
-                parts = []
+                if size <= limit:
+                    yield "".join(parts)
+                parts, number, size = [], number + 1, 0
 
     def blocks(self) -> Iterator[Block]:
         """Yield the documents in blocks, ``(text, is_last)``. Empty documents are left out."""
@@ -94,6 +107,7 @@ class Corpus:
             yield from self._blocks_from_memory()
         else:
             for source in self._attach_labels(self._sources.items):
+                self._current_source = source
                 yield from READERS[file_format(source.name)](source, self)
                 self._current_file = None
                 self._bytes_finished += stat(source.path).st_size if source.is_plain else 0
@@ -178,6 +192,8 @@ class Corpus:
                 file = stack.enter_context(source.open())
                 self._current_file = file if source.is_plain else None
                 yield stack.enter_context(source.decompress(file))
+        except MemoryError:
+            raise CorpusError("cannot be read: there is not enough memory", source.name) from None
         except read_errors as error:
             if getattr(error, "errno", None) is not None:  # an error of the system, not of the content
                 raise CorpusError(f"cannot be read: {error}", source.name) from None
@@ -239,7 +255,12 @@ class Corpus:
         if isinstance(self._texts, Iterator) and self._spool is None:
             spool = cast(IO[str], tempfile.TemporaryFile("w+", encoding="ascii"))  # noqa: SIM115
             for text in self._texts:
-                spool.write(json.dumps(text if isinstance(text, str) else [_NonString.of(text).type_name]) + "\n")
+                line = json.dumps(text if isinstance(text, str) else [_NonString.of(text).type_name]) + "\n"
+                try:
+                    check_free_space(tempfile.gettempdir(), len(line))
+                    spool.write(line)
+                except OSError as error:
+                    raise CorpusError(f"the texts cannot be copied to {tempfile.gettempdir()}: {error}") from None
             self._spool = spool
         if self._spool is None:
             for text in cast(Iterable[Any], self._texts):
@@ -291,7 +312,9 @@ def read(source: Any = None, *, paths: Any = None, labels: Any = None, **options
     ``"file"``, each ``"line"``, or each paragraph between ``"blank"`` lines. ``errors="skip"`` skips and counts lines
     that cannot be read, and the rest of a damaged file. If ``encoding`` is None, UTF-8, UTF-16 and
     UTF-32 are detected. ``delimiter`` separates the fields of ``.csv`` and ``.tsv``. ``quoting`` is ``"minimal"`` if
-    quotes may enclose a field, and ``"none"`` if quotes are ordinary characters.
+    quotes may enclose a field, and ``"none"`` if quotes are ordinary characters. A line, a row or a JSON value of more
+    than ``max_document_bytes`` bytes is an error, and so is a longer text when the corpus is iterated. ``fit`` and
+    ``evaluate`` read a text file of any size in blocks.
 
     ``labels`` is a list with one label for each text or file, or the name of the column or field with the label of each
     document. A label is a string or an integer. A missing label is an error.
@@ -321,6 +344,7 @@ def _resolve_options(options: Mapping[str, Any]) -> dict[str, Any]:
     for name, allowed in ALLOWED_VALUES.items():
         if values[name] not in allowed:
             raise OptionError(f"{name} must be {' or '.join(map(repr, allowed))}, not {safe_repr(values[name])}")
+    check_at_least("max_document_bytes", values["max_document_bytes"], 1)
     values["encoding"] = check_encoding(values["encoding"])
     values["delimiter"] = check_table_options(values["delimiter"], values["quoting"])
     return values

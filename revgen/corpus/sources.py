@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import gzip
 import io
 import lzma
 import os
@@ -20,6 +19,7 @@ from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import IO, Any, cast
 
+from revgen.corpus.disk import GzipStream, check_free_space, warn_about_unpacking
 from revgen.errors import CorpusError
 from revgen.formatting import pluralize
 
@@ -54,6 +54,7 @@ class Spool:
                 weakref.finalize(self, _remove, copy.name, os.getpid())
                 try:
                     while piece := stream.read(COPY_SIZE):
+                        check_free_space(tempfile.gettempdir(), len(piece))
                         copy.write(piece.encode("utf-8", "surrogatepass") if isinstance(piece, str) else piece)
                 except ValueError as error:  # closed, opened only for writing, or opened with the wrong encoding
                     raise CorpusError(f"the open file cannot be read: {error}") from None
@@ -95,7 +96,10 @@ class Source:
                 yield stack.enter_context(self.spool.path().open("rb"))
             elif self.member is not None:
                 archive = stack.enter_context(zipfile.ZipFile(self.path))
-                yield stack.enter_context(archive.open(self.member))
+                info = archive.getinfo(self.member)
+                warn_about_unpacking(self.name, info.compress_size, info.file_size)
+                member = stack.enter_context(archive.open(info))
+                yield io.BufferedReader(cast(io.RawIOBase, member))  # its own readline with a limit is slow
             else:
                 yield stack.enter_context(self.path.open("rb"))
 
@@ -105,7 +109,7 @@ class Source:
         if self.spool is not None:
             is_gzip = not self.is_text and file.read(2) == b"\x1f\x8b"
             file.seek(0)
-        return cast(IO[bytes], gzip.open(file)) if is_gzip else file
+        return io.BufferedReader(GzipStream(file, self.name), COPY_SIZE) if is_gzip else file
 
     def read_head(self, size: int) -> bytes:
         """Return the first ``size`` bytes of the decompressed file, or fewer if the rest cannot be read."""
@@ -201,7 +205,9 @@ class Sources:
     def _add_path(self, path: Path, is_required: bool = True) -> None:
         if path.is_dir():
             self._add_directory(path, is_required)
-        elif not path.is_file():  # a pipe or a device
+        elif not path.is_file():  # a pipe
+            if path.is_char_device() or path.is_block_device():
+                raise CorpusError("is a device, not a file", path)
             self.items.append(Source(path, spool=Spool(path)))
         elif file_format(path) == ARCHIVE_FORMAT:
             self._add_archive(path, is_required)

@@ -1,20 +1,22 @@
-"""Tables: documents from the rows of delimited text, JSON and Parquet."""
+"""Tables: documents from the rows of delimited text and Parquet; and the reader of each format."""
 
 from __future__ import annotations
 
 import csv
-import json
+from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
 
-from revgen.corpus.quoting import Dialect, Rows, detect_dialect
+from revgen.corpus.json_reader import read_json, read_jsonl
+from revgen.corpus.quoting import UNCLOSED_QUOTE, Dialect, Rows, detect_dialect
 from revgen.corpus.sources import Source
-from revgen.corpus.text import Block, ReadContext, read_lines, read_pieces, read_text
+from revgen.corpus.text import Block, ReadContext, read_lines, read_text, too_large
 from revgen.errors import CorpusError, MissingExtraError
+from revgen.options import safe_repr
 
 Reader = Callable[[Source, ReadContext], Iterator[Block]]
 
 EXTRA_FIELDS_HINT = "quote the text, or give delimiter= or quoting="
+PARQUET_BATCH_SIZE = 256  # rows
 MAX_NAMES_LENGTH = 300  # characters of column names in a message
 
 
@@ -25,7 +27,7 @@ def _delimited_reader(delimiter: str) -> Reader:
         csv.field_size_limit(1 << 30)
         skipped = context.skipped
         dialect, lines = detect_dialect(read_lines(source, context), delimiter, context)
-        rows = Rows(lines, dialect)
+        rows = Rows(lines, dialect, context.max_document_bytes)
         try:
             names = next(rows, [])
         except csv.Error as error:
@@ -56,9 +58,9 @@ def _check_names(names: list[str], source: Source, context: ReadContext) -> None
     for field in context.fields:
         if field not in names:
             raise CorpusError(f"no column {field!r}; it has {', '.join(names)[:MAX_NAMES_LENGTH]}", source.name, 1)
-    for name in names:
-        if name and names.count(name) > 1:
-            raise CorpusError(f"the first line names the column {name!r} more than once", source.name, 1)
+    for name, count in Counter(names).items():
+        if name and count > 1:
+            raise CorpusError(f"the first line names the column {safe_repr(name)} more than once", source.name, 1)
 
 
 def _row_document(
@@ -79,74 +81,14 @@ def _row_document(
 
 def _explain(error: csv.Error) -> str:
     """Return the message of an error in the quotes of a row, and what to do about it."""
-    if str(error) == "unexpected end of data":
+    if str(error) == UNCLOSED_QUOTE:
         return (
             "it opens a quote that is never closed, so the rest of the file belongs to it; "
             "quoting='none' reads quotes as ordinary characters"
         )
+    if "max_document_bytes" in str(error):
+        return str(error)
     return f"{error}; double the quotes within a quoted text, or use quoting='none' to read quotes as characters"
-
-
-def _read_jsonl(source: Source, context: ReadContext) -> Iterator[Block]:
-    rows = (
-        (number, "the object", lambda line=line: json.loads(line))
-        for number, line in read_lines(source, context)
-        if line.strip()
-    )
-    yield from _read_json_values(rows, source, context)
-
-
-def _read_json(source: Source, context: ReadContext) -> Iterator[Block]:
-    text = "".join(read_pieces(source, context))
-    if not text.strip():
-        return
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        if error.msg == "Extra data":  # several values: JSON lines in a .json file
-            yield from _read_jsonl(source, context)
-        else:
-            context.report_error(f"not valid JSON: {error}", source, error.lineno)
-        return
-    except (ValueError, RecursionError) as error:
-        context.report_error(f"not valid JSON: {error}", source)
-        return
-    if isinstance(content, dict) and context.field in content:
-        content = [content]
-    if not isinstance(content, list):
-        raise CorpusError("must hold an array of strings, or of objects with the text in a field", source.name)
-    if context.label_field is not None and any(isinstance(item, str) for item in content):
-        raise CorpusError(f"strings have no field {context.label_field!r} with labels", source.name)
-    items = ((None, f"item {number}", lambda item=item: item) for number, item in enumerate(content, 1))
-    yield from _read_json_values(items, source, context)
-
-
-def _read_json_values(
-    rows: Iterator[tuple[int | None, str, Callable[[], Any]]], source: Source, context: ReadContext
-) -> Iterator[Block]:
-    """Yield the documents in JSON values, given as (line or None, name in messages, function that parses the value)."""
-    for number, name, get_value in rows:
-        try:
-            row = get_value()
-            text = row if isinstance(row, str) and number is None else _get_text(row, context)
-        except (ValueError, RecursionError) as error:
-            context.report_error(f"not valid JSON: {error}", source, number)
-        except KeyError as error:
-            context.report_error(f"{name} has no field {error}", source, number)
-        except TypeError as error:
-            context.report_error(f"{name} has no text in the field {context.field!r}: {error}", source, number)
-        else:
-            yield from context.make_document(text, row if isinstance(row, dict) else {}, source, number)
-
-
-def _get_text(row: Any, context: ReadContext) -> str:
-    """Return the text of a JSON object. Raises KeyError if the field is missing, and TypeError for a wrong type."""
-    if not isinstance(row, dict):
-        raise TypeError(f"it is a value of type {type(row).__name__}, not an object")
-    text = row[context.field]
-    if not isinstance(text, str):
-        raise TypeError(f"it is a value of type {type(text).__name__}, not a string")
-    return text
 
 
 def _read_parquet(source: Source, context: ReadContext) -> Iterator[Block]:
@@ -163,12 +105,19 @@ def _read_parquet(source: Source, context: ReadContext) -> Iterator[Block]:
             if names.count(field) > 1:
                 raise CorpusError(f"it has the column {field!r} more than once", source.name)
         number = 0
-        for batch in table.iter_batches(batch_size=1024, columns=context.fields):
-            for row in batch.to_pylist():
-                text = row[context.field]
+        for batch in table.iter_batches(batch_size=PARQUET_BATCH_SIZE, columns=context.fields):
+            for i in range(batch.num_rows):
                 number += 1
+                try:
+                    row = {field: batch.column(field)[i].as_py() for field in context.fields}
+                except UnicodeDecodeError as error:
+                    context.report_error(f"not valid UTF-8: {error.reason}", source, number)
+                    continue
+                text = row[context.field]
                 if not isinstance(text, str):
                     context.report_error(f"the column {context.field!r} has no string in this row", source, number)
+                elif len(text) > context.max_document_bytes:
+                    context.report_error(too_large("the row", context.max_document_bytes), source, number)
                 else:
                     yield from context.make_document(text, row, source, number)
 
@@ -178,8 +127,8 @@ READERS: dict[str, Reader] = {
     ".md": read_text,
     ".csv": _delimited_reader(","),
     ".tsv": _delimited_reader("\t"),
-    ".jsonl": _read_jsonl,
-    ".ndjson": _read_jsonl,
-    ".json": _read_json,
+    ".jsonl": read_jsonl,
+    ".ndjson": read_jsonl,
+    ".json": read_json,
     ".parquet": _read_parquet,
 }

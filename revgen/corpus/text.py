@@ -28,6 +28,7 @@ class ReadContext(Protocol):
     encoding: str | None
     delimiter: str | None
     quoting: str | None
+    max_document_bytes: int
     skipped: int
     first_skipped: str
 
@@ -59,8 +60,11 @@ def read_text(source: Source, context: ReadContext) -> Iterator[Block]:
 
 
 def read_lines(source: Source, context: ReadContext) -> Iterator[tuple[int, str]]:
-    """Yield the number of each line, from 1 on, and the line with its end. An undecodable line is reported."""
-    return _read_line_pieces(source, context, max_size=-1, offset=0, number=1, size=0)
+    """Yield the number of each line, from 1 on, and the line with its end.
+
+    An undecodable line is reported, and so is a line of more than ``max_document_bytes`` bytes.
+    """
+    return _read_line_pieces(source, context, offset=0, number=1, size=0, is_whole=True)
 
 
 def read_pieces(source: Source, context: ReadContext) -> Iterator[str]:
@@ -72,10 +76,9 @@ def read_pieces(source: Source, context: ReadContext) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")()
     with context.open_source(source) as opened:
         file: Any = open_as_utf8(opened, source.read_head(HEAD_SIZE), _declared_encoding(source, context))[0]
-        is_valid = True
-        while is_valid and (raw := file.read1(BLOCK_SIZE)):
-            while raw.endswith(b"\r") and (next_byte := file.read(1)):  # it may be the first half of "\r\n"
-                raw += next_byte
+        is_valid, pending = True, b""
+        while is_valid and (raw := pending + (piece := file.read1(BLOCK_SIZE))):
+            raw, pending = _split_return(raw, is_last=not piece)
             try:
                 text = decoder.decode(raw)
             except UnicodeDecodeError:
@@ -87,33 +90,39 @@ def read_pieces(source: Source, context: ReadContext) -> Iterator[str]:
                 size = len(raw) - raw.rfind(b"\n") - 1 + (0 if b"\n" in raw else size)
         incomplete = len(decoder.getstate()[0])  # bytes of a character that is cut off
         if incomplete or not is_valid:
-            rest = _read_line_pieces(source, context, LINE_PIECE_SIZE, offset - incomplete, number, size - incomplete)
+            rest = _read_line_pieces(source, context, offset - incomplete, number, size - incomplete, is_whole=False)
             yield from (line for _, line in rest)
 
 
 def _read_line_pieces(
-    source: Source, context: ReadContext, max_size: int, offset: int, number: int, size: int
+    source: Source, context: ReadContext, offset: int, number: int, size: int, *, is_whole: bool
 ) -> Iterator[tuple[int, str]]:
     """Yield the lines from byte ``offset`` on, which is byte ``size`` of line ``number``.
 
-    A line of more than ``max_size`` bytes is yielded in pieces; -1 is no limit.
+    With ``is_whole``, each line is one item, and a longer line than ``max_document_bytes`` is reported. Otherwise, a
+    line is yielded in pieces of ``LINE_PIECE_SIZE``.
     """
+    limit = context.max_document_bytes
     skips_line = False  # the current line has an error, and the rest of it is skipped
     decoder = codecs.getincrementaldecoder("utf-8")()
     with context.open_source(source) as opened:
         file, encoding = open_as_utf8(opened, source.read_head(HEAD_SIZE), _declared_encoding(source, context))
         skip_bytes(file, offset)
-        while raw := file.readline(max_size):
-            while raw.endswith(b"\r") and (next_byte := file.readline(1)):  # it may be the first half of "\r\n"
-                raw += next_byte
+        max_size, pending = limit + 2 if is_whole else LINE_PIECE_SIZE, b""  # a line with its end
+        while raw := pending + (piece := file.readline(LINE_PIECE_SIZE if skips_line else max_size)):
+            raw, pending = _split_return(raw, is_last=is_whole or not piece)
             is_end = raw.endswith(b"\n")
             size += len(raw)
             offset += len(raw)
+            if is_whole and not skips_line and size > limit and len(raw.rstrip(b"\r\n")) > limit:
+                context.report_error(too_large("the line", limit), source, number)
+                skips_line = True
             try:
                 if not skips_line:
                     line = decoder.decode(raw, final=is_end)
                     if number == 1 and size == len(raw):
                         line = line.removeprefix("\ufeff")
+                    raw = piece = b""  # a line may be large
                     yield number, line.replace("\r\n", "\n")
             except UnicodeDecodeError as error:
                 decoder.reset()
@@ -127,6 +136,18 @@ def _read_line_pieces(
             decoder.decode(b"", final=True)
         except UnicodeDecodeError as error:
             _report_undecodable(source, context, encoding, error.reason, offset, number)
+
+
+def _split_return(raw: bytes, is_last: bool) -> tuple[bytes, bytes]:
+    r"""Split off a carriage return at the end, which may be the first half of ``\r\n``, unless no byte follows."""
+    return (raw[:-1], b"\r") if raw.endswith(b"\r") and not is_last else (raw, b"")
+
+
+def too_large(name: str, limit: int) -> str:
+    """Return the message for a part of a file that is larger than ``max_document_bytes``."""
+    return (
+        f"{name} has more than {limit:,} bytes: check that the file has the right format, or raise max_document_bytes"
+    )
 
 
 def _declared_encoding(source: Source, context: ReadContext) -> str | None:

@@ -14,12 +14,14 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from revgen.corpus import cache
+from revgen.corpus.disk import check_free_space
 from revgen.corpus.labels import Label, find_label
 from revgen.corpus.progress import with_progress
 from revgen.corpus.readers import Corpus
@@ -204,13 +206,19 @@ class Encoder:
         return Tokens(ids, spans, len(self.tokenizer) if self.labels else None)
 
 
-def _write_ids(file: IO[bytes], corpus: Corpus, encoder: Encoder, progress: bool) -> NDArray[np.int64]:
-    """Write the ids of a corpus to a file, and return the end positions of its documents, (documents,)."""
+def _write_ids(
+    file: IO[bytes], directory: str | Path, corpus: Corpus, encoder: Encoder, progress: bool
+) -> NDArray[np.int64]:
+    """Write the ids of a corpus to a file, and return the end positions of its documents, (documents,).
+
+    Raises OSError as soon as the ids of the whole corpus are expected to need more space than ``directory`` has.
+    """
     ends = array.array("q")
     size = 0
     parts = with_progress(encoder.split_parts(corpus), corpus, "tokens", progress)
     with closing(parallel_map(encoder, parts, PARTS_BEFORE_WORKERS)) as encoded:
         for ids, ends_in_part in encoded:
+            check_free_space(directory, _expected_bytes(ids, size, corpus))
             file.write(ids.data)
             ends.extend([size + end for end in ends_in_part])
             size += len(ids)
@@ -220,10 +228,22 @@ def _write_ids(file: IO[bytes], corpus: Corpus, encoder: Encoder, progress: bool
     return np.frombuffer(ends, np.int64)
 
 
+def _expected_bytes(ids: Ids, num_written: int, corpus: Corpus) -> int:
+    """Return how many bytes the next ids of a corpus and all after them will probably take.
+
+    Before a sixteenth of the files has been read, these are the next ids only.
+    """
+    if corpus.bytes_read * 16 < corpus.size or not corpus.bytes_read:
+        return ids.nbytes
+    written = num_written * ids.itemsize
+    return max(ids.nbytes, int((written + ids.nbytes) * corpus.size / corpus.bytes_read) - written)
+
+
 def _tokenize_to_temporary_file(corpus: Corpus, encoder: Encoder, progress: bool) -> Tokens:
     try:
         with tempfile.TemporaryFile() as file:
-            return encoder.map_tokens(file, _write_ids(file, corpus, encoder, progress))
+            ends = _write_ids(file, tempfile.gettempdir(), corpus, encoder, progress)
+            return encoder.map_tokens(file, ends)
     except OSError as error:
         raise CorpusError(
             f"the token ids cannot be written to {tempfile.gettempdir()}: {error.strerror or error}; "
@@ -241,7 +261,7 @@ def _tokenize_with_cache(corpus: Corpus, encoder: Encoder, progress: bool) -> To
             return encoder.map_tokens(file, ends)
     try:
         with cache.create_entry(name) as file:
-            ends = _write_ids(file, corpus, encoder, progress)
+            ends = _write_ids(file, cache.cache_directory(), corpus, encoder, progress)
             _write_footer(file, corpus, ends)
             cache.write_checksum(file)
         path = cache.cache_directory() / name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas
 import pytest
@@ -242,7 +242,7 @@ def test_a_source_without_text_is_an_error_that_names_its_type(source: Any) -> N
 @pytest.mark.parametrize("option", ["documents", "errors"])
 def test_an_invalid_option_is_an_error_that_names_it(option: str) -> None:
     with pytest.raises(OptionError, match=option):
-        revgen.read(DOCUMENTS, **{option: "ignore"})
+        revgen.read(DOCUMENTS, **cast("Any", {option: "ignore"}))
 
 
 # Long documents --------------------------------------------------------------------------

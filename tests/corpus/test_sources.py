@@ -124,6 +124,7 @@ def test_corpus_options_returns_all_options_of_read() -> None:
         "encoding": "cp1252",
         "delimiter": ";",
         "quoting": "none",
+        "max_document_bytes": 256 << 20,
     }
 
 
