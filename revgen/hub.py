@@ -26,8 +26,9 @@ from revgen.errors import CheckpointError, HubError, OptionError, RevgenError, U
 from revgen.files import expand_user
 from revgen.generation.decoding import generate
 from revgen.model import Model
+from revgen.pending import CARD, CONFIG
 from revgen.registry import is_model, missing_level_message, unknown_name_message
-from revgen.storage import CARD, CONFIG, load_directory, read_config, save
+from revgen.storage import load_directory, read_config, save
 from revgen.version import __version__
 
 if TYPE_CHECKING:

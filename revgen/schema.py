@@ -15,6 +15,7 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from revgen.errors import CheckpointError, OptionError
+from revgen.files import read_file
 from revgen.options import safe_repr, unwrap_scalar
 from revgen.registry import unknown_name_message
 
@@ -42,9 +43,7 @@ INDEX_STRINGS = {"index.file": FILE_NAME, "index.sha256": SHA256}
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file. Raises CheckpointError, which names the file."""
     try:
-        if (size := path.stat().st_size) > MAX_CONFIG_BYTES:
-            raise ValueError(f"it has {size:,} bytes, more than {MAX_CONFIG_BYTES:,}")
-        return parse_json(path.read_bytes(), path)
+        return parse_json(read_file(path, MAX_CONFIG_BYTES), path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged, or does not belong to a revgen model: {error!r}") from None
 

@@ -1,7 +1,7 @@
 """The model directory: ``config.json``, the tokenizer, the weights as safetensors, and a model card.
 
-Files are written under temporary names and renamed at the end, ``config.json`` last. A process that is killed at any
-moment leaves the previous model or the new one.
+``revgen.pending`` replaces its files in one step. A process that is killed at any moment leaves the previous model or
+the new one, and so do two processes that save at once. A process that loads meanwhile reads one of the two.
 """
 
 from __future__ import annotations
@@ -16,27 +16,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from revgen import schema
 from revgen.card import make_card
 from revgen.errors import CheckpointError, OptionError, UnknownNameError
-from revgen.files import FileHandle, is_rank_zero, to_json, write_atomically
+from revgen.files import Check, FileHandle, is_rank_zero, lock, make_directory, read_file, to_json, write_atomically
 from revgen.model import Model, Weights
 from revgen.novelty import SuffixIndex
 from revgen.options import is_int, safe_repr
+from revgen.pending import (
+    CARD,
+    CONFIG,
+    INDEX,
+    WEIGHTS,
+    file_entries,
+    is_complete,
+    model_stamp,
+    pending,
+    read_consistently,
+    replace_model,
+)
 from revgen.registry import architecture_class, tokenizers
+from revgen.tensors import check_header, parse_arrays
 from revgen.tokenizers import Tokenizer
 from revgen.version import __version__
 
 FORMAT_VERSION = 1
-CONFIG, WEIGHTS, INDEX, CARD = "config.json", "model.safetensors", "index.safetensors", "README.md"
-PENDING_SUFFIX = ".new"
-
-DTYPES = {"BF16": "<u2", "BOOL": "?"} | {
-    f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "FIU" for size in (1, 2, 4, 8) if kind + str(size) != "F1"
-}
-"""The NumPy type for each type of safetensors. NumPy has no bfloat16, so its bits are read as integers."""
+MAX_TOKENIZER_BYTES = 64 << 20
+SAVE_SECONDS = 30.0
+"""How long a save waits for another process that saves into the same directory."""
 
 
 # Writing
@@ -118,21 +126,11 @@ def write_directory(
     _check_readable(model, directory, config_bytes, tokenizer, weights)
     files = {WEIGHTS: weights, tokenizer_file: tokenizer, **({} if index is None else {INDEX: index})}
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        finish_interrupted_save(directory)
-        previous_tokenizer_file = _tokenizer_file(directory)
-        for name, content in files.items():
-            write_atomically(directory / f"{name}{PENDING_SUFFIX}", content)
-        # Once this file exists, the new model is the valid one.
-        write_atomically(directory / f"{CONFIG}{PENDING_SUFFIX}", config_bytes)
-        finish_interrupted_save(directory)
-        # Delete the files of the previous model that the new one did not replace.
-        if index is None:
-            (directory / INDEX).unlink(missing_ok=True)
-        if previous_tokenizer_file not in (None, tokenizer_file, CONFIG, WEIGHTS, INDEX, CARD):
-            (directory / str(previous_tokenizer_file)).unlink(missing_ok=True)
-        if not (directory / CARD).exists():
-            write_atomically(directory / CARD, model_card)
+        make_directory(directory)
+        with lock(directory, SAVE_SECONDS):
+            replace_model(directory, files, config_bytes)
+            if not (directory / CARD).exists():
+                write_atomically(directory / CARD, model_card, sync_name=False)
     except OSError as error:
         raise CheckpointError(f"{directory}: could not save the model: {error.strerror or error}") from error
     model.saved_hashes = model.saved_hashes | {config["weights"]["sha256"]}
@@ -161,36 +159,11 @@ def _check_readable(model: Model, directory: Path, config: bytes, tokenizer: byt
     read_back = type(model.tokenizer).from_bytes(tokenizer)
     if read_back.fingerprint != model.tokenizer.fingerprint:
         raise CheckpointError(f"{directory}: the model was not saved: its tokenizer would be different when loaded")
-    _assemble(type(model), content, read_back, _parse_arrays(directory / WEIGHTS, weights), directory)
+    _assemble(type(model), content, read_back, parse_arrays(directory / WEIGHTS, weights), directory)
 
 
 def _file_entry(file: str, data: bytes) -> dict[str, Any]:
     return {"file": file, "sha256": hashlib.sha256(data).hexdigest()}
-
-
-def finish_interrupted_save(directory: Path) -> None:
-    """Finish a save that was interrupted after it wrote all files: rename them, ``config.json`` last."""
-    pending = directory / f"{CONFIG}{PENDING_SUFFIX}"
-    if not pending.exists():
-        return
-    content = schema.read_json(pending)
-    schema.check_config(content, pending)
-    try:
-        entries = [content["weights"], content["tokenizer"], *([content["index"]] if "index" in content else [])]
-        for name in (*(entry["file"] for entry in entries), CONFIG):
-            file = directory / name
-            if (temporary := Path(f"{file}{PENDING_SUFFIX}")).exists():
-                temporary.replace(file)
-    except OSError as error:
-        raise CheckpointError(f"{pending}: could not finish an interrupted save: {error.strerror or error}") from None
-
-
-def _tokenizer_file(directory: Path) -> str | None:
-    """Return the name of the tokenizer's file in a model directory, or None if it contains no model."""
-    try:
-        return str(read_config(directory)["tokenizer"]["file"])
-    except CheckpointError:
-        return None
 
 
 # Reading
@@ -202,6 +175,11 @@ def load_directory(directory: Path) -> Model:
     Raises CheckpointError with the name of the file if one is damaged, and UnknownNameError if the architecture, the
     cell or the tokenizer is not registered.
     """
+    return read_consistently(directory, lambda: _load(directory))
+
+
+def _load(directory: Path) -> Model:
+    stamp = model_stamp(directory)
     content = read_config(directory)
     architecture = content["architecture"]
     try:
@@ -214,29 +192,40 @@ def load_directory(directory: Path) -> Model:
         ) from None
     tokenizer = read_tokenizer(directory, content)
     path = directory / content["weights"]["file"]
-    arrays = _parse_arrays(path, _read(path, content["weights"]["sha256"]))
+    arrays = parse_arrays(path, _read(path, content["weights"]["sha256"], check=check_header))
     model = _assemble(model_class, content, tokenizer, arrays, directory)
     model.saved_hashes = frozenset([content["weights"]["sha256"]])
     metadata = content.get("metadata", {})
     model.metadata = metadata if isinstance(metadata, dict) else {}
     model.weights = {name: a.astype(np.float32) if a.dtype.kind == "f" else a for name, a in arrays.items()}
-    index = content.get("index")
-    # The index may have been deleted before the model was shared, because it contains the training text.
-    if index is not None and (directory / index["file"]).exists():
-        model._read_index = partial(_read_index, FileHandle(directory / index["file"]), index["sha256"])
+    if (index := content.get("index")) is not None:
+        path = directory / index["file"]
+        path = pending(path) if pending(path).exists() else path
+        # The index may have been deleted before the model was shared, because it contains the training text.
+        if path.exists():
+            model._read_index = partial(_read_index, FileHandle(path), index["sha256"])
+        if model_stamp(directory) != stamp:
+            raise CheckpointError(f"{directory}: another process is saving into this directory")
     return model
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """Finish an interrupted save if there is one, then return the content of the directory's config.json.
+    """Return the content of the directory's config.json, or of the new one if a save was interrupted at its end.
 
     Raises CheckpointError if the file lacks an entry, or if an entry has a type or a size that ``schema`` does not
     allow.
     """
-    finish_interrupted_save(directory)
     path = directory / CONFIG
-    if not path.is_file():
+    if pending(path).exists():
+        content = _read_config(pending(path))
+        if is_complete(directory, file_entries(content)):
+            return content
+    if not path.exists():
         raise CheckpointError(f"{directory} is not a model directory: it has no {CONFIG}")
+    return _read_config(path)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
     content = schema.read_json(path)
     if "format_version" not in content:
         raise CheckpointError(f"{path} is damaged, or does not belong to a revgen model: it has no format_version")
@@ -264,14 +253,19 @@ def read_tokenizer(directory: Path, content: Mapping[str, Any]) -> Tokenizer:
             f"{directory / CONFIG} needs a tokenizer that is not registered here: {error}. "
             f"{_installation_hint(content)}, and load again"
         ) from None
-    tokenizer: Tokenizer = tokenizer_class.from_bytes(_read(directory / entry["file"], entry["sha256"]))
+    tokenizer: Tokenizer = tokenizer_class.from_bytes(
+        _read(directory / entry["file"], entry["sha256"], MAX_TOKENIZER_BYTES)
+    )
     return tokenizer
 
 
 def _read_index(file: FileHandle, sha256: object) -> SuffixIndex:
     try:
-        return SuffixIndex.from_bytes(_read(file, sha256))
-    except ValueError as error:
+        data = file.read_bytes(check_header)
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise ValueError(f"its hash is not the one in {CONFIG}")
+        return SuffixIndex.from_bytes(data)
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{file} is damaged: {error}") from None
 
 
@@ -302,26 +296,19 @@ def _installation_hint(content: Mapping[str, Any]) -> str:
     return "Import the package that provides it"
 
 
-def _read(path: Path | FileHandle, sha256: object) -> bytes:
-    """Return the bytes of a file in a model directory. Raises CheckpointError if its hash is not ``sha256``."""
-    try:
-        data = path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise CheckpointError(f"{str(path)!r} cannot be read: {error}") from None
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise CheckpointError(f"{path} is damaged, or belongs to another model: its hash is not the one in {CONFIG}")
-    return data
+def _read(path: Path, sha256: str, max_bytes: int | None = None, check: Check | None = None) -> bytes:
+    """Return the bytes of a file in a model directory, or of the new one if a save has not renamed it yet.
 
-
-def _parse_arrays(path: Path, data: bytes) -> Weights:
-    """Return the arrays in the bytes of a safetensors file; bfloat16, which NumPy lacks, becomes float32."""
-    from safetensors import SafetensorError, deserialize
-
-    try:
-        arrays: dict[str, NDArray[Any]] = {}
-        for name, tensor in deserialize(data):  # type: ignore[no-untyped-call]
-            array = np.frombuffer(tensor["data"], DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
-            arrays[name] = (array.astype("<u4") << 16).view("<f4") if tensor["dtype"] == "BF16" else array
-        return arrays
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from None
+    ``read_file`` describes ``max_bytes`` and ``check``. Raises CheckpointError if the hash is not ``sha256``.
+    """
+    problem = ""
+    for candidate in (pending(path), path):
+        try:
+            data = read_file(candidate, max_bytes, check)
+        except (OSError, ValueError) as error:
+            problem = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+            continue
+        if hashlib.sha256(data).hexdigest() == sha256:
+            return data
+        problem = f"is damaged, or belongs to another model: its hash is not the one in {CONFIG}"
+    raise CheckpointError(f"{path} {problem}")

@@ -32,6 +32,8 @@ LAYERS = (
         "registry",
         "arguments",
         "schema",
+        "pending",
+        "tensors",
     ),
     ("ops",),
     ("tokenizers",),

@@ -30,8 +30,9 @@ from revgen.interop.transformers_tokenizer import RevgenTokenizer, find_model_di
 from revgen.model import Model, Weights
 from revgen.networks.network import FunctionalModule
 from revgen.ops import tree_map
+from revgen.pending import CONFIG, WEIGHTS
 from revgen.registry import architecture_class
-from revgen.storage import CONFIG, WEIGHTS, load_directory, write_directory
+from revgen.storage import load_directory, write_directory
 from revgen.tokenizers import Tokenizer
 
 GENERATION_CONFIG = "generation_config.json"

@@ -17,6 +17,8 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, distributed, nn
 
+from revgen.files import num_processes
+
 T = TypeVar("T")
 
 
@@ -84,7 +86,7 @@ def init_distributed(device: str) -> Ranks:
     if not distributed.is_available():
         return SINGLE_PROCESS
     if not distributed.is_initialized():
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        if num_processes() == 1:
             return SINGLE_PROCESS
         distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
         atexit.register(_destroy_process_group)

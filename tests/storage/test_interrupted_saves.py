@@ -14,7 +14,9 @@ from storage_helpers import FILES, run_python
 
 import revgen
 from revgen.errors import CheckpointError
+from revgen.files import lock
 from revgen.language_model import LanguageModel
+from revgen.pending import settle
 
 KILLED_SAVES_SCRIPT = """
 import os, random, signal, sys, time
@@ -90,15 +92,21 @@ def test_a_failure_at_any_step_of_a_save_leaves_the_old_or_the_new_model(
     assert same_model(revgen.load(saved), models_by_level["subword"])
 
 
-def test_loading_finishes_an_interrupted_save(
+def test_a_save_interrupted_after_its_last_file_is_read_in_place_and_finished_by_the_next_save(
     models_by_level: dict[str, LanguageModel], saved: Path, tmp_path: Path
 ) -> None:
     other = models_by_level["word"].save(tmp_path / "other")
     for name in FILES:
         shutil.copy(other / name, saved / f"{name}.new")
+    (saved / ".config.json.new.part").write_bytes(b"{")
+    files = {path.name: path.read_bytes() for path in saved.iterdir()}
 
     assert same_model(revgen.load(saved), models_by_level["word"])
-    assert not list(saved.glob("*.new"))
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == files, "a reader changes nothing"
+    with lock(saved):
+        settle(saved)
+    assert same_model(revgen.load(saved), models_by_level["word"])
+    assert sorted(path.name for path in saved.iterdir()) == ["README.md", *sorted(FILES)]
 
 
 def test_a_save_interrupted_before_its_last_file_is_ignored(

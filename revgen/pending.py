@@ -1,0 +1,139 @@
+"""Replaces the files of a model directory in one step, even if the process is killed or the power fails.
+
+The new files are written under pending names, ``config.json.new`` last. From then on, the new model is the valid one:
+the writer renames its files, or the next writer does if this one was killed. Readers take no lock and change nothing.
+They find each file under either name by its hash, and read again if a writer has replaced the model meanwhile.
+"""
+
+from __future__ import annotations
+
+import errno
+import glob
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from revgen import schema
+from revgen.errors import CheckpointError
+from revgen.files import delete_abandoned, open_file, read_file, sync_directory, write_atomically
+
+CONFIG, WEIGHTS, INDEX, CARD = "config.json", "model.safetensors", "index.safetensors", "README.md"
+PENDING_SUFFIX = ".new"
+FILE_NAMES = frozenset({CONFIG, WEIGHTS, INDEX, CARD, "vocabulary.json", "tokenizer.model"})
+"""The names whose pending and temporary files are deleted after an interrupted save."""
+MAX_READS = 100
+"""How often a directory is read again because another process replaces the model meanwhile."""
+NO_REGULAR_FILE = errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ELOOP, errno.ENAMETOOLONG
+
+T = TypeVar("T")
+
+
+def pending(path: Path) -> Path:
+    """Return the path of a new file until it replaces ``path``."""
+    return path.with_name(f"{path.name}{PENDING_SUFFIX}")
+
+
+# Writing
+
+
+def replace_model(directory: Path, files: Mapping[str, bytes], config: bytes) -> None:
+    """Replace the model in a directory, which the caller has locked, by files by name and their config.json.
+
+    Raises OSError if it fails. The directory then has the old or the new model.
+    """
+    settle(directory, files)
+    previous = {entry["file"] for entry in _read_entries(directory / CONFIG)}
+    try:
+        for name, content in files.items():
+            write_atomically(pending(directory / name), content, sync_name=False)
+        sync_directory(directory)
+        write_atomically(pending(directory / CONFIG), config)
+        settle(directory, files)
+    except BaseException:
+        with suppress(OSError):
+            settle(directory, files)
+        raise
+    for name in previous - files.keys() - {CONFIG, CARD}:
+        (directory / name).unlink(missing_ok=True)
+
+
+def settle(directory: Path, names: Iterable[str] = ()) -> None:
+    """Finish a save that was interrupted after it wrote all files; otherwise delete the files that it wrote.
+
+    ``names`` are files that it may have written, besides ``FILE_NAMES``. The caller has locked the directory. Raises
+    OSError.
+    """
+    entries = _read_entries(pending(directory / CONFIG))
+    if entries and is_complete(directory, entries):
+        for entry in entries:
+            path = directory / entry["file"]
+            if _has_hash(pending(path), entry["sha256"]):
+                pending(path).replace(path)
+        sync_directory(directory)
+        pending(directory / CONFIG).replace(directory / CONFIG)
+    for name in {*FILE_NAMES, *names, *(entry["file"] for entry in entries)}:
+        with suppress(IsADirectoryError, PermissionError):
+            pending(directory / name).unlink(missing_ok=True)
+        delete_abandoned(directory, f".{glob.escape(name)}.*part")
+
+
+def _read_entries(path: Path) -> list[dict[str, str]]:
+    """Return the entries of the files in a config.json; an empty list if it is missing or damaged. Raises OSError."""
+    try:
+        content = schema.parse_json(read_file(path, schema.MAX_CONFIG_BYTES), path)
+        schema.check_config(content, path)
+    except CheckpointError:
+        return []
+    except OSError as error:
+        if error.errno in (*NO_REGULAR_FILE, errno.EFBIG):
+            return []
+        raise
+    return file_entries(content)
+
+
+# Reading
+
+
+def file_entries(content: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return the entries of config.json that describe files: each has the name and the SHA-256 of one."""
+    return [content[name] for name in ("weights", "tokenizer", "index") if name in content]
+
+
+def is_complete(directory: Path, entries: Iterable[Mapping[str, str]]) -> bool:
+    """Return whether a directory has each of these files, pending or not. Raises OSError."""
+    paths = ((directory / entry["file"], entry["sha256"]) for entry in entries)
+    return all(_has_hash(pending(path), sha256) or _has_hash(path, sha256) for path, sha256 in paths)
+
+
+def _has_hash(path: Path, sha256: str) -> bool:
+    try:
+        with open_file(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    except OSError as error:
+        if error.errno in NO_REGULAR_FILE:
+            return False
+        raise
+
+
+def read_consistently(directory: Path, read: Callable[[], T]) -> T:
+    """Return ``read()``; call it again if it fails because another process has replaced the model meanwhile."""
+    for _ in range(MAX_READS):
+        before = model_stamp(directory)
+        try:
+            return read()
+        except CheckpointError:
+            if model_stamp(directory) == before:
+                raise
+    return read()
+
+
+def model_stamp(directory: Path) -> list[tuple[int, ...]]:
+    """Return numbers that change when a process replaces the model in a directory."""
+    stamps: list[tuple[int, ...]] = []
+    for path in (pending(directory / CONFIG), directory / CONFIG):
+        with suppress(OSError, ValueError):
+            status = path.stat()
+            stamps.append((status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+    return stamps
