@@ -27,7 +27,10 @@ import revgen
 one, other, target = (Path(path) for path in sys.argv[1:])
 a, b = revgen.load(one), revgen.load(other)
 random.seed(0)
+start = time.monotonic()
+b.save(target)
 a.save(target)
+seconds = time.monotonic() - start
 seen = set()
 for kill in range(25):
     child = os.fork()
@@ -35,7 +38,7 @@ for kill in range(25):
         while True:
             b.save(target)
             a.save(target)
-    time.sleep(random.uniform(0.0, 0.08))
+    time.sleep(random.uniform(0.0, 2 * seconds))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     loaded = revgen.load(target)
