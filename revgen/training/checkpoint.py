@@ -5,23 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from revgen.arguments import check_type
-from revgen.errors import CheckpointError
-from revgen.files import write_atomically
+from revgen.errors import CheckpointError, RevgenError
+from revgen.files import delete_abandoned, lock, make_directory
 from revgen.history import EpochMetrics
 from revgen.networks.precision import describe_machine
 from revgen.ops import tree_map
-from revgen.options import as_float, check, check_at_least, convert_fields, is_int, to_builtins
+from revgen.options import as_float, check, check_at_least, convert_fields, is_int, safe_repr
+from revgen.training.checkpoint_file import read_checkpoint, write_checkpoint
 from revgen.training.device import get_random_states, set_random_states
 from revgen.training.run import EpochProgress, TrainingRun
 
@@ -29,6 +29,8 @@ FILE_NAME = "training-{:09d}.safetensors"
 """The name of a checkpoint's file, with the number of steps; in alphabetical order, the latest comes last."""
 OPTIMIZERS = "optimizer", "muon"
 """The names of the tensors of AdamW and Muon begin with these words."""
+CLAIM_SECONDS = 0.5
+"""How long a run waits for a process that saves a model into its directory."""
 SAVED_ATTRIBUTES = {
     "fine_tunes": "fine_tunes",
     "epochs_done": "epochs_done",
@@ -71,7 +73,7 @@ class CheckpointConfig:
     def paths(self) -> list[Path]:
         """The checkpoints in the directory, from the oldest to the latest."""
         try:
-            return sorted(Path(self.directory).glob("training-*.safetensors"))
+            return sorted(path for path in Path(self.directory).glob("training-*.safetensors") if path.is_file())
         except OSError as error:
             raise CheckpointError(f"{self.directory} cannot be read: {error.strerror or error}") from None
 
@@ -81,25 +83,70 @@ class Checkpointer:
 
     def __init__(self, config: CheckpointConfig) -> None:
         self.config = config
+        self.notes: list[str] = []
+        """Why checkpoints could not be read."""
         self._saved_at = 0.0  # ``seconds`` of the run at the last save
+        self._latest: tuple[Path, dict[str, Any], dict[str, Tensor]] | None = None
+        self._damaged: list[Path] = []
+
+    def claim(self) -> AbstractContextManager[Any]:
+        """Return a context during which no other process can write into the directory.
+
+        Raises CheckpointError at once if another process has claimed it, or if it cannot be written.
+        """
+        directory, claimed = Path(self.config.directory), ExitStack()
+        try:
+            make_directory(directory)
+            claimed.enter_context(lock(directory, CLAIM_SECONDS))
+        except BlockingIOError:
+            raise CheckpointError(
+                f"{directory}: another process writes its checkpoints here: wait for its end, or use another directory"
+            ) from None
+        except OSError as error:
+            raise CheckpointError(f"{directory} cannot be written: {error.strerror or error}") from error
+        return claimed
 
     def read_latest(self) -> dict[str, Any]:
-        """Return the values in the latest checkpoint, without its tensors; an empty dictionary if there is none."""
+        """Read the latest checkpoint that is not damaged, and return its values; an empty dictionary if there is none.
+
+        Raises CheckpointError if all are damaged.
+        """
         paths = self.config.paths
-        return self._read(paths[-1], tensors=False)[0] if paths else {}
+        for path in reversed(paths):
+            try:
+                self._latest = path, *read_checkpoint(path)
+                return self._latest[1]
+            except CheckpointError as error:
+                if path == paths[0]:
+                    raise
+                self._damaged.append(path)
+                self.notes.append(f"{error}. Training continues from the checkpoint before it")
+        return {}
 
     def begin(self, run: TrainingRun, resume: bool) -> None:
-        """Restore the latest checkpoint if there is one and ``resume`` is True; otherwise save a first one."""
-        paths = self.config.paths
-        if paths and not resume:
+        """Restore the checkpoint that ``read_latest`` has read, if there is one; otherwise save a first one.
+
+        Without ``resume``, raises CheckpointError if there are checkpoints.
+        """
+        if self.config.paths and not resume:
             raise CheckpointError(
                 f"{self.config.directory} holds the checkpoints of another run: continue that run with resume=True, "
                 "or use another directory"
             )
-        if paths:
-            self._restore(run, paths[-1])
-        if not paths or run.ranks.size > 1:
+        if self._latest is not None:
+            path, values, tensors = self._latest
+            try:
+                self._restore(run, path, values, tensors)
+            except RevgenError:
+                raise
+            except (RuntimeError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+                raise CheckpointError(f"{path} is damaged: it does not fit the model: {str(error)[:200]}") from None
+        if self._latest is None or run.ranks.size > 1:
             self.save(run)  # if the directory is not writable, this fails before training begins
+        if run.ranks.is_first:
+            for path in self._damaged:
+                path.unlink(missing_ok=True)
+        self._latest = None
 
     def is_due(self, run: TrainingRun) -> bool:
         """Return whether it is time to save a checkpoint within an epoch."""
@@ -139,58 +186,47 @@ class Checkpointer:
         try:
             if run.current_epoch.chunk == 0:
                 run.model.save(self.config.directory)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, save(tensors, {"state": json.dumps(to_builtins(values))}))
+            delete_abandoned(path.parent, ".training-*.part")
+            write_checkpoint(path, values, tensors)
             for old in self.config.paths[: -self.config.keep]:
                 old.unlink()
         except OSError as error:
             raise CheckpointError(f"{path} cannot be written: {error.strerror or error}") from error
 
-    def _restore(self, run: TrainingRun, path: Path) -> None:
-        values, tensors = self._read(path)
+    def _restore(self, run: TrainingRun, path: Path, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         for key, value in _identity(run).items():
             if values.get(key) != value:
                 raise CheckpointError(f"{path} belongs to another run: {_difference(key, values.get(key), value)}")
         device = run.model.device
 
         def get_weights(kind: str) -> list[Tensor]:
-            names = (f"{kind}.{i}" for i in range(len(run.params)))
-            return [tensors[name].to(device) for name in names if name in tensors]
+            names = [f"{kind}.{i}" for i in range(len(run.params)) if kind == "network" or f"{kind}.0" in tensors]
+            weights = [tensors[name].to(device) for name in names]
+            if any(weight.shape != param.shape for weight, param in zip(weights, run.params, strict=False)):
+                raise ValueError(f"the tensors {kind} have other shapes")
+            return weights
 
         run.load_weights(get_weights("network"))
         run.snapshot, run.best_weights = get_weights("good"), get_weights("best") or None
         run.average.mean, run.average.steps = get_weights("average"), values["averaged"]
-        if (saved := values.get("precision")) is not None and saved["machine"] == _precision(run)["machine"]:
+        if (saved := values["precision"]) is not None and saved["machine"] == _precision(run)["machine"]:
             run.network.bf16_matmul = saved["bf16_matmul"]
             run.start_optimizer()
         for kind, optimizer in zip(OPTIMIZERS, run.optimizers, strict=False):
             optimizer.load_state_dict(_optimizer_state(kind, optimizer.state_dict(), tensors))
-        set_random_states(device, tensors, run.network.generator)
         for key, attribute in SAVED_ATTRIBUTES.items():
             setattr(run, attribute, values[key])
-        run.is_compiled = bool(values.get("compiled", False))
+        run.is_compiled = values["compiled"]
         run.current_epoch = EpochProgress(**values["cursor"])
         parts = _repartition(_insert_tensors(values["states"], tensors), run.num_parts)
         first = run.ranks.rank * run.gradient_accumulation_steps
         own = parts[first : first + run.gradient_accumulation_steps]
         run.states = [tree_map(lambda tensor: tensor.to(device), part) for part in own]
+        _check_states(run)
+        set_random_states(device, tensors, run.network.generator)
         run.earlier_seconds = self._saved_at = values["seconds"]
         run.history.notes = values["notes"]
         run.history.epochs = [EpochMetrics(**epoch) for epoch in values["history"]]
-
-    def _read(self, path: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Return the values of a checkpoint and, if asked for, its tensors. Raises CheckpointError if it is damaged."""
-        try:
-            with safe_open(path, "pt") as file:
-                names = file.keys() if tensors else []
-                values = json.loads(file.metadata()["state"])
-                if not isinstance(values, dict):
-                    raise TypeError(f"its state is a {type(values).__name__}")
-                values.get("recipe", {}).setdefault("optimizer", "adamw")  # missing in checkpoints of version 0.1
-                return values, {name: file.get_tensor(name) for name in names}
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-            remedy = "; delete it to continue from the previous one" if len(self.config.paths) > 1 else ""
-            raise CheckpointError(f"{path} is damaged: {error}{remedy}") from None
 
 
 def _identity(run: TrainingRun) -> dict[str, Any]:
@@ -214,10 +250,14 @@ def _precision(run: TrainingRun) -> dict[str, Any]:
 def _difference(key: str, saved: Any, current: Any) -> str:
     """Return a clause for an error message that says how a value of ``_identity`` has changed."""
     if isinstance(saved, dict) and isinstance(current, dict):
-        changed = [f"{k} {saved.get(k)!r}, now {value!r}" for k, value in current.items() if saved.get(k) != value]
+        changed = [
+            f"{k} {safe_repr(saved.get(k))}, now {safe_repr(value)}"
+            for k, value in current.items()
+            if saved.get(k) != value
+        ]
         return f"its {key} had {'; '.join(changed)}"
     if key == "model":
-        return f"it trained {saved}, not {current}"
+        return f"it trained {safe_repr(saved)}, not {current}"
     if key == "text":
         return "it was trained on different text: the corpus has changed since"
     return f"its {key} was different"
@@ -231,6 +271,22 @@ def _optimizer_state(kind: str, state: dict[str, Any], tensors: dict[str, Tensor
             i, _, key = rest.partition(".")
             state["state"].setdefault(int(i), {})[key] = tensor
     return state
+
+
+def _check_states(run: TrainingRun) -> None:
+    """Raise ValueError unless the network can continue from the recurrent states of a checkpoint."""
+    rows = run.recipe.batch_size // run.num_parts if run.recipe.batch_size else 0
+    tokens = torch.full((1, rows), run.model.tokenizer.bos_id, device=run.model.device)
+    for state in run.states:
+        _, next_state = run.network(tokens, state)
+        if state is not None and _shapes(state) != _shapes(next_state):
+            raise ValueError("the states have other shapes")
+
+
+def _shapes(state: Any) -> list[Any]:
+    """Return the shapes of the tensors in a state, without the lengths of texts, which grow."""
+    tensors = [leaf for leaf in pytree.tree_leaves(state) if leaf is not None]
+    return [(tensor.ndim, tensor.shape[:1], tensor.shape[-1:]) for tensor in tensors]
 
 
 def _extract_tensors(state: Any, name: str, tensors: dict[str, Tensor]) -> Any:

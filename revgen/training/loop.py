@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -71,7 +71,38 @@ def fit(
     checkpointer = Checkpointer(checkpoint) if checkpoint is not None else None
     wrapped_callbacks = [as_callback(callback) for callback in callbacks]
     ranks = init_distributed(model.device)
-    show_progress = progress and ranks.is_first
+    with checkpointer.claim() if checkpointer is not None and ranks.is_first else nullcontext():
+        return _fit(
+            model,
+            texts,
+            valid,
+            recipe,
+            ranks,
+            extend_vocabulary,
+            gradient_accumulation_steps,
+            checkpointer,
+            resume,
+            wrapped_callbacks,
+            progress and ranks.is_first,
+            sample_prompt,
+        )
+
+
+def _fit(
+    model: TrainableModel,
+    texts: Corpus,
+    valid: Corpus | float | None,
+    recipe: Recipe,
+    ranks: Ranks,
+    extend_vocabulary: bool,
+    gradient_accumulation_steps: int,
+    checkpointer: Checkpointer | None,
+    resume: bool,
+    callbacks: Sequence[Callback],
+    show_progress: bool,
+    sample_prompt: str,
+) -> History:
+    """Train a model in one of several processes. ``checkpointer`` has claimed its directory."""
     with ranks.rank_zero_first():
         tokenizer = model.tokenizer_for(texts, extend_vocabulary, show_progress)
         labels = model.labels_for(texts)
@@ -91,10 +122,12 @@ def fit(
         model.prepare(tokenizer, recipe.seed, labels, sizes)
         run = TrainingRun(model, train, recipe, ranks, gradient_accumulation_steps)
         run.fine_tunes = fine_tunes
-        trainer = Trainer(run, held_out, wrapped_callbacks, checkpointer, Progress(show_progress), sample_prompt)
+        trainer = Trainer(run, held_out, callbacks, checkpointer, Progress(show_progress), sample_prompt)
         trainer.progress.say(str(summary))
         if checkpointer is not None:
             checkpointer.begin(run, resume)
+            for problem in checkpointer.notes:
+                trainer.add_note(problem)
         if summary.vocabulary_hint is not None and summary.vocabulary_hint not in run.history.notes:
             trainer.add_note(summary.vocabulary_hint)
         if run.is_compiled:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -176,17 +178,70 @@ def test_changed_corpus_is_an_error(texts: list[str], tmp_path: Path) -> None:
         small().fit([*texts[1:], texts[0]], checkpoint=tmp_path / "run", resume=True, **QUICK)
 
 
-def test_damaged_checkpoint_is_named_and_the_previous_one_works(texts: list[str], tmp_path: Path) -> None:
+def test_damaged_checkpoint_is_named_in_a_note_and_the_run_continues_from_the_previous_one(
+    texts: list[str], tmp_path: Path
+) -> None:
     uninterrupted = small()
     uninterrupted.fit(texts, checkpoint=tmp_path, **QUICK)
     last = CheckpointConfig(tmp_path).paths[-1]
-    last.write_bytes(last.read_bytes()[:1000])
-    with pytest.raises(revgen.CheckpointError, match=rf"{last.name} is damaged.*delete it to continue"):
+    content = last.read_bytes()
+    for position in range(0, len(content), len(content) // 10):
+        damaged = bytearray(content)
+        damaged[position] ^= 1
+        last.write_bytes(damaged)
+        resumed = small()
+        history = resumed.fit(texts, checkpoint=tmp_path, resume=True, **QUICK)
+        assert f"{last} is damaged" in history.notes[0] and "before it" in history.notes[0]
+        assert same_weights(uninterrupted, resumed)
+        assert last.read_bytes()[8:] != bytes(damaged)[8:], "the damaged checkpoint has been replaced"
+
+
+def test_a_run_with_damaged_checkpoints_only_is_an_error(texts: list[str], tmp_path: Path) -> None:
+    small().fit(texts, checkpoint=tmp_path, **QUICK)
+    for path in CheckpointConfig(tmp_path).paths:
+        path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(revgen.CheckpointError, match=rf"{CheckpointConfig(tmp_path).paths[0].name} is damaged"):
         small().fit(texts, checkpoint=tmp_path, resume=True, **QUICK)
-    last.unlink()
-    resumed = small()
-    resumed.fit(texts, checkpoint=tmp_path, resume=True, **QUICK)
-    assert same_weights(uninterrupted, resumed)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "directory", "device"])
+def test_a_special_file_is_no_checkpoint(kind: str, texts: list[str], tmp_path: Path) -> None:
+    small().fit(texts, checkpoint=tmp_path, **QUICK)
+    path = tmp_path / "training-999999999.safetensors"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero")
+    assert len(small().fit(texts, checkpoint=tmp_path, resume=True, **QUICK)) == QUICK["epochs"]
+
+
+def test_a_second_run_into_a_directory_is_an_error_at_once(texts: list[str], tmp_path: Path) -> None:
+    errors: list[str] = []
+
+    class Second(revgen.Callback):
+        """A callback that starts another run, in a thread of its own, and loads the model meanwhile."""
+
+        def on_epoch_end(self, model: LanguageModel, epoch: revgen.EpochMetrics) -> None:
+            def run() -> None:
+                try:
+                    small().fit(texts, checkpoint=tmp_path, resume=True, **QUICK)
+                except revgen.CheckpointError as error:
+                    errors.append(str(error))
+
+            thread = threading.Thread(target=run)
+            thread.start()
+            thread.join()
+            model.save(tmp_path)
+            revgen.load(tmp_path)
+
+    small().fit(texts, checkpoint=tmp_path, callbacks=[Second()], **QUICK)
+    assert (
+        errors
+        == [f"{tmp_path}: another process writes its checkpoints here: wait for its end, or use another directory"]
+        * QUICK["epochs"]
+    )
 
 
 def test_unwritable_directory_is_an_error_before_training(texts: list[str], tmp_path: Path) -> None:
