@@ -25,6 +25,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
+from revgen.errors import OptionError
+
 fcntl: Any
 try:
     import fcntl
@@ -41,6 +43,9 @@ POLL_SECONDS = 0.005
 """How long to wait before a lock is tried again."""
 LOCKED = "another process is writing to it"
 
+LINE_SEPARATORS = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
+"""The separators that ``str.splitlines`` knows and JSON need not escape, with their escape sequences."""
+
 Check = Callable[[bytes, int], None]
 
 
@@ -48,11 +53,6 @@ def num_processes() -> int:
     """Return how many processes ``torchrun`` has started, 1 without it."""
     size = os.environ.get("WORLD_SIZE", "1")
     return int(size) if size.isdecimal() and "RANK" in os.environ else 1
-
-from revgen.errors import OptionError
-
-LINE_SEPARATORS = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
-"""The separators that ``str.splitlines`` knows and JSON need not escape, with their escape sequences."""
 
 
 def is_rank_zero() -> bool:

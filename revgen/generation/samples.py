@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from revgen.errors import OptionError
-from revgen.files import to_json, to_readable_json
+from revgen.files import lock, make_directory, open_file, to_json, to_readable_json
 from revgen.generation.config import GenerationConfig
 from revgen.generation.decoding import decode, generate
-from revgen.options import check, check_at_least, is_int
+from revgen.options import check, check_at_least, is_int, safe_repr
 from revgen.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 
 PAIRED_OPTIONS = ("logit_bias", "forced_tokens")
 """Options whose keys may be numbers, which JSON does not allow: they are written as lists of pairs."""
+
+LINE_START = b'{"text": '
+MAX_LINE_BYTES = 64 << 20
+BLOCK_SIZE = 1 << 20
+"""Bytes that are searched for ends of lines at once."""
 
 
 def write_samples(
@@ -54,20 +60,18 @@ def write_samples(
     }
     decode(model, [prompt], config, provenance["n"])  # raises errors before the file is touched
     try:
-        count = _resume(path, provenance, config.seed is not None, resume) if path.exists() else 0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            path.open("a", encoding="utf-8") as file,
-            progress_bar(progress, total=n, initial=min(count, n), unit="text") as bar,
-        ):
-            while count < n:
-                rows = _missing_rows(model, prompt, options, provenance, count)[: n - count]
-                if not rows:  # beam search finds no more texts
-                    break
-                file.writelines(to_readable_json(row) + "\n" for row in rows)
-                file.flush()
-                bar.update(len(rows))
-                count += len(rows)
+        make_directory(path.parent)
+        with _open_locked(path, resume) as file:
+            count = _resume(file, path, provenance, config.seed is not None)
+            with progress_bar(progress, total=n, initial=min(count, n), unit="text") as bar:
+                while count < n:
+                    rows = _missing_rows(model, prompt, options, provenance, count)[: n - count]
+                    if not rows:  # beam search finds no more texts
+                        break
+                    file.writelines(f"{to_readable_json(row)}\n".encode() for row in rows)
+                    file.flush()
+                    bar.update(len(rows))
+                    count += len(rows)
     except OSError as error:
         raise OptionError(f"{path}: the texts cannot be written: {error.strerror or error}") from None
     return count
@@ -100,33 +104,48 @@ def _as_json(options: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _resume(path: Path, provenance: dict[str, Any], has_seed: bool, resume: bool) -> int:
+@contextmanager
+def _open_locked(path: Path, resume: bool) -> Iterator[IO[bytes]]:
+    """Open a new or an existing file for reading and writing, which no other process writes meanwhile."""
+    exists = path.exists()
+    if exists and not resume:
+        raise OptionError(f"{path} exists already: continue it with resume=True, or name another file")
+    if exists:
+        open_file(path).close()  # raises OSError for a pipe or a device
+    try:
+        with path.open("r+b" if exists else "x+b") as file, lock(path):
+            yield file
+    except BlockingIOError:
+        raise OptionError(f"{path}: another process writes texts to this file: name another file") from None
+
+
+def _resume(file: IO[bytes], path: Path, provenance: dict[str, Any], has_seed: bool) -> int:
     """Return how many texts a file has; remove a line that was cut off, and continue with the first line's batches.
 
     Raises OptionError for a file of anything else.
     """
-    if not resume:
-        raise OptionError(f"{path} exists already: continue it with resume=True, or name another file")
-    with path.open("r+b") as file:
-        first = file.readline()
-        if not first.endswith(b"\n"):
-            file.truncate(0)
-            return 0
-        try:
-            recorded = json.loads(first)["provenance"]
-            recorded = {name: recorded[name] for name in provenance}
-        except (ValueError, KeyError, TypeError):
-            raise OptionError(f"{path} holds no samples with their provenance: name another file") from None
-        must_agree = ["revision", "prompt", "options", *(["seed"] if has_seed else [])]
-        if different := [name for name in must_agree if recorded[name] != provenance[name]]:
-            name = different[0]
-            raise OptionError(f"{path} holds samples of another {name}, {recorded[name]!r}: name another file")
-        for name, minimum in (("n", 1), ("seed", 0)):
-            check(f"{path}: {name}", recorded[name], is_int(recorded[name], minimum), "a whole number")
-        provenance |= {name: recorded[name] for name in ("model", "seed", "n")}
-        count, end = 1, len(first)
-        for line in file:
-            if line.endswith(b"\n"):
-                count, end = count + 1, end + len(line)
-        file.truncate(end)
+    first = file.readline(MAX_LINE_BYTES)
+    if not first.endswith(b"\n") and first.startswith(LINE_START[: len(first)]) and len(first) < MAX_LINE_BYTES:
+        file.seek(0)
+        file.truncate()
+        return 0
+    try:
+        recorded = json.loads(first)["provenance"]
+        recorded = {name: recorded[name] for name in provenance}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise OptionError(f"{path} holds no samples with their provenance: name another file") from None
+    must_agree = ["revision", "prompt", "options", *(["seed"] if has_seed else [])]
+    if different := [name for name in must_agree if recorded[name] != provenance[name]]:
+        name = different[0]
+        raise OptionError(f"{path} holds samples of another {name}, {safe_repr(recorded[name])}: name another file")
+    for name, minimum in (("n", 1), ("seed", 0)):
+        check(f"{path}: {name}", recorded[name], is_int(recorded[name], minimum), "a whole number")
+    provenance |= {name: recorded[name] for name in ("model", "seed", "n")}
+    count, position, end = 1, len(first), len(first)
+    while block := file.read(BLOCK_SIZE):
+        count += block.count(b"\n")
+        end = position + block.rindex(b"\n") + 1 if b"\n" in block else end
+        position += len(block)
+    file.seek(end)
+    file.truncate()
     return count
