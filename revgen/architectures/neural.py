@@ -208,7 +208,7 @@ class NeuralModel(LanguageModel):
         keeps the last good weights. Raises CorpusError for text that cannot be read, is empty or is too short.
         """
         from revgen.corpus import read
-        from revgen.training.loop import fit
+        from revgen.training.fit import fit
         from revgen.training.recipe import Recipe
 
         recipe = Recipe(

@@ -30,7 +30,7 @@ MAX_MEMORY = 1.5e9  # bytes
 SCRIPT = """
 import json, os, sys, time
 import revgen
-import revgen.training.loop  # imports torch, which is not to be measured
+import revgen.training.fit  # imports torch, which is not to be measured
 from revgen.corpus.batches import Batches
 from revgen.corpus.tokens import tokenize
 

@@ -26,7 +26,7 @@ from revgen.language_model import LanguageModel
 from revgen.networks.recurrent import RecurrentModule
 from revgen.training import run as training_run
 from revgen.training.checkpoint import CheckpointConfig
-from revgen.training.loop import COMPILATION_MESSAGE
+from revgen.training.fit import COMPILATION_MESSAGE
 
 SIZES: dict[str, Any] = {"hidden_size": 16, "num_layers": 2}
 SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 8, "sequence_length": 32, "progress": False}
