@@ -7,6 +7,7 @@ from pathlib import Path
 
 from revgen.cli.options import add_model
 from revgen.cli.parser import Command
+from revgen.corpus.cache import prune
 from revgen.errors import OptionError
 from revgen.files import to_json
 from revgen.hub import list_cached, pull, push, push_all, remove_cached, resolve_repo_id
@@ -72,10 +73,17 @@ def run_export(options: argparse.Namespace) -> None:
 def add_cache_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``revgen cache``."""
     parser.add_argument("--remove", metavar="MODEL", help="remove this model from the cache")
+    parser.add_argument("--prune", action="store_true", help="delete token ids, vocabularies and compiled code")
 
 
 def run_cache(options: argparse.Namespace) -> None:
-    """Print the models in the cache, or remove one."""
+    """Print the models in the cache, remove one, or delete what can be computed again."""
+    if options.prune:
+        try:
+            print(f"{prune():,} bytes of token ids, vocabularies and compiled code freed")
+        except OSError as error:
+            raise OptionError(f"the cache of token ids cannot be used: {error}") from None
+        return
     if options.remove:
         print(f"{options.remove}: removed, {remove_cached(options.remove):,} bytes freed")
         return
@@ -115,6 +123,7 @@ COMMANDS = {
         run_cache,
         """\
   revgen cache
-  revgen cache --remove me/my-model""",
+  revgen cache --remove me/my-model
+  revgen cache --prune""",
     ),
 }

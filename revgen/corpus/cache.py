@@ -1,29 +1,31 @@
 """A cache on disk for the vocabularies and token ids of large files, named by the content they were made from.
 
 An entry is written to a temporary file, which is then renamed, so neither a killed process nor two processes at once
-can damage it. It ends with a checksum of its content. The directory is ``$REVGEN_CACHE`` or, if that is not set,
-``revgen/tokens`` in ``$XDG_CACHE_HOME`` or ``~/.cache``. Everything in it may be deleted at any time.
+can damage it. It ends with a checksum of its content. Only files of the user are entries. When they have more than
+``$REVGEN_CACHE_BYTES`` in total, those that were used last are kept. The directory is ``$REVGEN_CACHE`` or, if that is
+not set, ``revgen/tokens`` in ``$XDG_CACHE_HOME`` or ``~/.cache``. Everything in it may be deleted at any time.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-import tempfile
-import time
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
 from revgen.corpus.progress import with_progress
 from revgen.corpus.readers import Corpus
 from revgen.corpus.sources import file_format, stat
-from revgen.errors import CheckpointError, CorpusError
+from revgen.errors import CorpusError, OptionError, RevgenError
+from revgen.files import delete_abandoned, expand_user, is_own, open_file, replace_file
 from revgen.tokenizers import Tokenizer
 from revgen.version import __version__
 
@@ -31,22 +33,39 @@ READ_SIZE = 1 << 22  # bytes
 CHECKSUM_SIZE = 4  # bytes
 KEY_VERSION = 2
 """Increase it if the same text and options lead to different entries within one version of the package."""
-MAX_PART_AGE = 24 * 60 * 60
-"""Seconds after which a temporary file is regarded as left over from a killed process, and is deleted."""
+MAX_BYTES = 10 << 30
+"""The size of all entries together, unless ``$REVGEN_CACHE_BYTES`` is another number."""
+ENTRY_NAME = "[0-9a-f]" * 40
+"""A glob pattern for the names of entries, which ``entry_name`` makes."""
 
 FileStamp = tuple[tuple[Path, int, int, int], ...]
 """For each file: path, size in bytes, and the times at which its content and its metadata last changed."""
 
 
 def cache_directory() -> Path:
-    """Return the directory of the entries. Raises OSError if it needs a home directory, and the user has none."""
+    """Return the directory of the entries.
+
+    Raises OSError if it needs a home directory, and the user has none, or if it belongs to another user.
+    """
     if directory := os.environ.get("REVGEN_CACHE"):
-        return Path(directory)
-    try:
-        parent = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    except RuntimeError:
-        raise OSError("there is no home directory") from None
-    return Path(parent, "revgen", "tokens")
+        path = Path(directory)
+    else:
+        try:
+            parent = Path(os.environ.get("XDG_CACHE_HOME") or expand_user("~/.cache"))
+        except OptionError:
+            raise OSError("there is no home directory") from None
+        if not parent.is_absolute():
+            raise OSError(f"{parent} is not an absolute path")
+        path = parent / "revgen" / "tokens"
+    check_owner(path)
+    return path
+
+
+def check_owner(path: Path) -> None:
+    """Raise OSError if a file belongs to another user, who could write entries that harm."""
+    with suppress(FileNotFoundError):
+        if not is_own(path.stat()):
+            raise OSError(errno.EPERM, "it belongs to another user", str(path))
 
 
 def file_stamp(corpus: Corpus) -> FileStamp:
@@ -76,26 +95,64 @@ def _hash_contents(files: FileStamp) -> tuple[str, ...]:
     return tuple(hashes)
 
 
+def open_entry(name: str) -> BufferedReader:
+    """Open an entry and note that it was used. Raises OSError for anything but a regular file of the user."""
+    path = cache_directory() / name
+    file = open_file(path, own=True)
+    with suppress(OSError):
+        os.utime(path, follow_symlinks=False)
+    return file
+
+
 @contextmanager
 def create_entry(name: str) -> Iterator[IO[bytes]]:
     """Open a file that becomes the entry ``name`` when the block ends without an error.
 
-    Also deletes old temporary files. Raises OSError if the file cannot be written.
+    Also deletes temporary files of killed processes, and old entries. Raises OSError if the file cannot be written.
     """
     directory = cache_directory()
     directory.mkdir(parents=True, exist_ok=True)
-    for path in directory.glob("*.part"):
-        with suppress(OSError):  # another process has deleted it
-            if time.time() - path.stat().st_mtime > MAX_PART_AGE:
+    for pattern in ("*.part", ".*.part"):
+        delete_abandoned(directory, pattern)
+    with suppress(OSError):
+        (directory / name).rmdir()  # a directory cannot be replaced by a file
+    with replace_file(directory / name) as file:
+        yield file
+    _delete_old_entries(directory, name)
+
+
+def _delete_old_entries(directory: Path, newest: str) -> None:
+    """Delete the entries that were not used for longest until the others have the allowed size."""
+    limit = os.environ.get("REVGEN_CACHE_BYTES", "")
+    free = int(limit) if limit.isdecimal() else MAX_BYTES
+    stats = [(path.lstat(), path) for path in directory.glob(ENTRY_NAME)]
+    for status, path in sorted(stats, key=lambda item: (item[1].name != newest, -item[0].st_mtime_ns)):
+        free -= status.st_size
+        if free < 0 and path.name != newest:
+            with suppress(OSError):  # another process has deleted it
                 path.unlink()
-    file = tempfile.NamedTemporaryFile(dir=directory, prefix=name, suffix=".part", delete=False)  # noqa: SIM115
-    try:
-        with file:
-            yield file
-        Path(file.name).replace(directory / name)
-    except BaseException:
-        Path(file.name).unlink(missing_ok=True)
-        raise
+
+
+def prune() -> int:
+    """Delete all entries, compiled code and measurements in the cache, and return the number of bytes freed.
+
+    Raises OSError if the directory cannot be used.
+    """
+    directory, size = cache_directory(), 0
+    delete_abandoned(directory, ".*.part")
+    for pattern in (
+        ENTRY_NAME,
+        "*.part",
+        "*.json",
+        "programs/revgen_program_*",
+        "programs/__pycache__/revgen_program_*",
+    ):
+        for path in directory.glob(pattern):
+            with suppress(OSError):
+                size_of_path = path.lstat().st_size
+                path.unlink()
+                size += size_of_path
+    return size
 
 
 def write_checksum(file: IO[bytes]) -> None:
@@ -146,7 +203,7 @@ def train_or_load(level: type[Tokenizer], corpus: Corpus, options: dict[str, Any
         return level.train(corpus.pieces(), **options)
     stamp = file_stamp(corpus)
     name = entry_name(corpus, level.level, options)
-    with suppress(OSError, CheckpointError), (cache_directory() / name).open("rb") as file:
+    with suppress(OSError, RevgenError), open_entry(name) as file:
         if has_valid_checksum(file):
             file.seek(0)
             return level.from_bytes(file.read()[:-CHECKSUM_SIZE])

@@ -27,7 +27,7 @@ from revgen.corpus.progress import with_progress
 from revgen.corpus.readers import Corpus
 from revgen.corpus.workers import parallel_map
 from revgen.errors import CorpusError, OptionError
-from revgen.options import check_at_least, safe_repr
+from revgen.options import check_at_least, is_int, safe_repr
 from revgen.tokenizers import Tokenizer
 
 PART_SIZE = 1 << 20
@@ -170,6 +170,11 @@ class Encoder:
         """The NumPy type of the ids."""
         return np.uint32 if self.labels else self.tokenizer.dtype
 
+    @property
+    def num_ids(self) -> int:
+        """The number of different ids: tokens times labels, where the first "label" is no label."""
+        return len(self.tokenizer) * (len(self.labels) + 1)
+
     def split_parts(self, corpus: Corpus) -> Iterator[list[LabeledPiece]]:
         """Yield the text in parts of about ``PART_SIZE`` characters."""
         part: list[LabeledPiece] = []
@@ -256,7 +261,7 @@ def _tokenize_with_cache(corpus: Corpus, encoder: Encoder, progress: bool) -> To
     stamp = cache.file_stamp(corpus)
     tokenizer = encoder.tokenizer
     name = cache.entry_name(corpus, type(tokenizer).__qualname__, tokenizer.fingerprint, encoder.labels)
-    with suppress(OSError), (cache.cache_directory() / name).open("rb") as file:
+    with suppress(OSError), cache.open_entry(name) as file:
         if (ends := _read_footer(file, corpus, encoder)) is not None:
             return encoder.map_tokens(file, ends)
     try:
@@ -289,18 +294,42 @@ def _read_footer(file: IO[bytes], corpus: Corpus, encoder: Encoder) -> NDArray[n
     """
     if not cache.has_valid_checksum(file):
         return None
-    position = file.seek(-cache.CHECKSUM_SIZE - LENGTH_SIZE, os.SEEK_END)
-    position = file.seek(position - int.from_bytes(file.read(LENGTH_SIZE), "little"))
-    metadata = json.loads(file.read()[: -LENGTH_SIZE - cache.CHECKSUM_SIZE])
-    size = np.dtype(np.int64).itemsize * metadata["documents"]
-    file.seek(position - size)
-    ends = np.frombuffer(file.read(size), np.int64)
+    try:
+        ends, metadata = _parse_footer(file, encoder)
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError, MemoryError):
+        return None
     for ids, _ in map(encoder, islice(encoder.split_parts(corpus), 1)):
         file.seek(0)
         if file.read(ids.nbytes) != ids.tobytes():
             return None
     corpus.skipped, corpus.first_skipped = metadata["skipped"], metadata["first_skipped"]
     return ends
+
+
+def _parse_footer(file: IO[bytes], encoder: Encoder) -> tuple[NDArray[np.int64], dict[str, Any]]:
+    """Return the end positions of the documents of a cache entry, (documents,), and its other values.
+
+    Raises ValueError, TypeError, LookupError or RecursionError if they do not describe the ids of the entry.
+    """
+    end = file.seek(-cache.CHECKSUM_SIZE - LENGTH_SIZE, os.SEEK_END)
+    length = int.from_bytes(file.read(LENGTH_SIZE), "little")
+    start = file.seek(max(end - length, 0))
+    metadata = json.loads(file.read(end - start))
+    if not (is_int(metadata["documents"], 1) and is_int(metadata["skipped"], 0)):
+        raise ValueError("a count is not a whole number")
+    if not isinstance(metadata["first_skipped"], str | None):
+        raise TypeError("the first error is not a string")
+    size = np.dtype(np.int64).itemsize * metadata["documents"]
+    if size > start:
+        raise ValueError("the entry has fewer documents")
+    file.seek(start - size)
+    ends = np.frombuffer(file.read(size), np.int64)
+    if ends[0] <= 0 or (np.diff(ends) <= 0).any() or ends[-1] * np.dtype(encoder.dtype).itemsize != start - size:
+        raise ValueError("the positions of the documents are wrong")
+    ids = encoder.map_tokens(file, ends).ids
+    if max(int(ids[i : i + COUNT_BLOCK_SIZE].max()) for i in range(0, len(ids), COUNT_BLOCK_SIZE)) >= encoder.num_ids:
+        raise ValueError("an id is not in the vocabulary")
+    return ends, metadata
 
 
 def tokenize_train_valid(

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.compiler import Program
-from revgen.corpus.cache import cache_directory
+from revgen.corpus.cache import cache_directory, check_owner
 from revgen.errors import MissingExtraError
 from revgen.files import write_atomically
 from revgen.networks.layouts import Floats, pack_weight
@@ -176,6 +176,7 @@ def _load_module(name: str, source: str) -> ModuleType:
     try:
         path = cache_directory() / "programs" / f"{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
+        check_owner(path.parent)
         if not path.is_file() or path.read_text("utf-8") != source:
             write_atomically(path, source.encode())
             drop_unused_programs(path.parent)

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
+import zlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -210,17 +210,128 @@ def test_a_full_disk_for_the_temporary_file_is_an_error_with_advice(
         tokenize(revgen.read(["a text" * 100]), chars)
 
 
-def test_old_temporary_files_are_deleted_after_a_day(text: Path, chars: Tokenizer) -> None:
-    cache.cache_directory().mkdir()
-    old, new = cache.cache_directory() / "old.part", cache.cache_directory() / "new.part"
-    old.touch()
-    new.touch()
-    os.utime(old, (0, time.time() - 2 * 24 * 60 * 60))
+def test_temporary_files_of_killed_processes_are_deleted(text: Path, chars: Tokenizer) -> None:
+    directory = cache.cache_directory()
+    directory.mkdir()
+    for name in ("old.part", f".{'0' * 40}.5f.part"):
+        (directory / name).touch()
 
+    with cache.create_entry("a" * 40) as file:
+        file.write(b"a text")
+        tokenize(revgen.read(text), chars)
+        assert len(list(directory.glob(".*.part"))) == 1, "the file that is being written stays"
+
+    assert not list(directory.glob("*.part")) + list(directory.glob(".*.part"))
+    assert (directory / ("a" * 40)).read_bytes() == b"a text"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "directory", "link", "device"])
+def test_an_entry_that_is_no_regular_file_is_not_read(
+    kind: str, text: Path, chars: Tokenizer, recwarn: pytest.WarningsRecorder
+) -> None:
+    expected = tokenize(revgen.read(text), chars)
+    (entry,) = entries()
+    good = entry.read_bytes()
+    copy = text.with_name("copy")
+    entry.rename(copy)
+    if kind == "pipe":
+        os.mkfifo(entry)
+    elif kind == "directory":
+        entry.mkdir()
+    else:
+        entry.symlink_to(copy if kind == "link" else "/dev/zero")
+
+    assert are_equal(tokenize(revgen.read(text), chars), expected)
+
+    assert entry.is_file() and not entry.is_symlink() and entry.read_bytes() == good
+    assert not recwarn.list
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
+def test_entries_and_directories_of_another_user_are_not_used(text: Path, chars: Tokenizer) -> None:
+    expected = tokenize(revgen.read(text), chars)
+    (entry,) = entries()
+    os.chown(entry, 12345, 12345)
+    assert are_equal(tokenize(revgen.read(text), chars), expected)
+    assert entry.stat().st_uid == 0, "the entry was written again"
+    os.chown(entry.parent, 12345, 12345)
+    cache.warn_unusable.cache_clear()
+    with pytest.warns(UserWarning, match="it belongs to another user"):
+        assert are_equal(tokenize(revgen.read(text), chars), expected)
+
+
+@pytest.mark.parametrize(
+    "footer",
+    [
+        b"",
+        b"{}",
+        b"[" * 5000,
+        b'{"documents": 99999999999, "skipped": 0, "first_skipped": ""}',
+        b'{"documents": -1, "skipped": 0, "first_skipped": ""}',
+        b'{"documents": "1", "skipped": 0, "first_skipped": ""}',
+        b'{"documents": 1, "skipped": "3", "first_skipped": ""}',
+        b'{"documents": 1, "skipped": 0, "first_skipped": 5}',
+        b'{"documents": 2, "skipped": 0, "first_skipped": null}',
+        (10**12).to_bytes(8, "little") + b'{"documents": 1, "skipped": 0, "first_skipped": null}',
+    ],
+)
+@pytest.mark.parametrize("length", [None, 0, 1 << 63])
+def test_a_forged_entry_with_the_right_checksum_is_rebuilt(
+    footer: bytes, length: int | None, text: Path, chars: Tokenizer
+) -> None:
+    expected = tokenize(revgen.read(text), chars)
+    (entry,) = entries()
+    good = entry.read_bytes()
+    json_length = len(footer) - footer.find(b"{") if b"{" in footer else len(footer)
+    forged = good[: expected.ids.nbytes] + footer + (json_length if length is None else length).to_bytes(8, "little")
+    entry.unlink()
+    entry.write_bytes(forged + zlib.crc32(forged).to_bytes(4, "little"))
+
+    assert are_equal(tokenize(revgen.read(text), chars), expected)
+    assert entry.read_bytes() == good
+
+
+def test_an_entry_with_ids_outside_the_vocabulary_is_rebuilt(text: Path, chars: Tokenizer) -> None:
+    text.write_text(text.read_text("utf-8") * 50, "utf-8")
+    expected = tokenize(revgen.read(text), chars)
+    (entry,) = entries()
+    good = entry.read_bytes()
+    position = expected.ids.nbytes - 2 * expected.ids.itemsize
+    forged = good[:position] + b"\xff" * expected.ids.itemsize + good[position + expected.ids.itemsize : -4]
+    entry.unlink()
+    entry.write_bytes(forged + zlib.crc32(forged).to_bytes(4, "little"))
+
+    assert are_equal(tokenize(revgen.read(text), chars), expected)
+
+
+def test_the_entries_that_were_used_last_are_kept_within_the_limit(
+    text: Path, chars: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    for i in range(4):
+        text.write_text(text.read_text("utf-8") + str(i), "utf-8")
+        tokenize(revgen.read(text), chars)
+        sizes.append(sum(entry.stat().st_size for entry in entries()))
+        for age, entry in enumerate(entries()):
+            os.utime(entry, (0, 10**6 - age)) if i < 3 else None
+    used = entries()[1]
+    os.utime(used)
+    monkeypatch.setenv("REVGEN_CACHE_BYTES", str(sizes[1] + 100))
+
+    text.write_text("another text", "utf-8")
     tokenize(revgen.read(text), chars)
 
-    assert not old.exists()
-    assert new.exists()
+    assert len(entries()) == 2 and used in entries()
+    assert cache.prune() > 0 and entries() == []
+
+
+@pytest.mark.parametrize("home", ["", "relative"])
+def test_a_home_that_is_no_absolute_path_is_not_used(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("REVGEN_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", home)
+    with pytest.raises(OSError, match=r"no home directory|not an absolute path"):
+        cache.cache_directory()
 
 
 def test_two_processes_can_write_the_same_entry(text: Path, chars: Tokenizer) -> None:
