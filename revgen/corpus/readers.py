@@ -141,6 +141,9 @@ class Corpus:
         """Whether the first reading consumes a stream or an iterator, and copies it."""
         return isinstance(self._texts, Iterator) or any(source.spool is not None for source in self._sources.items)
 
+    def __repr__(self) -> str:
+        return f"<revgen corpus: {self.sources or 'texts in memory'}>"
+
     def _repr_html_(self) -> str:
         # A copy is read, because reading changes the counts of errors. A stream is left for whoever trains on it.
         blocks = iter(()) if self._is_streamed else copy(self).blocks()

@@ -18,6 +18,13 @@ def test_reviews_are_long_enough_to_train_on() -> None:
     assert all(text == text.strip() and len(text) > 100 for text in texts)
 
 
+def test_dinosaurs_are_different_names() -> None:
+    names = list(revgen.datasets.load("dinosaurs"))
+
+    assert len(names) == len(set(names)) == 600
+    assert all(name.isalpha() and name.istitle() for name in names)
+
+
 def test_a_dataset_can_be_read_repeatedly() -> None:
     corpus = revgen.datasets.load("reviews")
 
