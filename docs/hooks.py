@@ -2,7 +2,7 @@
 
 - Each notebook in ``docs/notebooks`` is executed, and becomes a page with its results.
 - The pages that notebooks export, and the pages of the pretrained models, become part of the site.
-- ``CHANGELOG.md``, ``CONTRIBUTING.md`` and ``SECURITY.md`` become pages.
+- The changelog, the license and other files in the root of the repository become pages.
 """
 
 from __future__ import annotations
@@ -22,7 +22,13 @@ from nbclient import NotebookClient
 from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).parent.parent
-ROOT_PAGES = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
+ROOT_PAGES = {
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "LICENSE": "license.md",
+    "SECURITY.md": "security.md",
+}
+"""The files in the root of the repository that are pages, and the names of the pages."""
 WIDGET = "application/vnd.jupyter.widget-view+json"
 TIMEOUT = 300
 """The time in seconds after which a cell of a notebook fails."""
@@ -38,18 +44,28 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Let links to a notebook lead to its page."""
+    return re.sub(r"(\]\([\w/-]+)\.ipynb(?=[#)])", r"\1.md", markdown)
+
+
 @cache  # for ``mkdocs serve``, which builds the site after every change
 def build_output() -> Path:
     """Write all generated files into a temporary folder, and return it."""
     output = Path(tempfile.mkdtemp(prefix="revgen-docs-"))
-    for name in ROOT_PAGES:
-        text = (ROOT / name).read_text("utf-8")
-        (output / name.lower()).write_text(re.sub(r"\]\(docs/", "](", text), "utf-8")
+    for name, page in ROOT_PAGES.items():
+        (output / page).write_text(with_page_links((ROOT / name).read_text("utf-8")), "utf-8")
     for path in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
         write_notebook(path, output / "notebooks")
     gallery = runpy.run_path(str(ROOT / "examples" / "gallery.py"))
     gallery["main"]([str(output / "live")])
     return output
+
+
+def with_page_links(text: str) -> str:
+    """Return Markdown from the root of the repository with links that are right in the site."""
+    text = text.replace("](docs/", "](")
+    return re.sub(r"\]\(([A-Z]+(?:\.md)?)\)", lambda match: f"]({ROOT_PAGES.get(match[1], match[1])})", text)
 
 
 def write_notebook(path: Path, folder: Path) -> None:
@@ -69,7 +85,7 @@ def write_notebook(path: Path, folder: Path) -> None:
     for name, data in resources["outputs"].items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(data)
-    (folder / f"{path.stem}.md").write_text(markdown.replace(".ipynb)", ".md)"), "utf-8")
+    (folder / f"{path.stem}.md").write_text(markdown, "utf-8")
 
 
 def execute(notebook: nbformat.NotebookNode, directory: str) -> None:

@@ -3,7 +3,7 @@
     python examples/pretrain.py path/to/train.jsonl path/to/valid.jsonl --models lstm-char
 
     python examples/pretrain.py path/to/train.jsonl path/to/valid.jsonl --push organization
-    python examples/pretrain.py --table README.md docs/zoo.md
+    python examples/pretrain.py --table docs/models.md
 
 The training text and the validation text are files with one JSON object ``{"text": …}`` per line. Each model is saved
 to ``--out`` in half precision, with its card. ``--push`` pushes the trained models to the Hub. ``--table`` updates the

@@ -230,7 +230,8 @@ class App {
     $("continue").hidden = isRunning || Boolean(version.tokens.at(-1)?.done);
     const rate = version.rate && !isRunning ? ` · ${count(Math.round(version.rate), "character")} per second` : "";
     $("stats").textContent = count(version.tokens.length, "token") + rate;
-    if (isRunning && isEndVisible) $("stats").scrollIntoView({ block: "nearest" });
+    // Not scrollIntoView, which would also scroll a page that shows this one in a frame.
+    if (isRunning && isEndVisible) scrollBy(0, Math.max(0, $("stats").getBoundingClientRect().bottom - innerHeight));
   }
 }
 

@@ -13,6 +13,8 @@ from revgen.plots import COLORS, HEIGHT, WIDTH, new_figure, pyplot_figure, style
 
 PLACEHOLDER_COLOR = "#010203"
 """The color of text, which no other element has. In SVG, it becomes ``currentColor``, the text color of the page."""
+TIMES = [digit * 10.0**exponent for exponent in range(-4, 8) for digit in (1, 2, 5)]
+"""The labels of the logarithmic axis of time, in seconds, as far as they are in the chart."""
 FONTS = "system-ui, sans-serif"
 
 
@@ -57,8 +59,9 @@ def _draw_loss_over_time(axes: Any, results: Results, text_color: str) -> None:
             seconds, nats, marker=marker, markersize=size, color=COLORS[i % len(COLORS)], label=name.replace("$", r"\$")
         )
     if curves:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_xscale("log", subs=[])
+        low, high = axes.get_xlim()
+        axes.set_xticks([x for x in TIMES if low <= x <= high], labels=[f"{x:g}" for x in TIMES if low <= x <= high])
         axes.legend(frameon=False, labelcolor=text_color, fontsize=9)
     axes.set_xlabel("seconds of training")
     axes.set_ylabel("nats per character, held-out text")
