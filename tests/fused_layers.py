@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from revgen.cells.cell import Cell
+from revgen.networks.block import Block
+from revgen.networks.fused.layer_code import nest
 from revgen.ops import tree_map
 
-Layer = Callable[[Any, Tensor, Any], tuple[Tensor, Any]]
-"""A function of the parameters, x (time, batch, input) and a state."""
+Layer = Callable[[Any, Tensor, Any, Tensor | None], tuple[Tensor, Any]]
+"""A function of the parameters, x (time, batch, input), a state, and the mask of dropout."""
 
 
 @dataclass
@@ -29,13 +30,14 @@ class Sequence:
     state: Any
     d_output: Tensor
     d_state: list[Tensor]
+    mask: Tensor | None = None
 
     def run(self, layer: Layer) -> dict[str, Tensor]:
         """Return the output, the last state, and the gradients of all arguments, by name."""
         x = self.x.detach().requires_grad_()
         state = tree_map(lambda a: a.detach().clone().requires_grad_(), self.state)
         params = {name: value.detach().clone().requires_grad_() for name, value in self.params.items()}
-        y, last = layer(SimpleNamespace(**params), x, state)
+        y, last = layer(nest(params), x, state, self.mask)
         outputs = [y, *leaves(last)]
         arguments = {"dx": x, **{f"d_state.{i}": a for i, a in enumerate(leaves(state))}}
         arguments |= {f"dp.{name}": value for name, value in params.items()}
@@ -54,31 +56,45 @@ def leaves(tree: Any) -> list[Any]:
     return arrays
 
 
-def reference(cell: Cell) -> Layer:
+def reference(block: Block) -> Layer:
     """Return the layer in PyTorch's operations."""
-    return lambda p, x, state: cell.sequence(p, cell.project(p, x), state)
+
+    def run(p: Any, x: Tensor, state: Any, mask: Tensor | None) -> tuple[Tensor, Any]:
+        y, state = block.cell.sequence(p.layer, block.cell.project(p.layer, block.enter(p, x)), state)
+        return block.leave(p, x, y if mask is None else y * mask), state
+
+    return run
 
 
 def random_sequence(
-    cell: Cell, dtype: torch.dtype = torch.float64, time: int = 6, batch: int = 5, seed: int = 0, scale: float = 0.5
+    block: Block,
+    dtype: torch.dtype = torch.float64,
+    time: int = 6,
+    batch: int = 5,
+    seed: int = 0,
+    scale: float = 0.5,
+    has_dropout: bool = False,
 ) -> Sequence:
     """Return random arguments for a layer; ``scale`` is the standard deviation of parameters and states."""
+    cell = block.cell
     generator = torch.Generator().manual_seed(seed)
 
     def normal(shape: tuple[int, ...], scale: float = 1.0) -> Tensor:
         return (scale * torch.randn(shape, generator=generator, dtype=torch.float64)).to(dtype)
 
-    params = {name: normal(tuple(shape), scale) for name, shape in cell.param_shapes().items()}
+    params = {name: normal(shape, scale) for name, shape in block.param_shapes().items()}
     x = normal((time, batch, cell.input_size))
     state = cell.initial_state(batch, lambda shape: normal(shape, scale))
-    y, last = reference(cell)(SimpleNamespace(**params), x, state)
-    return Sequence(params, x, state, normal(tuple(y.shape)), [normal(tuple(array.shape)) for array in leaves(last)])
+    mask = normal((batch, cell.output_size)) if has_dropout else None
+    y, last = reference(block)(nest(params), x, state, mask)
+    d_state = [normal(tuple(array.shape)) for array in leaves(last)]
+    return Sequence(params, x, state, normal(tuple(y.shape)), d_state, mask)
 
 
-def compare_with_pytorch(layer: Layer, cell: Cell, tolerance: float, **options: Any) -> None:
+def compare_with_pytorch(layer: Layer, block: Block, tolerance: float, **options: Any) -> None:
     """Check that results and gradients agree with PyTorch's autograd, relative to the largest element of each."""
-    sequence = random_sequence(cell, **options)
-    actual, expected = sequence.run(layer), sequence.run(reference(cell))
+    sequence = random_sequence(block, **options)
+    actual, expected = sequence.run(layer), sequence.run(reference(block))
     for name, array in expected.items():
         assert actual[name].shape == array.shape, name
         assert actual[name].dtype == array.dtype, name

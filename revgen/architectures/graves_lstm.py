@@ -18,6 +18,7 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any, ClassVar
 
 from revgen.architectures.recurrent import RecurrentModel
+from revgen.networks.block import Block
 from revgen.networks.functional import Backend
 from revgen.networks.stack import Stack
 from revgen.ops import Array, concatenate, embedding
@@ -51,13 +52,16 @@ class GravesStack(Stack):
             return sum(cell.output_size for cell in self.cells)
         return self.embedding_size + (self.cells[i - 1].output_size if i else 0)
 
+    def make_block(self, i: int) -> Block:
+        return Block(self.cells[i])
+
     def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend) -> tuple[Array, Any]:
         x = backend.dropout(embedding(p.embedding, tokens), 0)  # (time, batch, embedding)
         outputs: list[Array] = []
         states = []
         for i in range(len(self.cells)):
-            y, layer_state = self.run_layer(p, i, concatenate([x, *outputs[-1:]]), state[i], tokens, backend)
-            outputs.append(backend.dropout(y, i + 1))  # (time, batch, hidden)
+            y, layer_state = self.run_block(p, i, concatenate([x, *outputs[-1:]]), state[i], tokens, backend)
+            outputs.append(y)  # (time, batch, hidden)
             states.append(layer_state)
         return concatenate(outputs), tuple(states)
 

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from revgen.architectures.recurrent import RecurrentModel
 from revgen.evaluation.attention import check_attention_size
+from revgen.networks.block import Block
 from revgen.networks.functional import Backend
 from revgen.networks.stack import Stack
 from revgen.ops import Array, concatenate, embedding, logsumexp, softmax, tril, where
@@ -71,6 +72,9 @@ class AttentiveStack(Stack):
     def input_size(self, i: int) -> int:
         return self.features_size if i == self.config.num_layers else super().input_size(i)
 
+    def make_block(self, i: int) -> Block:
+        return Block(self.cells[i], normalizes_input=True)
+
     @property
     def features_size(self) -> int:
         """The total size of the embedding and all layers."""
@@ -102,8 +106,8 @@ class AttentiveStack(Stack):
         x = embedding(p.embedding, tokens) + embedding(p.labels, labels)  # (time, batch, embedding)
         outputs, states = [backend.dropout(x, 0)], []
         for i in range(len(self.cells)):
-            y, layer_state = self.run_layer(p, i, outputs[-1], layers[i], tokens, backend)  # (time, batch, hidden)
-            outputs.append(backend.dropout(y, i + 1))
+            y, layer_state = self.run_block(p, i, outputs[-1], layers[i], tokens, backend)  # (time, batch, hidden)
+            outputs.append(y)
             states.append(layer_state)
         x = self.norm(p, len(self.cells), concatenate(outputs))  # (time, batch, features)
         begins = tokens == Tokenizer.bos_id

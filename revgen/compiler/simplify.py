@@ -21,6 +21,22 @@ def slice_first(program: Program) -> Program:
     return _ReshapePusher(_SlicePusher(program).run()).run()
 
 
+def divide_once(program: Program) -> Program:
+    """Return an equal program in which the elements of an array that one number divides are multiplied by its inverse.
+
+    A division takes several times as long as a product.
+    """
+    recorder = Recorder()
+    values: dict[int, TracedArray] = {}
+    for i, operation in enumerate(program.operations):
+        x, *divisors = operation.inputs or (i,)
+        if operation.name == "divide" and program.operations[divisors[0]].size == 1 < program.operations[x].size:
+            values[i] = values[x] * (1 / values[divisors[0]])
+        else:
+            values[i] = recorder.replay(operation, values)
+    return Program(tuple(recorder.operations), tree_map(lambda i: values[i].index, program.outputs))
+
+
 class Copier:
     """A program to which copies of values are added: results that are no values of their own."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -89,7 +90,8 @@ def network_graph(definition: Any, title: str, weights: Mapping[str, Any]) -> Gr
     """Return the graph of a network for the first token of a document, with each cell of a stack as one node."""
     if isinstance(definition, Stack):
         definition = copy(definition)
-        definition.cells = [CellNode(cell, f"{title} {i}") for i, cell in enumerate(definition.cells, 1)]
+        nodes: Any = [CellNode(block.cell, f"{title} {i}") for i, block in enumerate(definition.blocks, 1)]
+        definition.blocks = [replace(block, cell=node) for block, node in zip(definition.blocks, nodes, strict=True)]
     state = definition.initial_state(1, np.zeros)
     arrays = {"p": unflatten(weights), "tokens": np.zeros((1, 1), np.int64), "state": tree_map(np.float32, state)}
     program = trace(lambda p, tokens, state: definition.forward(p, tokens, state)[0], **arrays)

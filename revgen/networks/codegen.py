@@ -67,11 +67,13 @@ class SourceWriter(Language):
         elif operation.name in ELEMENTWISE:
             self._write_scalar(i, operation) if operation.size == 1 else self._add_to_loop(i, operation)
         else:
-            write = (
-                self._reduce if operation.name in self.reductions else getattr(self, f"_write_{operation.name}", None)
-            )
+            is_reduction = operation.name in self.reductions
+            write = self._reduce if is_reduction else getattr(self, f"_write_{operation.name}", None)
             if write is None:
                 raise NotTraceableError(f"{operation.name} has no compiled form")
+            if is_reduction and operation.size == 1 < self.operations[operation.inputs[0]].size:
+                self._add_to_loop(i, operation)
+                return
             for j in operation.inputs:
                 self._finish_loop_of(j)
             write(i, operation, *operation.inputs)
@@ -129,10 +131,17 @@ class SourceWriter(Language):
         self._define_scalar(i, self._expression(operation, [self._scalar(j) for j in operation.inputs]))
 
     def _add_to_loop(self, i: int, operation: Operation) -> None:
+        """Add an operation to the open loop over as many elements as it has, or a reduction, as many as it adds up."""
+        elements = self._elements(i)
         for j in operation.inputs:
-            if self._open_loop(j) is not None and not self._is_direct(j, operation):
+            if self._open_loop(j) is not None and not self._is_direct(j, elements):
                 self._finish_loop_of(j)
-        self.loops.setdefault(operation.size, []).append(i)
+        self.loops.setdefault(elements.size, []).append(i)
+
+    def _elements(self, i: int) -> Operation:
+        """Return the operation whose elements the loop of a value goes through: the operand of a reduction."""
+        operation = self.operations[i]
+        return self.operations[operation.inputs[0]] if operation.name in self.reductions else operation
 
     def _open_loop(self, i: int) -> int | None:
         """Return the size of the open loop that will compute a value, or None if there is none."""
@@ -156,11 +165,19 @@ class SourceWriter(Language):
 
     def _finish_loop(self, size: int) -> None:
         members = self.loops.pop(size)
-        stores = {i: self._stores(i, members) for i in members}
+        stores: dict[int, list[str]] = {}
+        for i in members:
+            if (operation := self.operations[i]).name in self.reductions:
+                self._define_scalar(i, self.cast(self.reductions[operation.name][0], operation))
+            else:
+                stores[i] = self._stores(i, members)
         with self.loop("j", size):
             for i in members:
                 operation = self.operations[i]
-                arguments = [self._element(k, operation, members) for k in operation.inputs]
+                arguments = [self._element(k, self._elements(i), members) for k in operation.inputs]
+                if i not in stores:
+                    self.emit(self.reductions[operation.name][1].format(f"v{i}", *arguments))
+                    continue
                 self.define(f"e{i}", self._expression(operation, arguments))
                 for statement in stores[i]:
                     self.emit(statement)
@@ -277,11 +294,6 @@ class SourceWriter(Language):
             self.scalars[i] = self._scalar(x)
             return
         source = self.location(x)
-        if outer * inner == 1 and not running:
-            self._define_scalar(i, self.cast(start, operation))
-            with self.loop("j", size):
-                self.emit(update.format(f"v{i}", source.at("j")))
-            return
         target = self._allocate(i)
         element = f"(o * {size} + j) * {inner} + k"
         with self.loop("o", outer), self.loop("k", inner):

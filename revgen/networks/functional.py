@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from revgen import ops
 from revgen.cells.cell import Cell, Parameters
 from revgen.model import CompiledStep
+from revgen.networks.block import Block
 from revgen.ops import Array
 
 
@@ -36,6 +37,11 @@ class Backend:
     def run_layer(self, cell: Cell, p: Parameters, x: Array, state: Any) -> tuple[Array, Any]:
         """Run one layer over a sequence: (time, batch, input) and a state -> (time, batch, output) and a state."""
         return cell.sequence(p, cell.project(p, x), state)
+
+    def run_block(self, block: Block, p: SimpleNamespace, x: Array, state: Any, index: int) -> tuple[Array, Any]:
+        """Run a block over a sequence, as ``run_layer`` does. ``index`` is the index of its dropout."""
+        y, state = self.run_layer(block.cell, p.layer, block.enter(p, x), state)
+        return block.leave(p, x, self.dropout(y, index)), state
 
     def cast(self, x: Array) -> Array:
         """Return ``x``, an array that is not a weight, in the precision in which the layers are computed."""

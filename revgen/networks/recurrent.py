@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,10 +13,14 @@ from torch import Tensor
 from revgen.cells.cell import Cell, Parameters
 from revgen.errors import NotTraceableError
 from revgen.model import Weights
+from revgen.networks.block import Block
 from revgen.networks.module_cell import ModuleCell
 from revgen.networks.network import FunctionalModule, dropout_mask
 from revgen.networks.stack import Stack
 from revgen.ops import tree_map
+
+if TYPE_CHECKING:
+    from revgen.networks.fused.layer import FusedLayer
 
 FUSED_KERNELS: Mapping[str, Any] = {
     "lstm": torch.lstm,
@@ -31,7 +36,7 @@ class RecurrentModule(FunctionalModule):
     def __init__(self, stack: Stack, weights: Weights) -> None:
         super().__init__(stack, weights)
         self.stack = stack
-        self.compiled_layers: dict[Cell, Callable[[Parameters, Tensor, Any], tuple[Tensor, Any]]] = {}
+        self.compiled_blocks: dict[Block, FusedLayer] = {}
 
     def compile_layers(self, before_compilation: Callable[[], None]) -> str | None:
         announce_once = cache(before_compilation)
@@ -40,23 +45,22 @@ class RecurrentModule(FunctionalModule):
             from revgen.networks.jit import HAS_BFLOAT16
 
             dtype = "bfloat16" if HAS_BFLOAT16 and self.uses_bf16_matmul(self.device) else "float32"
-            for cell in self.stack.cells:
-                if not isinstance(cell, ModuleCell) and cell.fused_kernel != "lstm":  # oneDNN's LSTM is as fast
-                    self.compiled_layers[cell] = FusedLayer(cell, dtype, announce_once)
+            for i, block in enumerate(self.stack.blocks):
+                if not isinstance(block.cell, ModuleCell) and block.cell.fused_kernel != "lstm":  # oneDNN is as fast
+                    has_dropout = self.dropout_rate(i + 1) > 0
+                    self.compiled_blocks[block] = FusedLayer(block, dtype, has_dropout, announce_once)
         except NotTraceableError as error:
-            self.compiled_layers = {}
+            self.compiled_blocks = {}
             return f"the layers are trained by PyTorch's operations: {error}"
         except ImportError:
             return None
         return None
 
     def run_layer(self, cell: Cell, p: Parameters, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Run one layer over a sequence: with compiled code in training, or PyTorch's fused kernel if there is one.
+        """Run one layer over a sequence, with PyTorch's fused kernel if there is one.
 
         Some kernels, and products over all time steps, are faster in bfloat16; products of single steps are not.
         """
-        if self.training and cell in self.compiled_layers:
-            return self.compiled_layers[cell](p, x, state)
         if isinstance(cell, ModuleCell):
             with self.in_bfloat16(False, x.device):
                 return cell.run(p, x, state, self.training)
@@ -72,13 +76,25 @@ class RecurrentModule(FunctionalModule):
             y, state = run_kernel(cell, p, x, state, torch.bfloat16 if is_fast and not on_cpu else None)
         return y.to(x.dtype), state
 
+    def run_block(self, block: Block, p: SimpleNamespace, x: Tensor, state: Any, index: int) -> tuple[Tensor, Any]:
+        """Run a block over a sequence: in training with compiled code, if there is any."""
+        if not self.training or block not in self.compiled_blocks:
+            return super().run_block(block, p, x, state, index)
+        mask = self.channel_mask(x, block.cell.output_size, index)
+        return self.compiled_blocks[block](p, x, state, mask)
+
     def dropout(self, x: Tensor, index: int = 0) -> Tensor:
         """Return x (time, batch, size) after dropout of channels, with one mask for all time steps."""
+        mask = self.channel_mask(x, x.shape[2], index)
+        return x if mask is None else x * mask
+
+    def channel_mask(self, x: Tensor, size: int, index: int) -> Tensor | None:
+        """Return the factor of dropout for channels, (batch, size), or None without dropout."""
         rate = self.dropout_rate(index)
         if not self.training or not rate:
-            return x
+            return None
         part, num_parts = self.batch_slice
-        return x * dropout_mask(x, (x.shape[1] * num_parts, x.shape[2]), rate, self.generator).chunk(num_parts)[part]
+        return dropout_mask(x, (x.shape[1] * num_parts, size), rate, self.generator).chunk(num_parts)[part]
 
     def dropout_rate(self, index: int) -> float:
         """Return the dropout rate for the output of layer i, whose index is i + 1.

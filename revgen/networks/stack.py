@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from revgen import ops
 from revgen.cells.cell import Cell
+from revgen.networks.block import Block
 from revgen.networks.functional import Backend, FunctionalNetwork
 from revgen.ops import Array
 from revgen.options import check, check_flags, check_fractions, check_sizes
@@ -70,10 +71,17 @@ class Stack(FunctionalNetwork):
         for i in range(config.num_layers):
             self.cells.append(make_cell(cell, self.input_size(i), self.hidden_size(i), config.cell_options))
         self.sizes = [self.input_size(i) for i in range(config.num_layers + 1)]
+        self.blocks = [self.make_block(i) for i in range(config.num_layers)]
 
     def input_size(self, i: int) -> int:
         """Return the input size of layer i, or of the output layer, once the layers before it have been created."""
         return self.cells[i - 1].output_size if i else self.embedding_size
+
+    def make_block(self, i: int) -> Block:
+        """Return layer i with the operations around it; the last one normalizes its output for the output layer."""
+        is_residual = self.config.residual and self.sizes[i] == self.sizes[i + 1]
+        is_last = i == self.config.num_layers - 1
+        return Block(self.cells[i], self.config.layer_norm, is_residual, self.config.layer_norm and is_last)
 
     def hidden_size(self, i: int) -> int:
         """Return the size of layer i, or 1 if ``fit`` has not chosen it yet."""
@@ -116,23 +124,24 @@ class Stack(FunctionalNetwork):
         x = backend.dropout(ops.embedding(p.embedding, tokens), 0)  # (time, batch, embedding)
         states = []
         for i in range(len(self.cells)):
-            y, layer_state = self.run_layer(p, i, x, state[i], tokens, backend)  # (time, batch, hidden)
-            y = backend.dropout(y, i + 1)
-            x = x + y if self.config.residual and self.sizes[i] == self.sizes[i + 1] else y
+            x, layer_state = self.run_block(p, i, x, state[i], tokens, backend)  # (time, batch, hidden)
             states.append(layer_state)
-        return self.norm(p, len(self.cells), x), tuple(states)
+        return x, tuple(states)
 
     def norm(self, p: SimpleNamespace, i: int, x: Array) -> Array:
         """Return the input x of layer i, normalized if ``layer_norm`` is set."""
         return ops.layer_norm(x, p.norms[i].scale, p.norms[i].shift) if self.config.layer_norm else x
 
-    def run_layer(
+    def run_block(
         self, p: SimpleNamespace, i: int, x: Array, state: Any, tokens: Array, backend: Backend
     ) -> tuple[Array, Any]:
-        """Run layer i over a sequence: (time, batch, input) and a state -> (time, batch, output) and a state."""
+        """Run block i over a sequence: (time, batch, input) and a state -> (time, batch, output) and a state."""
+        norms = p.norms if self.config.layer_norm else [None] * len(self.sizes)
+        weights = SimpleNamespace(layer=p.layers[i], norm=norms[i], output_norm=norms[i + 1])
         if i == 0 and self.table is not None:
-            return self.cells[0].sequence(p.layers[0], ops.embedding(self.table, tokens), state)
-        return backend.run_layer(self.cells[i], p.layers[i], self.norm(p, i, x), state)
+            y, state = self.cells[0].sequence(p.layers[0], ops.embedding(self.table, tokens), state)
+            return self.blocks[0].leave(weights, x, y), state
+        return backend.run_block(self.blocks[i], weights, x, state, i + 1)
 
     def logits(self, p: SimpleNamespace, features: Array) -> Array:
         if hasattr(p, "projection"):

@@ -279,14 +279,14 @@ def test_validation_and_generation_do_not_use_compiled_layers(
     texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     modes = []
-    original = RecurrentModule.run_layer
+    original = RecurrentModule.run_block
 
-    def run_layer(self: Any, *arguments: Any) -> Any:
+    def run_block(self: Any, *arguments: Any) -> Any:
         y, state = original(self, *arguments)
         modes.append((self.training, y.grad_fn is not None and y.grad_fn.name() == "_SequenceBackward"))
         return y, state
 
-    monkeypatch.setattr(RecurrentModule, "run_layer", run_layer)
+    monkeypatch.setattr(RecurrentModule, "run_block", run_block)
     revgen.create("gru-char", **SIZES).fit(texts, 0.1, **SETTINGS | {"epochs": 1})
 
     assert set(modes) == {(True, True), (False, False)}

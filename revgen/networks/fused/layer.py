@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import ModuleType
+from operator import attrgetter
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from revgen.cells.cell import Cell, Parameters
 from revgen.errors import NotTraceableError
 from revgen.networks import jit
+from revgen.networks.block import Block
 from revgen.networks.compiled import is_cached, load_source
 from revgen.networks.fused import element_kernels, matmul_kernels, parallel
 from revgen.networks.fused.layer_code import LayerCode, leaves
@@ -28,12 +29,18 @@ class FusedLayer:
     """The compiled training of a layer.
 
     ``dtype`` is the type of the products: "bfloat16", "float32" or "float64"; everything else is in float32 or float64.
-    ``before_compilation`` is called if no machine code is in the cache. Raises NotTraceableError for a cell that has no
-    compiled form. Needs Numba.
+    With ``has_dropout``, each call takes the mask of dropout. ``before_compilation`` is called if no machine code is in
+    the cache. Raises NotTraceableError for a cell that has no compiled form. Needs Numba.
     """
 
-    def __init__(self, cell: Cell, dtype: str, before_compilation: Callable[[], None] | None = None) -> None:
-        self.code = LayerCode(cell, dtype)
+    def __init__(
+        self,
+        block: Block,
+        dtype: str,
+        has_dropout: bool = False,
+        before_compilation: Callable[[], None] | None = None,
+    ) -> None:
+        self.code = LayerCode(block, dtype, has_dropout)
         imported = element_kernels, jit, matmul_kernels, parallel
         sources = self.code.forward.source(is_reversed=False), self.code.backward.source(is_reversed=True)
         if before_compilation is not None and not all(is_cached(source, *imported) for source in sources):
@@ -43,11 +50,14 @@ class FusedLayer:
         except NumbaError as error:
             raise NotTraceableError(f"Numba cannot compile the cell: {str(error).strip().splitlines()[0]}") from error
 
-    def __call__(self, p: Parameters, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Run the layer over a sequence: (time, batch, input) and a state -> (time, batch, output) and a state."""
+    def __call__(self, p: SimpleNamespace, x: Tensor, state: Any, mask: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Run the layer over a sequence: (time, batch, input) and a state -> (time, batch, output) and a state.
+
+        ``p`` is as in ``Block``, and ``mask`` (batch, output) is the factor of dropout.
+        """
         arrays = leaves(state)
-        weights = [getattr(p, name) for name in self.code.params]
-        y, *last = _Sequence.apply(self, len(arrays), x, *arrays, *weights)  # type: ignore[no-untyped-call]
+        weights = [attrgetter(name)(p) for name in self.code.params]
+        y, *last = _Sequence.apply(self, mask, len(arrays), x, *arrays, *weights)  # type: ignore[no-untyped-call]
         return y, tree_map(lambda _: last.pop(0), state)
 
 
@@ -106,15 +116,22 @@ class _Pass:
 
 
 class _Sequence(torch.autograd.Function):
-    """A layer over a sequence. The arguments are the layer, the number of states, x, the states and the weights."""
+    """A layer over a sequence.
+
+    The arguments are the layer, the mask of dropout, the number of states, x, the states and the weights.
+    """
 
     @staticmethod
-    def forward(ctx: Any, layer: FusedLayer, num_states: int, x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, layer: FusedLayer, mask: Tensor | None, num_states: int, x: Tensor, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
         code = layer.code
         states, weights = tensors[:num_states], tensors[num_states:]
         inputs = {f"p.{name}": weight.detach().numpy() for name, weight in zip(code.params, weights, strict=True)}
         run = _Pass(code.forward, inputs, *x.shape[:2])
         run.arrays["value", code.x] = x.detach().to(run.number).contiguous()
+        if mask is not None:
+            run.arrays.update({("row", i): mask.to(run.number).contiguous() for i in code.mask})
         run.run(layer.forward, dict(zip(code.states, states, strict=True)))
         ctx.layer, ctx.run = layer, run
         y = run.sequence(*code.forward.source_of(code.y)).view(*x.shape[:2], *code.operations[code.y].shape[1:])
@@ -127,6 +144,8 @@ class _Sequence(torch.autograd.Function):
         run = _Pass(code.backward, forward.inputs, forward.time, forward.batch)
         for name, i in code.sequences.items():
             run.arrays["value", i] = _saved(code, forward, name, dy)
+        for mask, i in zip(code.mask, code.backward.rows, strict=True):
+            run.arrays["row", i] = forward.arrays["row", mask]
         run.run(ctx.layer.backward, dict(zip(code.d_states, d_states, strict=True)))
         gradients: dict[int, Any] = {}
         for i, g in code.results["sums"].items():
@@ -141,6 +160,7 @@ class _Sequence(torch.autograd.Function):
         weights = code.weight_gradients(forward.inputs, gradients)
         dx = run.sequence(*code.backward.source_of(code.results["x"]))
         return (
+            None,
             None,
             None,
             dx,

@@ -14,17 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.cells.cell import Cell
 from revgen.compiler import Program, trace
 from revgen.compiler.gradient import Gradient, compute_gradients, differentiate
 from revgen.compiler.program import Operation
 from revgen.compiler.schedule import Schedule
-from revgen.compiler.simplify import Copier, slice_first
+from revgen.compiler.simplify import Copier, divide_once, slice_first
 from revgen.errors import NotTraceableError
+from revgen.networks.block import Block
 from revgen.networks.codegen import fixed_values, input_name
 from revgen.networks.fused.sequence_code import SequenceWriter
 from revgen.ops import tree_map
 
+MASK = "mask"
+"""The input that dropout multiplies the output of the cell by."""
 CHEAP = {
     "add", "subtract", "multiply", "negative", "maximum", "amax", "where", "slice", "reshape", "concatenate", "cast",
     "logical_and", "logical_or", "logical_not",
@@ -37,18 +39,20 @@ although the backward pass may compute from rounded values."""
 class LayerCode:
     """The programs and the code of a layer.
 
-    ``dtype`` is the type of the products: "bfloat16", "float32" or "float64". Raises NotTraceableError for a cell that
-    has no compiled form.
+    ``dtype`` is the type of the products: "bfloat16", "float32" or "float64". With ``has_dropout``, the output of the
+    cell is multiplied by a mask, which is the same at all time steps. Raises NotTraceableError for a cell that has no
+    compiled form.
     """
 
-    def __init__(self, cell: Cell, dtype: str) -> None:
+    def __init__(self, block: Block, dtype: str, has_dropout: bool = False) -> None:
         self.dtype = dtype
-        self.program = trace_step(cell, "float64" if dtype == "float64" else "float32")
+        self.program = trace_step(block, "float64" if dtype == "float64" else "float32", has_dropout)
         self.operations = self.program.operations
         self.inputs = names = input_indices(self.program)
         self.params = {name.removeprefix("p."): i for name, i in names.items() if name.startswith("p.")}
         self.x = names["x"]
         self.states = [i for name, i in names.items() if name.partition(".")[0] == "state"]
+        self.mask = [i for name, i in names.items() if name == MASK]
         self.y, *self.new_states = self.program.output_indices
         self._check_states()
         self.fixed = list(fixed_values(self.program))
@@ -96,20 +100,24 @@ class LayerCode:
                 needed.add(i)
             else:
                 stack += gradient.program.operations[j].inputs
-        available = {*self.fixed, *self.states, self.x}
+        available = {*self.fixed, *self.inputs.values()}
         saved = []
         for i in sorted(needed.difference(available)):
-            if not self._is_cheap(i, available):
-                saved.append(i)
-                available.add(i)
+            missing = self._missing(i, available)
+            saved += sorted({i} if missing is None else missing)
+            available.update(saved)
         return saved
 
-    def _is_cheap(self, i: int, available: set[int]) -> bool:
-        """Return whether a value can be computed from available values by cheap operations."""
-        operation = self.operations[i]
-        return i in available or (
-            operation.name in CHEAP and all(self._is_cheap(j, available) for j in operation.inputs)
-        )
+    def _missing(self, i: int, available: set[int]) -> set[int] | None:
+        """Return the values with one element without which a value cannot be computed from available values by cheap
+        operations, or None if they are not enough."""
+        if i in available:
+            return set()
+        missing: set[int] | None = None
+        if self.operations[i].name in CHEAP:
+            parts = [self._missing(j, available) for j in self.operations[i].inputs]
+            missing = set().union(*(part for part in parts if part is not None)) if None not in parts else None
+        return {i} if missing is None and self.operations[i].size == 1 else missing
 
     def _schedule(self, stored: list[int]) -> Schedule:
         carried = dict(zip(self.states, self.new_states, strict=True))
@@ -117,10 +125,14 @@ class LayerCode:
 
     def _forward_writer(self) -> SequenceWriter:
         operands = [self.gradient.sources[x] for pairs in self.gradient.products.values() for x, _ in pairs]
-        rounded = [i for i in self.saved if i != self.y and self.operations[i].dtype == np.float32]
-        schedule = self._schedule(self.saved)
+        rounded = {i for i in self.saved if self.operations[i].dtype == np.float32 and self.operations[i].size > 1}
         return SequenceWriter(
-            schedule, operands, rounded=rounded if self.dtype == "bfloat16" else (), keeps_states=True, dtype=self.dtype
+            self._schedule(self.saved),
+            operands,
+            rounded=rounded - {self.y} if self.dtype == "bfloat16" else (),
+            rows=self.mask,
+            keeps_states=True,
+            dtype=self.dtype,
         )
 
     def _backward_writer(self) -> SequenceWriter:
@@ -151,7 +163,9 @@ class LayerCode:
         program = Program(tuple(copier.operations), self.results)
         names, fixed = input_indices(program), list(fixed_values(program))
         self.d_states = [names[f"d.{number}"] for number in range(1, len(self.states) + 1)]
-        self.sequences = {name: i for name, i in names.items() if i not in fixed and i not in self.d_states}
+        self.sequences = {
+            name: i for name, i in names.items() if i not in fixed and i not in self.d_states and name != MASK
+        }
         """The inputs of the backward pass with one array for each time step, by name."""
         carried = dict(zip(self.d_states, self.results["states"], strict=True))
         schedule = Schedule(program, fixed, carried, [self.results["x"]])
@@ -160,7 +174,8 @@ class LayerCode:
             raise NotTraceableError("a gradient that is a copy of an input has no compiled form")
         operands = [g for pairs in self.results["products"].values() for g in pairs]
         rounded = [names[f"saved.{i}"] for i in self.saved if self.forward.is_bfloat16(self.forward.source_of(i)[0])]
-        return SequenceWriter(schedule, operands, sums, rounded, keeps_states=False, dtype=self.dtype)
+        rows = [i for name, i in names.items() if name == MASK]
+        return SequenceWriter(schedule, operands, sums, rounded, rows, keeps_states=False, dtype=self.dtype)
 
     # Weights
 
@@ -191,15 +206,18 @@ def input_indices(program: Program) -> dict[str, int]:
     return {input_name(o): i for i, o in enumerate(program.operations) if o.name == "input"}
 
 
-def trace_step(cell: Cell, dtype: str) -> Program:
-    """Trace one time step of a layer for a batch of 1: from ``p``, ``x`` and ``state`` to the output and the state.
+def trace_step(block: Block, dtype: str, has_dropout: bool) -> Program:
+    """Trace one time step of a block for a batch of 1: from ``p``, ``x``, ``state`` and ``mask`` to the output and the
+    state.
 
     The program is used for each row of a batch. Raises NotTraceableError if the rows affect each other.
     """
+    cell = block.cell
 
-    def step(p: Any, x: Any, state: Any) -> Any:
-        z = tree_map(lambda a: a[0], cell.project(p, x[None]))
-        return cell.step(p, z, state)
+    def step(p: Any, x: Any, state: Any, mask: Any) -> Any:
+        z = tree_map(lambda a: a[0], cell.project(p.layer, block.enter(p, x)[None]))
+        y, state = cell.step(p.layer, z, state)
+        return block.leave(p, x, y if mask is None else y * mask), state
 
     rng = np.random.default_rng(0)
 
@@ -207,11 +225,13 @@ def trace_step(cell: Cell, dtype: str) -> Program:
         return rng.normal(0, scale, shape).astype(dtype)
 
     params = {
-        name: np.asarray(cell.init_param(name, tuple(shape), rng), dtype) + example(tuple(shape), 0.1)
-        for name, shape in cell.param_shapes().items()
+        name: np.asarray(cell.init_param(name.partition(".")[2], shape, rng), dtype) + example(shape, 0.1)
+        for name, shape in block.param_shapes().items()
     }
-    p, x, state = SimpleNamespace(**params), example((3, cell.input_size)), cell.initial_state(3, example)
-    program = slice_first(trace(step, p=p, x=x[:1], state=tree_map(lambda a: a[:1], state)))
+    p, x, state = nest(params), example((3, cell.input_size)), cell.initial_state(3, example)
+    mask = example((3, cell.output_size)) if has_dropout else None
+    first = tree_map(lambda a: a[:1], (state, mask))
+    program = slice_first(divide_once(trace(step, p=p, x=x[:1], state=first[0], mask=first[1])))
     copier = Copier(program)
     outputs = tree_map(copier.copy_view, program.outputs)
     program = Program(tuple(copier.operations), outputs)
@@ -219,18 +239,18 @@ def trace_step(cell: Cell, dtype: str) -> Program:
         raise NotTraceableError(f"some of its values are not {dtype} numbers")
     try:
         with np.errstate(all="ignore"):
-            expected = leaves(step(p, x, state))
+            expected = leaves(step(p, x, state, mask))
     except Exception as error:
         raise NotTraceableError(f"the equation fails on a batch: {type(error).__name__}: {error}") from error
-    _check_rows(program, p, leaves((x, state)), expected)
+    _check_rows(program, params, leaves((x, state, mask)), expected)
     return program
 
 
 def _check_rows(
-    program: Program, params: SimpleNamespace, inputs: list[NDArray[Any]], expected: list[NDArray[Any]]
+    program: Program, params: Mapping[str, NDArray[Any]], inputs: list[NDArray[Any]], expected: list[NDArray[Any]]
 ) -> None:
     """Raise NotTraceableError unless the program computes each row of a batch from the same row of the inputs."""
-    weights = {f"p.{name}": array for name, array in vars(params).items()}
+    weights = {f"p.{name}": array for name, array in params.items()}
     names = [name for name in program.input_names if name not in weights]
     for row in range(len(inputs[0])):
         one = slice(row, row + 1)
@@ -239,6 +259,15 @@ def _check_rows(
         for actual, array in zip(results, expected, strict=True):
             if actual.shape != array[one].shape or not np.allclose(actual, array[one], 1e-3, 1e-4, equal_nan=True):
                 raise NotTraceableError("the rows of a batch affect each other")
+
+
+def nest(params: Mapping[str, Any]) -> SimpleNamespace:
+    """Return parameters by name as nested attributes: ``layer.W`` becomes ``p.layer.W``."""
+    groups: dict[str, dict[str, Any]] = {"layer": {}}
+    for name, value in params.items():
+        group, _, attribute = name.partition(".")
+        groups.setdefault(group, {})[attribute] = value
+    return SimpleNamespace(**{group: SimpleNamespace(**values) for group, values in groups.items()})
 
 
 def leaves(tree: Any) -> list[Any]:

@@ -62,10 +62,10 @@ class SegmentWriter(NumbaWriter):
     """A generator of the body of a loop over rows.
 
     ``values`` are to be computed. ``rows`` holds the values of earlier segments, and ``targets`` the arrays that get
-    the results. ``buffers`` are statements that create arrays before the loop.
+    the results. ``buffers`` holds the arrays that the body needs: the expression that creates each, by name.
     """
 
-    expressions = EXPRESSIONS
+    expressions = EXPRESSIONS  # those of the base class convert to float32, and layers may be in float64
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class SegmentWriter(NumbaWriter):
         self.fixed = set(schedule.fixed)
         self.weights = weights
         self.rows = rows
-        self.buffers: list[str] = []
+        self.buffers: dict[str, str] = {}
         self.values = sorted(values)
         self.targets = {i: list(found) for i, found in targets.items()}
         self.stored: set[int] = set()
@@ -103,7 +103,7 @@ class SegmentWriter(NumbaWriter):
         return self.lines
 
     def new_array(self, name: str, operation: Operation, fill: str | None = None) -> None:
-        self.buffers.append(f"{name} = np.empty({operation.size}, {TYPES[str(operation.dtype)]})")
+        self.buffers[name] = f"np.empty({operation.size}, {TYPES[str(operation.dtype)]})"
         if fill is not None:
             self.emit(f"{name}[:] = {fill}")
 

@@ -11,16 +11,15 @@ from typing import Literal, TypeAlias
 
 from revgen.compiler.schedule import Schedule, Segment
 from revgen.networks.fused.matmul_kernels import packed_shape
+from revgen.networks.fused.parallel import HEADER_SIZE
 from revgen.networks.fused.segment_code import ADD, COPY, ROUND, Bindings, SegmentWriter, Target
 from revgen.networks.language import Location
 from revgen.networks.numba_code import TYPES
 
-Kind: TypeAlias = Literal["value", "operand", "state", "state operand", "sum"]
+Kind: TypeAlias = Literal["value", "operand", "state", "state operand", "row", "sum"]
 Key: TypeAlias = tuple[Kind, int]
-"""An array: what it holds, and the index of the value, or of the input that holds the state."""
+"""An array: what it holds, and the index of the value, or of the input that holds the state or a constant row."""
 
-HEADER_SIZE = 6
-"""The number of integers in a table before the addresses (``networks.fused.parallel``)."""
 HEADER = '''\
 """Generated from the program of one time step."""
 
@@ -38,9 +37,9 @@ class SequenceWriter:
     """A generator of the source of a function that runs a schedule over a sequence.
 
     ``operands`` are values that the caller needs as operands of products, and ``sums`` values that it needs summed over
-    all rows and time steps. With ``keeps_states``, the states after all time steps are kept, and not only the last.
-    ``dtype`` is the type of the products: "bfloat16", "float32" or "float64". ``rounded`` are values that are stored in
-    bfloat16.
+    all rows and time steps. ``rounded`` are values that are stored in bfloat16, and ``rows`` inputs that are the same
+    at all time steps. With ``keeps_states``, the states after all time steps are kept, and not only the last. ``dtype``
+    is the type of the products: "bfloat16", "float32" or "float64".
     """
 
     def __init__(
@@ -49,6 +48,7 @@ class SequenceWriter:
         operands: Iterable[int],
         sums: Iterable[int] = (),
         rounded: Iterable[int] = (),
+        rows: Iterable[int] = (),
         *,
         keeps_states: bool,
         dtype: str,
@@ -63,6 +63,7 @@ class SequenceWriter:
         self.sums = {schedule.without_reshapes(i) for i in sums}
         self.operands = {schedule.without_reshapes(i) for i in operands} | set(schedule.operands.values())
         self.rounded = set(rounded)
+        self.rows = set(rows)
         self.kept = self._find_kept()
         self.arrays: list[Key] = []
         self.weights: dict[tuple[int, bool], None] = {}
@@ -81,8 +82,10 @@ class SequenceWriter:
         return {i for i in kept if not (i in self.states and (self.keeps_states or i not in self.schedule.stored))}
 
     def source_of(self, i: int) -> tuple[Key, str]:
-        """Return the array from which the elements of a value are read, and its time: "t", "old" or "new"."""
+        """Return the array from which the elements of a value are read, and its time: "t", "old", "new" or ""."""
         i = self.schedule.without_reshapes(i)
+        if i in self.rows:
+            return ("row", i), ""
         if i in self.schedule.carried:
             return ("state", i), "old"
         if i in self.states and i not in self.kept:
@@ -112,6 +115,8 @@ class SequenceWriter:
     def _shape(self, key: Key) -> str:
         if key[0] == "sum":
             return f"(table[1], {self.width(key)})"
+        if key[0] == "row":
+            return f"(batch, {self.width(key)})"
         depth = "time" if "state" not in key[0] else "time + 1" if self.keeps_states else "2"
         return f"({depth}, batch, {self.width(key)})"
 
@@ -179,12 +184,13 @@ class SequenceWriter:
         if not (body := writer.body()):
             return
         name, weights = f"rows_{len(self._functions)}", [f"w{n}" for n in range(len(self.weights))]
-        lines = [*writer.buffers, "for b in range(begin, end):"]
-        lines += [f"    {line}" for line in (*bindings.rows(), *body)]
-        parameters = ", ".join(["begin", "end", *bindings.parameters, *weights])
+        lines = ["for b in range(begin, end):", *(f"    {line}" for line in (*bindings.rows(), *body))]
+        parameters = ", ".join(["begin", "end", *bindings.parameters, *weights, *writer.buffers])
         function = "".join(f"    {line}\n" for line in lines)
         self._functions.append(f"\n\n@rows\ndef {name}({parameters}):\n{function}")
-        yield f"{name}({', '.join(['begin', 'end', *bindings.expressions, *weights])})"
+        buffers = {f"{name}_{buffer}": array for buffer, array in writer.buffers.items()}
+        self._buffers += [f"{buffer} = {array}" for buffer, array in buffers.items()]
+        yield f"{name}({', '.join(['begin', 'end', *bindings.expressions, *weights, *buffers])})"
 
     def _with_views(self, members: Iterable[int]) -> list[int]:
         """Return the members of a segment, and the slices and reshaped values that they use."""
@@ -212,7 +218,8 @@ class SequenceWriter:
 
     def _at(self, key: Key, time: str) -> str:
         """Return the expression for the rows of an array at the current time step."""
-        return f"{self._array(key)}[{'thread' if key[0] == 'sum' else time}]"
+        index = "thread" if key[0] == "sum" else time
+        return f"{self._array(key)}[{index}]" if index else self._array(key)
 
     def _row(self, i: int, bindings: Bindings) -> Location:
         """Return the location of a value that is not computed in this segment."""

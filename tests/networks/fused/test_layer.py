@@ -6,7 +6,6 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,16 +18,18 @@ from random_cells import RandomCell, random_cells
 
 from revgen import Cell
 from revgen.errors import NotTraceableError
+from revgen.networks.block import Block
 from revgen.networks.fused import layer, parallel
 from revgen.networks.fused.layer import FusedLayer
+from revgen.networks.fused.layer_code import nest
 from revgen.networks.jit import HAS_BFLOAT16
 from revgen.registry import cells
 
 TOLERANCES = {"float64": 1e-12, "float32": 2e-5}
-BUILT_IN: dict[str, Cell] = {name: cells.get(name)(7, 6) for name in cells.names()} | {
-    "rnn-relu": cells.get("rnn")(7, 6, nonlinearity="relu"),
-    "elman-1": cells.get("elman")(1, 1),
-    "mingru-3": cells.get("mingru")(7, 5, expansion=3),
+BUILT_IN: dict[str, Block] = {name: Block(cells.get(name)(7, 6)) for name in cells.names()} | {
+    "rnn-relu": Block(cells.get("rnn")(7, 6, nonlinearity="relu")),
+    "elman-1": Block(cells.get("elman")(1, 1)),
+    "mingru-3": Block(cells.get("mingru")(7, 5, expansion=3)),
 }
 """All registered cells, some with other options, in sizes that do not fill a vector register."""
 
@@ -46,10 +47,10 @@ def dtype_of(name: str) -> torch.dtype:
     return torch.float64 if name == "float64" else torch.float32
 
 
-def compare_directions(layer: Any, cell: Cell, minimum: float = 0.98, **options: Any) -> None:
+def compare_directions(layer: Any, block: Block, minimum: float = 0.98, **options: Any) -> None:
     """Check that each gradient has nearly the direction of PyTorch's, as rounding to bfloat16 allows."""
-    sequence = random_sequence(cell, dtype=torch.float32, **options)
-    actual, expected = sequence.run(layer), sequence.run(reference(cell))
+    sequence = random_sequence(block, dtype=torch.float32, **options)
+    actual, expected = sequence.run(layer), sequence.run(reference(block))
     for name, array in expected.items():
         if array.any():
             cosine = torch.nn.functional.cosine_similarity(actual[name].flatten(), array.flatten(), 0)
@@ -60,79 +61,103 @@ def compare_directions(layer: Any, cell: Cell, minimum: float = 0.98, **options:
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_cell_has_the_gradients_of_pytorch(name: str, dtype: str) -> None:
-    cell = BUILT_IN[name]
+    block = BUILT_IN[name]
 
-    compare_with_pytorch(FusedLayer(cell, dtype), cell, TOLERANCES[dtype], dtype=dtype_of(dtype))
+    compare_with_pytorch(FusedLayer(block, dtype), block, TOLERANCES[dtype], dtype=dtype_of(dtype))
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", pytest.param("bfloat16", marks=needs_bfloat16)])
 @pytest.mark.parametrize("name", ["gru", *(pytest.param(n, marks=pytest.mark.slow) for n in BUILT_IN if n != "gru")])
 def test_machine_code_of_every_cell_has_the_gradients_of_pytorch(name: str, dtype: str) -> None:
-    cell = BUILT_IN[name]
-    fused = FusedLayer(cell, dtype)
+    block = BUILT_IN[name]
+    fused = FusedLayer(block, dtype)
 
     for time, batch in ((6, 5), (1, 1), (3, 20)):
         if dtype == "bfloat16":
-            compare_directions(fused, cell, time=time, batch=batch)
+            compare_directions(fused, block, time=time, batch=batch)
         else:
-            compare_with_pytorch(fused, cell, TOLERANCES[dtype], dtype=dtype_of(dtype), time=time, batch=batch)
+            compare_with_pytorch(fused, block, TOLERANCES[dtype], dtype=dtype_of(dtype), time=time, batch=batch)
 
 
 @needs_bfloat16
 @pytest.mark.slow
 @pytest.mark.parametrize("name", cells.names())
 def test_gradients_in_bfloat16_have_the_direction_of_pytorch(name: str) -> None:
-    cell = cells.get(name)(64, 96)
+    block = Block(cells.get(name)(64, 96))
 
-    compare_directions(FusedLayer(cell, "bfloat16"), cell, 0.995, time=12, batch=24, scale=0.1)
+    compare_directions(FusedLayer(block, "bfloat16"), block, 0.995, time=12, batch=24, scale=0.1)
 
 
 @pytest.mark.usefixtures("in_python")
 @pytest.mark.parametrize("dtype", ["float64", pytest.param("float32", marks=pytest.mark.slow), "bfloat16"])
 @pytest.mark.parametrize("cell_class", unusual_cells.COMPILED)
 def test_custom_cell_has_the_gradients_of_pytorch(cell_class: type[Cell], dtype: str) -> None:
-    cell = cell_class(7, 6)
-    fused = FusedLayer(cell, dtype)
+    block = Block(cell_class(7, 6))
+    fused = FusedLayer(block, dtype)
 
     if dtype == "bfloat16":
-        compare_directions(fused, cell, 0.9 if cell_class is unusual_cells.Piecewise else 0.98, scale=0.3)
+        compare_directions(fused, block, 0.9 if cell_class is unusual_cells.Piecewise else 0.98, scale=0.3)
     else:
-        compare_with_pytorch(fused, cell, TOLERANCES[dtype], dtype=dtype_of(dtype))
+        compare_with_pytorch(fused, block, TOLERANCES[dtype], dtype=dtype_of(dtype))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("cell_class", unusual_cells.COMPILED)
 def test_machine_code_of_custom_cell_has_the_gradients_of_pytorch(cell_class: type[Cell], dtype: str) -> None:
-    cell = cell_class(7, 6)
+    block = Block(cell_class(7, 6))
 
-    compare_with_pytorch(FusedLayer(cell, dtype), cell, TOLERANCES[dtype], dtype=dtype_of(dtype), batch=9)
+    compare_with_pytorch(FusedLayer(block, dtype), block, TOLERANCES[dtype], dtype=dtype_of(dtype), batch=9)
 
 
 @pytest.mark.usefixtures("in_python")
 @pytest.mark.parametrize("cell_class", unusual_cells.NOT_COMPILED)
 def test_cell_without_a_compiled_form_says_why(cell_class: type[unusual_cells.Custom]) -> None:
     with pytest.raises(NotTraceableError, match=unusual_cells.NOT_COMPILED[cell_class]):
-        FusedLayer(cell_class(7, 6), "float32")
+        FusedLayer(Block(cell_class(7, 6)), "float32")
+
+
+BLOCKS = [
+    Block(cells.get(name)(6, 6), *flags)
+    for name in ("gru", "slstm")
+    for flags in ((True,), (False, True), (False, False, True), (True, True, True))
+]
+
+
+@pytest.mark.usefixtures("in_python")
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("has_dropout", [False, True])
+def test_norms_residual_connection_and_dropout_have_the_gradients_of_pytorch(block: Block, has_dropout: bool) -> None:
+    for dtype in TOLERANCES:
+        options = {"dtype": dtype_of(dtype), "has_dropout": has_dropout}
+        compare_with_pytorch(FusedLayer(block, dtype, has_dropout), block, TOLERANCES[dtype], **options)
+    compare_directions(FusedLayer(block, "bfloat16", has_dropout), block, has_dropout=has_dropout)
+
+
+def test_machine_code_of_a_whole_block_has_the_gradients_of_pytorch() -> None:
+    block = Block(cells.get("elman")(6, 6), True, True, True)
+
+    compare_with_pytorch(FusedLayer(block, "float64", True), block, 1e-12, has_dropout=True)
 
 
 @pytest.mark.usefixtures("in_python")
 @pytest.mark.parametrize("sizes", [(1, 1), (1, 2), (2, 2), (3, 16)])
 @pytest.mark.parametrize("name", ["gru", "lstm", "minlstm", "slstm"])
 def test_sizes_of_one_unit_one_row_and_one_step(name: str, sizes: tuple[int, int]) -> None:
-    cell = cells.get(name)(*sizes)
+    block = Block(cells.get(name)(*sizes))
     for dtype in TOLERANCES:
         for time, batch in ((1, 1), (4, 1), (1, 3)):
             options: dict[str, Any] = {"dtype": dtype_of(dtype), "time": time, "batch": batch}
-            compare_with_pytorch(FusedLayer(cell, dtype), cell, TOLERANCES[dtype], **options)
+            compare_with_pytorch(FusedLayer(block, dtype), block, TOLERANCES[dtype], **options)
 
 
 def check_random_cell(cell: RandomCell, dtype: str) -> None:
     """Compare with PyTorch, unless the results or gradients of the random equation are too large."""
-    sequence = random_sequence(cell, dtype_of(dtype), time=4, batch=3)
+    block = Block(cell)
+    sequence = random_sequence(block, dtype_of(dtype), time=4, batch=3)
     with np.errstate(all="ignore"):
-        fused = FusedLayer(cell, dtype)
-        actual, expected = sequence.run(fused), sequence.run(reference(cell))
+        fused = FusedLayer(block, dtype)
+        actual, expected = sequence.run(fused), sequence.run(reference(block))
     if any(not array.isfinite().all() or array.abs().max() > 1e5 for array in expected.values()):
         return
     for name, array in expected.items():
@@ -165,13 +190,13 @@ def test_many_random_cells_have_the_gradients_of_pytorch(cell: RandomCell) -> No
 
 @pytest.mark.usefixtures("in_python")
 def test_gradients_pass_the_numerical_check_of_pytorch() -> None:
-    cell = cells.get("lstm")(2, 3)
-    fused = FusedLayer(cell, "float64")
-    sequence = random_sequence(cell, time=3, batch=2)
+    block = Block(cells.get("lstm")(2, 3))
+    fused = FusedLayer(block, "float64")
+    sequence = random_sequence(block, time=3, batch=2)
     names = list(sequence.params)
 
     def run(x: torch.Tensor, h: torch.Tensor, c: torch.Tensor, *weights: torch.Tensor) -> Any:
-        y, (h, c) = fused(SimpleNamespace(**dict(zip(names, weights, strict=True))), x, (h, c))
+        y, (h, c) = fused(nest(dict(zip(names, weights, strict=True))), x, (h, c))
         return y, h, c
 
     arguments = [sequence.x, *sequence.state, *sequence.params.values()]
@@ -179,10 +204,10 @@ def test_gradients_pass_the_numerical_check_of_pytorch() -> None:
     assert torch.autograd.gradcheck(run, [argument.detach().requires_grad_() for argument in arguments])
 
 
-def gru_layer() -> tuple[Cell, FusedLayer, Sequence]:
+def gru_layer() -> tuple[Block, FusedLayer, Sequence]:
     """Return a compiled layer, and arguments whose rows two threads share."""
-    cell = cells.get("gru")(7, 6)
-    return cell, FusedLayer(cell, "float64"), random_sequence(cell, batch=20)
+    block = Block(cells.get("gru")(7, 6))
+    return block, FusedLayer(block, "float64"), random_sequence(block, batch=20)
 
 
 @pytest.fixture
@@ -200,10 +225,10 @@ def assert_same(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
 
 @pytest.mark.usefixtures("two_threads")
 def test_two_threads_compute_the_same_as_one() -> None:
-    cell, fused, sequence = gru_layer()
+    block, fused, sequence = gru_layer()
 
     for batch in (1, 8, 9, 17, 33):
-        compare_with_pytorch(fused, cell, 1e-12, batch=batch)
+        compare_with_pytorch(fused, block, 1e-12, batch=batch)
     torch.set_num_threads(1)
     expected = sequence.run(fused)
     torch.set_num_threads(2)
@@ -216,20 +241,21 @@ def test_two_threads_compute_the_same_as_one() -> None:
 @pytest.mark.usefixtures("two_threads")
 def test_threads_of_python_run_the_rows_without_openmp(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "_openmp", lambda: None)
-    cell, fused, _ = gru_layer()
+    block, fused, _ = gru_layer()
 
-    compare_with_pytorch(fused, cell, 1e-12, batch=20)
+    compare_with_pytorch(fused, block, 1e-12, batch=20)
 
 
 SCRIPT = """
 import sys, torch
 sys.path.insert(0, sys.argv[1])
 from fused_layers import compare_with_pytorch
+from revgen.networks.block import Block
 from revgen.networks.fused.layer import FusedLayer
 from revgen.registry import cells
 torch.set_num_threads(2)
-cell = cells.get("gru")(7, 6)
-compare_with_pytorch(FusedLayer(cell, "float64"), cell, 1e-12, batch=20)
+block = Block(cells.get("gru")(7, 6))
+compare_with_pytorch(FusedLayer(block, "float64"), block, 1e-12, batch=20)
 """
 
 
@@ -256,17 +282,17 @@ def test_input_need_not_be_contiguous() -> None:
     sequence.x = sequence.x.transpose(0, 1).contiguous().transpose(0, 1)
     sequence.state = sequence.state.t().contiguous().t()
     sequence.d_output = sequence.d_output.transpose(0, 2).contiguous().transpose(0, 2)
-    sequence.params["U"] = sequence.params["U"].t().contiguous().t()
+    sequence.params["layer.U"] = sequence.params["layer.U"].t().contiguous().t()
 
     assert_same(sequence.run(fused), expected)
 
 
 def test_initial_state_and_input_need_no_gradient() -> None:
-    cell, fused, sequence = gru_layer()
+    block, fused, sequence = gru_layer()
     gradients = []
-    for run in (fused, reference(cell)):
+    for run in (fused, reference(block)):
         params = {name: value.detach().clone().requires_grad_() for name, value in sequence.params.items()}
-        y, _ = run(SimpleNamespace(**params), sequence.x, sequence.state)
+        y, _ = run(nest(params), sequence.x, sequence.state, None)
         gradients.append(torch.autograd.grad(y.sum(), list(params.values())))
 
     for actual, expected in zip(*gradients, strict=True):
@@ -276,7 +302,7 @@ def test_initial_state_and_input_need_no_gradient() -> None:
 def test_backward_pass_can_be_repeated_but_not_differentiated() -> None:
     _, fused, sequence = gru_layer()
     x = sequence.x.requires_grad_()
-    y, _ = fused(SimpleNamespace(**sequence.params), x, sequence.state)
+    y, _ = fused(nest(sequence.params), x, sequence.state)
     (first,) = torch.autograd.grad(y.sum(), x, retain_graph=True)
     (second,) = torch.autograd.grad(y.sum(), x, retain_graph=True)
 
@@ -287,9 +313,9 @@ def test_backward_pass_can_be_repeated_but_not_differentiated() -> None:
 
 
 def test_state_may_be_carried_from_chunk_to_chunk() -> None:
-    cell, fused, sequence = gru_layer()
-    p, state = SimpleNamespace(**sequence.params), sequence.state
-    whole, last = reference(cell)(p, sequence.x, state)
+    block, fused, sequence = gru_layer()
+    p, state = nest(sequence.params), sequence.state
+    whole, last = reference(block)(p, sequence.x, state, None)
     chunks = []
     for chunk in sequence.x.chunk(3):
         y, state = fused(p, chunk, state)
@@ -304,10 +330,10 @@ def test_callback_is_called_only_if_the_machine_code_is_not_cached(
 ) -> None:
     monkeypatch.setenv("REVGEN_CACHE", str(tmp_path / "cache"))
     calls: list[None] = []
-    cell = cells.get("elman")(11, 3)
+    block = Block(cells.get("elman")(11, 3))
 
-    FusedLayer(cell, "float64", lambda: calls.append(None))
-    FusedLayer(cell, "float64", lambda: calls.append(None))
+    FusedLayer(block, "float64", False, lambda: calls.append(None))
+    FusedLayer(block, "float64", False, lambda: calls.append(None))
 
     assert len(calls) == 1
 
@@ -321,15 +347,15 @@ def forget_modules() -> None:
 @pytest.mark.parametrize("damage", [b"", pytest.param(b"damaged", marks=pytest.mark.slow)])
 def test_damaged_machine_code_is_compiled_again(damage: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REVGEN_CACHE", str(tmp_path))
-    cell = cells.get("rnn")(5, 3)
+    block = Block(cells.get("rnn")(5, 3))
     forget_modules()
-    FusedLayer(cell, "float64")
+    FusedLayer(block, "float64")
     files = list(tmp_path.rglob("*.nb?"))
     for file in files:
         file.write_bytes(damage)
     forget_modules()
 
-    compare_with_pytorch(FusedLayer(cell, "float64"), cell, 1e-12)
+    compare_with_pytorch(FusedLayer(block, "float64"), block, 1e-12)
 
     assert len(files) == 4
     assert all(len(file.read_bytes()) > 100 for file in files)
