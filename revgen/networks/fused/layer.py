@@ -20,7 +20,7 @@ from revgen.networks.block import Block
 from revgen.networks.compiled import is_cached, load_source
 from revgen.networks.fused import element_kernels, matmul_kernels, parallel
 from revgen.networks.fused.layer_code import LayerCode, leaves
-from revgen.networks.fused.matmul_kernels import pack, to_bits
+from revgen.networks.fused.matmul_kernels import pack, products_source, to_bits, transposed_products
 from revgen.networks.fused.sequence_code import Key, SequenceWriter
 from revgen.ops import tree_map
 
@@ -42,11 +42,15 @@ class FusedLayer:
     ) -> None:
         self.code = LayerCode(block, dtype, has_dropout)
         imported = element_kernels, jit, matmul_kernels, parallel
-        sources = self.code.forward.source(is_reversed=False), self.code.backward.source(is_reversed=True)
+        sources = (
+            self.code.forward.source(is_reversed=False),
+            self.code.backward.source(is_reversed=True),
+            products_source(dtype),
+        )
         if before_compilation is not None and not all(is_cached(source, *imported) for source in sources):
             before_compilation()
         try:
-            self.forward, self.backward = (load_source(source, *imported) for source in sources)
+            self.forward, self.backward, self.products = (load_source(source, *imported) for source in sources)
         except NumbaError as error:
             raise NotTraceableError(f"Numba cannot compile the cell: {str(error).strip().splitlines()[0]}") from error
 
@@ -150,13 +154,16 @@ class _Sequence(torch.autograd.Function):
         gradients: dict[int, Any] = {}
         for i, g in code.results["sums"].items():
             gradients[i] = run.array(("sum", code.backward.schedule.without_reshapes(g))).sum(0).numpy()
+        matrices, pairs = [], []
         for i, right in code.results["products"].items():
             for (x, _), g in zip(code.gradient.products[i], right, strict=True):
                 a = forward.sequence(*code.forward.operand(code.gradient.sources[x]))
                 b = run.sequence(*code.backward.operand(g))
-                rows, columns = code.operations[i].shape
-                product = torch.mm(a.flatten(0, 1)[:, :rows].t(), b.flatten(0, 1)[:, :columns])
-                gradients[i] = gradients.get(i, 0) + product.to(run.number).numpy()
+                matrices.append(i)
+                pairs.append((a.flatten(0, 1), b.flatten(0, 1)))
+        for i, product in zip(matrices, transposed_products(ctx.layer.products, pairs, code.dtype), strict=True):
+            rows, columns = code.operations[i].shape
+            gradients[i] = gradients.get(i, 0) + product[:rows, :columns].numpy()
         weights = code.weight_gradients(forward.inputs, gradients)
         dx = run.sequence(*code.backward.source_of(code.results["x"]))
         return (

@@ -10,24 +10,31 @@ In bfloat16, A and B hold pairs of consecutive values in 32 bits, and one instru
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import chain
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import njit, types
+from numba import carray, njit, types  # type: ignore[attr-defined]
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 from torch import Tensor
 
-from revgen.networks.jit import FEATURES, BFloat16, cached, to_bfloat16
+from revgen.networks.fused import parallel
+from revgen.networks.fused.parallel import HEADER_SIZE, rows
+from revgen.networks.jit import FEATURES, BFloat16, as_pointer, cached, to_bfloat16
 
 VECTOR_BYTES = 64 if FEATURES.get("avx512f") else 32 if FEATURES.get("avx2") else 16
 VECTORS_PER_PANEL = 2
 TILE_ROWS = 4 if VECTOR_BYTES == 32 else 8  # AVX2 has 16 registers, the others have 32
 
+PACKED_ROWS, PACKED_COLUMNS = 128, 32
+"""The number of rows of A and B, or of pairs of rows, that are packed at a time to compute A' B, and the number of
+columns in a packed panel of A."""
 BYTE_SIZES = {"bfloat16": 4, "float32": 4, "float64": 8}
 """The size of one element of A or B: a number, or a pair of bfloat16 numbers."""
 
@@ -44,11 +51,11 @@ def packed_shape(inputs: int, outputs: int, dtype: str) -> tuple[int, int, int, 
     return -(-outputs // width), -(-inputs // pair), width, pair
 
 
-def _tile(dtype: str, rows: int) -> Any:
-    """Return an intrinsic that computes a tile of C, ``rows`` rows and one panel.
+def _tile(dtype: str, rows: int, accumulates: bool = False) -> Any:
+    """Return an intrinsic that computes a tile of C, ``rows`` rows and one panel, or adds to it if it ``accumulates``.
 
-    Its arguments are the address of A and the bytes from row to row, the address of the panel of B, the address of C
-    and the bytes from row to row, and the number of rows of B.
+    Its arguments are the address of A, the bytes from row to row and from column to column, the address of the panel of
+    B, the address of C and the bytes from row to row, and the number of rows of B.
     """
     size = BYTE_SIZES[dtype]
     lanes = VECTOR_BYTES // size
@@ -68,7 +75,7 @@ def _tile(dtype: str, rows: int) -> Any:
         return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [a, b, c])
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        a, a_stride, b, c, c_stride, count = arguments
+        a, a_stride, a_step, b, c, c_stride, count = arguments
 
         def pointer(base: Any, *offsets: Any) -> Any:
             for offset in offsets:
@@ -82,8 +89,13 @@ def _tile(dtype: str, rows: int) -> Any:
             return pointer(base, builder.mul(stride, ir.Constant(int64, i)))
 
         sums = [[cgutils.alloca_once(builder, accumulator) for _ in range(VECTORS_PER_PANEL)] for _ in range(rows)]
-        for x in (x for row_sums in sums for x in row_sums):
-            builder.store(ir.Constant(accumulator, [0.0] * lanes), x)
+        targets = [
+            [as_pointer(pointer(row(c, c_stride, i), v * VECTOR_BYTES), accumulator) for v in range(VECTORS_PER_PANEL)]
+            for i in range(rows)
+        ]
+        for x, target in zip(chain(*sums), chain(*targets), strict=True):
+            first = builder.load(target, align=size) if accumulates else ir.Constant(accumulator, [0.0] * lanes)
+            builder.store(first, x)
         zeros = ir.Constant(ir.VectorType(int32, lanes), [0] * lanes)
         undefined = ir.Constant(operand, ir.Undefined)
         with cgutils.for_range(builder, count) as loop:
@@ -92,7 +104,7 @@ def _tile(dtype: str, rows: int) -> Any:
                 builder.load(as_pointer(pointer(begin, v * VECTOR_BYTES), operand), align=size)
                 for v in range(VECTORS_PER_PANEL)
             ]
-            offset = builder.mul(loop.index, ir.Constant(int64, size))
+            offset = builder.mul(loop.index, a_step)
             for i in range(rows):
                 value = builder.load(as_pointer(pointer(row(a, a_stride, i), offset), element))
                 first = builder.insert_element(undefined, value, ir.Constant(int32, 0))
@@ -100,14 +112,12 @@ def _tile(dtype: str, rows: int) -> Any:
                 for v in range(VECTORS_PER_PANEL):
                     x = sums[i][v]
                     builder.store(multiply_add(builder, values, columns[v], builder.load(x)), x)
-        for i in range(rows):
-            for v in range(VECTORS_PER_PANEL):
-                target = as_pointer(pointer(row(c, c_stride, i), v * VECTOR_BYTES), accumulator)
-                builder.store(builder.load(sums[i][v]), target, align=size)
+        for x, target in zip(chain(*sums), chain(*targets), strict=True):
+            builder.store(builder.load(x), target, align=size)
         return context.get_dummy_value()
 
-    def tile(typing: Any, a: Any, a_stride: Any, b: Any, c: Any, c_stride: Any, count: Any) -> Any:
-        return types.void(*[types.int64] * 6), generate
+    def tile(typing: Any, a: Any, a_stride: Any, a_step: Any, b: Any, c: Any, c_stride: Any, count: Any) -> Any:
+        return types.void(*[types.int64] * 7), generate
 
     return intrinsic(tile)
 
@@ -115,7 +125,7 @@ def _tile(dtype: str, rows: int) -> Any:
 def _multiply(dtype: str) -> Callable[..., None]:
     """Return a compiled function that computes C = A B: A (rows, inputs), B packed, and C (rows, panels * width)."""
     tile, row_tile = _tile(dtype, TILE_ROWS), _tile(dtype, 1)
-    width = VECTORS_PER_PANEL * VECTOR_BYTES
+    width, step = VECTORS_PER_PANEL * VECTOR_BYTES, BYTE_SIZES[dtype]
 
     @njit(nogil=True)
     def multiply(a: Any, b: Any, c: Any) -> None:
@@ -125,10 +135,10 @@ def _multiply(dtype: str) -> Callable[..., None]:
             begin, columns = b[panel].ctypes.data, c.ctypes.data + panel * width
             i = 0
             while i + TILE_ROWS <= rows:
-                tile(a.ctypes.data + i * a_stride, a_stride, begin, columns + i * c_stride, c_stride, count)
+                tile(a.ctypes.data + i * a_stride, a_stride, step, begin, columns + i * c_stride, c_stride, count)
                 i += TILE_ROWS
             while i < rows:
-                row_tile(a.ctypes.data + i * a_stride, a_stride, begin, columns + i * c_stride, c_stride, count)
+                row_tile(a.ctypes.data + i * a_stride, a_stride, step, begin, columns + i * c_stride, c_stride, count)
                 i += 1
 
     return multiply
@@ -136,6 +146,120 @@ def _multiply(dtype: str) -> Callable[..., None]:
 
 multiply_float32, multiply_float64 = _multiply("float32"), _multiply("float64")
 multiply_bfloat16 = _multiply("bfloat16")
+
+
+def _add_transposed(dtype: str) -> Callable[..., None]:
+    """Return a compiled function that adds panels of A' B to C: A (rows, inputs), B (rows, outputs) and C, whose rows
+    and columns fill tiles.
+
+    The panels from ``begin`` to ``end`` are computed. A and B hold numbers, in bfloat16 their bits; some of their rows
+    are packed at a time, so that they stay in the cache.
+    """
+    tile = _tile(dtype, TILE_ROWS, accumulates=True)
+    width, size, pair = panel_width(dtype), BYTE_SIZES[dtype], 2 if dtype == "bfloat16" else 1
+    kind = {"bfloat16": np.uint32, "float32": np.float32, "float64": np.float64}[dtype]
+    pack_inputs, pack_outputs = _pack_transposed(PACKED_COLUMNS, pair), _pack_transposed(width, pair)
+
+    @njit(nogil=True)
+    def add_transposed(a: Any, b: Any, c: Any, begin: int, end: int) -> None:
+        inputs = np.zeros((-(-len(c) // PACKED_COLUMNS), PACKED_ROWS, PACKED_COLUMNS), kind)
+        outputs = np.zeros((end - begin, PACKED_ROWS, width), kind)
+        for first in range(0, len(a), PACKED_ROWS * pair):
+            last = min(first + PACKED_ROWS * pair, len(a))
+            count = -(-(last - first) // pair)
+            pack_inputs(a[first:last], 0, inputs)
+            pack_outputs(b[first:last], begin * width, outputs)
+            for panel in range(begin, end):
+                source = outputs[panel - begin].ctypes.data
+                for row in range(0, len(c), TILE_ROWS):
+                    values = inputs[row // PACKED_COLUMNS].ctypes.data + row % PACKED_COLUMNS * size
+                    target = c.ctypes.data + row * c.strides[0] + panel * width * size
+                    tile(values, size, PACKED_COLUMNS * size, source, target, c.strides[0], count)
+
+    return add_transposed
+
+
+def _pack_transposed(width: int, pair: int) -> Callable[..., None]:
+    """Return a compiled function that copies the columns of a matrix, from ``begin``, to panels (panels, rows, width).
+
+    In bfloat16, the numbers of two rows become a pair.
+    """
+
+    @njit(inline="always")
+    def element(matrix: Any, i: int, column: int) -> Any:
+        j = np.uint64(column)  # which cannot be negative
+        if pair == 1:
+            return matrix[i, j]
+        return np.uint32(matrix[2 * i, j]) | (np.uint32(matrix[2 * i + 1, j]) << np.uint32(16))
+
+    @rows
+    def pack_columns(matrix: Any, columns: int, panels: Any) -> None:
+        count = len(matrix) // pair
+        for i in range(count):
+            for panel in range(len(panels)):
+                for j in range(min(width, columns - panel * width)):
+                    panels[panel, i, j] = element(matrix, i, panel * width + j)
+        if count * pair < len(matrix):
+            for j in range(min(columns, len(panels) * width)):
+                panels[j // width, count, j % width] = matrix[count * pair, j]
+
+    @njit(nogil=True)
+    def pack_transposed(matrix: Any, begin: int, panels: Any) -> None:
+        address = as_pointer(matrix.ctypes.data + begin * matrix.itemsize)  # a slice would not be contiguous
+        pack_columns(carray(address, matrix.shape, matrix.dtype), matrix.shape[1] - begin, panels)
+
+    return pack_transposed
+
+
+add_transposed_float32, add_transposed_float64 = _add_transposed("float32"), _add_transposed("float64")
+add_transposed_bfloat16 = _add_transposed("bfloat16")
+
+
+PRODUCTS_SOURCE = '''\
+"""Generated to compute the gradients of matrices."""
+
+import numpy as np
+from numba import carray
+
+from revgen.networks.fused.matmul_kernels import add_transposed_{dtype} as add_transposed
+from revgen.networks.fused.parallel import compiled, thread_part
+from revgen.networks.jit import as_pointer
+
+
+@compiled
+def run(table):
+    """Add A' B to C for each six numbers in the table: the addresses of A, B and C, and their columns or panels."""
+    for i in range({first}, {first} + 6 * table[2], 6):
+        a = carray(as_pointer(table[i]), (table[3], table[i + 3]), {kind})
+        b = carray(as_pointer(table[i + 1]), (table[3], table[i + 4]), {kind})
+        panels = table[i + 5]
+        c = carray(as_pointer(table[i + 2]), (-(-table[i + 3] // {rows}) * {rows}, panels * {width}), {number})
+        begin, end, _ = thread_part(table, panels, 1)
+        add_transposed(a, b, c, begin, end)
+'''
+
+
+def products_source(dtype: str) -> str:
+    """Return the source of a module whose function ``run`` computes products with transposed matrices."""
+    number = "np.float64" if dtype == "float64" else "np.float32"
+    kind = "np.uint16" if dtype == "bfloat16" else number
+    return PRODUCTS_SOURCE.format(
+        dtype=dtype, first=HEADER_SIZE, kind=kind, number=number, rows=TILE_ROWS, width=panel_width(dtype)
+    )
+
+
+def transposed_products(module: ModuleType, pairs: Sequence[tuple[Tensor, Tensor]], dtype: str) -> list[Tensor]:
+    """Return A' B for each pair of contiguous A (rows, inputs) and B (rows, outputs): (at least inputs, at least
+    outputs)."""
+    width, number = panel_width(dtype), torch.float64 if dtype == "float64" else torch.float32
+    results, arguments = [], []
+    for a, b in pairs:
+        inputs, panels = -(-a.shape[1] // TILE_ROWS) * TILE_ROWS, -(-b.shape[1] // width)
+        results.append(torch.zeros(inputs, panels * width, dtype=number))
+        addresses = a.data_ptr(), b.data_ptr(), results[-1].data_ptr()
+        arguments += [*addresses, a.shape[1], b.shape[1], panels]
+    parallel.run(module.run, len(results), len(pairs[0][0]), arguments)
+    return results
 
 
 @cached

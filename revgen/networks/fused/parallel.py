@@ -50,13 +50,22 @@ rows: Any = njit(**NO_OVERLAP)
 
 
 @njit(**FAST)
-def thread_rows(table: Any) -> Any:
-    """Return the range of rows that the current thread computes, and its number."""
+def thread_part(table: Any, count: Any, multiple: Any) -> Any:
+    """Return the range of ``count`` items that the current thread computes, and its number.
+
+    The size of a range, except the last one, is a multiple of ``multiple``.
+    """
     thread = call(table[4]) if table[0] < 0 else table[0]
     num_threads = call(table[5]) if table[0] < 0 else table[1]
-    size = -(-table[2] // (num_threads * BLOCK_ROWS)) * BLOCK_ROWS
-    begin = min(thread * size, table[2])
-    return begin, min(begin + size, table[2]), thread
+    size = -(-count // (num_threads * multiple)) * multiple
+    begin = min(thread * size, count)
+    return begin, min(begin + size, count), thread
+
+
+@njit(**FAST)
+def thread_rows(table: Any) -> Any:
+    """Return the range of rows that the current thread computes, and its number."""
+    return thread_part(table, table[2], BLOCK_ROWS)
 
 
 def run(function: Any, num_rows: int, time: int, arguments: list[int]) -> None:
