@@ -114,7 +114,9 @@ def load_in_python(source: str, *imported: ModuleType) -> Any:
         "compiled": lambda function: function,
         "rows": lambda function: function,
         "thread_rows": lambda table: (0, table[2], 0),
+        "thread_part": lambda table, count, multiple: (0, count, 0),
         "multiply": multiply_in_python,
+        "add_transposed": add_transposed_in_python,
         "from_bfloat16": lambda bits: from_bfloat16(np.asarray(bits)).reshape(())[()],
         "to_bfloat16": lambda x: to_bfloat16(np.asarray(x)).reshape(())[()],
         "exp": np.exp,
@@ -127,7 +129,7 @@ def load_in_python(source: str, *imported: ModuleType) -> Any:
     exec(code, scope)
 
     def call(pointer: Any) -> None:
-        length = scope["run"].__code__.co_nlocals + 8
+        length = scope["run"].__code__.co_nlocals + 64
         with np.errstate(all="ignore"):
             scope["run"](np.ctypeslib.as_array(pointer, (length,)))
 
@@ -150,6 +152,13 @@ def multiply_in_python(a: NDArray[Any], packed: NDArray[Any], c: NDArray[Any]) -
     if is_bfloat16:
         a, matrix = from_bfloat16(a), from_bfloat16(matrix)
     c[:, : panels * width] = a[:, : rows * pair] @ matrix
+
+
+def add_transposed_in_python(a: NDArray[Any], b: NDArray[Any], c: NDArray[Any], begin: int, end: int) -> None:
+    """Add A' B to all panels of C as ``networks.fused.matmul_kernels`` does."""
+    if a.dtype == np.uint16:
+        a, b = from_bfloat16(a), from_bfloat16(b)
+    c[: a.shape[1], : b.shape[1]] += a.T @ b
 
 
 def from_bfloat16(bits: NDArray[Any]) -> NDArray[np.float32]:

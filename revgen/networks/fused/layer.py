@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import prod
 from operator import attrgetter
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -20,9 +21,13 @@ from revgen.networks.block import Block
 from revgen.networks.compiled import is_cached, load_source
 from revgen.networks.fused import element_kernels, matmul_kernels, parallel
 from revgen.networks.fused.layer_code import LayerCode, leaves
-from revgen.networks.fused.matmul_kernels import pack, products_source, to_bits, transposed_products
+from revgen.networks.fused.matmul_kernels import Matrix, pack, products_source, transposed_products
 from revgen.networks.fused.sequence_code import Key, SequenceWriter
 from revgen.ops import tree_map
+
+ALIGNMENT = 64
+"""The bytes of a vector: each array starts at a multiple of it."""
+TYPES = {np.dtype(name): getattr(torch, name) for name in ("float32", "float64", "int64", "bool")}
 
 
 class FusedLayer:
@@ -66,52 +71,71 @@ class FusedLayer:
 
 
 class _Pass:
-    """The arrays of one pass over a sequence, forward or backward."""
+    """The arrays of one pass over a sequence, forward or backward. They are parts of one block of memory, except those
+    in ``inputs``, which are given."""
 
-    def __init__(self, writer: SequenceWriter, inputs: Mapping[str, NDArray[Any]], time: int, batch: int) -> None:
+    def __init__(self, writer: SequenceWriter, time: int, batch: int, inputs: Mapping[Key, Tensor]) -> None:
         self.writer = writer
-        self.inputs = inputs
         self.time, self.batch = time, batch
+        self.inputs = inputs
         self.number = torch.float64 if writer.dtype == "float64" else torch.float32
-        self.arrays: dict[Key, Tensor] = {}
+        sizes = {"time": time, "time + 1": time + 1, "batch": batch, "threads": torch.get_num_threads()}
+        self.shapes = {
+            key: [size if isinstance(size, int) else sizes[size] for size in writer.shape(key)] for key in writer.arrays
+        }
+        self.offsets: dict[Key, int] = {}
+        end = 0
+        for key, shape in self.shapes.items():
+            if key not in inputs:
+                self.offsets[key] = end
+                end += -(-prod(shape) * self.type(key).itemsize // ALIGNMENT) * ALIGNMENT
+        self.memory = torch.empty(end, dtype=torch.uint8)
 
-    def run(self, module: ModuleType, states: Mapping[int, Tensor]) -> None:
-        """Run the compiled code from the initial states, each (batch, …)."""
-        writer = self.writer
-        for i, state in states.items():
-            for key in (("state", i), ("state operand", i)):
-                if key in writer.arrays or key[0] == "state":
-                    self.array(key)[0][:, : writer.operations[i].size] = state.reshape(self.batch, -1)
-        fixed = writer.schedule.program.compute(writer.schedule.fixed, self.inputs)
-        buffers = [to_bits(self.array(key)) for key in writer.arrays]
-        buffers += [np.ascontiguousarray(fixed[i]) for i, _ in writer.weights]
-        buffers += [pack(fixed[i], writer.dtype) for i in writer.matrices]
-        parallel.run(module.run, self.batch, self.time, [buffer.ctypes.data for buffer in buffers])
+    def type(self, key: Key) -> torch.dtype:
+        """Return the type of the elements of an array."""
+        if self.writer.is_bfloat16(key):
+            return torch.bfloat16
+        return TYPES[self.writer.operations[key[1]].dtype] if key[0] == "value" else self.number
 
     def array(self, key: Key) -> Tensor:
-        """Return an array, which is created if it is missing."""
-        if key not in self.arrays:
-            self.arrays[key] = self._create(key)
-        return self.arrays[key]
+        """Return an array."""
+        if key in self.inputs:
+            return self.inputs[key]
+        begin, shape, dtype = self.offsets[key], self.shapes[key], self.type(key)
+        return self.memory[begin : begin + prod(shape) * dtype.itemsize].view(dtype).view(shape)
 
-    def _create(self, key: Key) -> Tensor:
-        (kind, i), writer = key, self.writer
-        width = writer.width(key)
-        if kind == "sum":
-            return torch.zeros(torch.get_num_threads(), width, dtype=self.number)
-        dtype = torch.bfloat16 if writer.is_bfloat16(key) else self.number
-        if kind == "value":
-            dtype = dtype if writer.is_bfloat16(key) else getattr(torch, str(writer.operations[i].dtype))
-        if kind == "operand" and ("value", i) in self.arrays and i not in writer.schedule.positions:  # an input
-            return torch.nn.functional.pad(self.arrays["value", i].to(dtype), (0, width - writer.operations[i].size))
-        depth = self.time if "state" not in kind else self.time + 1 if writer.keeps_states else 2
-        is_padded = width > writer.operations[i].size
-        return (torch.zeros if is_padded else torch.empty)(depth, self.batch, width, dtype=dtype)
+    def address(self, key: Key, time: str = "t") -> int:
+        """Return the address of the values of an array at all time steps."""
+        if key in self.inputs:
+            return self.inputs[key].data_ptr()
+        address = self.memory.data_ptr() + self.offsets[key]
+        return address + self.batch * self.shapes[key][2] * self.type(key).itemsize if time == "new" else address
 
     def sequence(self, key: Key, time: str) -> Tensor:
         """Return the values of an array at all time steps: (time, batch, size)."""
         array = self.array(key)
         return array[:-1] if time == "old" else array[1:] if time == "new" else array
+
+    def matrix(self, key: Key, time: str) -> Matrix:
+        """Return the values of an array at all time steps as a matrix, (time * batch, size)."""
+        return self.address(key, time), self.writer.width(key)
+
+    def run(self, module: ModuleType, weights: Mapping[str, NDArray[Any]], states: Mapping[int, Tensor]) -> None:
+        """Run the compiled code from the initial states, each (batch, …)."""
+        writer = self.writer
+        for key in self.offsets:
+            size = writer.operations[key[1]].size
+            if key[0] == "sum" or writer.width(key) > size:
+                self.array(key).zero_()
+            if key[0] == "operand" and ("value", key[1]) in self.inputs:
+                self.array(key)[..., :size] = self.inputs["value", key[1]]
+            if key[0] in ("state", "state operand"):
+                self.array(key)[0, :, :size] = states[key[1]].reshape(self.batch, -1)
+        fixed = writer.schedule.program.compute(writer.schedule.fixed, weights)
+        buffers = [np.ascontiguousarray(fixed[i]) for i, _ in writer.weights]
+        buffers += [pack(fixed[i], writer.dtype) for i in writer.matrices]
+        addresses = [self.address(key) for key in writer.arrays] + [buffer.ctypes.data for buffer in buffers]
+        parallel.run(module.run, self.batch, self.time, addresses)
 
     def last_state(self, i: int, like: Tensor) -> Tensor:
         """Return the state after the last step, in the shape of ``like``."""
@@ -129,15 +153,15 @@ class _Sequence(torch.autograd.Function):
     def forward(
         ctx: Any, layer: FusedLayer, mask: Tensor | None, num_states: int, x: Tensor, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        code = layer.code
-        states, weights = tensors[:num_states], tensors[num_states:]
-        inputs = {f"p.{name}": weight.detach().numpy() for name, weight in zip(code.params, weights, strict=True)}
-        run = _Pass(code.forward, inputs, *x.shape[:2])
-        run.arrays["value", code.x] = x.detach().to(run.number).contiguous()
+        code, number = layer.code, torch.float64 if layer.code.dtype == "float64" else torch.float32
+        states = tensors[:num_states]
+        weights = zip(code.params, tensors[num_states:], strict=True)
+        ctx.layer, ctx.weights = layer, {f"p.{name}": weight.detach().numpy() for name, weight in weights}
+        inputs: dict[Key, Tensor] = {("value", code.x): x.detach().to(number).contiguous()}
         if mask is not None:
-            run.arrays.update({("row", i): mask.to(run.number).contiguous() for i in code.mask})
-        run.run(layer.forward, dict(zip(code.states, states, strict=True)))
-        ctx.layer, ctx.run = layer, run
+            inputs |= {("row", i): mask.to(number).contiguous() for i in code.mask}
+        ctx.run = run = _Pass(code.forward, x.shape[0], x.shape[1], inputs)
+        run.run(layer.forward, ctx.weights, dict(zip(code.states, states, strict=True)))
         y = run.sequence(*code.forward.source_of(code.y)).view(*x.shape[:2], *code.operations[code.y].shape[1:])
         return y, *(run.last_state(i, state) for i, state in zip(code.states, states, strict=True))
 
@@ -145,45 +169,33 @@ class _Sequence(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, *d_states: Tensor) -> tuple[Any, ...]:
         code, forward = ctx.layer.code, ctx.run
-        run = _Pass(code.backward, forward.inputs, forward.time, forward.batch)
-        for name, i in code.sequences.items():
-            run.arrays["value", i] = _saved(code, forward, name, dy)
-        for mask, i in zip(code.mask, code.backward.rows, strict=True):
-            run.arrays["row", i] = forward.arrays["row", mask]
-        run.run(ctx.layer.backward, dict(zip(code.d_states, d_states, strict=True)))
+        inputs: dict[Key, Tensor] = {("value", code.dy): dy.to(forward.number).contiguous()}
+        for i, (key, time) in code.sources.items():
+            inputs["row" if key[0] == "row" else "value", i] = forward.sequence(key, time)
+        run = _Pass(code.backward, forward.time, forward.batch, inputs)
+        run.run(ctx.layer.backward, ctx.weights, dict(zip(code.d_states, d_states, strict=True)))
         gradients: dict[int, Any] = {}
         for i, g in code.results["sums"].items():
             gradients[i] = run.array(("sum", code.backward.schedule.without_reshapes(g))).sum(0).numpy()
         matrices, pairs = [], []
         for i, right in code.results["products"].items():
             for (x, _), g in zip(code.gradient.products[i], right, strict=True):
-                a = forward.sequence(*code.forward.operand(code.gradient.sources[x]))
-                b = run.sequence(*code.backward.operand(g))
                 matrices.append(i)
-                pairs.append((a.flatten(0, 1), b.flatten(0, 1)))
-        for i, product in zip(matrices, transposed_products(ctx.layer.products, pairs, code.dtype), strict=True):
+                a = forward.matrix(*code.forward.operand(code.gradient.sources[x]))
+                pairs.append((a, run.matrix(*code.backward.operand(g))))
+        products = transposed_products(ctx.layer.products, pairs, run.time * run.batch, code.dtype)
+        for i, product in zip(matrices, products, strict=True):
             rows, columns = code.operations[i].shape
-            gradients[i] = gradients.get(i, 0) + product[:rows, :columns].numpy()
-        weights = code.weight_gradients(forward.inputs, gradients)
-        dx = run.sequence(*code.backward.source_of(code.results["x"]))
+            gradients[i] = gradients.get(i, 0) + product[:rows, :columns]
+        weights = code.weight_gradients(ctx.weights, gradients)
         return (
             None,
             None,
             None,
-            dx,
+            run.sequence(*code.backward.source_of(code.results["x"])),
             *(run.last_state(i, d) for i, d in zip(code.d_states, d_states, strict=True)),
             *(
                 torch.from_numpy(np.ascontiguousarray(weights[name])) if name in weights else None
                 for name in code.params
             ),
         )
-
-
-def _saved(code: LayerCode, forward: _Pass, name: str, dy: Tensor) -> Tensor:
-    """Return an input of the backward pass, by its name."""
-    if name == "d.0":
-        return dy.to(forward.number).contiguous()
-    group, _, number = name.partition(".")
-    if group == "saved":
-        return forward.sequence(*code.forward.source_of(int(number)))
-    return forward.sequence(*code.forward.source_of(code.inputs[name]))

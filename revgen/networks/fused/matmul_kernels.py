@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import chain
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -248,17 +248,21 @@ def products_source(dtype: str) -> str:
     )
 
 
-def transposed_products(module: ModuleType, pairs: Sequence[tuple[Tensor, Tensor]], dtype: str) -> list[Tensor]:
-    """Return A' B for each pair of contiguous A (rows, inputs) and B (rows, outputs): (at least inputs, at least
-    outputs)."""
-    width, number = panel_width(dtype), torch.float64 if dtype == "float64" else torch.float32
+Matrix: TypeAlias = tuple[int, int]
+"""A contiguous matrix: its address, and the number of its columns."""
+
+
+def transposed_products(
+    module: ModuleType, pairs: Sequence[tuple[Matrix, Matrix]], num_rows: int, dtype: str
+) -> list[NDArray[Any]]:
+    """Return A' B for each pair of A (rows, inputs) and B (rows, outputs), with some columns and rows more."""
+    width, number = panel_width(dtype), np.float64 if dtype == "float64" else np.float32
     results, arguments = [], []
-    for a, b in pairs:
-        inputs, panels = -(-a.shape[1] // TILE_ROWS) * TILE_ROWS, -(-b.shape[1] // width)
-        results.append(torch.zeros(inputs, panels * width, dtype=number))
-        addresses = a.data_ptr(), b.data_ptr(), results[-1].data_ptr()
-        arguments += [*addresses, a.shape[1], b.shape[1], panels]
-    parallel.run(module.run, len(results), len(pairs[0][0]), arguments)
+    for (a, inputs), (b, outputs) in pairs:
+        panels = -(-outputs // width)
+        results.append(np.zeros((-(-inputs // TILE_ROWS) * TILE_ROWS, panels * width), number))
+        arguments += [a, b, results[-1].ctypes.data, inputs, outputs, panels]
+    parallel.run(module.run, len(results), num_rows, arguments)
     return results
 
 

@@ -71,14 +71,13 @@ def thread_rows(table: Any) -> Any:
 def run(function: Any, num_rows: int, time: int, arguments: list[int]) -> None:
     """Run a compiled function on all rows, in as many threads as PyTorch uses."""
     num_threads = torch.get_num_threads()
-    header = [-1, num_threads, num_rows, time, 0, 0]
-    if num_threads > 1 and (library := _openmp()) is not None:
-        for i, ask in enumerate((library.omp_get_thread_num, library.omp_get_num_threads), 4):
-            header[i] = ctypes.cast(ask, ctypes.c_void_p).value or 0
-        table = np.array(header + arguments, np.int64)
-        library.GOMP_parallel(ctypes.c_void_p(function.address), ctypes.c_void_p(table.ctypes.data), num_threads, 0)
+    if num_threads > 1 and (openmp := _openmp()) is not None:
+        start, *questions = openmp
+        table = np.array([-1, num_threads, num_rows, time, *questions, *arguments], np.int64)
+        start(function.address, table.ctypes.data, num_threads, 0)
         return
-    tables = [np.array([thread, *header[1:], *arguments], np.int64) for thread in range(num_threads)]
+    header = [num_threads, num_rows, time, 0, 0]
+    tables = [np.array([thread, *header, *arguments], np.int64) for thread in range(num_threads)]
     pointers = [table.ctypes.data_as(ctypes.POINTER(ctypes.c_int64)) for table in tables]
     others = [_pool().submit(function.ctypes, pointer) for pointer in pointers[1:]]
     function.ctypes(pointers[0])
@@ -87,8 +86,9 @@ def run(function: Any, num_rows: int, time: int, arguments: list[int]) -> None:
 
 
 @cache
-def _openmp() -> Any:
-    """Return the library with PyTorch's OpenMP team, or None if it is not GNU's."""
+def _openmp() -> tuple[Any, int, int] | None:
+    """Return the function that runs another one in PyTorch's OpenMP team, and the addresses of the functions that
+    return the number of the thread and the number of threads; None if the library is not GNU's."""
     try:
         text = Path("/proc/self/maps").read_text("utf-8")
     except OSError:  # not Linux
@@ -101,7 +101,11 @@ def _openmp() -> Any:
     library = ctypes.CDLL(ours[0])
     library.GOMP_parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
     library.GOMP_parallel.restype = None
-    return library
+    number, count = (
+        ctypes.cast(function, ctypes.c_void_p).value or 0
+        for function in (library.omp_get_thread_num, library.omp_get_num_threads)
+    )
+    return library.GOMP_parallel, number, count
 
 
 @cache

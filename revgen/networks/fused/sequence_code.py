@@ -6,7 +6,7 @@ different rows of the batch for all time steps, and never wait for each other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Literal, TypeAlias
 
 from revgen.compiler.schedule import Schedule, Segment
@@ -38,8 +38,9 @@ class SequenceWriter:
 
     ``operands`` are values that the caller needs as operands of products, and ``sums`` values that it needs summed over
     all rows and time steps. ``rounded`` are values that are stored in bfloat16, and ``rows`` inputs that are the same
-    at all time steps. With ``keeps_states``, the states after all time steps are kept, and not only the last. ``dtype``
-    is the type of the products: "bfloat16", "float32" or "float64".
+    at all time steps. With ``keeps_states``, the states after all time steps are kept, and not only the last; those
+    that are operands are kept in bfloat16, except the values ``exact``. ``dtype`` is the type of the products:
+    "bfloat16", "float32" or "float64".
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class SequenceWriter:
         rows: Iterable[int] = (),
         *,
         keeps_states: bool,
+        exact: Container[int] = (),
         dtype: str,
     ) -> None:
         self.schedule = schedule
@@ -64,6 +66,8 @@ class SequenceWriter:
         self.operands = {schedule.without_reshapes(i) for i in operands} | set(schedule.operands.values())
         self.rounded = set(rounded)
         self.rows = set(rows)
+        self.full_states = {i for i in schedule.carried if keeps_states and not self._is_rounded_state(i, exact)}
+        """The states that are kept after all time steps."""
         self.kept = self._find_kept()
         self.arrays: list[Key] = []
         self.weights: dict[tuple[int, bool], None] = {}
@@ -73,6 +77,11 @@ class SequenceWriter:
         self._lines = [line for segment in schedule.segments for line in self._segment(segment)]
 
     # Arrays
+
+    def _is_rounded_state(self, i: int, exact: Container[int]) -> bool:
+        """Return whether a state is kept in bfloat16 only, as the operand of a product."""
+        new, size = self.schedule.carried[i], self.operations[i].size
+        return self.dtype == "bfloat16" and bool({i, new} & self.operands) and size % 2 == 0 and new not in exact
 
     def _find_kept(self) -> set[int]:
         """Return the values that have an array of their own."""
@@ -91,6 +100,16 @@ class SequenceWriter:
         if i in self.states and i not in self.kept:
             return ("state", self.states[i]), "new"
         return ("value", i), "t"
+
+    def history(self, i: int) -> tuple[Key, str]:
+        """Return the array that holds a value at all time steps, and its time."""
+        key, time = self.source_of(i)
+        return (key, time) if self.is_kept(key) else self.operand(i)
+
+    def is_kept(self, key: Key) -> bool:
+        """Return whether an array holds the values at all time steps, and not only at the last two."""
+        kind, i = key
+        return kind in ("value", "operand", "row") or (self.keeps_states if kind == "state operand" else i in self.full_states)
 
     def operand(self, i: int) -> tuple[Key, str]:
         """Return the array that holds a value as the operand of a product, and its time."""
@@ -112,13 +131,14 @@ class SequenceWriter:
         size = self.operations[key[1]].size
         return size + size % 2 if key[0].endswith("operand") else size
 
-    def _shape(self, key: Key) -> str:
+    def shape(self, key: Key) -> tuple[str | int, ...]:
+        """Return the shape of an array: numbers, and the variables of the generated function that it depends on."""
         if key[0] == "sum":
-            return f"(table[1], {self.width(key)})"
+            return "threads", self.width(key)
         if key[0] == "row":
-            return f"(batch, {self.width(key)})"
-        depth = "time" if "state" not in key[0] else "time + 1" if self.keeps_states else "2"
-        return f"({depth}, batch, {self.width(key)})"
+            return "batch", self.width(key)
+        depth = "time" if "state" not in key[0] else "time + 1" if self.is_kept(key) else 2
+        return depth, "batch", self.width(key)
 
     def _array(self, key: Key) -> str:
         """Return the name of an array, an argument of the function."""
@@ -132,14 +152,16 @@ class SequenceWriter:
         """Return the source of a module with the function ``run``."""
         suffix = "_float64" if self.dtype == "float64" else ""
         functions = ", ".join(f"{name}{suffix} as {name}" for name in ("exp", "log", "sigmoid", "softplus", "tanh"))
-        arguments = [(f"a{n}", self._shape(key), self._kind(key)) for n, key in enumerate(self.arrays)]
+        arguments = [
+            (f"a{n}", f"({', '.join(map(str, self.shape(key)))})", self._kind(key)) for n, key in enumerate(self.arrays)
+        ]
         arguments += [
             (f"w{n}", f"({self.operations[i].size},)", self._type(i)) for n, (i, _) in enumerate(self.weights)
         ]
         arguments += [(f"m{n}", str(self._packed_shape(i)), self.product) for n, i in enumerate(self.matrices)]
         lines = [
             "begin, end, thread = thread_rows(table)",
-            "batch, time = table[2], table[3]",
+            "threads, batch, time = table[1], table[2], table[3]",
             *(
                 f"{name} = carray(as_pointer(table[{position}]), {shape}, {kind})"
                 for position, (name, shape, kind) in enumerate(arguments, HEADER_SIZE)
@@ -147,7 +169,8 @@ class SequenceWriter:
             *self._buffers,
             "for step in range(time):",
             f"    t = {'time - 1 - step' if is_reversed else 'step'}",
-            f"    old, new = {'step, step + 1' if self.keeps_states else 'step % 2, (step + 1) % 2'}",
+            "    old, new = step, step + 1",
+            "    last, next = step % 2, (step + 1) % 2",
             *(f"    {line}" for line in self._lines),
         ]
         body = "".join(f"    {line}\n" for line in lines)
@@ -219,6 +242,8 @@ class SequenceWriter:
     def _at(self, key: Key, time: str) -> str:
         """Return the expression for the rows of an array at the current time step."""
         index = "thread" if key[0] == "sum" else time
+        if time in ("old", "new") and not self.is_kept(key):
+            index = "last" if time == "old" else "next"
         return f"{self._array(key)}[{index}]" if index else self._array(key)
 
     def _row(self, i: int, bindings: Bindings) -> Location:
