@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from math import prod
 from operator import attrgetter
-from types import ModuleType, SimpleNamespace
+from types import MappingProxyType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,9 @@ from revgen.ops import tree_map
 
 ALIGNMENT = 64
 """The bytes of a vector: each array starts at a multiple of it."""
-TYPES = {np.dtype(name): getattr(torch, name) for name in ("float32", "float64", "int64", "bool")}
+TYPES: dict[np.dtype[Any], torch.dtype] = {
+    np.dtype(name): getattr(torch, name) for name in ("float32", "float64", "int64", "bool")
+}
 
 
 class FusedLayer:
@@ -46,6 +48,7 @@ class FusedLayer:
         before_compilation: Callable[[], None] | None = None,
     ) -> None:
         self.code = LayerCode(block, dtype, has_dropout)
+        self.layouts: dict[Any, _Layout] = {}
         imported = element_kernels, jit, matmul_kernels, parallel
         sources = (
             self.code.forward.source(is_reversed=False),
@@ -70,46 +73,91 @@ class FusedLayer:
         return y, tree_map(lambda _: last.pop(0), state)
 
 
-class _Pass:
-    """The arrays of one pass over a sequence, forward or backward. They are parts of one block of memory, except those
-    in ``inputs``, which are given."""
+class _Layout:
+    """The positions of the arrays of a pass in one block of memory. Arrays in ``given`` are outside of it."""
 
-    def __init__(self, writer: SequenceWriter, time: int, batch: int, inputs: Mapping[Key, Tensor]) -> None:
-        self.writer = writer
-        self.time, self.batch = time, batch
-        self.inputs = inputs
-        self.number = torch.float64 if writer.dtype == "float64" else torch.float32
+    def __init__(self, writer: SequenceWriter, time: int, batch: int, given: Collection[Key]) -> None:
         sizes = {"time": time, "time + 1": time + 1, "batch": batch, "threads": torch.get_num_threads()}
         self.shapes = {
-            key: [size if isinstance(size, int) else sizes[size] for size in writer.shape(key)] for key in writer.arrays
+            key: [sizes[size] if isinstance(size, str) else size for size in writer.shape(key)] for key in writer.arrays
         }
+        self.types = {key: _type_of(writer, key) for key in writer.arrays}
         self.offsets: dict[Key, int] = {}
-        end = 0
+        self.strides: dict[Key, int] = {}
+        """The bytes from one time step to the next."""
+        self.size = 0
         for key, shape in self.shapes.items():
-            if key not in inputs:
-                self.offsets[key] = end
-                end += -(-prod(shape) * self.type(key).itemsize // ALIGNMENT) * ALIGNMENT
-        self.memory = torch.empty(end, dtype=torch.uint8)
+            num_bytes = prod(shape) * self.types[key].itemsize
+            self.strides[key] = num_bytes // shape[0]
+            if key not in given:
+                self.offsets[key] = self.size
+                self.size += -(-num_bytes // ALIGNMENT) * ALIGNMENT
+        self.zeroed: list[Key] = []
+        self.states: list[tuple[Key, int]] = []
+        self.copied: list[tuple[Key, Key, int]] = []
+        """The operands that are inputs in another type: the array, the input, and the size of a row."""
+        for key in self.offsets:
+            (kind, i), size = key, writer.operations[key[1]].size
+            if kind == "sum" or writer.width(key) > size:
+                self.zeroed.append(key)
+            if kind in ("state", "state operand"):
+                self.states.append((key, size))
+            if kind == "operand" and ("value", i) in given:
+                self.copied.append((key, ("value", i), size))
 
-    def type(self, key: Key) -> torch.dtype:
-        """Return the type of the elements of an array."""
-        if self.writer.is_bfloat16(key):
-            return torch.bfloat16
-        return TYPES[self.writer.operations[key[1]].dtype] if key[0] == "value" else self.number
+
+def _type_of(writer: SequenceWriter, key: Key) -> torch.dtype:
+    """Return the type of the elements of an array."""
+    if writer.is_bfloat16(key):
+        return torch.bfloat16
+    if key[0] == "value":
+        return TYPES[writer.operations[key[1]].dtype]
+    return TYPES[np.dtype("float64" if writer.dtype == "float64" else "float32")]
+
+
+class _Pass:
+    """The arrays of one pass over a sequence, forward or backward.
+
+    ``inputs`` are arrays that are given, and ``saved`` those of another pass: its arrays and their times.
+    """
+
+    def __init__(
+        self,
+        layouts: dict[Any, _Layout],
+        writer: SequenceWriter,
+        time: int,
+        batch: int,
+        inputs: Mapping[Key, Tensor],
+        saved: Mapping[Key, tuple[_Pass, Key, str]] = MappingProxyType({}),
+    ) -> None:
+        key = writer.keeps_states, time, batch, torch.get_num_threads()
+        if key not in layouts:
+            layouts[key] = _Layout(writer, time, batch, {*inputs, *saved})
+        self.writer, self.layout = writer, layouts[key]
+        self.time, self.batch = time, batch
+        self.inputs, self.saved = inputs, saved
+        self.memory = torch.empty(self.layout.size, dtype=torch.uint8)
+        self.begin = self.memory.data_ptr()
 
     def array(self, key: Key) -> Tensor:
         """Return an array."""
         if key in self.inputs:
             return self.inputs[key]
-        begin, shape, dtype = self.offsets[key], self.shapes[key], self.type(key)
-        return self.memory[begin : begin + prod(shape) * dtype.itemsize].view(dtype).view(shape)
+        if key in self.saved:
+            other, source, time = self.saved[key]
+            return other.sequence(source, time)
+        begin, layout = self.layout.offsets[key], self.layout
+        end = begin + layout.strides[key] * layout.shapes[key][0]
+        return self.memory[begin:end].view(layout.types[key]).view(layout.shapes[key])
 
     def address(self, key: Key, time: str = "t") -> int:
         """Return the address of the values of an array at all time steps."""
         if key in self.inputs:
             return self.inputs[key].data_ptr()
-        address = self.memory.data_ptr() + self.offsets[key]
-        return address + self.batch * self.shapes[key][2] * self.type(key).itemsize if time == "new" else address
+        if key in self.saved:
+            other, source, time = self.saved[key]
+            return other.address(source, time)
+        return self.begin + self.layout.offsets[key] + (self.layout.strides[key] if time == "new" else 0)
 
     def sequence(self, key: Key, time: str) -> Tensor:
         """Return the values of an array at all time steps: (time, batch, size)."""
@@ -123,14 +171,12 @@ class _Pass:
     def run(self, module: ModuleType, weights: Mapping[str, NDArray[Any]], states: Mapping[int, Tensor]) -> None:
         """Run the compiled code from the initial states, each (batch, …)."""
         writer = self.writer
-        for key in self.offsets:
-            size = writer.operations[key[1]].size
-            if key[0] == "sum" or writer.width(key) > size:
-                self.array(key).zero_()
-            if key[0] == "operand" and ("value", key[1]) in self.inputs:
-                self.array(key)[..., :size] = self.inputs["value", key[1]]
-            if key[0] in ("state", "state operand"):
-                self.array(key)[0, :, :size] = states[key[1]].reshape(self.batch, -1)
+        for key in self.layout.zeroed:
+            self.array(key).zero_()
+        for key, source, size in self.layout.copied:
+            self.array(key)[..., :size] = self.array(source)
+        for key, size in self.layout.states:
+            self.array(key)[0, :, :size] = states[key[1]].reshape(self.batch, -1)
         fixed = writer.schedule.program.compute(writer.schedule.fixed, weights)
         buffers = [np.ascontiguousarray(fixed[i]) for i, _ in writer.weights]
         buffers += [pack(fixed[i], writer.dtype) for i in writer.matrices]
@@ -156,11 +202,12 @@ class _Sequence(torch.autograd.Function):
         code, number = layer.code, torch.float64 if layer.code.dtype == "float64" else torch.float32
         states = tensors[:num_states]
         weights = zip(code.params, tensors[num_states:], strict=True)
-        ctx.layer, ctx.weights = layer, {f"p.{name}": weight.detach().numpy() for name, weight in weights}
+        ctx.layer, ctx.number = layer, number
+        ctx.weights = {f"p.{name}": weight.detach().numpy() for name, weight in weights}
         inputs: dict[Key, Tensor] = {("value", code.x): x.detach().to(number).contiguous()}
         if mask is not None:
             inputs |= {("row", i): mask.to(number).contiguous() for i in code.mask}
-        ctx.run = run = _Pass(code.forward, x.shape[0], x.shape[1], inputs)
+        ctx.run = run = _Pass(layer.layouts, code.forward, x.shape[0], x.shape[1], inputs)
         run.run(layer.forward, ctx.weights, dict(zip(code.states, states, strict=True)))
         y = run.sequence(*code.forward.source_of(code.y)).view(*x.shape[:2], *code.operations[code.y].shape[1:])
         return y, *(run.last_state(i, state) for i, state in zip(code.states, states, strict=True))
@@ -169,10 +216,9 @@ class _Sequence(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, *d_states: Tensor) -> tuple[Any, ...]:
         code, forward = ctx.layer.code, ctx.run
-        inputs: dict[Key, Tensor] = {("value", code.dy): dy.to(forward.number).contiguous()}
-        for i, (key, time) in code.sources.items():
-            inputs["row" if key[0] == "row" else "value", i] = forward.sequence(key, time)
-        run = _Pass(code.backward, forward.time, forward.batch, inputs)
+        inputs: dict[Key, Tensor] = {("value", code.dy): dy.to(ctx.number).contiguous()}
+        saved = {key: (forward, *source) for key, source in code.sources.items()}
+        run = _Pass(ctx.layer.layouts, code.backward, forward.time, forward.batch, inputs, saved)
         run.run(ctx.layer.backward, ctx.weights, dict(zip(code.d_states, d_states, strict=True)))
         gradients: dict[int, Any] = {}
         for i, g in code.results["sums"].items():

@@ -22,7 +22,7 @@ from revgen.compiler.simplify import Copier, divide_once, slice_first
 from revgen.errors import NotTraceableError
 from revgen.networks.block import Block
 from revgen.networks.codegen import fixed_values, input_name
-from revgen.networks.fused.sequence_code import Key, SequenceWriter
+from revgen.networks.fused.sequence_code import Key, Kind, SequenceWriter
 from revgen.ops import tree_map
 
 MASK = "mask"
@@ -165,19 +165,20 @@ class LayerCode:
         names, fixed = input_indices(program), list(fixed_values(program))
         self.d_states = [names[f"d.{number}"] for number in range(1, len(self.states) + 1)]
         self.dy = names["d.0"]
-        self.sources: dict[int, tuple[Key, str]] = {}
-        """The arrays of the forward pass that hold the inputs of the backward pass, and their times."""
+        self.sources: dict[Key, tuple[Key, str]] = {}
+        """For each input of the backward pass, the array of the forward pass that holds it, and its time."""
         for name, i in names.items():
             if i not in (*fixed, self.dy, *self.d_states):
                 saved = int(name.partition(".")[2]) if name.startswith("saved.") else self.inputs[name]
-                self.sources[i] = self.forward.history(saved)
+                kind: Kind = "row" if name == MASK else "value"
+                self.sources[kind, i] = self.forward.history(saved)
         carried = dict(zip(self.d_states, self.results["states"], strict=True))
         schedule = Schedule(program, fixed, carried, [self.results["x"]])
         sums = self.results["sums"].values()
         if not all(schedule.without_reshapes(i) in schedule.positions for i in sums):
             raise NotTraceableError("a gradient that is a copy of an input has no compiled form")
         operands = [g for pairs in self.results["products"].values() for g in pairs]
-        rounded = [i for i, (key, _) in self.sources.items() if self.forward.is_bfloat16(key)]
+        rounded = [i for (_, i), (key, _) in self.sources.items() if self.forward.is_bfloat16(key)]
         rows = [i for name, i in names.items() if name == MASK]
         return SequenceWriter(schedule, operands, sums, rounded, rows, keeps_states=False, dtype=self.dtype)
 
