@@ -33,8 +33,8 @@ class Batches:
         self.tokens = tokens
         self.ids = np.asarray(tokens.ids)  # slicing a memory map itself is several times as slow
         order = rng.permutation(len(tokens.spans))
-        self.starts = tokens.spans[order, 0]  # of documents, in ``ids``
-        self.ends = np.cumsum(tokens.spans[order, 1] - self.starts)  # of documents, in the stream
+        self.stops = tokens.spans[order, 1]  # of documents, in ``ids``
+        self.ends = np.cumsum(self.stops - tokens.spans[order, 0])  # of documents, in the stream
         self.batch_size = batch_size
         total = int(self.ends[-1])
         self.row_length = (total - 1) // batch_size
@@ -62,9 +62,7 @@ class Batches:
         """
         start = sum(self.chunk_lengths[:first])
         for length in self.chunk_lengths[first:]:
-            rows = np.empty((self.batch_size, length + 1), np.int64)
-            for row in range(self.batch_size):
-                self._fill(rows[row], self.offset + row * self.row_length + start)
+            rows = self._read(self.offset + np.arange(self.batch_size) * self.row_length + start, length + 1)
             if self._bytes_mapped > MAX_MAPPED_BYTES:
                 self.tokens.release()
                 self._bytes_mapped = 0
@@ -82,6 +80,21 @@ class Batches:
             remaining -= lengths[-1]
         return lengths
 
+    def _read(self, positions: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+        """Return ``length`` tokens of the stream from each position on, (positions, length)."""
+        out = np.empty((len(positions), length), np.int64)
+        documents = np.searchsorted(self.ends, positions, "right")
+        is_whole = self.ends[documents] - positions >= length  # within one document
+        if self.vocab:
+            is_whole &= ~self.drops_label[documents]
+        whole = documents[is_whole]
+        starts = positions[is_whole] - self.ends[whole] + self.stops[whole]
+        out[is_whole] = self.ids[starts[:, None] + np.arange(length)]
+        self._bytes_mapped += len(whole) * (READAHEAD_SIZE + length * self.ids.itemsize)
+        for row in np.flatnonzero(~is_whole):
+            self._fill(out[row], int(positions[row]))
+        return out
+
     def _fill(self, out: NDArray[Any], position: int) -> None:
         """Fill ``out`` with the tokens of the stream from ``position`` on."""
         document = int(np.searchsorted(self.ends, position, "right"))
@@ -89,13 +102,10 @@ class Batches:
         while filled < len(out):
             end = int(self.ends[document])
             count = min(end - position, len(out) - filled)
-            start = int(self.starts[document]) + position - (end - self._document_length(document))
+            start = int(self.stops[document]) + position - end
             ids = self.ids[start : start + count]
             out[filled : filled + count] = ids % self.vocab if self.vocab and self.drops_label[document] else ids
             self._bytes_mapped += READAHEAD_SIZE + ids.nbytes
             filled += count
             position += count
             document += 1
-
-    def _document_length(self, document: int) -> int:
-        return int(self.ends[document] - (self.ends[document - 1] if document else 0))

@@ -109,9 +109,9 @@ class SequenceWriter:
     def is_kept(self, key: Key) -> bool:
         """Return whether an array holds the values at all time steps, and not only at the last two."""
         kind, i = key
-        return kind in ("value", "operand", "row") or (
-            self.keeps_states if kind == "state operand" else i in self.full_states
-        )
+        if kind == "state":
+            return i in self.full_states
+        return kind != "state operand" or self.keeps_states
 
     def operand(self, i: int) -> tuple[Key, str]:
         """Return the array that holds a value as the operand of a product, and its time."""
