@@ -30,15 +30,29 @@ def format_duration(seconds: float) -> str:
     return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
 
 
+def format_size(size: float) -> str:
+    """Return a number of bytes with a decimal unit: ``512 B``, ``4.8 MB``."""
+    if size < 1000:
+        return f"{size:.0f} B"
+    units = ("kB", "MB", "GB", "TB")
+    power = min(int(math.log10(size) // 3), len(units))
+    return f"{size / 1000**power:.1f} {units[power - 1]}"
+
+
 def format_percent(fraction: float) -> str:
     """Return a fraction as a whole percentage: ``12%``."""
     return f"{fraction:.0%}"
 
 
-def format_cell(value: object) -> str:
-    """Return a value for a table as text: floats with four decimals unless very small or large, None as empty."""
+def format_cell(value: object, column: str = "") -> str:
+    """Return a value for a table as text: floats with four decimals unless very small or large, None as empty.
+
+    A number in the column "size" is a number of bytes.
+    """
     if value is None:
         return ""
+    if column == "size" and isinstance(value, int):
+        return format_size(value)
     if isinstance(value, float):
         return f"{value:.2g}" if abs(value) < 0.01 else f"{value:.4f}" if abs(value) < 100 else format_count(value)
     return f"{value:,}" if isinstance(value, int) else str(value)

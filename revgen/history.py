@@ -68,14 +68,14 @@ class History:
         return self.epochs[i]
 
     def __str__(self) -> str:
-        return "\n".join([to_text(*self._table()), *self.notes])
+        return "\n".join([to_text(*self.to_rows()), *self.notes])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return html_block(html_table(*self._table()), *(f"<p>{to_html(note)}</p>" for note in self.notes))
+        return html_block(html_table(*self.to_rows()), *(f"<p>{to_html(note)}</p>" for note in self.notes))
 
-    def _table(self) -> tuple[list[dict[str, Any]], list[str]]:
+    def to_rows(self) -> tuple[list[dict[str, Any]], list[str]]:
         """Return the rows and the columns to show."""
         hidden = {"sample"}
         if all(epoch.nats_per_char is None for epoch in self.epochs):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from revgen.formatting import format_field, pluralize
+from revgen.formatting import format_field, format_size, pluralize
 from revgen.generation.decoding import generate
 from revgen.graphs.builder import build_graphs
 from revgen.graphs.drawing import draw
@@ -28,7 +28,7 @@ def card_html(model: Model) -> str:
         return html_block(title, " is not fitted yet", html_facts(facts))
     metadata = to_builtins(model.metadata)
     weights = sum(array.nbytes for array in model.weights.values())
-    size = f"{pluralize(model.num_parameters, 'parameter')} ({weights / 1e6:.1f} MB in memory)"
+    size = f"{pluralize(model.num_parameters, 'parameter')} ({format_size(weights)} in memory)"
     facts = {"size": size, "vocabulary": pluralize(len(model.tokenizer), "token"), **facts, **_results(metadata)}
     facts |= {name: format_field(metadata[name]) for name in ("data", "licence") if name in metadata}
     return html_block(

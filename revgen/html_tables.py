@@ -11,6 +11,7 @@ from html import escape
 from typing import Any
 
 from revgen.formatting import format_cell
+from revgen.tables import has_numbers
 
 NO_FORMULAS = 'class="tex2jax_ignore mathjax_ignore"'
 """The classes of an element in which MathJax 2 and 3 leave the text as it is."""
@@ -23,19 +24,19 @@ def escape_text(text: str) -> str:
     return escape(text.encode("utf-8", "replace").decode("utf-8"))
 
 
-def to_html(value: object) -> str:
-    """Return a value as escaped text, cut after 2,000 characters."""
-    text = format_cell(value) if not isinstance(value, bool) else "yes" if value else ""
+def to_html(value: object, column: str = "") -> str:
+    """Return a value of a column as escaped text, cut after 2,000 characters."""
+    text = format_cell(value, column) if not isinstance(value, bool) else "yes" if value else ""
     return escape_text(text if len(text) <= MAX_TEXT_LENGTH else f"{text[:MAX_TEXT_LENGTH]}…")
 
 
 def html_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     """Return rows as a table with a header. Columns of numbers are aligned to the right."""
-    numbers = [name for name in columns if any(isinstance(row.get(name), int | float) for row in rows)]
+    numbers = [name for name in columns if has_numbers(rows, name)]
 
     def html_row(tag: str, values: Sequence[object]) -> str:
         cells = [
-            f'<{tag} style="{RIGHT if name in numbers else LEFT}">{to_html(value)}</{tag}>'
+            f'<{tag} style="{RIGHT if name in numbers else LEFT}">{to_html(value, name)}</{tag}>'
             for name, value in zip(columns, values, strict=True)
         ]
         return f"<tr>{''.join(cells)}</tr>"

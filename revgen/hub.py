@@ -82,7 +82,8 @@ def find_directory(name: str | Path, *, revision: str | None, token: str | None,
         raise CheckpointError(f"{name}: no such directory")
     model = name.partition(".")[0]
     if not is_model(model):
-        message = unknown_name_message("pretrained model or directory", name, pretrained.names())
+        known = [other.removesuffix(f".{pretrained.DEFAULT_CORPUS}") for other in pretrained.names()]
+        message = unknown_name_message("pretrained model or directory", name, known)
         raise UnknownNameError(missing_level_message(name) or message)
     try:
         return pull_pretrained(name, revision=revision, token=token, local_files_only=local_files_only)

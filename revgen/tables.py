@@ -11,9 +11,9 @@ from revgen.formatting import format_cell
 
 def to_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     """Return rows as text in aligned columns with a header. Columns of numbers are aligned to the right."""
-    cells = [[format_cell(row.get(name)) for name in columns] for row in rows]
+    cells = [[format_cell(row.get(name), name) for name in columns] for row in rows]
     widths = [max([len(name), *(len(row[i]) for row in cells)]) for i, name in enumerate(columns)]
-    is_numeric = [any(isinstance(row.get(name), int | float) for row in rows) for name in columns]
+    is_numeric = [has_numbers(rows, name) for name in columns]
 
     def join(values: Sequence[str]) -> str:
         aligned = [
@@ -23,6 +23,11 @@ def to_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
         return "  ".join(aligned).rstrip()
 
     return "\n".join([join(columns), join(["-" * width for width in widths]), *map(join, cells)])
+
+
+def has_numbers(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
+    """Return whether a column has numbers, which are aligned to the right."""
+    return any(isinstance(row.get(column), int | float) for row in rows)
 
 
 def to_frame(rows: Sequence[Mapping[str, Any]]) -> Any:

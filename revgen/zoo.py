@@ -174,14 +174,14 @@ class ModelTable:
         return len(self.rows)
 
     def __str__(self) -> str:
-        return to_text(*self._table())
+        return to_text(*self.to_rows())
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return html_block(html_table(*self._table()))
+        return html_block(html_table(*self.to_rows()))
 
-    def _table(self) -> tuple[list[dict[str, Any]], list[str]]:
+    def to_rows(self) -> tuple[list[dict[str, Any]], list[str]]:
         """Return the rows and the columns to show. Columns that are empty in every row are left out."""
         rows = [row | {"pretrained": "yes" if row["pretrained"] else ""} for row in self.to_dicts()]
         columns = [field.name for field in dataclasses.fields(ModelInfo)]

@@ -14,9 +14,10 @@ import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 NAME = r"(?P<repo>[^/]+/[^/]+)"
+DATASET = r"(?P<repo>datasets/[^/]+/[^/]+)"
 REVISION = r"(?P<revision>[^/]+)"
 
 Tree = dict[str, bytes]
@@ -90,6 +91,9 @@ class Hub:
     def clear(self) -> None:
         """Remove all repositories, requests and faults. The users are ``me``, with two tokens, and ``other``."""
         self.repositories: dict[str, Repository] = {}
+        """By name; the names of data sets start with ``datasets/``."""
+        self.card_data: dict[str, dict[str, Any]] = {}
+        """The metadata of the cards of data sets."""
         self.objects: dict[str, bytes] = {}
         self.tokens = {"hf_me": ("me", "write"), "hf_reader": ("me", "read"), "hf_other": ("other", "write")}
         self.organizations = {"me": ["zoo"]}
@@ -172,7 +176,8 @@ class Handler(BaseHTTPRequestHandler):
     def repository(self, name: str, write: bool = False) -> Repository:
         """Return a repository. Raises RefusedError if the user may not read it, or with ``write``, may not write it."""
         repository, user = self.hub.repositories.get(name), self.user
-        is_owner = user is not None and name.partition("/")[0] in (user[0], *self.hub.organizations.get(user[0], ()))
+        owner = name.removeprefix("datasets/").partition("/")[0]
+        is_owner = user is not None and owner in (user[0], *self.hub.organizations.get(user[0], ()))
         if repository is None or (repository.private and not is_owner):
             raise RefusedError(404 if user else 401, "RepoNotFound", "Repository not found")
         if write and not (user and is_owner and user[1] == "write"):
@@ -283,7 +288,9 @@ class Handler(BaseHTTPRequestHandler):
         commit = repository.resolve(revision)
         siblings = [{"rfilename": path} for path in repository.trees[commit]]
         flags = {"private": repository.private, "gated": "auto" if repository.gated else False}
-        return {"id": repo, "modelId": repo, "sha": commit, "siblings": siblings, "tags": [], **flags}
+        name = repo.removeprefix("datasets/")
+        card = self.hub.card_data.get(repo, {})
+        return {"id": name, "modelId": name, "sha": commit, "siblings": siblings, "tags": [], "cardData": card, **flags}
 
     def tree(self, repo: str, revision: str) -> Any:
         entries = []
@@ -293,6 +300,13 @@ class Handler(BaseHTTPRequestHandler):
                 entry["lfs"] = {"oid": etag(path, data), "size": len(data), "pointerSize": 134}
             entries.append(entry)
         return entries
+
+    def missing_folder(self, repo: str, revision: str) -> Any:
+        raise RefusedError(404, "EntryNotFound", "Entry not found", self.repository(repo).resolve(revision))
+
+    def paths_info(self, repo: str, revision: str) -> Any:
+        paths = parse_qs(self.body.decode())["paths"]
+        return [entry for entry in self.tree(repo, revision) if entry["path"] in paths]
 
     def resolve(self, repo: str, revision: str, path: str) -> Any:
         repository = self.repository(repo)
@@ -306,11 +320,13 @@ class Handler(BaseHTTPRequestHandler):
             headers |= {"X-Linked-Size": str(len(data)), "X-Linked-Etag": quoted}
         if self.command == "HEAD":
             return 200, headers, data
-        begin = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        first, _, last = (self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")
+        begin, end = int(first), min(int(last) + 1 if last else len(data), len(data))
         if upload_mode(path) == "lfs":
             self.hub.ranges.append(begin)
-        if begin:
-            headers["Content-Range"] = f"bytes {begin}-{len(data) - 1}/{len(data)}"
+        is_part = begin > 0 or last != ""
+        if is_part:
+            headers["Content-Range"] = f"bytes {begin}-{end - 1}/{len(data)}"
         faults = self.hub.faults
         if faults.corrupted.get(path, 0) > 0:
             faults.corrupted[path] -= 1
@@ -318,7 +334,7 @@ class Handler(BaseHTTPRequestHandler):
         stop, times = faults.truncated.get(path, (0, 0))
         if times > 0:
             faults.truncated[path] = stop, times - 1
-        return 206 if begin else 200, headers, data[begin:], stop if times > 0 else None
+        return 206 if is_part else 200, headers, data[begin:end], stop if times > 0 else None
 
 
 def upload_mode(path: str) -> str:
@@ -347,6 +363,12 @@ ROUTES = [
     (("GET",), rf"/api/models/{NAME}", "info"),
     (("GET",), rf"/api/models/{NAME}/revision/{REVISION}", "info"),
     (("GET",), rf"/api/models/{NAME}/tree/{REVISION}", "tree"),
+    (("GET",), rf"/api/{DATASET}", "info"),
+    (("GET",), rf"/api/{DATASET}/revision/{REVISION}", "info"),
+    (("GET",), rf"/api/{DATASET}/tree/{REVISION}", "tree"),
+    (("GET",), rf"/api/{DATASET}/tree/{REVISION}/.+", "missing_folder"),
+    (("POST",), rf"/api/{DATASET}/paths-info/{REVISION}", "paths_info"),
+    (("GET", "HEAD"), rf"/{DATASET}/resolve/{REVISION}/(?P<path>.+)", "resolve"),
     (("GET", "HEAD"), rf"/{NAME}/resolve/{REVISION}/(?P<path>.+)", "resolve"),
 ]
 """HTTP methods, the pattern of the path, and the name of the method of ``Handler``."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
-import warnings
+import time
 from collections.abc import Sequence
 
 from revgen.cli.parser import CommandParser, Parser, replace_parameters
@@ -29,8 +30,23 @@ COMMANDS = {
     "pull": ("share", "download a model from the Hub to the cache"),
     "export": ("share", "export a model as a web page, or as an ONNX graph"),
     "cache": ("share", "list the models in the Hub's cache, or remove one"),
+    "datasets": ("datasets", "list the corpora in the package, or fetch one from the Hub"),
+    "doctor": ("doctor", "show what revgen finds here: versions, processor, GPU, caches, extras"),
+    "completion": ("completion", "print the script that completes commands and names in a shell"),
 }
 """The module and the summary of each command."""
+
+TOUR = """\
+revgen: small language models that you train on your own text. A short tour:
+
+  revgen generate lstm-char --prompt "the "     generate text with a model that is ready to use
+  revgen list                                   see all models
+  revgen fit gru-char my.txt --out my-model     train a model on your own text
+  revgen generate my-model -n 5                 let it generate 5 texts
+  revgen evaluate my-model other.txt            measure how well it predicts another text
+  revgen export my-model page.html              make a web page of it that you can send to a friend
+
+revgen --help lists all commands, and revgen COMMAND --help explains one. revgen doctor shows what is installed."""
 
 EXAMPLES = """examples:
   revgen generate lstm-char --prompt "the "
@@ -48,14 +64,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal may be unable to show every character of a text
+    if options.command is None:
+        print(TOUR)
+        return 0
+    from revgen.cli.console import logger, notes_on_stderr, print_error  # here, so that --help imports little
+
+    if options.quiet:
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    start = time.perf_counter()
     try:
-        with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: print(f"revgen: {message}", file=sys.stderr)
+        with notes_on_stderr(options.quiet, options.verbose):
             status = options.run(options)
+            logger.debug("finished after %.1f s", time.perf_counter() - start)
         sys.stdout.flush()
     except RevgenError as error:
-        message = replace_parameters(" ".join(error.command.split()), options.command, commands)
-        print(f"revgen: {message}", file=sys.stderr)
+        if options.verbose:
+            import traceback
+
+            traceback.print_exc()
+        print_error(replace_parameters(" ".join(error.command.split()), options.command, commands))
         return 2
     except KeyboardInterrupt:
         return 130
@@ -74,7 +101,6 @@ def build_parser() -> tuple[Parser, dict[str, CommandParser]]:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"revgen {__version__}")
-    parser.set_defaults(run=lambda _: parser.print_help())
     subparsers = parser.add_subparsers(metavar="COMMAND", dest="command", parser_class=CommandParser)
     commands = {
         name: subparsers.add_parser(name, help=summary, summary=summary, command=name, module=module)

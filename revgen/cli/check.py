@@ -14,9 +14,10 @@ from typing import Any
 
 import revgen
 from revgen.cells import Cell
+from revgen.cli.console import print_json
 from revgen.cli.parser import Command
 from revgen.errors import OptionError
-from revgen.files import expand_user, to_json
+from revgen.files import expand_user
 from revgen.language_model import LanguageModel
 from revgen.registry import unknown_name_message
 from revgen.testing import cell_checks, filter_checks, model_checks, tokenizer_checks
@@ -36,7 +37,7 @@ def run_check(options: argparse.Namespace) -> int:
     try:
         for description in checks:
             passed.append(description)
-            if not options.json:
+            if not (options.json or options.quiet):
                 print(description, flush=True)
     except BrokenPipeError:  # from ``print``
         raise
@@ -46,7 +47,7 @@ def run_check(options: argparse.Namespace) -> int:
             failure = f"{_position_in_user_code(error)}{type(error).__name__}: {failure}"
         print(f"revgen: {options.object} fails a check: {failure}", file=sys.stderr)
     if options.json:
-        print(to_json({"object": options.object, "passed": passed, "failure": failure}, indent=2))
+        print_json({"object": options.object, "passed": passed, "failure": failure}, indent=2)
     return 0 if failure is None else 1
 
 

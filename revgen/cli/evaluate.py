@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 
+from revgen.cli.console import print_ansi, print_json, print_table
 from revgen.cli.options import LABELS, MODEL, add_device, add_model, add_read_options, as_paths, get_read_options
 from revgen.cli.parser import Command
 from revgen.corpus import read
 from revgen.errors import OptionError
-from revgen.files import expand_user, to_json, write_atomically
-from revgen.tables import to_text
+from revgen.files import expand_user, write_atomically
 from revgen.zoo import load
 
 TEXTS = "files or directories, as for fit"
@@ -30,7 +28,10 @@ def run_evaluate(options: argparse.Namespace) -> None:
     """Print nats and bits per character, and perplexity per token."""
     model = load(options.model, device=options.device, revision=options.revision)
     evaluation = model.evaluate(as_paths(options.texts), labels=options.labels, **get_read_options(options))
-    print(to_json(evaluation.to_dict(), indent=2) if options.json else evaluation)
+    if options.json:
+        print_json(evaluation.to_dict(), indent=2)
+    else:
+        print(evaluation)
 
 
 def add_explain_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,11 +57,10 @@ def run_explain(options: argparse.Namespace) -> None:
         except OSError as error:
             raise OptionError(f"--html {options.html}: {error.strerror or error}") from None
     if options.json:
-        print(to_json(explanation.to_dicts(), indent=2))
+        print_json(explanation.to_dicts(), indent=2)
         return
-    if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
-        print(explanation.to_terminal(), end="\n\n")
-    print(explanation)
+    print_ansi(explanation.to_terminal())
+    print_table(*explanation.to_rows())
 
 
 def add_novelty_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,11 +86,12 @@ def run_novelty(options: argparse.Namespace) -> None:
         report = model.novelty(text, options.minimum)
         row = {"text": i, "characters": len(text)} | report.to_dict()
         if options.json:
-            print(to_json(row))
+            print_json(row)
         start, end = max(report.spans, key=lambda span: span.end - span.start, default=(0, 0))
         rows.append(row | {"spans": len(report.spans), "longest span": " ".join(text[start:end].split())})
     if not options.json:
-        print(to_text(rows, ("text", "characters", "fraction", "spans", "longest", "longest span")))
+        columns = ("text", "characters", "fraction", "spans", "longest", "longest span")
+        print_table(rows, columns, cut=["longest span"])
 
 
 COMMANDS = {

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterable
 
+from revgen.cli.console import note, print_json
 from revgen.cli.options import (
     MODEL,
     add_device,
@@ -16,7 +17,7 @@ from revgen.cli.options import (
 )
 from revgen.cli.parser import Command
 from revgen.errors import OptionError
-from revgen.files import expand_user, to_json
+from revgen.files import expand_user
 from revgen.generation.editor import write
 from revgen.generation.together import synthesize
 from revgen.language_model import LanguageModel
@@ -52,9 +53,10 @@ def run_generate(options: argparse.Namespace) -> None:
             batch_size=options.batch_size,
             resume=options.resume,
             source=options.model,
+            progress=not options.quiet,
             **get_generation_options(options),
         )
-        print(f"{options.out}: {count} texts", file=sys.stderr)
+        note(f"{options.out}: {count} texts")
     elif options.json or options.n != 1 or options.check_novelty:
         _print_texts(model, options)
     else:
@@ -71,7 +73,7 @@ def _print_texts(model: LanguageModel, options: argparse.Namespace) -> None:
     if options.json:
         for i, text in enumerate(texts):
             row = {"model": model.name, "prompt": options.prompt, "text": text}
-            print(to_json(row | ({"copied": reports[i].to_dict()} if reports else {})))
+            print_json(row | ({"copied": reports[i].to_dict()} if reports else {}))
         return
     _print_separated(texts)
     for report in reports:
@@ -95,7 +97,7 @@ def run_synthesize(options: argparse.Namespace) -> None:
     texts = synthesize(models, options.prompt, n=options.n, **get_generation_options(options))
     if options.json:
         for text in texts:
-            print(to_json({"models": options.models, "prompt": options.prompt, "text": text}))
+            print_json({"models": options.models, "prompt": options.prompt, "text": text})
     else:
         _print_separated(texts)
 
@@ -120,7 +122,10 @@ def run_write(options: argparse.Namespace) -> None:
         temperature=options.temperature,
         seed=options.seed,
     )
-    print(to_json({"model": options.model, "text": text}) if options.json else text)
+    if options.json:
+        print_json({"model": options.model, "text": text})
+    else:
+        print(text)
 
 
 COMMANDS = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from revgen.card import make_card
+from revgen.cli.console import print_json, print_markdown, print_table
 from revgen.cli.options import add_model
 from revgen.cli.parser import Command
-from revgen.files import to_json
 from revgen.zoo import load, models
 
 
@@ -20,16 +20,19 @@ def add_list_arguments(parser: argparse.ArgumentParser) -> None:
 def run_list(options: argparse.Namespace) -> None:
     """Print the table of models."""
     table = models(options.pattern, pretrained=options.pretrained)
-    print(to_json(table.to_dicts(), indent=2) if options.json else table)
+    if options.json:
+        print_json(table.to_dicts(), indent=2)
+    else:
+        print_table(*table.to_rows(), cut=["description"], optional=["pretrained", "licence", "source"])
 
 
 def run_info(options: argparse.Namespace) -> None:
     """Print the card of a model."""
     model = load(options.model, revision=options.revision)
     if options.json:
-        print(to_json(model.info(), indent=2))
+        print_json(model.info(), indent=2)
     else:
-        print(make_card(model, load_as=options.model), end="")
+        print_markdown(make_card(model, load_as=options.model))
 
 
 COMMANDS = {

@@ -37,7 +37,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add ``--device``."""
-    parser.add_argument("--device", default="cpu", help='"cpu" (default), "cuda", …')
+    help_text = '"cpu" (default), "cuda", "mps", or "auto" for a GPU if there is one'
+    parser.add_argument("--device", default="cpu", help=help_text)
 
 
 def add_prompt(parser: argparse.ArgumentParser) -> None:

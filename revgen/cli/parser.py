@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -14,19 +15,33 @@ from typing import Any, NoReturn
 class Command:
     """A command: a function that adds its arguments to a parser, a function that runs it, and examples for its help.
 
-    ``run`` returns an exit status; None is 0.
+    ``run`` returns an exit status; None is 0. ``explain_option`` returns what to do instead for the name of an option
+    that the command does not have, or None.
     """
 
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int | None]
     examples: str
+    explain_option: Callable[[str], str | None] = lambda name: None
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
+    """A parser whose errors are one line, and suggest similar names."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            choices = list(map(str, action.choices))
+            hint = suggest(str(value), choices) or f"; choose from {', '.join(choices)}"
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}{hint}")
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message that suggests similar names, or an empty string if no name is similar."""
+    similar = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    return f"; did you mean {', '.join(similar)}?" if similar else ""
 
 
 class CommandParser(Parser):
@@ -44,18 +59,54 @@ class CommandParser(Parser):
         self.command, self.module = command, module
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        self.load()
-        return super().parse_known_args(args, namespace)
+        command = self.load()
+        if any(action.dest == "config" for action in self._actions):
+            self._use_config(args)
+        options, unknown = super().parse_known_args(args, namespace)
+        for argument in unknown:
+            if argument.startswith("-"):
+                flag = argument.partition("=")[0]
+                hint = command.explain_option(flag.lstrip("-").replace("-", "_"))
+                known = [flag for action in self._actions for flag in action.option_strings]
+                self.error(f"unrecognized option {flag}{f': {hint}' if hint else suggest(flag, known)}")
+        return options, unknown
 
-    def load(self) -> None:
-        """Add the arguments of the command, unless they have been added."""
-        if self.epilog is not None:
+    def _use_config(self, arguments: Iterable[str]) -> None:
+        """Make the values in the file that ``--config`` names the defaults, so that the command line has precedence."""
+        from revgen.cli.config_file import find_config, read_config
+        from revgen.errors import RevgenError
+
+        path = find_config(arguments)
+        if path is None:
             return
+        try:
+            values = read_config(path, self._actions)
+        except RevgenError as error:
+            self.error(str(error))
+        self.set_defaults(**values)
+        for action in self._actions:
+            if action.dest in values:
+                action.required = False
+                if not action.option_strings:
+                    action.nargs = "*" if action.nargs == "+" else "?"
+
+    def load(self) -> Command:
+        """Return the command. Add its arguments, unless they have been added."""
         command: Command = importlib.import_module(f"revgen.cli.{self.module}").COMMANDS[self.command]
-        command.add_arguments(self)
-        self.add_argument("--json", action="store_true", help="print JSON")
-        self.epilog = f"examples:\n{command.examples}"
-        self.set_defaults(run=command.run)
+        if self.epilog is None:
+            command.add_arguments(self)
+            self.add_argument("--json", action="store_true", help="print JSON")
+            verbosity = self.add_mutually_exclusive_group()
+            verbosity.add_argument("-q", "--quiet", action="store_true", help="print only results and errors")
+            verbosity.add_argument(
+                "-v",
+                "--verbose",
+                action="store_true",
+                help="print details, and the traceback of an error",
+            )
+            self.epilog = f"examples:\n{command.examples}"
+            self.set_defaults(run=command.run)
+        return command
 
 
 def replace_parameters(message: str, command: str, parsers: Mapping[str, CommandParser]) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from revgen.cli.console import print_json, print_table
 from revgen.cli.options import add_model
 from revgen.cli.parser import Command
 from revgen.corpus.cache import prune
 from revgen.errors import OptionError
-from revgen.files import to_json
+from revgen.formatting import format_size
 from revgen.hub import list_cached, pull, push, push_all, remove_cached, resolve_repo_id
-from revgen.tables import to_text
 from revgen.zoo import load
 
 
@@ -37,13 +37,19 @@ def run_push(options: argparse.Namespace) -> None:
         addresses = [push(Path(options.models[0]), options.models[1], **settings)]
     else:
         raise OptionError("push takes a directory and a repository, or directories and --organization")
-    print(to_json(addresses) if options.json else "\n".join(addresses))
+    if options.json:
+        print_json(addresses)
+    else:
+        print("\n".join(addresses))
 
 
 def run_pull(options: argparse.Namespace) -> None:
     """Download a model, and print its directory in the cache."""
     directory = pull(resolve_repo_id(options.model), revision=options.revision)
-    print(to_json({"directory": str(directory)}) if options.json else directory)
+    if options.json:
+        print_json({"directory": str(directory)})
+    else:
+        print(directory)
 
 
 def add_export_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +73,10 @@ def run_export(options: argparse.Namespace) -> None:
         from revgen.interop.onnx import export  # imports PyTorch
 
         kind, path = "graph", export(model, out)
-    print(to_json({kind: str(path)}) if options.json else path)
+    if options.json:
+        print_json({kind: str(path)})
+    else:
+        print(path)
 
 
 def add_cache_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,14 +94,18 @@ def run_cache(options: argparse.Namespace) -> None:
             raise OptionError(f"the cache of token ids cannot be used: {error}") from None
         return
     if options.remove:
-        print(f"{options.remove}: removed, {remove_cached(options.remove):,} bytes freed")
+        size = remove_cached(options.remove)
+        if options.json:
+            print_json({"removed": options.remove, "size": size})
+        else:
+            print(f"{options.remove}: removed, {format_size(size)} freed")
         return
     rows = [model.to_dict() for model in list_cached()]
     if options.json:
-        print(to_json(rows, indent=2))
+        print_json(rows, indent=2)
     else:
         rows = [row | {"revisions": ", ".join(row["revisions"])} for row in rows]
-        print(to_text(rows, ("name", "revisions", "commit", "size")))
+        print_table(rows, ("name", "revisions", "commit", "size"))
 
 
 COMMANDS = {

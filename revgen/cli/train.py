@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import sys
+import shlex
 from typing import Any
 
+from revgen.cli.console import note, print_json, print_table
 from revgen.cli.options import (
     LABELS,
     VALID,
@@ -21,12 +22,13 @@ from revgen.cli.options import (
 )
 from revgen.cli.parser import Command
 from revgen.errors import OptionError
-from revgen.files import expand_user, is_rank_zero, to_json
+from revgen.files import expand_user, is_rank_zero
 from revgen.hub import is_repository
 from revgen.language_model import LanguageModel
 from revgen.options import parse_assignment
+from revgen.storage import CONFIG as CONFIG_FILE
 from revgen.training.options import FitOptions
-from revgen.zoo import create, list_models, load
+from revgen.zoo import ModelOptions, create, list_models, load
 
 FIT_HELP = {
     "labels": LABELS,
@@ -50,12 +52,20 @@ FIT_HELP = {
 }
 
 
+CONFIG = (
+    "a TOML file with any of these arguments, such as epochs = 5 or set = { hidden_size = 128 }; "
+    "the command line has precedence"
+)
+
+
 def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``revgen fit``."""
     parser.add_argument("model", help="the name of a new model, or the directory or repository of a model to fine-tune")
     parser.add_argument("texts", nargs="+", help="files, directories, globs, or - for standard input")
     parser.add_argument("--pretrained", action="store_true", help="fine-tune the pretrained weights of that name")
     parser.add_argument("--out", required=True, help="the directory to save the model in")
+    parser.add_argument("--overwrite", action="store_true", help="replace another model in --out")
+    parser.add_argument("--config", metavar="FILE", help=CONFIG)
     parser.add_argument("--valid", help=VALID)
     for name, text in FIT_HELP.items():
         add_option(parser, name, FitOptions.__annotations__[name].__forward_arg__, text)
@@ -66,6 +76,11 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     add_read_options(parser)
 
 
+def explain_model_option(name: str) -> str | None:
+    """Return how ``revgen fit`` takes an option of a new model; None for other names."""
+    return f"give it as --set {name}=…" if name in ModelOptions.__annotations__ else None
+
+
 def run_fit(options: argparse.Namespace) -> None:
     """Train a model and save it."""
     model = _model_to_fit(options)
@@ -74,16 +89,28 @@ def run_fit(options: argparse.Namespace) -> None:
     if unknown := [name for name in fit_options if name not in accepted]:
         raise OptionError(f"{model.name} is not trained with --{unknown[0].replace('_', '-')}")
     valid = parse_valid(options.valid) if options.valid else None
+    model.to(options.device)
+    _check_out(options)
     make_directory(options.out)
-    history = model.to(options.device).fit(as_paths(options.texts), valid, **fit_options, **get_read_options(options))
-    directory = model.save(options.out)
+    fit_options["progress"] = not options.quiet
+    history = model.fit(as_paths(options.texts), valid, **fit_options, **get_read_options(options))
+    directory = model.save(options.out, overwrite=True)
     if not is_rank_zero():
         return
     if options.json:
-        print(to_json({"directory": str(directory), "notes": history.notes, "epochs": history.to_dicts()}, indent=2))
-    else:
-        print(history)
-        print(f'saved: revgen generate {directory} --prompt "the "')
+        print_json({"directory": str(directory), "notes": history.notes, "epochs": history.to_dicts()}, indent=2)
+    elif not options.quiet:
+        print_table(*history.to_rows())
+        print("\n".join([*history.notes, f"saved: revgen generate {shlex.quote(str(directory))}"]))
+
+
+def _check_out(options: argparse.Namespace) -> None:
+    """Raise OptionError if ``--out`` has a model that training would replace, and that is not the one to fine-tune."""
+    out = expand_user(options.out)
+    if options.overwrite or options.resume or out.resolve() == expand_user(options.model).resolve():
+        return
+    if (out / CONFIG_FILE).is_file():
+        raise OptionError(f"--out {options.out} has a model already: add --overwrite to replace it")
 
 
 def _model_to_fit(options: argparse.Namespace) -> LanguageModel:
@@ -93,7 +120,7 @@ def _model_to_fit(options: argparse.Namespace) -> LanguageModel:
     if is_name and not options.pretrained:
         model = create(name, **dict(parse_assignment(option, "--set") for option in options.set))
         if list_models(name, pretrained=True):
-            print(f"training a new {name}; add --pretrained to fine-tune its pretrained weights", file=sys.stderr)
+            note(f"training a new {name}; add --pretrained to fine-tune its pretrained weights")
         return model
     if options.set:
         raise OptionError(f"--set is for a new model; {name} has its configuration")
@@ -132,13 +159,17 @@ def run_compare(options: argparse.Namespace) -> None:
         as_paths(options.texts),
         options.models or DEFAULT_MODELS,
         valid=parse_valid(options.valid),
+        progress=not options.quiet,
         **settings,
         **get_read_options(options),
     )
-    print(comparison.to_json() if options.json else comparison)
+    if options.json:
+        print(comparison.to_json())
+    else:
+        print_table(comparison.to_dicts(), comparison.columns)
     if options.out:
         directory = comparison.save(options.out)
-        print(f"saved: {directory / 'report.html'}", file=sys.stderr)
+        note(f"saved: {directory / 'report.html'}")
 
 
 COMMANDS = {
@@ -149,7 +180,9 @@ COMMANDS = {
   revgen fit lstm-char reviews.txt --valid 0.1 --epochs 5 --out my-model
   revgen fit gru-word posts.jsonl --field body --max-seconds 300 --set hidden_size=128 --out my-model
   revgen fit my-model more.txt --epochs 2 --out my-finer-model
+  revgen fit --config my-model.toml --epochs 10
   revgen fit lstm-char reviews.txt --pretrained --extend-vocabulary --out my-finer-model""",
+        explain_model_option,
     ),
     "compare": Command(
         add_compare_arguments,

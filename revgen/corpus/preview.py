@@ -8,6 +8,7 @@ from typing import Any
 
 from revgen.corpus.text import Block
 from revgen.errors import CorpusError
+from revgen.formatting import format_size
 from revgen.html_tables import html_block, html_facts, html_quote, to_html
 
 NUM_BLOCKS, NUM_CHARACTERS = 3, 200
@@ -21,7 +22,7 @@ def preview_html(sources: str, size: int, labels: Any, blocks: Iterable[Block]) 
     """
     facts = {"texts": sources or "in memory"}
     if size:
-        facts["size"] = f"{size / 1e6:.2f} MB"
+        facts["size"] = format_size(size)
     if labels is not None:
         facts["labels"] = labels if isinstance(labels, str) else "one for each text"
     quotes, is_start = [], True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,12 +69,16 @@ class Explanation:
         return to_frame(self.to_dicts())
 
     def __str__(self) -> str:
+        return to_text(*self.to_rows())
+
+    def to_rows(self) -> tuple[list[dict[str, Any]], Sequence[str]]:
+        """Return the rows and the columns to show."""
         rows = [
             {"token": repr(t.token), "logprob": t.logprob, "entropy": t.entropy, "rank": t.rank}
             | {"alternatives": "  ".join(f"{token!r} {p:.0%}" for token, p in t.alternatives)}
             for t in self
         ]
-        return to_text(rows, COLUMNS)
+        return rows, COLUMNS
 
     def to_terminal(self) -> str:
         """Return the text for a terminal with 24-bit color: the higher the surprisal, the stronger the color."""

@@ -38,11 +38,11 @@ def bf16_matmul_is_fast(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported())
     if device.type != "cpu" or not torch.backends.mkldnn.enabled:
         return False
-    return _cached_speedup(torch.get_num_threads()) >= MIN_SPEEDUP
+    return cached_speedup(torch.get_num_threads()) >= MIN_SPEEDUP
 
 
 @cache
-def _cached_speedup(num_threads: int) -> float:
+def cached_speedup(num_threads: int) -> float:
     """Return ``measure_bf16_speedup`` from the cache, or measure it and save it if the cache can be written.
 
     ``num_threads`` is the current number of PyTorch's threads.

@@ -29,7 +29,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def restart() -> None:
     """Forget what this process has measured, as if a new process had started."""
-    precision._cached_speedup.cache_clear()
+    precision.cached_speedup.cache_clear()
 
 
 def refuse() -> float:

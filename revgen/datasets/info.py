@@ -1,0 +1,34 @@
+"""What is known about a corpus: its size, licence and source."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from typing import Any
+
+_match_repository = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII).fullmatch
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """The size, licence and source of a corpus. Fields that are unknown are None."""
+
+    name: str
+    description: str
+    documents: int | None = None
+    characters: int | None = None
+    size: int | None = None
+    """The size of its files in bytes."""
+    licence: str | None = None
+    source: str | None = None
+    """``"package"``, or the address of the repository."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def is_repository(name: str) -> bool:
+        """Return whether a name has the form of a repository id, ``"owner/name"``."""
+        return bool(_match_repository(name))

@@ -1,0 +1,98 @@
+"""Data sets of the Hugging Face Hub, which the library ``datasets`` downloads to its own cache."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from revgen.corpus import Corpus, read
+from revgen.datasets.info import DatasetInfo
+from revgen.errors import HubError, MissingExtraError, OptionError, RevgenError, UnknownNameError
+from revgen.version import __version__
+
+TIMEOUT = 10.0  # seconds
+LOGIN = "if it is private or gated, log in with hf auth login, set HF_TOKEN or pass token=…"
+
+
+def load_remote(
+    name: str,
+    split: str,
+    subset: str | None,
+    field: str,
+    revision: str | None,
+    token: str | None,
+    streaming: bool,
+    progress: bool,
+) -> Corpus:
+    """Download a data set and return its texts; ``datasets.load`` describes the parameters."""
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtraError(
+            "data sets of the Hub need the package datasets: pip install 'revgen[datasets]'"
+        ) from None
+    from huggingface_hub import constants
+
+    if not constants.HF_HUB_OFFLINE:
+        info = find_info(name, revision, token)  # fails at once if the Hub cannot be reached
+        if progress:
+            print(describe_licence(info), file=sys.stderr)
+    bars_were_shown = datasets.are_progress_bars_enabled()
+    if not progress:
+        datasets.disable_progress_bars()
+    try:
+        with convert_errors(name):
+            table = datasets.load_dataset(
+                name, subset, split=split, revision=revision, token=token, streaming=streaming
+            )
+    finally:
+        if bars_were_shown:
+            datasets.enable_progress_bars()
+    return read(table, field=field)
+
+
+def find_info(name: str, revision: str | None, token: str | None) -> DatasetInfo:
+    """Ask the Hub for the licence and the size of a data set."""
+    from huggingface_hub import HfApi, constants
+
+    api = HfApi(token=token, library_name="revgen", library_version=__version__)
+    with convert_errors(name):
+        found = api.dataset_info(name, revision=revision, timeout=TIMEOUT, files_metadata=True)
+    card: Any = found.card_data or {}
+    licence = card.get("license")
+    sizes = [file.size for file in found.siblings or () if file.size is not None]
+    return DatasetInfo(
+        name,
+        str(card.get("pretty_name") or ""),
+        size=sum(sizes) if sizes else None,
+        licence=", ".join(map(str, licence)) if isinstance(licence, list) else str(licence) if licence else None,
+        source=f"{constants.ENDPOINT}/datasets/{name}",
+    )
+
+
+def describe_licence(info: DatasetInfo) -> str:
+    """Return a line with the licence of a data set and where its terms are."""
+    licence = f"licence {info.licence}" if info.licence else "no licence is stated, so ask its authors"
+    return f"{info.name}: {licence} ({info.source})"
+
+
+@contextmanager
+def convert_errors(name: str) -> Iterator[None]:
+    """Convert any exception of the libraries to a RevgenError with a one-line message, which never has the token."""
+    try:
+        yield
+    except RevgenError:
+        raise
+    except Exception as error:  # the libraries raise anything
+        kind = type(error).__name__
+        text = re.sub(r"hf_\w+|Bearer\s+\S+", "…", " ".join(str(error).split()))[:300]
+        if kind in ("DatasetNotFoundError", "RepositoryNotFoundError", "GatedRepoError"):
+            raise UnknownNameError(f"{name}: the Hub has no such data set, or it may not be read; {LOGIN}") from error
+        if kind == "RevisionNotFoundError":
+            raise HubError(f"{name}: the data set has no such revision") from error
+        if isinstance(error, ValueError):  # an unknown split or subset
+            raise OptionError(f"{name}: {text}") from error
+        raise HubError(f"{name}: the data set could not be downloaded: {kind}: {text}") from error
