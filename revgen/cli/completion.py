@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from revgen import cli, datasets
 from revgen.cli.parser import Command
@@ -39,7 +40,7 @@ def run_completion(options: argparse.Namespace) -> None:
     except ImportError:
         raise MissingExtraError("completion needs the package shtab: pip install shtab") from None
     parser, commands = cli.build_parser()
-    functions: dict[str, dict[str, str]] = dict.fromkeys(FILES, shtab.FILE)
+    functions: dict[str, Any] = dict.fromkeys(FILES, shtab.FILE)
     functions |= dict.fromkeys(("model", "models"), _call("_revgen_models"))
     functions["dataset"] = _call("_revgen_datasets")
     for command in commands.values():

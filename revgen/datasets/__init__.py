@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from revgen.arguments import validate_call
@@ -84,7 +85,7 @@ def path(name: str) -> Path:
 
 def _check_repository(name: str) -> None:
     """Raise an error unless a name can be a repository of the Hub."""
-    if Path(name).exists():
+    if name and os.path.exists(name):  # noqa: PTH110  Path.exists raises for a name that is too long
         raise OptionError(f"{name} is a file or a directory here: read it with revgen.read({name!r})")
     if not DatasetInfo.is_repository(name):
         message = unknown_name_message("data set", name, names())

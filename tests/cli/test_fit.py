@@ -87,7 +87,7 @@ def test_fit_pretrained_fine_tunes_the_pretrained_weights(tmp_path: Path, capsys
     assert main(command) == 0
     assert "--pretrained" in capsys.readouterr().err
     new_model = revgen.load(tmp_path / "model")
-    assert main([*command, "--pretrained"]) == 0
+    assert main([*command, "--pretrained", "--overwrite"]) == 0
     fine_tuned = revgen.load(tmp_path / "model")
     assert fine_tuned.config == revgen.load("lstm-char").config != new_model.config
 
@@ -101,7 +101,7 @@ def test_fit_extend_vocabulary_adds_new_characters(
     run(capsys, "fit", model_directory, str(path), "--epochs", "1", "--out", out)
     assert not {"漢", "字"} & set(revgen.load(out).tokenizer.vocabulary)
 
-    run(capsys, "fit", model_directory, str(path), "--epochs", "1", "--extend-vocabulary", "--out", out)
+    run(capsys, "fit", model_directory, str(path), "--epochs", "1", "--extend-vocabulary", "--overwrite", "--out", out)
     assert {"漢", "字"} <= set(revgen.load(out).tokenizer.vocabulary)
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
+import sys
+
 import pytest
 from helpers import run
 
 import revgen
-from revgen.cli import main
+from revgen.cli import build_parser, main
 
 COMMANDS = (
     "list",
@@ -20,6 +24,9 @@ COMMANDS = (
     "explain",
     "novelty",
     "check",
+    "datasets",
+    "doctor",
+    "completion",
 )
 HUB_COMMANDS = ("push", "pull", "export", "cache")
 
@@ -52,5 +59,20 @@ def test_version_is_the_package_version(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out == f"revgen {revgen.__version__}\n"
 
 
-def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(capsys).startswith("usage: revgen")
+def test_no_command_prints_a_tour_of_commands_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = run(capsys).splitlines()
+
+    parser, commands = build_parser()
+    examples = [shlex.split(line.partition("    ")[0]) for line in lines if line.startswith("  revgen ")]
+    assert len(lines) < 20 and len(examples) >= 6
+    for _, command, *arguments in examples:
+        assert parser.parse_args([command, *arguments]).run
+        assert command in commands
+
+
+def test_help_and_the_tour_import_neither_numpy_nor_rich() -> None:
+    code = "import sys\nfrom revgen.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+    code += "print({'numpy', 'rich', 'torch', 'logging'} & sys.modules.keys())"
+    for arguments in ([], ["--help"], ["--version"]):
+        printed = subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True, text=True)
+        assert printed.stdout.endswith("set()\n"), arguments
