@@ -6,6 +6,7 @@ Each method is one call of the layer that does the work.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from revgen.training.options import FitOptions
 
 Label = str | float | bool | None
+logger = logging.getLogger(__name__)
 
 
 class LanguageModel(Model):
@@ -313,4 +315,5 @@ class LanguageModel(Model):
         from revgen.hub import find_directory
 
         directory = find_directory(name, revision=revision, token=token, local_files_only=local_files_only)
+        logger.debug("%s is loaded from %s", name, directory)
         return LanguageModel.from_directory(directory).to(device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import platform
 import statistics
 import time
@@ -20,6 +21,7 @@ import torch
 from revgen.corpus.cache import cache_directory
 from revgen.files import write_atomically
 
+logger = logging.getLogger(__name__)
 MIN_SPEEDUP = 1.1
 """bfloat16 is used if a layer is at least this many times as fast in it: a smaller gain is not worth the rounding."""
 ROWS, INPUTS, OUTPUTS = 512, 256, 1024
@@ -53,6 +55,7 @@ def cached_speedup(num_threads: int) -> float:
         if entry["machine"] == machine:
             return float(entry["bf16_speedup"])
     speedup = measure_bf16_speedup()
+    logger.debug("training layers in bfloat16 was measured at %.2f times the speed of float32", speedup)
     with suppress(OSError):
         path = _entry_path(machine)
         path.parent.mkdir(parents=True, exist_ok=True)
