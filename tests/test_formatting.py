@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from revgen.formatting import format_cell, format_size
@@ -17,6 +19,10 @@ def test_sizes_have_a_unit(size: float, text: str) -> None:
 
 
 def test_column_of_sizes_has_units_and_is_aligned_to_the_right() -> None:
-    rows = [{"name": "a", "size": 4_803_264}, {"name": "b", "size": 99}, {"name": "c", "size": None}]
+    rows: list[dict[str, Any]] = [
+        {"name": "a", "size": 4_803_264},
+        {"name": "b", "size": 99},
+        {"name": "c", "size": None},
+    ]
     assert to_text(rows, ("name", "size")).splitlines()[2:] == ["a     4.8 MB", "b       99 B", "c"]
     assert format_cell(4_803_264) == "4,803,264"

@@ -45,6 +45,7 @@ revgen: small language models that you train on your own text. A short tour:
   revgen generate my-model -n 5                 let it generate 5 texts
   revgen evaluate my-model other.txt            measure how well it predicts another text
   revgen export my-model page.html              make a web page of it that you can send to a friend
+  revgen serve my-model                         answer requests of the OpenAI protocol, with a page at /
 
 revgen --help lists all commands, and revgen COMMAND --help explains one. revgen doctor shows what is installed."""
 

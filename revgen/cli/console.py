@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from revgen.errors import escape_controls
 from revgen.files import to_readable_json
 from revgen.formatting import format_cell
 from revgen.tables import has_numbers, to_text
@@ -65,6 +66,11 @@ def print_error(message: str) -> None:
     console.print(message, markup=False, soft_wrap=True)
 
 
+def print_text(text: str, end: str = "\n") -> None:
+    """Print a text at once. On a terminal, control characters are escaped."""
+    print(escape_controls(text, keep="\n\t") if sys.stdout.isatty() else text, end=end, flush=True)
+
+
 def print_json(value: Any, **options: Any) -> None:
     """Print JSON. Characters outside ASCII are escaped only if the terminal or the pipe cannot represent them."""
     print(to_readable_json(value, getattr(sys.stdout, "encoding", None) or "utf-8", **options))
@@ -103,7 +109,7 @@ def print_sections(sections: Mapping[str, Mapping[str, str]]) -> None:
         if console is None:
             print(f"{title}\n" + "\n".join(f"  {name:<{width}}{value}" for name, value in section.items()))
         else:
-            console.print(title, style="bold cyan", markup=False)
+            console.print(title, style="bold", markup=False)
             console.print(_make_record(section, list(section), width))
 
 
@@ -117,7 +123,7 @@ def print_markdown(text: str) -> None:
 
     if text.startswith("---\n"):
         _, _, text = text.removeprefix("---\n").partition("\n---\n")
-    console.print(Markdown(text), width=min(console.width, MAX_PROSE_WIDTH))
+    console.print(Markdown(escape_controls(text, keep="\n\t")), width=min(console.width, MAX_PROSE_WIDTH))
 
 
 def print_ansi(text: str) -> None:
@@ -145,7 +151,7 @@ def _make_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], cut: 
     from rich.table import Table
     from rich.text import Text
 
-    cells = {name: [format_cell(row.get(name), name) for row in rows] for name in columns}
+    cells = {name: [_cell_text(row, name) for row in rows] for name in columns}
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
     for i, name in enumerate(columns):
         is_numeric = has_numbers(rows, name)
@@ -168,15 +174,19 @@ def _make_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], cut: 
     return table
 
 
+def _cell_text(row: Mapping[str, Any], name: str) -> str:
+    return escape_controls(format_cell(row.get(name), name))
+
+
 def _make_record(row: Mapping[str, Any], columns: Sequence[str], width: int = 0) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True, min_width=width)
+    table.add_column(style="cyan", no_wrap=True, min_width=width)
     table.add_column(overflow="fold")
     for name in columns:
-        if text := format_cell(row.get(name), name):
+        if text := _cell_text(row, name):
             table.add_row(name.replace("_", " "), Text(text))
     table.add_row()
     return table

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterable
 
-from revgen.cli.console import note, print_json
+from revgen.cli.console import note, print_json, print_text
 from revgen.cli.options import (
     MODEL,
     add_device,
@@ -61,9 +61,9 @@ def run_generate(options: argparse.Namespace) -> None:
         _print_texts(model, options)
     else:
         pieces = model.stream(options.prompt, **get_generation_options(options))  # checks the options before any output
-        print(options.prompt, end="", flush=True)
+        print_text(options.prompt, end="")
         for piece in pieces:
-            print(piece, end="", flush=True)
+            print_text(piece, end="")
         print()
 
 
@@ -81,7 +81,7 @@ def _print_texts(model: LanguageModel, options: argparse.Namespace) -> None:
 
 
 def _print_separated(texts: Iterable[str]) -> None:
-    print(SEPARATOR.join(f"{text}\n" for text in texts), end="")
+    print_text(SEPARATOR.join(f"{text}\n" for text in texts), end="")
 
 
 def add_synthesize_arguments(parser: argparse.ArgumentParser) -> None:
@@ -125,7 +125,7 @@ def run_write(options: argparse.Namespace) -> None:
     if options.json:
         print_json({"model": options.model, "text": text})
     else:
-        print(text)
+        print_text(text)
 
 
 COMMANDS = {

@@ -40,7 +40,7 @@ def load_remote(
         info = find_info(name, revision, token)  # fails at once if the Hub cannot be reached
         if progress:
             print(describe_licence(info), file=sys.stderr)
-    bars_were_shown = datasets.are_progress_bars_enabled()
+    shows_bars = not datasets.are_progress_bars_disabled()
     if not progress:
         datasets.disable_progress_bars()
     try:
@@ -49,7 +49,7 @@ def load_remote(
                 name, subset, split=split, revision=revision, token=token, streaming=streaming
             )
     finally:
-        if bars_were_shown:
+        if shows_bars:
             datasets.enable_progress_bars()
     return read(table, field=field)
 

@@ -27,7 +27,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
         (["generate", "my-m"], {"my-model"}),
         (["generate", "lstm-char", "--temp"], {"--temperature"}),
         (["synthesize", "lstm-char", "gru-w"], {"gru-word"}),
-        (["fit", "gru-char", "rev"], {"reviews.txt"}),
+        (["fit", "gru-char", "revi"], {"reviews.txt"}),
         (["fit", "gru-char", "reviews.txt", "--conf"], {"--config"}),
         (["evaluate", "gru-char", "reviews.txt", "--documents", "b"], {"blank"}),
         (["datasets", "r"], {"reviews"}),

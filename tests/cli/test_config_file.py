@@ -106,7 +106,7 @@ def test_command_line_has_precedence_over_the_file(
         ("set = 3", "run.toml: set = 3: it must be a table"),
         ("texts = [['a.txt']]", "it must be a string or a number"),
         ("batch_size = 3\nbatch-size = 4", "batch_size is given twice"),
-        ("epochs = ", "run.toml is not a TOML file: Invalid value (at line 1"),
+        ("epochs = ", "run.toml is not a TOML file: Invalid value (at "),
         (b"\xff\xfe", "run.toml is not a TOML file"),
         ("model = 'gru-char'", "the following arguments are required: texts, --out"),
         ("[set]\nhiden_size = 8", "did you mean hidden_size"),
@@ -118,7 +118,7 @@ def test_mistake_in_the_file_is_an_error_that_names_the_file_and_the_key(
 ) -> None:
     path = tmp_path / "run.toml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    complete = ["gru-char", texts_file, "--out", str(tmp_path / "model")]
+    complete = ["gru-char", texts_file, "--quiet", "--out", str(tmp_path / "model")]
     arguments = [] if "required" in message else complete
 
     assert message in run_failing(capsys, "fit", *arguments, "--config", str(path))

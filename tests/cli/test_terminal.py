@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from helpers import run, run_failing, run_in_terminal
@@ -15,7 +16,7 @@ import revgen
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs pseudo-terminals")
 COLOR = re.compile(r"\x1b\[(?:[0-9]+;)*(?:3[0-8]|4[0-8])(?:;[0-9]+)*m")
-STYLE = re.compile(r"\x1b\[[0-9;]*m")
+STYLE = re.compile(r"\x1b\[[0-9;]*m|\x1b\]8;.*?\x1b\\")  # colors, and links
 
 
 @pytest.mark.parametrize("columns", [30, 80, 150])
@@ -56,6 +57,18 @@ def test_card_on_a_terminal_has_no_metadata(capsys: pytest.CaptureFixture[str]) 
     assert run(capsys, "info", "gru-char").startswith("---\nlibrary_name: revgen\n")
 
 
+def test_control_characters_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    model = revgen.create("ngram-char", tokenizer={"min_count": 1})
+    model.fit(["\x1b]0;title\x07 a \x9b31m text. " * 30], progress=False)
+    model.metadata["data"] = "\x1b[2J a corpus"
+    model.save(tmp_path)
+
+    for arguments in (["generate", str(tmp_path), "--seed", "1"], ["info", str(tmp_path)]):
+        status, printed = run_in_terminal(*arguments)
+        assert status == 0 and r"\x1b" in printed
+        assert not {"\x1b]0", "\x07", "\x9b", "\x1b[2J"} & set(re.findall(r"\x1b\]0|\x1b\[2J|[\x07\x9b]", printed))
+
+
 def test_error_on_a_terminal_is_one_line_with_a_red_name() -> None:
     status, printed = run_in_terminal("generate", "lstn-chat", columns=20)
 
@@ -74,7 +87,7 @@ def test_json_keeps_characters_that_the_output_can_represent(capsys: pytest.Capt
     assert json.loads(done.stdout)["prompt"] == "naïve “song”"  # escaped
 
 
-def test_quiet_prints_only_results(texts_file: str, tmp_path: object, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_prints_only_results(texts_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ("fit", "ngram-char", texts_file, "--quiet", "--overwrite", "--out", f"{tmp_path}/model")
 
     assert run(capsys, *command) == ""
