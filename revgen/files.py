@@ -43,8 +43,8 @@ POLL_SECONDS = 0.005
 """How long to wait before a lock is tried again."""
 LOCKED = "another process is writing to it"
 
-LINE_SEPARATORS = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
-"""The separators that ``str.splitlines`` knows and JSON need not escape, with their escape sequences."""
+JSON_ESCAPES = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), 0x2028, 0x2029)}
+"""The control characters and line separators that JSON need not escape, with their escape sequences."""
 
 Check = Callable[[bytes, int], None]
 
@@ -355,14 +355,15 @@ def to_json(value: Any, **options: Any) -> str:
 def to_readable_json(value: Any, encoding: str = "utf-8", **options: Any) -> str:
     """Return ``value`` as JSON whose characters are not escaped, unless ``encoding`` cannot represent one of them.
 
-    The line separators of Unicode are always escaped, so that every reader of JSON lines finds the same lines.
+    Control characters and the line separators of Unicode are always escaped, so that a terminal can show the text and
+    every reader of JSON lines finds the same lines.
     """
     text = to_json(value, ensure_ascii=False, **options)
     try:
         text.encode(encoding)
     except UnicodeEncodeError:  # also a lone surrogate
         return to_json(value, **options)
-    return text.translate(LINE_SEPARATORS)
+    return text.translate(JSON_ESCAPES)
 
 
 def _replace_non_finite(value: Any) -> Any:
