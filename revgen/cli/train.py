@@ -26,7 +26,7 @@ from revgen.files import expand_user, is_rank_zero
 from revgen.hub import is_repository
 from revgen.language_model import LanguageModel
 from revgen.options import parse_assignment
-from revgen.storage import CONFIG as CONFIG_FILE
+from revgen.pending import CONFIG as CONFIG_FILE
 from revgen.training.options import FitOptions
 from revgen.zoo import ModelOptions, create, list_models, load
 

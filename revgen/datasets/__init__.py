@@ -12,7 +12,10 @@ from revgen.errors import OptionError, UnknownNameError
 from revgen.registry import unknown_name_message
 
 _FOLDER = Path(__file__).parent
-_DESCRIPTIONS = {"reviews": ("short reviews of fictional music, with artist, title and genre", "MIT")}
+_DESCRIPTIONS = {
+    "dinosaurs": ("names of dinosaurs and their relatives", "CC0-1.0"),
+    "reviews": ("short reviews of fictional music, with artist, title and genre", "MIT"),
+}
 """The description and the licence of each corpus in the package."""
 
 

@@ -157,4 +157,4 @@ def test_damaged_model_is_an_error_that_names_the_file(
 ) -> None:
     (Path(model_directory) / "model.safetensors").write_bytes(b"nothing")
 
-    assert "model.safetensors is damaged" in run_failing(capsys, "generate", model_directory)
+    assert "model.safetensors cannot be read: its header is cut off" in run_failing(capsys, "generate", model_directory)
