@@ -181,8 +181,11 @@ cell_architecture: type[Any] | None = None
 """The model class for each cell without an architecture of its own; ``register_cell_architecture`` sets it."""
 
 register_filter = filters.register
+"""Return a decorator that registers a sampling filter: ``@register_filter("name")``."""
 register_model = architectures.register
+"""Return a decorator that registers a model class, whose name is an architecture: ``@register_model("name")``."""
 register_tokenizer = tokenizers.register
+"""Return a decorator that registers a tokenizer class, whose name is a level: ``@register_tokenizer("name")``."""
 
 
 def register_cell(name: str, *, replace: bool = False) -> Callable[[T], T]:
