@@ -2,6 +2,6 @@
 
 import sys
 
-from revgen.cli import main
+from revgen_command import run
 
-sys.exit(main())
+sys.exit(run())

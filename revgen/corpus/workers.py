@@ -9,9 +9,10 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Any, TypeVar
 
@@ -86,10 +87,21 @@ def _fork_pool(function: Callable[[Any], Any], count: int) -> ProcessPoolExecuto
         with warnings.catch_warnings():
             # Python 3.12 and later warn about threads. The workers use nothing that other threads may have locked.
             warnings.simplefilter("ignore", DeprecationWarning)
-            pool.submit(os.getpid).result()
+            with _delay_interrupts():
+                pool.submit(os.getpid).result()
     except (OSError, ImportError, NotImplementedError, BrokenProcessPool):  # no semaphores, or no memory for a process
         return None
     return pool
+
+
+@contextmanager
+def _delay_interrupts() -> Iterator[None]:
+    """Delay Ctrl-C to the end of the block: a worker that gets it before it ignores it would print a traceback."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _init_worker(function: Callable[[Any], Any], parent: int) -> None:
@@ -97,6 +109,7 @@ def _init_worker(function: Callable[[Any], Any], parent: int) -> None:
     global _function
     _function = function
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
 
