@@ -193,11 +193,13 @@ def _load(directory: Path) -> Model:
     tokenizer = read_tokenizer(directory, content)
     path = directory / content["weights"]["file"]
     arrays = parse_arrays(path, _read(path, content["weights"]["sha256"], check=check_header))
+    with np.errstate(over="ignore"):  # a value that is too large becomes infinite, which is an error below
+        arrays = {name: a.astype(np.float32) if a.dtype.kind == "f" else a for name, a in arrays.items()}
     model = _assemble(model_class, content, tokenizer, arrays, directory)
     model.saved_hashes = frozenset([content["weights"]["sha256"]])
     metadata = content.get("metadata", {})
     model.metadata = metadata if isinstance(metadata, dict) else {}
-    model.weights = {name: a.astype(np.float32) if a.dtype.kind == "f" else a for name, a in arrays.items()}
+    model.weights = arrays
     if (index := content.get("index")) is not None:
         path = directory / index["file"]
         path = pending(path) if pending(path).exists() else path

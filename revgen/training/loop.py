@@ -32,6 +32,8 @@ from revgen.training.run import EpochProgress, TrainingRun, make_batches
 
 MAX_ROLLBACKS = 3
 """How often training returns to the last good weights before it fails."""
+MAX_WEIGHT = 1e10
+"""Training has failed if a weight is larger in magnitude: most logits would not be finite numbers."""
 OVERFITTING_RATIO = 1.02
 """A model has overfitted if the last validation loss is more than this many times the lowest one."""
 SAMPLE_TOKENS = 80
@@ -59,6 +61,7 @@ class Trainer:
         self.callbacks = list(callbacks) if run.ranks.is_first else []
         self.has_callbacks = bool(callbacks)
         """Whether the first process has callbacks."""
+        self.has_failed = False
         self.stop_requested = False
         """Whether a callback has returned True."""
         self.checkpointer = checkpointer
@@ -135,6 +138,8 @@ class Trainer:
         run.current_epoch, run.states = EpochProgress(), run.initial_states()
         if finished.tokens:
             run.epochs_done += 1
+            if not all(bool((param.abs() < MAX_WEIGHT).all()) for param in run.params):
+                self._fail(f"the weights have grown beyond {MAX_WEIGHT:g} in epoch {run.epochs_done}")
             self._finish_epoch(finished.loss / finished.tokens, finished.tokens / finished.seconds)
 
     def _log_losses(self, unread: list[tuple[Tensor, int]], fraction: float, start: float) -> None:
@@ -161,17 +166,22 @@ class Trainer:
         run = self.run
         run.num_rollbacks += 1
         if run.num_rollbacks > MAX_ROLLBACKS:
-            message = (
-                f"the loss diverged {run.num_rollbacks} times, most recently at a peak learning rate of "
-                f"{run.peak_rate:g}. The model keeps the last good weights. Train again with a smaller learning_rate"
-            )
-            raise TrainingError(f"{message}; model.find_lr(texts) suggests one", command=message)
+            self._fail(f"the loss diverged {run.num_rollbacks} times, most recently")
         run.roll_back()
         run.states = run.initial_states()
         self.add_note(
             f"the loss diverged in epoch {run.epochs_done + 1}: training continues from the last good weights with "
             f"half the learning rate, a peak of {run.peak_rate:g}"
         )
+
+    def _fail(self, reason: str) -> NoReturn:
+        """Raise TrainingError; the model gets the last good weights."""
+        self.has_failed = True
+        message = (
+            f"{reason} at a peak learning rate of {self.run.peak_rate:g}. The model keeps the last good weights. Train "
+            "again with a smaller learning_rate"
+        )
+        raise TrainingError(f"{message}; model.find_lr(texts) suggests one", command=message)
 
     # Epochs
 
@@ -249,7 +259,7 @@ class Trainer:
         run = self.run
         if run.best_weights is not None:
             return run.best_weights
-        if run.num_rollbacks > MAX_ROLLBACKS:
+        if self.has_failed:
             return run.snapshot
         return run.average.mean or run.copy_weights()
 
