@@ -76,9 +76,7 @@ def save(model: Model, directory: Path, dtype: str = "float32", overwrite: bool 
             f"{directory}: the model was not saved: the weight {non_finite[0]} has values that are not finite numbers "
             f"as {dtype}"
         )
-    write_directory(model, directory, to_safetensors(arrays, {"format": "pt"}), dtype)
-    if other is not None:
-        write_atomically(directory / CARD, make_card(model).encode())
+    write_directory(model, directory, to_safetensors(arrays, {"format": "pt"}), dtype, replace_card=other is not None)
     return directory
 
 
@@ -102,11 +100,16 @@ def find_other_model(model: Model, directory: Path) -> str | None:
 
 
 def write_directory(
-    model: Model, directory: Path, weights: bytes, dtype: str, extra: Mapping[str, Any] | None = None
+    model: Model,
+    directory: Path,
+    weights: bytes,
+    dtype: str,
+    extra: Mapping[str, Any] | None = None,
+    replace_card: bool = False,
 ) -> None:
     """Write the model directory. ``weights`` is the content of the safetensors file, with values of type ``dtype``.
 
-    ``extra`` holds further entries of config.json. Raises CheckpointError if a file cannot be written. If the model
+    It keeps a model card unless ``replace_card`` is True. ``extra`` holds further entries of config.json. Raises CheckpointError if a file cannot be written. If the model
     could not be loaded from the files, it raises CheckpointError before it writes any.
     """
     tokenizer = model.tokenizer.to_bytes()
@@ -129,7 +132,7 @@ def write_directory(
         make_directory(directory)
         with lock(directory, SAVE_SECONDS):
             replace_model(directory, files, config_bytes)
-            if not (directory / CARD).exists():
+            if replace_card or not (directory / CARD).exists():
                 write_atomically(directory / CARD, model_card, sync_name=False)
     except OSError as error:
         raise CheckpointError(f"{directory}: could not save the model: {error.strerror or error}") from error

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from time import perf_counter
-from typing import Literal
+from typing import Literal, NoReturn
 
 import torch
 from torch import Tensor
