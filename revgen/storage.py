@@ -109,8 +109,9 @@ def write_directory(
 ) -> None:
     """Write the model directory. ``weights`` is the content of the safetensors file, with values of type ``dtype``.
 
-    It keeps a model card unless ``replace_card`` is True. ``extra`` holds further entries of config.json. Raises CheckpointError if a file cannot be written. If the model
-    could not be loaded from the files, it raises CheckpointError before it writes any.
+    It keeps a model card unless ``replace_card`` is True. ``extra`` holds further entries of config.json. Raises
+    CheckpointError if a file cannot be written. If the model could not be loaded from the files, it raises
+    CheckpointError before it writes any.
     """
     tokenizer = model.tokenizer.to_bytes()
     tokenizer_file = model.tokenizer.file
