@@ -76,6 +76,18 @@ def make_card(
     return card.encode("utf-8", "replace").decode("utf-8")  # replaces lone surrogates, which no file can hold
 
 
+def make_space_card(model: Model, repo_id: str) -> str:
+    """Return the README of a static Space that shows the page of the model in the repository ``repo_id``."""
+    metadata = _hub_metadata(model)
+    licences: dict[str, Any] = {name: metadata[name] for name in ("license", "license_name") if name in metadata}
+    front_matter: dict[str, Any] = {"title": model.name, "emoji": "✍️", "sdk": "static", **licences, "models": [repo_id]}
+    parts = [
+        "\n".join(["---", *_to_yaml(front_matter), "---"]),
+        f"The model `{repo_id}` generates text in this page, on the computer or phone that shows it.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
 def _format_section(value: Any) -> str:
     """Return a dictionary as a Markdown table without empty rows, and any other value as text."""
     if not isinstance(value, dict):

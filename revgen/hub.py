@@ -124,8 +124,8 @@ def pull(
         token: an access token; by default, the token from ``hf auth login`` or ``HF_TOKEN``.
         local_files_only: use only the cache.
     """
-    api = _api(token)
-    with _convert_errors(repo_id, revision):
+    api = make_api(token)
+    with convert_errors(repo_id, revision):
         if not local_files_only and not _is_cached(repo_id, revision):
             # If the Hub cannot be reached, this fails at once; a download would retry for half a minute.
             api.model_info(repo_id, revision=revision, timeout=TIMEOUT)
@@ -134,7 +134,7 @@ def pull(
     directory = config.parent
     content = read_config(directory)
     for entry in (content["tokenizer"], content["weights"]):
-        with _convert_errors(repo_id, directory.name):
+        with convert_errors(repo_id, directory.name):
             options: dict[str, Any] = {"revision": directory.name, "local_files_only": local_files_only}
             file = Path(api.hf_hub_download(repo_id, entry["file"], **options))
             if _sha256(file) == entry["sha256"]:
@@ -194,14 +194,14 @@ def push(
         token: an access token; by default, the token from ``hf auth login`` or ``HF_TOKEN``.
         overwrite_card: push a card even if the repository already has one.
     """
-    api = _api(token)
+    api = make_api(token)
     with tempfile.TemporaryDirectory() as temporary:
         if isinstance(model, Model):
             directory = save(model, Path(temporary))
         else:
             directory = Path(model)
             model = load_directory(directory)
-        with _convert_errors(repo_id, revision):
+        with convert_errors(repo_id, revision):
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
             if revision is not None:
                 api.create_branch(repo_id, branch=revision, exist_ok=True)
@@ -264,7 +264,8 @@ def remove_cached(name: str) -> int:
     return int(strategy.expected_freed_size)
 
 
-def _api(token: str | None) -> HfApi:
+def make_api(token: str | None) -> HfApi:
+    """Return a client of the Hub, with a token or the one of the user."""
     from huggingface_hub import HfApi
 
     return HfApi(token=token, library_name="revgen", library_version=__version__)
@@ -328,7 +329,7 @@ def _is_revgen_model(snapshot: Path) -> bool:
 
 
 @contextmanager
-def _convert_errors(repo_id: str, revision: str | None) -> Iterator[None]:
+def convert_errors(repo_id: str, revision: str | None) -> Iterator[None]:
     """Convert any exception of the client library to a RevgenError with a one-line message."""
     try:
         yield

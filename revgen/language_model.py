@@ -279,22 +279,28 @@ class LanguageModel(Model):
         commit_message: str | None = None,
         token: str | None = None,
         overwrite_card: bool = False,
+        space: bool = False,
     ) -> str:
         """Push the model to a repository of the Hugging Face Hub in one commit, and return the commit's URL.
 
-        ``revgen.hub.push`` describes the parameters. Raises HubError.
+        ``revgen.hub.push`` describes the parameters. With ``space=True``, the page that ``export`` writes is pushed to
+        a static Space of the same name. Raises HubError, and OptionError for a page of a model that cannot be exported.
         """
+        from revgen.browser.page import make_page
         from revgen.hub import push
+        from revgen.space import push_space
 
-        return push(
-            self,
-            repo_id,
-            private=private,
-            revision=revision,
-            commit_message=commit_message,
-            token=token,
-            overwrite_card=overwrite_card,
-        )
+        page = make_page(self, self.browser_network()) if space else None
+        options: dict[str, Any] = {
+            "private": private,
+            "commit_message": commit_message,
+            "token": token,
+            "overwrite_card": overwrite_card,
+        }
+        url = push(self, repo_id, revision=revision, **options)
+        if page is not None:
+            push_space(self, page, repo_id, **options)
+        return url
 
     @staticmethod
     @validate_call

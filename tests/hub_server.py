@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-NAME = r"(?P<repo>[^/]+/[^/]+)"
+NAME = r"(?P<repo>(?:spaces/)?[^/]+/[^/]+)"
 DATASET = r"(?P<repo>datasets/[^/]+/[^/]+)"
 REVISION = r"(?P<revision>[^/]+)"
 
@@ -25,7 +25,7 @@ Tree = dict[str, bytes]
 
 @dataclass
 class Repository:
-    """The commits by their hashes, and the branches and tags that point to them."""
+    """The commits by their hashes, and the branches and tags that point to them. The name of a Space has a prefix."""
 
     private: bool = False
     gated: bool = False
@@ -124,7 +124,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def handle_request(self) -> None:
         """Call the method for the path, and send its result or the RefusedError that it raises."""
-        path = urlsplit(self.path).path
+        path = urlsplit(self.path).path.replace("/api/spaces/", "/api/models/spaces/")
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.hub.requests.append((self.command, path))
         self.hub.agents.add(self.headers.get("User-Agent", ""))
@@ -176,7 +176,7 @@ class Handler(BaseHTTPRequestHandler):
     def repository(self, name: str, write: bool = False) -> Repository:
         """Return a repository. Raises RefusedError if the user may not read it, or with ``write``, may not write it."""
         repository, user = self.hub.repositories.get(name), self.user
-        owner = name.removeprefix("datasets/").partition("/")[0]
+        owner = name.removeprefix("datasets/").removeprefix("spaces/").partition("/")[0]
         is_owner = user is not None and owner in (user[0], *self.hub.organizations.get(user[0], ()))
         if repository is None or (repository.private and not is_owner):
             raise RefusedError(404 if user else 401, "RepoNotFound", "Repository not found")
@@ -204,6 +204,10 @@ class Handler(BaseHTTPRequestHandler):
                 403, message=f"You don't have the rights to create a model under the namespace {owner!r}"
             )
         name = f"{owner}/{content['name']}"
+        if content.get("type") == "space":
+            if content.get("sdk") not in ("static", "docker", "gradio"):
+                raise RefusedError(400, message="a Space needs an sdk")
+            name = f"spaces/{name}"
         if name in self.hub.repositories:
             raise RefusedError(409, message="You already created this model repo", url=f"{self.hub.url}/{name}")
         repository = Repository(private=content.get("private") is True or content.get("visibility") == "private")

@@ -51,7 +51,7 @@ LAYERS = (
     ("browser",),
     ("evaluation",),
     ("training",),
-    ("hub",),
+    ("hub", "space"),
     ("language_model",),
     ("architectures",),
     ("interop",),

@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from revgen.browser.page import make_page
 from revgen.cli.console import print_json, print_table
 from revgen.cli.options import add_model
 from revgen.cli.parser import Command
 from revgen.corpus.cache import prune
 from revgen.errors import OptionError
 from revgen.formatting import format_size
-from revgen.hub import list_cached, pull, push, push_all, remove_cached, resolve_repo_id
+from revgen.hub import list_cached, pull, push, remove_cached, resolve_repo_id
+from revgen.language_model import LanguageModel
+from revgen.space import push_space
 from revgen.zoo import load
 
 
@@ -25,18 +28,23 @@ def add_push_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--revision", help="the branch, which is created if it does not exist")
     parser.add_argument("--message", help="the commit message")
     parser.add_argument("--overwrite-card", action="store_true", help="write a new card even if there is one")
+    parser.add_argument("--space", action="store_true", help="push the page of each model to a Space of the same name")
 
 
 def run_push(options: argparse.Namespace) -> None:
-    """Push models, and print the address of each commit."""
-    settings = {name: getattr(options, name) for name in ("private", "revision", "overwrite_card")}
+    """Push models, and print the address of each commit and of each Space."""
+    settings = {name: getattr(options, name) for name in ("private", "overwrite_card")}
     settings["commit_message"] = options.message
     if options.organization:
-        addresses = push_all(options.models, options.organization, **settings)
+        names = {path: f"{options.organization}/{Path(path).resolve().name}" for path in options.models}
     elif len(options.models) == 2:
-        addresses = [push(Path(options.models[0]), options.models[1], **settings)]
+        names = dict([options.models])
     else:
         raise OptionError("push takes a directory and a repository, or directories and --organization")
+    models = {path: LanguageModel.from_directory(path) for path in names}  # check all before the first is pushed
+    pages = {path: make_page(model, model.browser_network()) for path, model in models.items() if options.space}
+    addresses = [push(Path(path), name, revision=options.revision, **settings) for path, name in names.items()]
+    addresses += [push_space(models[path], page, names[path], **settings) for path, page in pages.items()]
     if options.json:
         print_json(addresses)
     else:
@@ -115,6 +123,7 @@ COMMANDS = {
         """\
   revgen push my-model me/my-model --private
   revgen push my-model me/my-model --revision v2 --message "Train for longer"
+  revgen push my-model me/my-model --space
   revgen push zoo/* --organization my-organization""",
     ),
     "pull": Command(
