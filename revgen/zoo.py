@@ -77,6 +77,8 @@ class ModelOptions(TypedDict, total=False):
     unseen: str
     min_gain: float | None
     max_bytes: int | None
+    adapt: bool
+    without: Sequence[str]
 
 
 @validate_call(open_ended=True)

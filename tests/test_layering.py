@@ -44,7 +44,7 @@ LAYERS = (
     ("model",),
     ("card", "storage"),
     ("compiler",),
-    ("networks", "ngrams"),
+    ("context_mixing", "networks", "ngrams"),
     ("graphs",),
     ("generation",),
     ("html_card",),

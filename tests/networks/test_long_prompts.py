@@ -16,14 +16,15 @@ from revgen.architectures.functional_model import FunctionalModel
 from revgen.architectures.neural import NeuralModel
 from revgen.networks import reading
 from revgen.ops import log_softmax
-from revgen.registry import tokenizers
+from revgen.registry import architecture_class, tokenizers
 
 NAMES = [f"{name}-char" for name in dict.fromkeys(n.rpartition("-")[0] for n in revgen.list_models("*-char"))]
 
 
 def small(name: str, texts: list[str], **options: Any) -> LanguageModel:
     sizes = {"hidden_size": 8} if name == "mlp-char" else {"hidden_size": 16, "num_layers": 2}
-    model = revgen.create(name, **({} if "ngram" in name or "kneser" in name else sizes | options))
+    is_network = issubclass(architecture_class(name.removesuffix("-char")), NeuralModel)
+    model = revgen.create(name, **(sizes | options if is_network else {}))
     if isinstance(model, NeuralModel):
         model.prepare(tokenizers.get("char").train(texts), seed=1)
         model.weights["bias"] += np.random.default_rng(0).normal(size=len(model.tokenizer)).astype(np.float32)

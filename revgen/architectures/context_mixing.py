@@ -1,0 +1,292 @@
+"""Context mixing: many contexts predict each binary decision of a token, and a network learns which of them to trust.
+
+A binary code for the tokens turns a token into a path of decisions. For each decision d, context i knows how often it
+was followed by tokens on the left (n) and on the right (m), and a map turns these counts into a probability p_i:
+
+    x_i = logit(p_i(n, m))                      one input for each context: orders 0 to 24, words, skipped tokens, …
+    p_k = logistic(w_k,s(k) · x)                one mixer for each selector s(k), a small context that picks its weights
+    p(d) = logistic(v_s · logit(p_1 … p_K))     the last mixer
+
+    w_k,s(k) += η (d - p_k) x                   each mixer learns from each decision, while it reads
+
+    p(token) = Π p(d) over the decisions on its path
+
+PPM, Kneser-Ney and a cache are special cases: they weight the contexts by fixed rules. The probability of a token
+sums to 1 because each decision does. The counts of a training document exclude the document itself, so the mixers learn
+how far counts from other documents can be trusted. In a new document, the mixers continue to learn, and the contexts of
+the document itself are counted separately. Both are part of the state, so no document affects another.
+
+(Mahoney 2005, *Adaptive weighing of context models for lossless data compression*; Mattern 2013, *Linear and geometric
+mixtures*; Veness et al. 2021, *Gated linear networks*; Knoll & de Freitas 2012, *A machine learning perspective on
+predictive coding with PAQ8*.)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from revgen.arguments import validate_call
+from revgen.context_mixing.code_tree import tree_depth
+from revgen.context_mixing.contexts import LENGTH, Document, new_document, relink
+from revgen.context_mixing.mixing import (
+    PARTS,
+    Maps,
+    Mixers,
+    from_saved,
+    initial_maps,
+    initial_mixers,
+    new_work,
+    saved_arrays,
+)
+from revgen.context_mixing.reading import read_tokens, score_document
+from revgen.context_mixing.tables import Tables, count_contexts
+from revgen.context_mixing.training import prune_documents, train_mixers
+from revgen.corpus import Corpus, read
+from revgen.corpus.summary import summarize
+from revgen.corpus.tokens import tokenize_train_valid
+from revgen.errors import OptionError
+from revgen.evaluation.likelihood import measure
+from revgen.history import EpochMetrics, History
+from revgen.language_model import LanguageModel
+from revgen.model import TokenReader, Weights, derived
+from revgen.ops import tree_map
+from revgen.options import ReadOptions, check, check_at_least, is_int
+from revgen.registry import register_model
+from revgen.tokenizers import Tokenizer
+
+RATES = np.array([0.002, 0.0006], np.float32)
+"""The learning rates of the mixers and of the last mixer while they read a document."""
+MIN_CAPACITY = 512
+"""The smallest number of tokens for which a state has room."""
+State = tuple[Document, Mixers | None]
+
+
+@dataclass(frozen=True)
+class ContextMixingConfig:
+    """Whether the model adapts to the document that it reads, and the size limit of the training text.
+
+    Without ``adapt``, the mixers do not learn while they read, and the contexts of the document are not counted.
+    ``without`` names contexts, other inputs and mixers that are not used, so that their effect can be measured:
+    ``context_mixing.mixing.PARTS`` lists them.
+    ``max_bytes`` limits the size of the saved model: if the training text is too large, some documents are left out.
+    """
+
+    adapt: bool = True
+    without: Sequence[str] = ()
+    max_bytes: int = 10_000_000
+
+    def __post_init__(self) -> None:
+        check("adapt", self.adapt, isinstance(self.adapt, bool), "True or False")
+        object.__setattr__(self, "without", tuple(self.without))  # JSON has lists only
+        names = f"a list of these names: {', '.join(PARTS)}"
+        check("without", self.without, all(name in PARTS for name in self.without), names)
+        check("max_bytes", self.max_bytes, is_int(self.max_bytes, 1), "a whole number")
+
+
+@register_model("cm")
+class ContextMixingModel(LanguageModel):
+    """Predictions of many contexts, combined by gated logistic mixers (Mahoney 2005; Veness et al. 2021).
+
+    p(d) = logistic(v · logit(p_1 … p_K)),   p_k = logistic(w_k · logit(p_i of each context i))
+    """
+
+    Config = ContextMixingConfig
+
+    @validate_call
+    def fit(  # type: ignore[override]  # counting has only some of the options
+        self,
+        texts: Any,
+        valid: Any = None,
+        *,
+        epochs: int = 3,
+        labels: Any = None,
+        seed: int = 0,
+        extend_vocabulary: bool = False,
+        progress: bool = True,
+        index_texts: bool = False,
+        **reading: Unpack[ReadOptions],
+    ) -> History:
+        """Count the contexts of texts, and train the mixers on them for a number of epochs. Earlier counts are lost.
+
+        The model contains the training text. The other parameters are as in the ``fit`` of an n-gram model.
+        """
+        from revgen.training.progress import Progress
+
+        if labels is not None:
+            raise OptionError(f"{self.name} cannot be conditioned on labels")
+        check_at_least("epochs", epochs, 1)
+        start_time = time.perf_counter()
+        corpus = read(texts, **reading)
+        if not (valid is None or isinstance(valid, int | float)):
+            valid = read(valid, **reading)
+        tokenizer = self.tokenizer_for(corpus, extend_vocabulary, progress)
+        train, held_out = tokenize_train_valid(corpus, valid, tokenizer, seed, progress=progress)
+        summary = summarize(corpus, train, None if isinstance(valid, Corpus) else held_out, tokenizer)
+        bar = Progress(progress)
+        for line in filter(None, (str(summary), summary.vocabulary_hint)):
+            bar.say(line)
+        text = prune_documents([*train.documents()], len(tokenizer), self.config.max_bytes)
+        self.tokenizer, tables = tokenizer, count_contexts(text, tokenizer.vocabulary, self.is_used)
+        mixers, maps = initial_mixers(), initial_maps()
+        self._index = self._read_index = None
+        history = History(settings={"tokens": len(text), "seed": seed, "epochs": epochs})
+        try:
+            for epoch, loss, rate in train_mixers(
+                tables, mixers, maps, epochs, self.config.adapt, seed, bar.on_step_end
+            ):
+                self.weights = {"text": text} | saved_arrays(mixers, maps)
+                self._derived["tables"] = tables
+                metrics: dict[str, Any] = {}
+                if held_out is not None:
+                    metrics = measure(self.logprobs, tokenizer, held_out.documents()).metrics()
+                    self.metadata["evaluation"] = {name: metrics[name] for name in ("nats_per_char", "bits_per_char")}
+                sample = self.generate("", max_tokens=80, seed=seed)
+                seconds = time.perf_counter() - start_time
+                speed = len(text) * epoch / seconds
+                history.epochs.append(
+                    EpochMetrics(epoch, loss, rate, speed, seconds, **metrics, best=True, sample=sample)
+                )
+                bar.on_epoch_end(history.epochs[-1])
+        finally:
+            bar.close()
+        self.metadata["spelled"] = round(summary.unknown_fraction, 6)
+        self.metadata["training"] = history.settings | {"seconds": round(history.seconds, 2)}
+        if summary.vocabulary_hint:
+            history.notes.append(summary.vocabulary_hint)
+        if index_texts:
+            self.index_texts(corpus)
+        return history
+
+    # Reading
+
+    @derived
+    def tables(self) -> Tables:
+        """The counts of the training text."""
+        return count_contexts(self.weights["text"], self.tokenizer.vocabulary, self.is_used)
+
+    @derived
+    def mixers_and_maps(self) -> tuple[Mixers, Maps]:
+        """The trained mixers, and the maps from counts to probabilities."""
+        return from_saved({name: np.asarray(array) for name, array in self.weights.items()})
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: array.shape for name, array in saved_arrays(initial_mixers(), initial_maps()).items()}
+
+    def validate_weights(self, arrays: Weights) -> str | None:
+        text = arrays.get("text")
+        if text is None or text.ndim != 1 or text.dtype.kind != "u":
+            return "the training text is missing, or is no list of token ids"
+        if len(text) == 0 or text.max() >= len(self.tokenizer):
+            return "the training text is empty, or has ids that are not in the vocabulary"
+        is_start = text == self.tokenizer.bos_id
+        if not is_start[0] or is_start[-1] or (is_start[1:] & is_start[:-1]).any():
+            return "the training text does not consist of documents"
+        mixing = {name: array for name, array in arrays.items() if name != "text"}
+        if problem := super().validate_weights(mixing):
+            return problem
+        in_range = all(
+            ((array >= 0) & (array <= 1)).all() for name, array in mixing.items() if name.startswith("maps.")
+        )
+        return None if in_range else "the maps have values that are not probabilities"
+
+    def initial_state(self, batch: int) -> State:
+        mixers, _ = self.mixers_and_maps
+        learned = Mixers._make(np.repeat(array[None], batch, 0) for array in mixers) if self.config.adapt else None
+        return new_document(MIN_CAPACITY, (batch,)), learned
+
+    def forward(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
+        state = copy_state(state, len(tokens))
+        rows = [DocumentReader(self, state, row).read_all(ids, len(tokens)) for row, ids in enumerate(tokens.T)]
+        return np.stack(rows, 1), state
+
+    def next_logits(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
+        state = copy_state(state, len(tokens))
+        rows = [DocumentReader(self, state, row).read_all(ids, 1)[0] for row, ids in enumerate(tokens.T)]
+        return np.stack(rows), state
+
+    def token_reader(self, state: Any, num_tokens: int) -> TokenReader:
+        return DocumentReader(self, copy_state(state, num_tokens), 0)
+
+    def logprobs(self, sequences: list[NDArray[Any]]) -> Iterator[tuple[int, NDArray[np.floating[Any]]]]:
+        mixers, maps = self.mixers_and_maps
+        work, adapts = new_work(self.depth), self.config.adapt
+        for i, ids in enumerate(sequences):
+            logprobs = np.empty(len(ids) - 1, np.float32)
+            learned = Mixers._make(array.copy() for array in mixers) if adapts else mixers
+            with np.errstate(over="ignore"):
+                score_document(
+                    *(self.tables, maps, learned, new_document(len(ids)), work, ids.astype(np.int32), self.rates),
+                    *(adapts, False, -1, logprobs),
+                )
+            yield i, logprobs
+
+    @property
+    def rates(self) -> NDArray[np.float32]:
+        """The learning rates while reading, (2,)."""
+        return RATES if self.config.adapt else np.zeros(2, np.float32)
+
+    @property
+    def is_used(self) -> NDArray[np.bool_]:
+        """Return which of ``context_mixing.mixing.PARTS`` the model uses, (parts,)."""
+        return np.array([part not in self.config.without for part in PARTS])
+
+    @derived
+    def depth(self) -> int:
+        """The largest number of decisions for one token."""
+        return tree_depth(self.tables.tree)
+
+
+class DocumentReader:
+    """A ``TokenReader`` that overwrites one row of a state."""
+
+    def __init__(self, model: ContextMixingModel, state: State, row: int) -> None:
+        self.model = model
+        self.state = state
+        document, learned = state
+        self.document = Document._make(array[row] for array in document)
+        mixers, self.maps = model.mixers_and_maps
+        self.mixers = mixers if learned is None else Mixers._make(array[row] for array in learned)
+        self.work = new_work(model.depth)
+
+    def read_all(self, ids: NDArray[Any], num_logits: int) -> NDArray[np.float32]:
+        """Read tokens, (time,), and return the logits after the last ones, (num_logits, vocab)."""
+        tables = self.model.tables
+        ranks = tables.tree.ranks
+        logits = np.empty((num_logits, len(ranks) - 1), np.float32)
+        ranks[ids]  # raises IndexError for an unknown token, which compiled code does not check
+        with np.errstate(over="ignore"):
+            read_tokens(
+                *(tables, self.maps, self.mixers, self.document, self.work, ids.astype(np.int32)),
+                *(self.model.rates, self.model.config.adapt, logits),
+            )
+        by_token: NDArray[np.float32] = logits[:, ranks]
+        by_token[:, Tokenizer.bos_id] = -np.inf
+        return by_token
+
+    def read(self, token: int, /) -> NDArray[np.float32]:
+        """Return the logits after one more token, (vocab,)."""
+        logits: NDArray[np.float32] = self.read_all(np.array([token]), 1)[0]
+        return logits
+
+
+def copy_state(state: State, num_tokens: int) -> State:
+    """Return a copy of a state, with room for this number of tokens."""
+    document, learned = state
+    batch, capacity = document.tokens.shape
+    needed = int(document.counters[:, LENGTH].max(initial=0)) + num_tokens
+    if needed <= capacity:
+        copied = Document._make(array.copy() for array in document)
+    else:
+        copied = new_document(1 << (needed - 1).bit_length(), (batch,))
+        copied.tokens[:, :capacity] = document.tokens
+        copied.hashes[:, :capacity] = document.hashes
+        copied.rolling[:], copied.counters[:] = document.rolling, document.counters
+        for row in range(batch):
+            relink(Document._make(array[row] for array in copied))
+    return copied, tree_map(np.copy, learned)

@@ -1,0 +1,1 @@
+"""Context mixing: contexts, their counts, and the mixer; ``architectures.context_mixing`` explains the idea."""
