@@ -188,12 +188,7 @@ class ContextMixingModel(LanguageModel):
         if not is_start[0] or is_start[-1] or (is_start[1:] & is_start[:-1]).any():
             return "the training text does not consist of documents"
         mixing = {name: array for name, array in arrays.items() if name != "text"}
-        if problem := super().validate_weights(mixing):
-            return problem
-        in_range = all(
-            ((array >= 0) & (array <= 1)).all() for name, array in mixing.items() if name.startswith("maps.")
-        )
-        return None if in_range else "the maps have values that are not probabilities"
+        return super().validate_weights(mixing)
 
     def initial_state(self, batch: int) -> State:
         mixers, _ = self.mixers_and_maps

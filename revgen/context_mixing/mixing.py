@@ -145,17 +145,15 @@ def initial_maps() -> Maps:
 
 
 def saved_arrays(mixers: Mixers, maps: Maps) -> dict[str, NDArray[np.float32]]:
-    """Return the arrays to save, by name."""
-    return {
-        **{f"mixers.{name}": array for name, array in mixers._asdict().items()},
-        **{f"maps.{name}": getattr(maps, name) for name in SAVED_MAPS},
-    }
+    """Return copies of the arrays to save, by name. Maps are saved as logits, which float16 can represent."""
+    arrays = {f"mixers.{name}": array.copy() for name, array in mixers._asdict().items()}
+    return arrays | {f"maps.{name}": np.log(p / (1 - p)) for name, p in zip(SAVED_MAPS, maps, strict=False)}
 
 
 def from_saved(arrays: Mapping[str, NDArray[Any]]) -> tuple[Mixers, Maps]:
     """Return the mixers and the maps of the arrays that ``saved_arrays`` returned."""
     mixers = Mixers._make(arrays[f"mixers.{name}"] for name in Mixers._fields)
-    counts, recent, match = (arrays[f"maps.{name}"] for name in SAVED_MAPS)
+    counts, recent, match = (1 / (1 + np.exp(-arrays[f"maps.{name}"].clip(-9, 9))) for name in SAVED_MAPS)
     hits = [np.full_like(array, MAX_HITS) for array in (counts, recent, match)]
     return mixers, Maps(counts, recent, match, hits[0], hits[1], hits[2])
 
