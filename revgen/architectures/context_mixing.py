@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from revgen.arguments import validate_call
 from revgen.context_mixing.code_tree import tree_depth
 from revgen.context_mixing.contexts import LENGTH, Document, new_document, relink
+from revgen.context_mixing.counting import Tables, count_contexts
 from revgen.context_mixing.mixing import (
     PARTS,
     Maps,
@@ -45,7 +46,6 @@ from revgen.context_mixing.mixing import (
     saved_arrays,
 )
 from revgen.context_mixing.reading import read_tokens, score_document
-from revgen.context_mixing.tables import Tables, count_contexts
 from revgen.context_mixing.training import prune_documents, train_mixers
 from revgen.corpus import Corpus, read
 from revgen.corpus.summary import summarize

@@ -27,6 +27,7 @@ from revgen.context_mixing.contexts import (
     link,
     write_contexts,
 )
+from revgen.context_mixing.counting import MATCH_HASH, MIN_MATCH, find_context
 from revgen.context_mixing.mixing import (
     MAX_RECENT,
     ONE,
@@ -35,7 +36,6 @@ from revgen.context_mixing.mixing import (
     mix,
     write_inputs,
 )
-from revgen.context_mixing.tables import MATCH_HASH, MIN_MATCH, find_context
 
 MAX_STEPS = 64
 """The largest number of positions of a slot that are looked at."""

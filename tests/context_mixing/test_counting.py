@@ -11,8 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from revgen.context_mixing.contexts import NAMES, NUM_CONTEXTS, new_document, write_all_contexts
-from revgen.context_mixing.mixing import PARTS
-from revgen.context_mixing.tables import (
+from revgen.context_mixing.counting import (
     Tables,
     add_to_counts,
     count_contexts,
@@ -20,6 +19,7 @@ from revgen.context_mixing.tables import (
     find_context,
     find_entries,
 )
+from revgen.context_mixing.mixing import PARTS
 
 VOCABULARY = ("<s>", "</s>", "<unk>", "a", "b", " ")
 
