@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 import revgen
-from revgen.context_mixing.mixing import PARTS, SELECTORS
+from revgen.context_mixing.parts import PARTS, SELECTORS
 
 GROUPS = {
     "orders 0 to 3": [f"order {n}" for n in range(4)],

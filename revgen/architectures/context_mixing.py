@@ -26,45 +26,27 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from revgen.arguments import validate_call
-from revgen.context_mixing.code_tree import tree_depth
-from revgen.context_mixing.contexts import LENGTH, Document, new_document, relink
-from revgen.context_mixing.counting import Tables, count_contexts
-from revgen.context_mixing.mixing import (
-    PARTS,
-    Maps,
-    Mixers,
-    from_saved,
-    initial_maps,
-    initial_mixers,
-    new_work,
-    saved_arrays,
-)
-from revgen.context_mixing.reading import read_tokens, score_document
-from revgen.context_mixing.training import prune_documents, train_mixers
+from revgen.context_mixing.parts import PARTS
 from revgen.corpus import Corpus, read
 from revgen.corpus.summary import summarize
-from revgen.corpus.tokens import tokenize_train_valid
+from revgen.corpus.tokens import Tokens, tokenize_train_valid
 from revgen.errors import OptionError
 from revgen.evaluation.likelihood import measure
 from revgen.history import EpochMetrics, History
 from revgen.language_model import LanguageModel
 from revgen.model import TokenReader, Weights, derived
-from revgen.ops import tree_map
 from revgen.options import ReadOptions, check, check_at_least, is_int
 from revgen.registry import register_model
-from revgen.tokenizers import Tokenizer
 
-RATES = np.array([0.002, 0.0006], np.float32)
-"""The learning rates of the mixers and of the last mixer while they read a document."""
-MIN_CAPACITY = 512
-"""The smallest number of tokens for which a state has room."""
-State = tuple[Document, Mixers | None]
+if TYPE_CHECKING:
+    from revgen.context_mixing.counting import Tables
+    from revgen.context_mixing.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -73,7 +55,7 @@ class ContextMixingConfig:
 
     Without ``adapt``, the mixers do not learn while they read, and the contexts of the document are not counted.
     ``without`` names contexts, other inputs and mixers that are not used, so that their effect can be measured:
-    ``context_mixing.mixing.PARTS`` lists them.
+    ``context_mixing.parts.PARTS`` lists them.
     ``max_bytes`` limits the size of the saved model: if the training text is too large, some documents are left out.
     """
 
@@ -116,6 +98,9 @@ class ContextMixingModel(LanguageModel):
 
         The model contains the training text. The other parameters are as in the ``fit`` of an n-gram model.
         """
+        from revgen.context_mixing.counting import count_contexts
+        from revgen.context_mixing.mixing import initial_maps, initial_mixers, saved_arrays
+        from revgen.context_mixing.training import prune_documents, train_mixers
         from revgen.training.progress import Progress
 
         if labels is not None:
@@ -137,45 +122,51 @@ class ContextMixingModel(LanguageModel):
         self._index = self._read_index = None
         history = History(settings={"tokens": len(text), "seed": seed, "epochs": epochs})
         try:
-            for epoch, loss, rate in train_mixers(
-                tables, mixers, maps, epochs, self.config.adapt, seed, bar.on_step_end
-            ):
+            run = train_mixers(tables, mixers, maps, epochs, self.config.adapt, seed, bar.on_step_end)
+            for epoch, loss, rate in run:
                 self.weights = {"text": text} | saved_arrays(mixers, maps)
-                self._derived["tables"] = tables
-                metrics: dict[str, Any] = {}
-                if held_out is not None:
-                    metrics = measure(self.logprobs, tokenizer, held_out.documents()).metrics()
-                    self.metadata["evaluation"] = {name: metrics[name] for name in ("nats_per_char", "bits_per_char")}
-                sample = self.generate("", max_tokens=80, seed=seed)
-                seconds = time.perf_counter() - start_time
+                self._derived["predictor"] = self._make_predictor(tables)
+                metrics = self._measure(held_out)
+                seconds, sample = time.perf_counter() - start_time, self.generate("", max_tokens=80, seed=seed)
                 speed = len(text) * epoch / seconds
-                history.epochs.append(
-                    EpochMetrics(epoch, loss, rate, speed, seconds, **metrics, best=True, sample=sample)
-                )
-                bar.on_epoch_end(history.epochs[-1])
+                epoch_metrics = EpochMetrics(epoch, loss, rate, speed, seconds, **metrics, best=True, sample=sample)
+                history.epochs.append(epoch_metrics)
+                bar.on_epoch_end(epoch_metrics)
         finally:
             bar.close()
         self.metadata["spelled"] = round(summary.unknown_fraction, 6)
         self.metadata["training"] = history.settings | {"seconds": round(history.seconds, 2)}
-        if summary.vocabulary_hint:
-            history.notes.append(summary.vocabulary_hint)
+        history.notes.extend(filter(None, [summary.vocabulary_hint]))
         if index_texts:
             self.index_texts(corpus)
         return history
 
-    # Reading
+    def _measure(self, held_out: Tokens | None) -> dict[str, Any]:
+        """Return the metrics on held-out text, and keep the most important ones in the metadata."""
+        if held_out is None:
+            return {}
+        metrics = measure(self.logprobs, self.tokenizer, held_out.documents()).metrics()
+        self.metadata["evaluation"] = {name: metrics[name] for name in ("nats_per_char", "bits_per_char")}
+        return metrics
 
     @derived
-    def tables(self) -> Tables:
-        """The counts of the training text."""
-        return count_contexts(self.weights["text"], self.tokenizer.vocabulary, self.is_used)
+    def predictor(self) -> Predictor:
+        """The computation with the current weights. Counts the contexts of the training text."""
+        return self._make_predictor()
 
-    @derived
-    def mixers_and_maps(self) -> tuple[Mixers, Maps]:
-        """The trained mixers, and the maps from counts to probabilities."""
-        return from_saved({name: np.asarray(array) for name, array in self.weights.items()})
+    def _make_predictor(self, tables: Tables | None = None) -> Predictor:
+        from revgen.context_mixing.predictor import Predictor
+
+        return Predictor(self.weights, self.tokenizer.vocabulary, self.is_used, self.config.adapt, tables)
+
+    @property
+    def is_used(self) -> NDArray[np.bool_]:
+        """Which of ``context_mixing.parts.PARTS`` the model uses, (parts,)."""
+        return np.array([part not in self.config.without for part in PARTS])
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        from revgen.context_mixing.mixing import initial_maps, initial_mixers, saved_arrays
+
         return {name: array.shape for name, array in saved_arrays(initial_mixers(), initial_maps()).items()}
 
     def validate_weights(self, arrays: Weights) -> str | None:
@@ -190,98 +181,20 @@ class ContextMixingModel(LanguageModel):
         mixing = {name: array for name, array in arrays.items() if name != "text"}
         return super().validate_weights(mixing)
 
-    def initial_state(self, batch: int) -> State:
-        mixers, _ = self.mixers_and_maps
-        learned = Mixers._make(np.repeat(array[None], batch, 0) for array in mixers) if self.config.adapt else None
-        return new_document(MIN_CAPACITY, (batch,)), learned
+    def initial_state(self, batch: int) -> Any:
+        return self.predictor.initial_state(batch)
 
     def forward(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
-        state = copy_state(state, len(tokens))
-        rows = [DocumentReader(self, state, row).read_all(ids, len(tokens)) for row, ids in enumerate(tokens.T)]
-        return np.stack(rows, 1), state
+        return self.predictor.read(tokens, state, len(tokens))
 
     def next_logits(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
-        state = copy_state(state, len(tokens))
-        rows = [DocumentReader(self, state, row).read_all(ids, 1)[0] for row, ids in enumerate(tokens.T)]
-        return np.stack(rows), state
+        logits, state = self.predictor.read(tokens, state, 1)
+        return logits[0], state
 
     def token_reader(self, state: Any, num_tokens: int) -> TokenReader:
-        return DocumentReader(self, copy_state(state, num_tokens), 0)
+        from revgen.context_mixing.predictor import DocumentReader, copy_state
+
+        return DocumentReader(self.predictor, copy_state(state, num_tokens))
 
     def logprobs(self, sequences: list[NDArray[Any]]) -> Iterator[tuple[int, NDArray[np.floating[Any]]]]:
-        mixers, maps = self.mixers_and_maps
-        work, adapts = new_work(self.depth), self.config.adapt
-        for i, ids in enumerate(sequences):
-            logprobs = np.empty(len(ids) - 1, np.float32)
-            learned = Mixers._make(array.copy() for array in mixers) if adapts else mixers
-            with np.errstate(over="ignore"):
-                score_document(
-                    *(self.tables, maps, learned, new_document(len(ids)), work, ids.astype(np.int32), self.rates),
-                    *(adapts, False, -1, logprobs),
-                )
-            yield i, logprobs
-
-    @property
-    def rates(self) -> NDArray[np.float32]:
-        """The learning rates while reading, (2,)."""
-        return RATES if self.config.adapt else np.zeros(2, np.float32)
-
-    @property
-    def is_used(self) -> NDArray[np.bool_]:
-        """Return which of ``context_mixing.mixing.PARTS`` the model uses, (parts,)."""
-        return np.array([part not in self.config.without for part in PARTS])
-
-    @derived
-    def depth(self) -> int:
-        """The largest number of decisions for one token."""
-        return tree_depth(self.tables.tree)
-
-
-class DocumentReader:
-    """A ``TokenReader`` that overwrites one row of a state."""
-
-    def __init__(self, model: ContextMixingModel, state: State, row: int) -> None:
-        self.model = model
-        self.state = state
-        document, learned = state
-        self.document = Document._make(array[row] for array in document)
-        mixers, self.maps = model.mixers_and_maps
-        self.mixers = mixers if learned is None else Mixers._make(array[row] for array in learned)
-        self.work = new_work(model.depth)
-
-    def read_all(self, ids: NDArray[Any], num_logits: int) -> NDArray[np.float32]:
-        """Read tokens, (time,), and return the logits after the last ones, (num_logits, vocab)."""
-        tables = self.model.tables
-        ranks = tables.tree.ranks
-        logits = np.empty((num_logits, len(ranks) - 1), np.float32)
-        ranks[ids]  # raises IndexError for an unknown token, which compiled code does not check
-        with np.errstate(over="ignore"):
-            read_tokens(
-                *(tables, self.maps, self.mixers, self.document, self.work, ids.astype(np.int32)),
-                *(self.model.rates, self.model.config.adapt, logits),
-            )
-        by_token: NDArray[np.float32] = logits[:, ranks]
-        by_token[:, Tokenizer.bos_id] = -np.inf
-        return by_token
-
-    def read(self, token: int, /) -> NDArray[np.float32]:
-        """Return the logits after one more token, (vocab,)."""
-        logits: NDArray[np.float32] = self.read_all(np.array([token]), 1)[0]
-        return logits
-
-
-def copy_state(state: State, num_tokens: int) -> State:
-    """Return a copy of a state, with room for this number of tokens."""
-    document, learned = state
-    batch, capacity = document.tokens.shape
-    needed = int(document.counters[:, LENGTH].max(initial=0)) + num_tokens
-    if needed <= capacity:
-        copied = Document._make(array.copy() for array in document)
-    else:
-        copied = new_document(1 << (needed - 1).bit_length(), (batch,))
-        copied.tokens[:, :capacity] = document.tokens
-        copied.hashes[:, :capacity] = document.hashes
-        copied.rolling[:], copied.counters[:] = document.rolling, document.counters
-        for row in range(batch):
-            relink(Document._make(array[row] for array in copied))
-    return copied, tree_map(np.copy, learned)
+        return self.predictor.logprobs(sequences)

@@ -13,23 +13,10 @@ from numpy.typing import NDArray
 
 from revgen.context_mixing.code_tree import LETTER, LINE_END, SPACE
 from revgen.context_mixing.compiling import compiled
+from revgen.context_mixing.parts import NUM_CONTEXTS, ORDERS
 
-ORDERS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24)
-"""The numbers of last tokens that are contexts."""
-OTHERS = (
-    *("word", "1 word and word", "2 words and word", "word before and word", "3 words and word"),
-    *("third word before and word", "punctuation and word", "1 word and length", "2 words and length"),
-    *("skip 1, 2 tokens", "skip 1, 3 tokens", "skip the second, 2 tokens", "skip the second, 3 tokens"),
-    *("skip the third, 4 tokens", "column", "start of line", "classes", "classes and word"),
-)
-"""The other contexts, in the order of ``write_contexts``. "Word" is the part of the current word that is read."""
-NAMES = (*(f"order {order}" for order in ORDERS), *OTHERS)
-MATCH_NAME, DOCUMENT_NAME = "match", "document"
-"""The longest match in the training text, and the counts of the contexts and the longest match in the document."""
-NUM_ORDERS, NUM_CONTEXTS = len(ORDERS), len(NAMES)
 MAX_ORDER = ORDERS[-1]
 _ORDERS = np.array(ORDERS)
-USES_MATCH, USES_DOCUMENT = NUM_CONTEXTS, NUM_CONTEXTS + 1
 
 WORD, WORD_1, WORD_2, WORD_3, LINE_START, CLASSES, NUM_HASHES = range(7)
 """The indices of ``Document.rolling``: hashes of the current word, the three words before it, the first tokens of the

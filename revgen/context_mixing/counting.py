@@ -16,12 +16,12 @@ from revgen.context_mixing.code_tree import CodeTree, build_code_tree, case_fold
 from revgen.context_mixing.compiling import compiled
 from revgen.context_mixing.contexts import (
     LENGTH,
-    NUM_CONTEXTS,
     finish,
     hash_last,
     new_document,
     write_all_contexts,
 )
+from revgen.context_mixing.parts import NUM_CONTEXTS
 from revgen.tokenizers import Tokenizer
 
 TOKEN_BITS = np.uint64(32)

@@ -15,18 +15,14 @@ from numpy.typing import NDArray
 
 from revgen.context_mixing.compiling import compiled
 from revgen.context_mixing.contexts import (
-    DOCUMENT_NAME,
     LENGTH,
     MATCH,
     MATCH_LENGTH,
-    MATCH_NAME,
-    NAMES,
-    NUM_CONTEXTS,
-    NUM_ORDERS,
     RECENT,
     RECENT_LENGTH,
     WORD_LENGTH,
 )
+from revgen.context_mixing.parts import FIRST_SELECTOR, NUM_CONTEXTS, NUM_ORDERS, USES_INTERPOLATED
 
 MAX_RECENT = 24
 """The number of occurrences of a context in the document that are counted, the last ones."""
@@ -41,17 +37,8 @@ MATCH_LEVELS = np.searchsorted([1, 8, 10, 13, 16, 22, 32, 63], np.arange(64), "r
 NUM_LEVELS, NUM_RECENT_LEVELS, NUM_MATCH_LEVELS = len(TYPICAL_COUNTS), len(TYPICAL_RECENT_COUNTS), 9
 
 MIXER_SIZES = (40, 40, 256, 512, 64, 256, 512, 256)
-"""The number of values of each small context, in the order of ``select_weights``."""
-SELECTORS = (
-    *("by match", "by known order", "by decision", "by classes", "by document"),
-    *("by last token", "by length of word", "by token before"),
-)
-"""The names of these contexts."""
+"""The number of values of each small context, in the order of ``SELECTORS``."""
 NUM_MIXERS = len(MIXER_SIZES)
-INTERPOLATED = "interpolated"
-PARTS = (*NAMES, MATCH_NAME, DOCUMENT_NAME, INTERPOLATED, *SELECTORS)
-"""The parts that a model can do without."""
-_INTERPOLATED, _SELECTORS = PARTS.index(INTERPOLATED), PARTS.index(SELECTORS[0])
 _MIXER_BEGINS = np.concatenate([[0], np.cumsum(MIXER_SIZES)[:-1]])
 NUM_FINAL = 256 + MIXER_SIZES[0]
 COUNT_INPUTS, RECENT_INPUTS, MATCH_INPUTS, INTERPOLATED_INPUTS = 3, 2, 3, 4
@@ -312,7 +299,7 @@ def write_inputs(tables: Any, maps: Any, document: Any, work: Any, depth: Any, n
     known = add_recent_counts(tables, maps, work, depth, node)
     match = add_match(tables, maps, work, depth, node, 0, tables.text[counters[MATCH]], counters[MATCH_LENGTH])
     recent = add_match(tables, maps, work, depth, node, 1, tokens[counters[RECENT]], counters[RECENT_LENGTH])
-    if tables.is_used[_INTERPOLATED]:
+    if tables.is_used[USES_INTERPOLATED]:
         add_interpolated(work, depth)
     work.inputs[depth, NUM_INPUTS - 1] = BIAS
 
@@ -328,7 +315,7 @@ def write_inputs(tables: Any, maps: Any, document: Any, work: Any, depth: Any, n
     selected[6] = 32 * min(counters[WORD_LENGTH], 15) + min(node, 31)
     selected[7] = min(max(ranks[c2], 0), 255)
     for k in range(NUM_MIXERS):
-        if not tables.is_used[_SELECTORS + k]:
+        if not tables.is_used[FIRST_SELECTOR + k]:
             selected[k] = 0
 
 

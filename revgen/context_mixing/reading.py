@@ -16,11 +16,8 @@ from revgen.context_mixing.contexts import (
     LENGTH,
     MATCH,
     MATCH_LENGTH,
-    NUM_CONTEXTS,
     RECENT,
     RECENT_LENGTH,
-    USES_DOCUMENT,
-    USES_MATCH,
     append,
     finish,
     hash_last,
@@ -36,6 +33,7 @@ from revgen.context_mixing.mixing import (
     mix,
     write_inputs,
 )
+from revgen.context_mixing.parts import NUM_CONTEXTS, USES_DOCUMENT, USES_MATCH
 
 MAX_STEPS = 64
 """The largest number of positions of a slot that are looked at."""

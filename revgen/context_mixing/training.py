@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.context_mixing.code_tree import tree_depth
-from revgen.context_mixing.contexts import NUM_CONTEXTS, new_document, write_all_contexts
+from revgen.context_mixing.contexts import new_document, write_all_contexts
 from revgen.context_mixing.counting import Tables, add_to_counts, document_starts, find_entries
 from revgen.context_mixing.mixing import Maps, Mixers, initial_maps, initial_mixers, new_work, saved_arrays
+from revgen.context_mixing.parts import NUM_CONTEXTS
 from revgen.context_mixing.reading import score_document
 from revgen.errors import OptionError
 

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 import revgen
-from revgen.context_mixing.mixing import PARTS
+from revgen.context_mixing.parts import PARTS
 from revgen.language_model import LanguageModel
 from revgen.ops import log_softmax
 from revgen.testing import check_model

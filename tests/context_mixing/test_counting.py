@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from revgen.context_mixing.contexts import NAMES, NUM_CONTEXTS, new_document, write_all_contexts
+from revgen.context_mixing.contexts import new_document, write_all_contexts
 from revgen.context_mixing.counting import (
     Tables,
     add_to_counts,
@@ -19,7 +19,7 @@ from revgen.context_mixing.counting import (
     find_context,
     find_entries,
 )
-from revgen.context_mixing.mixing import PARTS
+from revgen.context_mixing.parts import CONTEXTS, NUM_CONTEXTS, PARTS
 
 VOCABULARY = ("<s>", "</s>", "<unk>", "a", "b", " ")
 
@@ -91,6 +91,6 @@ def test_contexts_with_a_gap_ignore_the_tokens_in_it() -> None:
     document_a, document_b = ([0, *ids] for ids in ([3, 4, 3, 3, 4], [4, 4, 3, 3, 3]))
     tables = count_contexts(np.array([*document_a, 1, *document_b, 1], np.uint8), VOCABULARY, np.ones(len(PARTS), bool))
     a, b = (hashes_of(tables, np.array(ids))[-1] for ids in (document_a, document_b))
-    equal = {name for name, x, y in zip(NAMES, a, b, strict=True) if x == y}
+    equal = {name for name, x, y in zip(CONTEXTS, a, b, strict=True) if x == y}
     assert {"order 0", "skip 1, 2 tokens", "skip 1, 3 tokens", "column", "classes"} - equal == {"column"}
     assert not {"order 1", "order 2", "word", "skip the second, 2 tokens"} & equal
