@@ -250,15 +250,16 @@ class LanguageModel(Model):
         return storage.save(self, Path(directory), dtype, overwrite)
 
     @validate_call
-    def export(self, path: str | Path) -> Path:
+    def export(self, path: str | Path, *, title: str | None = None) -> Path:
         """Write one HTML file that generates text offline, in any browser, and return its path.
 
-        The file contains the weights in float16, the tokenizer and the sampler. Raises OptionError for a model that
+        The file contains the weights in float16, the tokenizer and the sampler; its title is the name of the model by
+        default. Raises OptionError for a model that
         cannot be exported, such as one with a cell that runs on PyTorch only.
         """
         from revgen.browser.page import write_page
 
-        return write_page(self, self.browser_network(), expand_user(path))
+        return write_page(self, self.browser_network(), expand_user(path), title)
 
     def browser_network(self) -> BrowserNetwork:
         """Return the network for ``export``. Raises OptionError if the architecture cannot be exported."""

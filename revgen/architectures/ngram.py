@@ -115,7 +115,7 @@ class NGramModel(LanguageModel):
         train, held_out = tokenize_train_valid(corpus, valid, tokenizer, seed, progress=progress)
         summary = summarize(corpus, train, None if isinstance(valid, Corpus) else held_out, tokenizer)
         bar = Progress(progress)
-        for line in filter(None, (str(summary), summary.vocabulary_hint)):
+        for line in (str(summary), *summary.hints):
             bar.say(line)
         orders = count(train.documents(), len(tokenizer), self.config.order)
         kept, probabilities, backoffs = self.estimate(orders)
@@ -136,7 +136,7 @@ class NGramModel(LanguageModel):
         else:
             loss = -float(np.concatenate(self.trie.logprobs([*train.documents()])).mean())
         epoch = EpochMetrics(1, loss, 0.0, len(train) / seconds, seconds, **metrics, best=True, sample=sample)
-        notes = [summary.vocabulary_hint] if summary.vocabulary_hint else []
+        notes = summary.hints
         history = History([epoch], settings={"tokens": len(train), "seed": seed}, notes=notes)
         self.metadata["training"] = history.settings | {"seconds": round(seconds, 2)}
         bar.on_epoch_end(epoch)

@@ -27,13 +27,14 @@ TEMPERATURE = 0.7
 """The temperature that the page suggests."""
 
 
-def write_page(model: Model, network: BrowserNetwork, path: Path) -> Path:
+def write_page(model: Model, network: BrowserNetwork, path: Path, title: str | None = None) -> Path:
     """Write a model as one HTML file, which makes no requests, and return its path.
 
-    ``network`` computes the logits of the model. Raises OptionError for a tokenizer that has no version in JavaScript
-    and for weights that do not fit into float16, and CheckpointError if the file cannot be written.
+    ``network`` computes the logits of the model; ``title`` is the name of the model by default. Raises OptionError for
+    a tokenizer that has no version in JavaScript and for weights that do not fit into float16, and CheckpointError if
+    the file cannot be written.
     """
-    content = make_page(model, network).encode()
+    content = make_page(model, network, title).encode()
     try:
         write_atomically(path, content)
     except OSError as error:
@@ -41,9 +42,9 @@ def write_page(model: Model, network: BrowserNetwork, path: Path) -> Path:
     return path
 
 
-def make_page(model: Model, network: BrowserNetwork) -> str:
+def make_page(model: Model, network: BrowserNetwork, title: str | None = None) -> str:
     """Return the HTML of a page. Its security policy allows the scripts and the style of the page, and nothing else."""
-    engine = "\n".join([*map(read_file, ENGINE_FILES), make_script(model, network)])
+    engine = "\n".join([*map(read_file, ENGINE_FILES), make_script(model, network, title)])
     ui = "\n".join(map(read_file, PAGE_FILES))
     style = read_file("page.css")
     scripts = f"'sha256-{content_hash(engine)}' 'sha256-{content_hash(ui)}'"
@@ -52,7 +53,7 @@ def make_page(model: Model, network: BrowserNetwork) -> str:
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
     return Template(read_file("page.html")).substitute(
-        title=html.escape(model.name), policy=html.escape(policy), style=style, engine=engine, ui=ui
+        title=html.escape(title or model.name), policy=html.escape(policy), style=style, engine=engine, ui=ui
     )
 
 
@@ -66,11 +67,12 @@ def content_hash(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def make_script(model: Model, network: BrowserNetwork) -> str:
+def make_script(model: Model, network: BrowserNetwork, title: str | None = None) -> str:
     """Return the script that defines ``MODEL``."""
     arrays: list[NDArray[Any]] = []
     programs: list[str] = []
     description = describe_model(model) | {"network": network.describe(arrays, programs)}
+    description["name"] = title or model.name
     halves = [to_half(model.name, array) for array in arrays]
     description["arrays"] = [[str(array.dtype), array.size] for array in halves]
     data = b"".join(array.astype(array.dtype.newbyteorder("<")).tobytes() for array in halves)

@@ -67,6 +67,7 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
         "out", nargs="?", help="a page, such as page.html; or an ONNX graph, such as model.onnx, or its directory"
     )
     parser.add_argument("--out", dest="out_option", metavar="OUT", help="the same as OUT")
+    parser.add_argument("--title", help="the title of the page (default: the name of the model)")
 
 
 def run_export(options: argparse.Namespace) -> None:
@@ -76,7 +77,7 @@ def run_export(options: argparse.Namespace) -> None:
         raise OptionError("export takes a model and one path, such as page.html or model.onnx")
     model = load(options.model, revision=options.revision)
     if Path(out).suffix.lower() in (".html", ".htm"):
-        kind, path = "page", model.export(out)
+        kind, path = "page", model.export(out, title=options.title)
     else:
         from revgen.interop.onnx import export  # imports PyTorch
 
@@ -138,6 +139,7 @@ COMMANDS = {
         run_export,
         """\
   revgen export lstm-char page.html
+  revgen export my-model page.html --title "Names of dinosaurs"
   revgen export me/my-model my-graph/model.onnx --revision v1 --json""",
     ),
     "cache": Command(

@@ -101,7 +101,8 @@ def run_fit(options: argparse.Namespace) -> None:
         print_json({"directory": str(directory), "notes": history.notes, "epochs": history.to_dicts()}, indent=2)
     elif not options.quiet:
         print_table(*history.to_rows())
-        print("\n".join([*history.notes, f"saved: revgen generate {shlex.quote(str(directory))}"]))
+        name = shlex.quote(str(directory))
+        print("\n".join([*history.notes, f"saved: revgen generate {name}, or revgen export {name} page.html"]))
 
 
 def _check_out(options: argparse.Namespace) -> None:

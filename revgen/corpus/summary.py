@@ -12,6 +12,9 @@ from revgen.tokenizers import Tokenizer
 MAX_UNKNOWN_FRACTION = 0.01
 """With a larger fraction of characters outside the vocabulary, ``vocabulary_hint`` says how to extend it."""
 
+MIN_LINES, MAX_LINE_LENGTH = 50, 25
+"""The number of lines, and the average number of characters in them, from which and up to which they may be names."""
+
 
 @dataclass(frozen=True)
 class CorpusSummary:
@@ -24,6 +27,8 @@ class CorpusSummary:
     is_lossless: bool
     """Whether the tokenizer spells such characters out, instead of reading them as ``<unk>``."""
     sources: str
+    lines: int = 0
+    """The number of line breaks."""
 
     @property
     def unknown_fraction(self) -> float:
@@ -33,6 +38,21 @@ class CorpusSummary:
     def __str__(self) -> str:
         line = f"{pluralize(self.documents, 'document')}, {pluralize(self.characters, 'character')}"
         return f"{line} from {self.sources}" if self.sources else line
+
+    @property
+    def hints(self) -> list[str]:
+        """Advice on how to read the corpus, and on the vocabulary."""
+        return [hint for hint in (self.lines_hint, self.vocabulary_hint) if hint is not None]
+
+    @property
+    def lines_hint(self) -> str | None:
+        """Advice on the documents if the corpus is one document of short lines, such as a file of names, else None."""
+        if self.documents > 1 or self.lines < MIN_LINES or self.characters > MAX_LINE_LENGTH * self.lines:
+            return None
+        return (
+            "all lines are one document; if each line is a text of its own, such as a name, read the file with "
+            'documents="line" (on the command line, --documents line)'
+        )
 
     @property
     def vocabulary_hint(self) -> str | None:
@@ -57,4 +77,5 @@ def summarize(corpus: Corpus, tokens: Tokens, held_out: Tokens | None, tokenizer
         unknown_characters=int(counts @ tokenizer.completes_unknown_character),
         is_lossless=tokenizer.is_lossless,
         sources=corpus.sources,
+        lines=int(counts @ [token.count("\n") for token in tokenizer.vocabulary]),
     )

@@ -111,8 +111,9 @@ def _fit(
             checkpointer.begin(run, resume)
             for problem in checkpointer.notes:
                 trainer.add_note(problem)
-        if summary.vocabulary_hint is not None and summary.vocabulary_hint not in run.history.notes:
-            trainer.add_note(summary.vocabulary_hint)
+        for hint in summary.hints:
+            if hint not in run.history.notes:
+                trainer.add_note(hint)
         if run.is_compiled:
             note = run.network.compile_layers(partial(trainer.progress.say, COMPILATION_MESSAGE))
             if note is not None and note not in run.history.notes:

@@ -33,3 +33,16 @@ def test_export_takes_one_path(
     paths: tuple[str, ...], model_directory: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "one path" in run_failing(capsys, "export", model_directory, *paths)
+
+
+def test_export_gives_a_page_the_title_that_a_friend_sees(
+    model_directory: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, other = tmp_path / "page.html", tmp_path / "other.html"
+
+    run(capsys, "export", model_directory, str(page), "--title", "Names & <titles>")
+    run(capsys, "export", model_directory, str(other))
+
+    assert "<title>Names &amp; &lt;titles></title>" in page.read_text("utf-8").replace("&gt;", ">")
+    assert '"name": "Names & \\u003ctitles>"' in page.read_text("utf-8")
+    assert "<title>lstm-char</title>" in other.read_text("utf-8")
