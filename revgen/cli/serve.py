@@ -10,7 +10,6 @@ from revgen.cli.options import MODEL, add_device
 from revgen.cli.parser import Command
 from revgen.errors import MissingExtraError
 from revgen.serve.limits import Limits
-from revgen.zoo import load
 
 API_KEY = "REVGEN_API_KEY"
 """The environment variable with the API key."""
@@ -24,6 +23,9 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--api-key", metavar="KEY", help=f"the key that requests must have (default: the variable {API_KEY})"
     )
+    parser.add_argument(
+        "--workers", type=int, default=1, help="the number of processes, best one for each processor (default: 1)"
+    )
     parser.add_argument("--compile", action="store_true", help="compile the models, which makes single texts faster")
     for option in dataclasses.fields(Limits):
         flag, text = f"--{option.name.replace('_', '-')}", f"{option.metadata['help']} (default: {option.default})"
@@ -31,20 +33,17 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
 
 
-def run_serve(options: argparse.Namespace) -> None:
-    """Serve models until the process gets SIGINT or SIGTERM; it ends when all requests are answered."""
+def run_serve(options: argparse.Namespace) -> int:
+    """Serve models until the process gets SIGINT or SIGTERM."""
+    api_key = options.api_key or os.environ.get(API_KEY) or None
+    values = vars(options) | {"models": tuple(options.models), "api_key": api_key}
+    limits = Limits(**{option.name: values[option.name] for option in dataclasses.fields(Limits)})
     try:
-        import uvicorn
-
-        from revgen.serve.app import create_app
-    except ImportError as error:
+        from revgen.serve.server import ServerOptions, run_server
+    except ModuleNotFoundError as error:
         raise MissingExtraError(f"the server needs {error.name}: pip install 'revgen[serve]'") from None
-    limits = Limits(**{option.name: getattr(options, option.name) for option in dataclasses.fields(Limits)})
-    models = {name: load(name, device=options.device) for name in options.models}
-    for model in models.values() if options.compile else ():
-        model.compile()
-    app = create_app(models, api_key=options.api_key or os.environ.get(API_KEY) or None, limits=limits)
-    uvicorn.run(app, host=options.host, port=options.port, timeout_graceful_shutdown=limits.max_seconds)
+    names = [option.name for option in dataclasses.fields(ServerOptions) if option.name != "limits"]
+    return run_server(ServerOptions(limits=limits, **{name: values[name] for name in names}))
 
 
 COMMANDS = {
@@ -53,6 +52,6 @@ COMMANDS = {
         run_serve,
         """\
   revgen serve lstm-char
-  revgen serve lstm-char me/other my-model --port 8000 --api-key secret""",
+  revgen serve lstm-char me/other my-model --port 8000 --api-key secret --workers 4""",
     )
 }

@@ -22,7 +22,7 @@ Piece = tuple[int, str]
 
 
 class Batch:
-    """The texts of one call, each in a row: ``n`` rows for each prompt.
+    """The texts of one call, each in a row: ``n`` rows for each prompt. They are sampled with ``seed``.
 
     All rows read their prompts in step, and each row is sampled from the end of its own prompt on. ``on_token`` is
     called with the row, the token and the logits (vocab,) of each token that is sampled.
@@ -33,6 +33,7 @@ class Batch:
         model: Model,
         constraints: Constraints,
         prompts: Sequence[tuple[list[int], TextState]],
+        seed: int | None,
         n: int = 1,
         *,
         whole: bool = False,
@@ -47,7 +48,7 @@ class Batch:
         self.max_tokens, self.min_tokens = config.max_tokens, config.min_tokens
         self.eos_id = tokenizer.eos_id
         self.is_context_free = constraints.is_context_free
-        self.random = np.random.default_rng(config.seed)
+        self.random = np.random.default_rng(seed)
         self.lengths = [len(ids) for ids, _ in prompts for _ in range(n)]
         """How many tokens of each row are not counted: its prompt, and tokens that generate the end of it again."""
         self.prompts = np.full((max(self.lengths), len(prompts)), self.eos_id)  # (time, prompts), padded
@@ -64,11 +65,24 @@ class Batch:
         """The rows that have not ended."""
         self.read = 0
         """The number of tokens that each of them has read."""
+        self._is_settled = False
 
     @property
     def is_settled(self) -> bool:
         """Whether all rows have read their prompts, and generated the ends of them again."""
-        return self.read >= len(self.prompts) and not any(self.states[row].pending for row in self.rows)
+        if not self._is_settled and self.read >= len(self.prompts):
+            self._is_settled = not any(self.states[row].pending for row in self.rows)
+        return self._is_settled
+
+    def uniforms(self, rows: list[int]) -> list[float]:
+        """Return random numbers in [0, 1) for the next tokens of these rows.
+
+        One is sampled for every row, also for one that has ended, so that no row depends on when others end.
+        """
+        if len(self.lengths) == 1:
+            return [self.random.random()]
+        numbers: list[float] = self.random.random(len(self.lengths))[rows].tolist()
+        return numbers
 
     def sampled_rows(self) -> list[int]:
         """Return the indices in ``rows`` of those whose next token is sampled; the others read their prompts."""

@@ -15,6 +15,7 @@ from revgen.generation.filters import (
     Filter,
     FrequencyPenalty,
     MinP,
+    PresencePenalty,
     RepetitionPenalty,
     TemperatureScaling,
     TopK,
@@ -45,6 +46,7 @@ class GenerationOptions(TypedDict, total=False):
     typical_p: float | None
     repetition_penalty: float
     frequency_penalty: float
+    presence_penalty: float
     logit_bias: Mapping[Token, float] | None
     banned_tokens: Collection[Token] | None
     filters: Sequence[str | Filter] | None
@@ -103,6 +105,10 @@ class GenerationConfig:
     frequency_penalty: float = field(
         default=0.0,
         metadata={"help": "Subtract this number from the logit of a token once for each time that it is in the text."},
+    )
+    presence_penalty: float = field(
+        default=0.0,
+        metadata={"help": "Subtract this number from the logits of tokens that are in the text."},
     )
     logit_bias: Mapping[Token, float] | None = field(
         default=None, metadata={"help": "Add these numbers to the logits of tokens."}
@@ -174,6 +180,8 @@ class GenerationConfig:
             penalties.append(RepetitionPenalty(self.repetition_penalty))
         if self.frequency_penalty != 0:
             penalties.append(FrequencyPenalty(self.frequency_penalty))
+        if self.presence_penalty != 0:
+            penalties.append(PresencePenalty(self.presence_penalty))
         return tuple(penalties)
 
     def build_filters(self) -> tuple[Filter, ...]:
@@ -210,7 +218,8 @@ class GenerationConfig:
         )
         penalty = self.repetition_penalty
         check("repetition_penalty", penalty, 0 < as_float(penalty) < np.inf, "above 0")
-        check("frequency_penalty", self.frequency_penalty, np.isfinite(as_float(self.frequency_penalty)), "a number")
+        for name in ("frequency_penalty", "presence_penalty"):
+            check(name, getattr(self, name), np.isfinite(as_float(getattr(self, name))), "a number")
 
     def _check_tokens(self) -> None:
         bias, banned, forced = self.logit_bias, self.banned_tokens, self.forced_tokens

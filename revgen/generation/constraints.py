@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -108,7 +109,7 @@ class Constraints:
         """Whether a token depends on logits, biases and one temperature only."""
         return self.is_context_free and len(self.filters) == 1 and isinstance(self.temperature, float)
 
-    @property
+    @cached_property
     def merge_key(self) -> Any:
         """A key that calls with the same filters have in common, or None if this call is sampled on its own."""
         is_merged = self.is_context_free and isinstance(self.temperature, float)
@@ -223,6 +224,8 @@ class Constraints:
 
 def merge_constraints(rows: Sequence[Constraints]) -> Constraints:
     """Return the constraints of a batch, given those of each row, which have the same ``merge_key``."""
+    if len({*map(id, rows)}) == 1:
+        return rows[0]
     merged = copy.copy(rows[0])
     merged.biases = np.stack([constraints.biases for constraints in rows])
     merged.penalties = (LogitBias(merged.biases),)

@@ -18,7 +18,7 @@ from revgen.generation.sampler import sample
 if TYPE_CHECKING:
     from revgen.model import Model
 
-STEPS_IN_STEP = 32
+TOKENS_IN_STEP = 32
 """While other texts are sampled, this number of tokens at the end of a new prompt is read together with them."""
 
 
@@ -33,7 +33,7 @@ class Decoder:
     def __init__(self, model: Model) -> None:
         self.model = model
         self.waiting: list[Batch] = []
-        """The batches whose prompts have to be read, the first first."""
+        """The batches whose prompts have to be read, in the order of arrival."""
         self.batches: list[Batch] = []
         """The batches that are continued, in the order of their rows in ``logits`` and ``state``."""
         self.tokens: list[int] = []
@@ -55,7 +55,7 @@ class Decoder:
     def read_prompts(self, max_tokens: int | None = None) -> None:
         """Read prompts, at most about ``max_tokens`` of their tokens, and let the batches join the others.
 
-        A batch joins after the shortest of its prompts, or ``STEPS_IN_STEP`` tokens earlier if there are other rows.
+        A batch joins after the shortest of its prompts, or ``TOKENS_IN_STEP`` tokens earlier if there are other rows.
         """
         remaining = max_tokens or sys.maxsize
         joining: list[tuple[Any, Any]] = []
@@ -64,7 +64,7 @@ class Decoder:
             if batch.rows:
                 end = min(batch.lengths)
                 if self.batches:
-                    end = max(1, end - STEPS_IN_STEP)
+                    end = max(1, end - TOKENS_IN_STEP)
                 begin, width = batch.read, batch.prompts.shape[1]
                 batch.read = min(end, begin + max(1, remaining // width))
                 remaining -= (batch.read - begin) * width
@@ -86,45 +86,45 @@ class Decoder:
     def remove(self, batch: Batch) -> None:
         """Stop generating the texts of a batch."""
         if batch in self.batches:
-            kept = np.array([other is not batch for other in self.batches for _ in other.rows])
+            kept = np.flatnonzero([other is not batch for other in self.batches for _ in other.rows])
             self.batches.remove(batch)
-            self.logits, self.state = select_rows((self.logits, self.state), kept)
+            self.logits, self.state = select_rows((self.logits, self.state), kept) if len(kept) else (None, None)
             self._groups = None
         batch.rows = []
 
     def sample(self) -> list[tuple[Batch, list[Piece]]]:
-        """Append the next token to each row; return the text of each batch that is ready."""
+        """Append the next token to each row; return the batches with text that is ready, or with rows that ended."""
         if self._groups is None:
             self._groups = list(make_groups(self.batches))
-        is_settled = True
         tokens = np.empty(len(self.logits), np.intp)
         start = 0
         for batch in self.batches:
             if not batch.is_settled:
-                is_settled = False
                 tokens[start : start + len(batch.rows)] = batch.prompt_tokens()
             start += len(batch.rows)
         for group in self._groups:
             tokens[group.indices] = group.sample(self.logits[group.indices])
-        return self._accept(tokens.tolist(), is_settled)
+        return self._accept(tokens.tolist())
 
-    def _accept(self, tokens: list[int], is_settled: bool) -> list[tuple[Batch, list[Piece]]]:
+    def _accept(self, tokens: list[int]) -> list[tuple[Batch, list[Piece]]]:
         results: list[tuple[Batch, list[Piece]]] = []
         kept: list[int] = []
         start = 0
         for batch in self.batches:
-            end = start + len(batch.rows)
-            pieces, going = batch.accept(tokens[start:end])
+            count, was_settled = len(batch.rows), batch.is_settled
+            pieces, going = batch.accept(tokens[start : start + count])
             kept += [start + i for i in going]
-            start = end
-            results.append((batch, pieces))
+            start += count
+            if pieces or len(going) < count:
+                results.append((batch, pieces))
+            if not was_settled and batch.read >= min(batch.lengths):  # more rows are sampled, or with other calls
+                self._groups = None
         if len(kept) < len(tokens):
             self.batches = [batch for batch in self.batches if batch.rows]
             self.state = select_rows(self.state, np.array(kept, np.intp))
             self._groups = None
-        if not is_settled:
-            self._groups = None
-        self.tokens = [tokens[i] for i in kept]
+            tokens = [tokens[i] for i in kept]
+        self.tokens = tokens
         return results
 
     def forward(self) -> None:
@@ -148,20 +148,20 @@ class Group:
     """The indices of all rows in the decoder."""
 
     def sample(self, logits: Floats) -> NDArray[np.intp]:
-        """Sample the next tokens from logits (rows, vocab), and pass them to those who want to know them."""
+        """Sample the next tokens from logits (rows, vocab), and report them to ``Batch.on_token``."""
         rows = [(batch, row) for batch, rows in self.members for row in rows]
         positions = np.array([batch.read - batch.lengths[row] for batch, row in rows])
         history = self.members[0][0].history  # only a batch alone has one
         context = self.constraints.context(positions, history, np.array(self.members[0][1]))
         p = self.constraints.probabilities(logits, context, [batch.states[row] for batch, row in rows])
-        # for all rows of a batch, so that no row depends on when others end
-        uniform = [batch.random.random(len(batch.lengths))[rows] for batch, rows in self.members]
-        tokens: NDArray[np.intp] = sample(p, np.concatenate(uniform))
-        for i, ((batch, row), token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
-            if batch.history is not None:
-                batch.history.extend(row, [token])
-            if batch.on_token is not None:
-                batch.on_token(row, token, logits[i])
+        uniform = [number for batch, rows in self.members for number in batch.uniforms(rows)]
+        tokens: NDArray[np.intp] = sample(p, np.array(uniform))
+        if history is not None or any(batch.on_token for batch, _ in self.members):
+            for i, ((batch, row), token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
+                if batch.history is not None:
+                    batch.history.extend(row, [token])
+                if batch.on_token is not None:
+                    batch.on_token(row, token, logits[i])
         return tokens
 
 

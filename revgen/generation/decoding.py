@@ -85,7 +85,7 @@ def decode(
     if config.num_beams is not None:
         searches = (search(model, ids, label_offset, constraints, state, n) for ids, state in begun)
         return ((i * n + rank, text) for i, texts in enumerate(searches) for rank, text in enumerate(texts))
-    return _decode_batch(model, Batch(model, constraints, begun, n, whole=whole))
+    return _decode_batch(model, Batch(model, constraints, begun, config.seed, n, whole=whole))
 
 
 def _decode_batch(model: Model, batch: Batch) -> Pieces:

@@ -87,6 +87,18 @@ class FrequencyPenalty:
             return logits - (penalty * _counts(context)).clip(-MAX_LOGIT, MAX_LOGIT)
 
 
+@dataclass(frozen=True)
+class PresencePenalty:
+    """Subtract a penalty from the logits of tokens that are in the text."""
+
+    penalty: float
+    needs_tokens = True
+
+    def __call__(self, logits: Array, context: FilterContext) -> Array:
+        penalty = min(max(self.penalty, -MAX_LOGIT), MAX_LOGIT)
+        return ops.where(_counts(context) > 0, logits - penalty, logits)
+
+
 def _counts(context: FilterContext) -> Array:
     assert context.counts is not None, "a filter that needs tokens gets them"
     return context.counts

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from revgen.model import Model
 
 SHARED_OPTIONS = (
-    *("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "frequency_penalty"),
-    *("logit_bias", "banned_tokens", "filters", "max_tokens", "stop", "seed"),
+    *("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty"),
+    *("frequency_penalty", "presence_penalty", "logit_bias", "banned_tokens", "filters", "max_tokens", "stop", "seed"),
 )
 """Options that apply to all models together."""
 

@@ -2,42 +2,61 @@
 
 from __future__ import annotations
 
-import asyncio
+import itertools
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from revgen.errors import RevgenError
 from revgen.generation.batch import Batch
 from revgen.generation.config import GenerationConfig
-from revgen.generation.constraints import Constraints
+from revgen.generation.constraints import Constraints, TextState
 from revgen.model import Model
+from revgen.serve.background import Background
 from revgen.serve.engine import Engine, Generation
 from revgen.serve.errors import ServeError
-from revgen.serve.limits import Limits
-from revgen.serve.schema import OPTION_FIELDS, Prompt, generation_options, split_prompts
+from revgen.serve.logprobs import TokenLog, join_logprobs, prompt_logprobs
+from revgen.serve.prompts import EncodedPrompt, encode_prompts
+from revgen.serve.schema import OPTION_FIELDS, generation_options
 
 SLOW_OPTIONS = {"regex", "choices", "max_copied_chars"}
-"""The options whose preparation may take long, and is done in a thread of its own."""
+"""The options whose preparation may take long."""
+LONG_PROMPT = 10_000
+"""The number of characters of a prompt, or of the text of its ids, whose preparation may take long."""
+PROCESS_ID, NUMBERS = secrets.token_hex(8), itertools.count(1)
+"""The parts of the ids of completions: random numbers for each would take a hundred times as long."""
 
 
 @dataclass
 class Completion:
-    """The texts of one request."""
+    """The texts of one request. Each is a row: ``n`` for each prompt."""
 
     request: Any
-    prompts: list[str]
-    """The text of each prompt."""
-    prompt_tokens: int
+    prompts: list[EncodedPrompt]
     batch: Batch
     generation: Generation
+    logs: list[TokenLog]
+    """The tokens of each row, if the request asks for their log-probabilities."""
+    prompt_logs: list[TokenLog]
+    """The tokens of each prompt, if it also asks for the prompt."""
 
     def __post_init__(self) -> None:
-        self.id = f"cmpl-{secrets.token_hex(12)}"
+        self.id = f"cmpl-{PROCESS_ID}-{next(NUMBERS)}"
         self.created = int(time.time())
+        self.on_end: Callable[[dict[str, int]], None] = lambda usage: None
+        """Is called with the usage when all texts have ended."""
+        self.echoes = [self.prompts[row // self.batch.n].text if self.request.echo else "" for row in self.all_rows]
+        self.lengths = [0] * len(self.all_rows)
+        """The number of characters of each row that have been returned, without its prompt."""
+
+    @property
+    def all_rows(self) -> range:
+        """All rows, ended or not."""
+        return range(len(self.batch.lengths))
 
     def body(self, choices: list[dict[str, Any]], *, with_usage: bool = True) -> dict[str, Any]:
         """Return a response, or the data of an event."""
@@ -46,52 +65,55 @@ class Completion:
 
     def usage(self) -> dict[str, int]:
         """Return the numbers of tokens."""
+        prompt = sum(len(prompt.ids) for prompt in self.prompts)
         generated = sum(count for _, count in self.batch.endings.values())
-        total = self.prompt_tokens + generated
-        return {"prompt_tokens": self.prompt_tokens, "completion_tokens": generated, "total_tokens": total}
+        return {"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated}
 
-    def choice(self, row: int, text: str, finish_reason: str | None) -> dict[str, Any]:
-        """Return one text, or a piece of it."""
-        return {"index": row, "text": text, "logprobs": None, "finish_reason": finish_reason}
-
-    def finish_reason(self, row: int) -> str:
-        """Return why a text has ended."""
-        return self.batch.endings.get(row, ("length", 0))[0]  # a text of 0 tokens has no ending
-
-    def echo(self, row: int) -> str:
-        """Return the prompt of a text if the request asks for it."""
-        return self.prompts[row // self.batch.n] if self.request.echo else ""
+    def choice(self, row: int, piece: str, *, is_first: bool, is_last: bool) -> dict[str, Any]:
+        """Return a piece of a text, or all of it."""
+        echo = self.echoes[row]
+        self.lengths[row] += len(piece)
+        logprobs = None
+        if self.logs:
+            logprobs = self.logs[row].take(self.lengths[row], len(echo))
+            if is_first and self.prompt_logs:
+                logprobs = join_logprobs([self.prompt_logs[row // self.batch.n].to_dict(), logprobs])
+        reason = self.batch.endings.get(row, ("length", 0))[0]  # a text of 0 tokens has no ending
+        text = echo + piece if is_first else piece
+        return {"index": row, "text": text, "logprobs": logprobs, "finish_reason": reason if is_last else None}
 
     async def response(self) -> dict[str, Any]:
         """Return the response, when all texts have ended."""
-        texts = [self.echo(row) for row in range(len(self.batch.lengths))]
-        async for pieces in self.generation.pieces():
+        texts = [""] * len(self.all_rows)
+        async for pieces, _ in self.generation.pieces():
             for row, piece in pieces:
                 texts[row] += piece
-        return self.body([self.choice(row, text, self.finish_reason(row)) for row, text in enumerate(texts)])
+        self.on_end(self.usage())
+        return self.body([self.choice(row, text, is_first=True, is_last=True) for row, text in enumerate(texts)])
 
     async def events(self) -> AsyncIterator[str]:
         """Yield server-sent events, at least one for each text, and the end of the stream."""
-        pieces = {row: prompt for row in range(len(self.batch.lengths)) if (prompt := self.echo(row))}
-        open_rows = set(range(len(self.batch.lengths)))
+        unsent, open_rows = {*self.all_rows}, {*self.all_rows}
+        options = self.request.stream_options
         try:
-            async for new in self.generation.pieces():
+            async for new, all_ended in self.generation.pieces():
+                pieces: dict[int, str] = {}
                 for row, piece in new:
                     pieces[row] = pieces.get(row, "") + piece
-                for row in sorted(pieces.keys() | (open_rows & self.batch.endings.keys())):
-                    reason = self.batch.endings[row][0] if row in self.batch.endings else None
-                    if reason is not None:
-                        open_rows.discard(row)
-                    yield event(self.body([self.choice(row, pieces.get(row, ""), reason)], with_usage=False))
-                pieces = {}
-            for row in sorted(open_rows):
-                yield event(self.body([self.choice(row, "", self.finish_reason(row))], with_usage=False))
+                ended = open_rows & all_ended if self.batch.max_tokens else open_rows
+                events = []
+                for row in sorted(pieces.keys() | ended):
+                    choice = self.choice(row, pieces.get(row, ""), is_first=row in unsent, is_last=row in ended)
+                    events.append(event(self.body([choice], with_usage=False)))
+                unsent, open_rows = unsent - pieces.keys() - ended, open_rows - ended
+                if not open_rows:
+                    self.on_end(self.usage())
+                    if options is not None and options.include_usage:
+                        events.append(event(self.body([])))
+                    events.append("data: [DONE]\n\n")
+                yield "".join(events)
         except ServeError as error:
             yield event(error.to_dict())
-            return
-        if self.request.stream_options is not None and self.request.stream_options.include_usage:
-            yield event(self.body([]))
-        yield "data: [DONE]\n\n"
 
 
 def event(data: dict[str, Any]) -> str:
@@ -99,59 +121,56 @@ def event(data: dict[str, Any]) -> str:
     return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
 
 
-async def start_completion(engine: Engine, request: Any) -> Completion:
+async def start_completion(engine: Engine, request: Any, background: Background) -> Completion:
     """Check a request and submit its texts. Raises ServeError."""
-    slow = any(getattr(request, name) is not None for name in SLOW_OPTIONS)
-    prepare = asyncio.to_thread(prepare_batch, engine, request) if slow else None
-    prompts, batch = prepare_batch(engine, request) if prepare is None else await prepare
-    count = sum(len(ids) for _, ids in prompts)
-    return Completion(request, [text for text, _ in prompts], count, batch, engine.submit(batch))
-
-
-def prepare_batch(engine: Engine, request: Any) -> tuple[list[tuple[str, list[int]]], Batch]:
-    """Return the text and the ids of each prompt, and the texts to generate. Raises ServeError."""
-    model, limits = engine.model, engine.limits
-    n = request.n or 1
+    model, limits, n = engine.model, engine.limits, request.n or 1
     if request.best_of not in (None, n):
         raise ServeError(400, f"best_of must be null or n, {n}", param="best_of")
-    prompts = encode_prompts(model, request.prompt, "prompt", limits, n)
     if (request.max_tokens or 0) > limits.max_tokens:
         raise ServeError(400, f"max_tokens must be at most {limits.max_tokens}", param="max_tokens")
+    options = generation_options(request)
+    seed = options.pop("seed", None)
+
+    def prepare() -> tuple[list[EncodedPrompt], Batch, list[TokenLog]]:
+        prompts = encode_prompts(model, request.prompt, "prompt", limits, n)
+        batch = prepare_batch(model, prompts, options, seed, n, whole=not request.stream)
+        prompt_logs = []
+        if request.logprobs is not None and request.echo:
+            prompt_logs = [prompt_logprobs(model, p.ids, batch.label_offset, request.logprobs) for p in prompts]
+        return prompts, batch, prompt_logs
+
+    is_slow = not SLOW_OPTIONS.isdisjoint(options) or (request.logprobs is not None and request.echo)
+    is_slow |= len(str(request.prompt)) > LONG_PROMPT
+    prompts, batch, prompt_logs = await background.run(prepare) if is_slow else prepare()
+    logs: list[TokenLog] = []
+    if request.logprobs is not None:
+        logs = [TokenLog(model.tokenizer, request.logprobs, len(state.pending)) for state in batch.states]
+        batch.on_token = lambda row, token, logits: logs[row].add(token, logits)
+    return Completion(request, prompts, batch, engine.submit(batch), logs, prompt_logs)
+
+
+def prepare_batch(
+    model: Model, prompts: Sequence[EncodedPrompt], options: Mapping[str, Any], seed: int | None, n: int, *, whole: bool
+) -> Batch:
+    """Return the texts to generate. Raises ServeError for options that the model cannot follow."""
     try:
-        constraints = Constraints(model, GenerationConfig.from_kwargs(**generation_options(request)))
-        begun = [
-            constraints.begin(text, [model.tokenizer.bos_id, *ids])
-            if is_text
-            else ([model.tokenizer.bos_id, *ids], constraints.initial_state(text))
-            for text, ids, is_text in prompts
-        ]
-        batch = Batch(model, constraints, begun, n, whole=not request.stream)
+        make = make_constraints if SLOW_OPTIONS.isdisjoint(options) else make_constraints.__wrapped__  # may be large
+        constraints = make(model, json.dumps(sorted(options.items())))
+        begun: list[tuple[list[int], TextState]] = []
+        for prompt in prompts:
+            document = [model.tokenizer.bos_id, *prompt.ids]
+            state = constraints.initial_state(prompt.text)
+            begun.append(constraints.begin(prompt.text, document) if prompt.is_text else (document, state))
+        return Batch(model, constraints, begun, seed, n, whole=whole)
     except RevgenError as error:
-        message = str(error)
-        name = message.partition(" ")[0]
-        raise ServeError(400, message, param=name if name in OPTION_FIELDS else None) from None
-    return [(text, ids) for text, ids, _ in prompts], batch
+        name = str(error).partition(" ")[0]
+        raise ServeError(400, str(error), param=name if name in OPTION_FIELDS else None) from None
 
 
-def encode_prompts(
-    model: Model, prompt: Prompt, param: str, limits: Limits, n: int = 1
-) -> list[tuple[str, list[int], bool]]:
-    """Return the text and the ids of each prompt, and whether it was given as a text. Raises ServeError."""
-    tokenizer = model.tokenizer
-    prompts = split_prompts(prompt)
-    if not 1 <= len(prompts) * n <= limits.max_texts:
-        name = "n" if len(prompts) <= limits.max_texts and n > 1 else param
-        raise ServeError(400, f"a request must have from 1 to {limits.max_texts} texts", param=name)
-    encoded: list[tuple[str, list[int], bool]] = []
-    for item in prompts:
-        if isinstance(item, str):
-            encoded.append((item, tokenizer.encode(item).tolist(), True))
-        elif all(0 <= token < len(tokenizer) for token in item):
-            encoded.append((tokenizer.decode(item), list(item), False))
-        else:
-            raise ServeError(400, f"token ids must be from 0 to {len(tokenizer) - 1}", param=param)
-    longest = max(len(ids) for _, ids, _ in encoded)
-    if longest > limits.max_prompt_tokens:
-        message = f"a prompt may have {limits.max_prompt_tokens} tokens, and this one has {longest}"
-        raise ServeError(400, message, param=param, code="context_length_exceeded")
-    return encoded
+@lru_cache(maxsize=64)
+def make_constraints(model: Model, options: str) -> Constraints:
+    """Return the constraints of the JSON of some options: many requests have equal ones."""
+    values = dict(json.loads(options))
+    if "logit_bias" in values:
+        values["logit_bias"] = {int(token): bias for token, bias in values["logit_bias"].items()}
+    return Constraints(model, GenerationConfig.from_kwargs(**values))

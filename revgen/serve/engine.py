@@ -17,7 +17,7 @@ from revgen.serve.limits import Limits
 
 PROMPT_TOKENS = 64
 """The number of tokens of new prompts that are read between two tokens of the other texts."""
-EVENT_SECONDS = 0.01
+EVENT_SECONDS = 0.04
 """The minimum time between two events of a stream: faster tokens are sent together."""
 
 logger = logging.getLogger("uvicorn.error")
@@ -26,59 +26,73 @@ logger = logging.getLogger("uvicorn.error")
 class Generation:
     """The texts of one request, which its engine generates.
 
-    The engine's thread adds pieces, and the event loop takes them.
+    The engine's thread adds pieces, and a task in the event loop takes them.
     """
 
     def __init__(self, batch: Batch, engine: Engine) -> None:
         self.batch = batch
         self.engine = engine
         self.deadline = time.monotonic() + engine.limits.max_seconds
-        self.num_ended = 0
+        self.is_done = not batch.rows
+        """Whether all texts have ended, and all pieces have been added."""
+        self.ended: frozenset[int] = frozenset()
+        """The rows that have ended, and whose pieces have been added."""
         self.error: ServeError | None = None
-        self._pieces: list[Piece] = []
+        self.on_first: Callable[[], None] | None = None
+        """Is called when the first pieces are taken."""
+        self.next_event = 0.0
+        """The time from which a piece is reported."""
+        self._pieces: deque[Piece] = deque()
         self._is_signaled = False
         self._event = asyncio.Event()
 
     def add(self, pieces: Sequence[Piece]) -> bool:
-        """Add pieces; return whether the event loop has to be told, which is in the engine's thread."""
-        num_ended = len(self.batch.endings)
-        if not pieces and num_ended == self.num_ended:
+        """Add pieces in the engine's thread; return whether the event loop has to be told."""
+        self._pieces.extend(pieces)
+        is_new_end = len(self.batch.endings) > len(self.ended)
+        if is_new_end:
+            self.ended = frozenset(self.batch.endings)
+            self.is_done = not self.batch.rows
+        elif (now := time.monotonic()) < self.next_event:
             return False
-        self.num_ended = num_ended
-        self._pieces += pieces
+        else:
+            self.next_event = now + EVENT_SECONDS
         was_signaled, self._is_signaled = self._is_signaled, True
         return not was_signaled
+
+    def fail(self, error: ServeError) -> None:
+        """End all texts with an error."""
+        self.error = error
+        self.batch.rows = []
+        self.is_done = True
 
     def wake(self) -> None:
         """Tell the task that waits, in the event loop."""
         self._event.set()
 
-    @property
-    def is_done(self) -> bool:
-        """Whether all texts have ended."""
-        return not self.batch.rows
+    async def pieces(self) -> AsyncIterator[tuple[list[Piece], frozenset[int]]]:
+        """Yield the pieces that have come since the last time, and the rows that have ended, until all have.
 
-    async def pieces(self) -> AsyncIterator[list[Piece]]:
-        """Yield the pieces of text that have come since the last time, until all texts have ended.
-
-        Raises ServeError. A consumer that stops early stops the generation.
+        Raises ServeError.
         """
-        try:
-            while True:
-                await self._event.wait()
-                self._event.clear()
-                self._is_signaled = False
-                is_done = self.is_done  # before the pieces are taken
-                if self.error is not None:
-                    raise self.error
-                pieces, self._pieces = self._pieces, []
-                yield pieces
-                if is_done:
-                    return
-                await asyncio.sleep(EVENT_SECONDS)
-        finally:
-            if not self.is_done:
-                self.engine.cancel(self)
+        while True:
+            await self._event.wait()
+            self._event.clear()
+            self._is_signaled = False
+            is_done, ended = self.is_done, self.ended  # before the pieces
+            if self.error is not None:
+                raise self.error
+            if self.on_first is not None:
+                self.on_first()
+                self.on_first = None
+            yield [self._pieces.popleft() for _ in range(len(self._pieces))], ended
+            if is_done:
+                return
+
+    def cancel(self) -> None:
+        """Stop generating, unless all texts have ended."""
+        if not self.is_done:
+            self.engine.cancel(self)
 
 
 class Engine:
@@ -90,7 +104,6 @@ class Engine:
     def __init__(self, model: Model, limits: Limits) -> None:
         self.model = model
         self.limits = limits
-        self.tokens_generated = 0
         self._queue: deque[Generation] = deque()
         self._running: dict[Batch, Generation] = {}
         self._canceled: list[Generation] = []
@@ -112,6 +125,11 @@ class Engine:
         self._thread.join()
 
     @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    @property
     def num_waiting(self) -> int:
         """The number of requests in the queue."""
         return len(self._queue)
@@ -127,8 +145,11 @@ class Engine:
             if len(self._queue) >= self.limits.max_queue:
                 raise ServeError(429, "the queue of this model is full: try again later", code="queue_full")
             generation = Generation(batch, self)
-            self._queue.append(generation)
-            self._condition.notify()
+            if batch.rows:
+                self._queue.append(generation)
+                self._condition.notify()
+            else:  # texts of 0 tokens
+                generation.wake()
         return generation
 
     def cancel(self, generation: Generation) -> None:
@@ -140,12 +161,14 @@ class Engine:
     def _run(self) -> None:
         decoder = Decoder(self.model)
         while True:
-            with self._condition:
-                self._condition.wait_for(lambda: self._is_stopping or self._queue or self._running or self._canceled)
-                if self._is_stopping:
-                    return
-                self._update(decoder)
             try:
+                with self._condition:
+                    self._condition.wait_for(
+                        lambda: self._is_stopping or self._queue or self._running or self._canceled
+                    )
+                    if self._is_stopping:
+                        return
+                    self._update(decoder)
                 self._step(decoder)
             except Exception:
                 logger.exception("the model failed")
@@ -182,24 +205,22 @@ class Engine:
         results = decoder.sample()
         self._notify([g for batch, pieces in results if (g := self._running[batch]).add(pieces)])
         for batch, _ in results:
-            self.tokens_generated += len(batch.rows)
             if not batch.rows:
                 del self._running[batch]
         decoder.forward()
 
     def _fail(self, generations: Sequence[Generation], error: ServeError) -> None:
         for generation in generations:
-            generation.error = error
-            generation.batch.rows = []
+            generation.fail(error)
         self._notify(generations)
 
     def _notify(self, generations: Sequence[Generation]) -> None:
         if generations:
             assert self._loop is not None
-            self._loop.call_soon_threadsafe(wake_all, [generation.wake for generation in generations])
+            self._loop.call_soon_threadsafe(wake_all, generations)
 
 
-def wake_all(wakes: Sequence[Callable[[], None]]) -> None:
-    """Call each function."""
-    for wake in wakes:
-        wake()
+def wake_all(generations: Sequence[Generation]) -> None:
+    """Tell the tasks that wait for these requests."""
+    for generation in generations:
+        generation.wake()

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic.json_schema import models_json_schema
+from starlette.requests import Request as HttpRequest
 
-from revgen.generation.config import GenerationConfig
+from revgen.generation.config import SEED_LIMIT, GenerationConfig
 from revgen.serve.errors import ServeError
 
 NOT_IN_JSON = {"guide", "filters", "forced_tokens", "check_novelty", "num_beams", "length_penalty"}
 """The options that a request cannot have."""
+MAX_STOPS = 64
 JSON_TYPES: dict[str, Any] = {
     "temperature": float,
     "logit_bias": dict[str, float] | None,
     "banned_tokens": list[int | str] | None,
-    "stop": str | list[str] | None,
+    "stop": str | Annotated[list[str], Field(max_length=MAX_STOPS)] | None,
     "choices": list[str] | None,
 }
 """The types of options for which JSON has no such type, or of which a request can have only one form."""
@@ -63,7 +67,9 @@ def _option_fields() -> dict[str, Any]:
     for option in dataclasses.fields(GenerationConfig):
         if option.name not in NOT_IN_JSON:
             default = DEFAULT_MAX_TOKENS if option.name == "max_tokens" else option.default
-            fields[option.name] = (hints[option.name] | None, Field(default, description=option.metadata["help"]))
+            limits: Any = {"ge": 0, "lt": SEED_LIMIT} if option.name == "seed" else {}
+            field: Any = Field(default, description=option.metadata["help"], **limits)
+            fields[option.name] = (hints[option.name] | None, field)
     return fields
 
 
@@ -82,6 +88,39 @@ class EmbeddingRequest(Request):
     user: str | None = Field(None, description="Has no effect.")
 
 
+async def parse_body(request: HttpRequest, schema: type[BaseModel]) -> Any:
+    """Return the body of a request. Raises ServeError unless it is JSON that fits the schema."""
+    if "json" not in request.headers.get("content-type", ""):
+        raise ServeError(415, "the body must be JSON, with the header Content-Type: application/json")
+    try:
+        return schema.model_validate_json(await request.body())
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        path = [str(part) for part in first["loc"]]
+        message = f"{'.'.join(path)}: {first['msg']}" if path else first["msg"]
+        raise ServeError(400, message, param=path[0] if path else None) from None
+
+
+def describe_body(name: str) -> dict[str, Any]:
+    """Return the OpenAPI description of a body that ``parse_body`` reads."""
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def add_schemas(app: FastAPI) -> None:
+    """Add the schemas of the bodies to the OpenAPI document of an application."""
+    make = app.openapi
+    models: Any = [(CompletionRequest, "validation"), (EmbeddingRequest, "validation")]
+
+    def openapi() -> dict[str, Any]:
+        document = make()
+        _, schemas = models_json_schema(models, ref_template="#/components/schemas/{model}")
+        document.setdefault("components", {}).setdefault("schemas", {}).update(schemas["$defs"])
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
 def generation_options(request: Any) -> dict[str, Any]:
     """Return the options of a request for ``GenerationConfig``."""
     values = {name: getattr(request, name) for name in OPTION_FIELDS}
@@ -96,11 +135,3 @@ def token_id(key: str) -> int:
     if not (key.isascii() and key.isdigit() and len(key) < MAX_ID_DIGITS):
         raise ServeError(400, f"logit_bias must have token ids as keys, not {key[:20]!r}", param="logit_bias")
     return int(key)
-
-
-def split_prompts(prompt: Prompt) -> list[str | list[int]]:
-    """Return the prompts of a request, each as a text or as token ids."""
-    if isinstance(prompt, str):
-        return [prompt]
-    ids = [item for item in prompt if isinstance(item, int)]
-    return [ids] if ids else [item for item in prompt if not isinstance(item, int)]

@@ -28,6 +28,7 @@ import torch
 from browser_speed import browser
 from generation_speed import generation
 from measure import Row, Task, medians, row
+from serving_speed import serve
 from training_speed import arithmetic, cells, gpu, learner, training
 from transformer_speed import transformer
 
@@ -109,6 +110,7 @@ def quality(options: argparse.Namespace) -> Iterator[Row]:
 
 BENCHMARKS = {"startup": startup, "encoding": encoding, "generation": generation, "training": training}
 BENCHMARKS |= {"transformer": transformer, "learner": learner, "arithmetic": arithmetic, "cells": cells}
+BENCHMARKS |= {"serve": serve}
 ONLY_BY_NAME = {"quality": quality, "gpu": gpu, "browser": browser}
 
 

@@ -164,6 +164,7 @@ FILTERS: list[dict[str, Any]] = [
     {"banned_tokens": ["c"]},
     {"repetition_penalty": 3.0},
     {"frequency_penalty": 0.7},
+    {"presence_penalty": 0.7},
     {"temperature": 1.3, "top_k": 8, "top_p": 0.95, "logit_bias": {"a": 1}, "frequency_penalty": 0.2},
 ]
 

@@ -111,6 +111,15 @@ def test_typical_p_may_exclude_the_most_likely_token() -> None:
 
 
 @pytest.mark.parametrize("penalty", [-1.0, 0.5, 2.0])
+def test_the_presence_penalty_is_subtracted_once(logits: Floats, penalty: float) -> None:
+    counts = np.random.default_rng(1).integers(0, 4, (BATCH, VOCAB))
+
+    p = probabilities(logits, counts, presence_penalty=penalty)
+
+    np.testing.assert_allclose(p, softmax(logits - penalty * (counts > 0)), rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize("penalty", [-1.0, 0.5, 2.0])
 def test_the_frequency_penalty_is_subtracted_for_each_occurrence(logits: Floats, penalty: float) -> None:
     counts = np.random.default_rng(1).integers(0, 4, (BATCH, VOCAB))
 

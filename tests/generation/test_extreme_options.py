@@ -17,9 +17,10 @@ from revgen.generation.blocks import BLOCK_SIZE, tensor_block
 from revgen.generation.sampler import sample
 
 HUGE: tuple[Any, ...] = (1e-320, 1e-300, 1e30, 1e39, 1e308, 10**30, 10**400, 10**5000)
+PENALTIES = ("frequency_penalty", "presence_penalty", "length_penalty")
 EXTREMES: list[dict[str, Any]] = [
     *({name: value} for name in ("temperature", "repetition_penalty") for value in HUGE),
-    *({name: sign * value} for name in ("frequency_penalty", "length_penalty") for value in HUGE for sign in (1, -1)),
+    *({name: sign * value} for name in PENALTIES for value in HUGE for sign in (1, -1)),
     *({"logit_bias": {"a": sign * value}} for value in HUGE for sign in (1, -1)),
     *(
         {name: value}

@@ -20,6 +20,7 @@ BAD: list[tuple[str, Any]] = [
     *(("typical_p", value) for value in (0, -0.1, 1.1, NAN, "x")),
     *(("repetition_penalty", value) for value in (0, -1, NAN, INF, None, "x")),
     *(("frequency_penalty", value) for value in (NAN, INF, None, "x")),
+    *(("presence_penalty", value) for value in (NAN, INF, None, "x")),
     *(("logit_bias", value) for value in ("a", ["a"], {"a": "x"}, {"a": INF}, {"ab": 1}, {9: 1}, {-1: 1}, {1.5: 1})),
     *(("banned_tokens", value) for value in ("a", 3, ["ab"], ["漢"], [""], [99], [True])),
     *(

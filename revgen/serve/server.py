@@ -1,0 +1,106 @@
+"""``run_server``: the process, or the processes, in which uvicorn runs the application."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from tempfile import TemporaryDirectory
+from types import FrameType
+
+import uvicorn
+
+from revgen.options import check, check_at_least
+from revgen.serve.app import create_app
+from revgen.serve.limits import Limits
+from revgen.zoo import load
+
+THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+"""How libraries for matrix products are told their number of threads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """The models to serve, by name, and how."""
+
+    models: tuple[str, ...]
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_key: str | None = None
+    device: str = "cpu"
+    compile: bool = False
+    workers: int = 1
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        check_at_least("workers", self.workers, 1)
+        has_reuse = self.workers == 1 or hasattr(socket, "SO_REUSEPORT")
+        check("workers", self.workers, has_reuse, "1 on this operating system, which cannot share a port")
+        check("port", self.port, 0 < self.port < 1 << 16, "from 1 to 65535")
+
+
+def run_server(options: ServerOptions) -> int:
+    """Serve until SIGINT or SIGTERM, and return the exit status, when all requests have been answered.
+
+    Each worker is a process with its own models. The system spreads the connections over them.
+    """
+    num_threads = max(1, (os.cpu_count() or 1) // options.workers)
+    for name in options.models:
+        load(name, device=options.device)  # raises its errors here, and downloads the model once
+    for name in THREAD_VARIABLES:
+        os.environ.setdefault(name, str(num_threads))
+    with TemporaryDirectory(prefix="revgen-metrics-") as directory:
+        if options.workers > 1:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
+        return run_workers(options)
+
+
+def run_workers(options: ServerOptions) -> int:
+    """Start the workers, pass signals on to them, and return the exit status when they have ended."""
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=run_worker, args=(options,)) for _ in range(options.workers)]
+
+    def stop(*_: int | FrameType | None) -> None:
+        for worker in workers:
+            if worker.pid is not None:
+                worker.terminate()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    for worker in workers:
+        worker.start()
+    wait([worker.sentinel for worker in workers])
+    stop()  # if one ends, all do
+    for worker in workers:
+        worker.join()
+    return max(0, *(worker.exitcode or 0 for worker in workers))  # negative for one that a signal has ended
+
+
+def run_worker(options: ServerOptions) -> None:
+    """Load the models, and serve until SIGINT or SIGTERM."""
+    models = {name: load(name, device=options.device) for name in options.models}
+    for model in models.values() if options.compile else ():
+        model.compile()
+    app = create_app(models, api_key=options.api_key, limits=options.limits)
+    config = uvicorn.Config(
+        app,
+        host=options.host,
+        port=options.port,
+        access_log=False,
+        timeout_graceful_shutdown=options.limits.max_seconds,
+    )
+    server = uvicorn.Server(config)
+    server.run([shared_socket(options.host, options.port)] if options.workers > 1 else None)
+
+
+def shared_socket(host: str, port: int) -> socket.socket:
+    """Return a socket for connections to an address, which other processes have too."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind(address)
+    return listener
