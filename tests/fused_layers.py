@@ -114,11 +114,11 @@ def load_in_python(source: str, *imported: ModuleType) -> Any:
         "compiled": lambda function: function,
         "rows": lambda function: function,
         "thread_rows": lambda table: (0, table[2], 0),
-        "thread_part": lambda table, count, multiple: (0, count, 0),
         "multiply": multiply_in_python,
         "add_transposed": add_transposed_in_python,
         "from_bfloat16": lambda bits: from_bfloat16(np.asarray(bits)).reshape(())[()],
         "to_bfloat16": lambda x: to_bfloat16(np.asarray(x)).reshape(())[()],
+        "round_row": round_in_python,
         "exp": np.exp,
         "log": np.log,
         "tanh": np.tanh,
@@ -154,8 +154,14 @@ def multiply_in_python(a: NDArray[Any], packed: NDArray[Any], c: NDArray[Any]) -
     c[:, : panels * width] = a[:, : rows * pair] @ matrix
 
 
+def round_in_python(x: NDArray[Any], i: int, out: NDArray[Any], j: int, size: int) -> None:
+    """Round elements of a row as ``networks.jit.round_row`` does."""
+    out[j : j + size] = to_bfloat16(x[i : i + size])
+
+
 def add_transposed_in_python(a: NDArray[Any], b: NDArray[Any], c: NDArray[Any], begin: int, end: int) -> None:
-    """Add A' B to all panels of C as ``networks.fused.matmul_kernels`` does."""
+    """Add A' B to C for some rows as ``networks.fused.matmul_kernels`` does."""
+    a, b = (array[:, begin:end].reshape(-1, array.shape[2]) for array in (a, b))
     if a.dtype == np.uint16:
         a, b = from_bfloat16(a), from_bfloat16(b)
     c[: a.shape[1], : b.shape[1]] += a.T @ b

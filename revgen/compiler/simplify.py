@@ -22,19 +22,26 @@ def slice_first(program: Program) -> Program:
 
 
 def divide_once(program: Program) -> Program:
-    """Return an equal program in which the elements of an array that one number divides are multiplied by its inverse.
+    """Return an equal program in which division by one number is multiplication by its inverse.
 
-    A division takes several times as long as a product.
+    A division takes several times as long as a product. An inverse is computed once, and that of a constant in advance.
     """
     recorder = Recorder()
     values: dict[int, TracedArray] = {}
     for i, operation in enumerate(program.operations):
-        x, *divisors = operation.inputs or (i,)
-        if operation.name == "divide" and program.operations[divisors[0]].size == 1 < program.operations[x].size:
-            values[i] = values[x] * (1 / values[divisors[0]])
+        is_division = operation.name == "divide" and operation.dtype.kind == "f"
+        if is_division and program.operations[operation.inputs[1]].size == 1 and not _is_one(program, i):
+            x, divisor = (values[j] for j in operation.inputs)
+            values[i] = x * (1 / divisor)
         else:
             values[i] = recorder.replay(operation, values)
     return Program(tuple(recorder.operations), tree_map(lambda i: values[i].index, program.outputs))
+
+
+def _is_one(program: Program, i: int) -> bool:
+    """Return whether a division is an inverse already."""
+    dividend = program.operations[program.operations[i].inputs[0]]
+    return dividend.name == "constant" and bool((dividend.attributes["value"] == 1).all())
 
 
 class Copier:

@@ -29,12 +29,12 @@ HAS_BFLOAT16 = bool(FEATURES.get("avx512bf16"))
 """True if the processor rounds to bfloat16 and multiplies such numbers, as AVX512-BF16 does."""
 
 
-def cached(function: Callable[..., Any]) -> Any:
+def cached(function: Callable[..., Any], compiler: Callable[..., Any] = njit) -> Any:
     """Compile a function and cache its machine code on disk, or only in this process if no directory is writable."""
     try:
-        return njit(cache=True)(function)
+        return compiler(cache=True)(function)
     except RuntimeError:  # neither the package nor the user's cache directory is writable
-        return njit(function)
+        return compiler()(function)
 
 
 def _bitcast(target: Any) -> Any:
@@ -117,6 +117,43 @@ def to_bfloat16_by_integers(x: Any) -> Any:
 
 to_bfloat16: Any = intrinsic(_round_to_bfloat16) if HAS_BFLOAT16 else to_bfloat16_by_integers
 """Round a float32 number to bfloat16 and return its bits, a uint16."""
+
+
+ROUNDED_AT_ONCE = 16
+"""The number of elements that one instruction rounds, in a vector of 64 bytes."""
+
+
+def _round_vector(typing: Any, x: Any, i: Any, out: Any, j: Any) -> Any:
+    """Round some elements of ``x`` from index i on to bfloat16, and write their bits to ``out`` from index j on."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointers = []
+        for position, element in ((0, ir.FloatType()), (2, ir.IntType(16))):
+            array = context.make_array(signature.args[position])(context, builder, arguments[position])
+            pointer = builder.gep(array.data, [arguments[position + 1]])
+            pointers.append(builder.bitcast(pointer, ir.VectorType(element, ROUNDED_AT_ONCE).as_pointer()))
+        rounded = builder.fptrunc(builder.load(pointers[0], align=4), ir.VectorType(BFloat16(), ROUNDED_AT_ONCE))
+        builder.store(builder.bitcast(rounded, ir.VectorType(ir.IntType(16), ROUNDED_AT_ONCE)), pointers[1], align=2)
+        return context.get_dummy_value()
+
+    return types.void(x, types.int64, out, types.int64), generate
+
+
+_round_vector_intrinsic: Any = intrinsic(_round_vector)
+
+
+@njit
+def round_row(x: Any, i: Any, out: Any, j: Any, size: Any) -> None:
+    """Round ``size`` elements of ``x`` from index i on to bfloat16, and write their bits to ``out`` from index j on.
+
+    LLVM would use shorter vectors for a loop that rounds, and for everything else that is computed in it.
+    """
+    count = size // ROUNDED_AT_ONCE * ROUNDED_AT_ONCE if HAS_BFLOAT16 else 0
+    if HAS_BFLOAT16:
+        for k in range(0, count, ROUNDED_AT_ONCE):
+            _round_vector_intrinsic(x, i + k, out, j + k)
+    for k in range(count, size):
+        out[j + k] = to_bfloat16(x[i + k])
 
 
 def _to_float32(typing: Any, x: Any) -> Any:

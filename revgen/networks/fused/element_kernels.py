@@ -20,6 +20,7 @@ LOG2_E, LN2_HIGH, LN2_LOW = np.float32(1.44269504), np.float32(0.693145752), np.
 MIN_EXP, MAX_EXP = np.float32(-87.3), np.float32(88.7)
 EXP_COEFFICIENTS = tuple(np.float32(1 / x) for x in (5040, 720, 120, 24, 6, 2, 1, 1))
 LOG_COEFFICIENTS = tuple(np.float32(2 / x) for x in (13, 11, 9, 7, 5, 3, 1))
+N1, N2, N3, D1, D2, D3 = (np.float32(x / 135135) for x in (17325, 378, 1, 62370, 3150, 28))
 C7, C6, C5, C4, C3, C2, C1, C0 = EXP_COEFFICIENTS
 L13, L11, L9, L7, L5, L3, L1 = LOG_COEFFICIENTS
 
@@ -63,14 +64,15 @@ def sigmoid(x: Any) -> Any:
 def tanh(x: Any) -> Any:
     """Compute the hyperbolic tangent, also of tiny numbers, which 1 - 2 / (1 + exp(2 x)) would round to 0.
 
-    Four terms of the continued fraction give tanh(x / 4) (Lambert 1768), and the double-angle formula is applied twice.
+    Four terms of the continued fraction give tanh(x / 4) (Lambert 1768), and the double-angle formula is applied twice,
+    to numerator and denominator, so that there is only one division.
     """
     x = np.float32(0.25) * min(max(x, np.float32(-10)), np.float32(10))
     y = x * x
-    numerator = x * (np.float32(135135) + y * (np.float32(17325) + y * (np.float32(378) + y)))
-    t = numerator / (np.float32(135135) + y * (np.float32(62370) + y * (np.float32(3150) + y * np.float32(28))))
-    t = np.float32(2) * t / (np.float32(1) + t * t)
-    return np.float32(2) * t / (np.float32(1) + t * t)
+    a = x * (np.float32(1) + y * (N1 + y * (N2 + y * N3)))
+    b = np.float32(1) + y * (D1 + y * (D2 + y * D3))
+    a, b = np.float32(2) * a * b, b * b + a * a
+    return np.float32(2) * a * b / (b * b + a * a)
 
 
 @njit(**EXACT)

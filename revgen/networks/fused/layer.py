@@ -21,7 +21,7 @@ from revgen.networks.block import Block
 from revgen.networks.compiled import is_cached, load_source
 from revgen.networks.fused import element_kernels, matmul_kernels, parallel
 from revgen.networks.fused.layer_code import LayerCode, leaves
-from revgen.networks.fused.matmul_kernels import Matrix, pack, products_source, transposed_products
+from revgen.networks.fused.matmul_kernels import Sequence, pack, products_source, transposed_products
 from revgen.networks.fused.sequence_code import Key, SequenceWriter
 from revgen.ops import tree_map
 
@@ -164,8 +164,8 @@ class _Pass:
         array = self.array(key)
         return array[:-1] if time == "old" else array[1:] if time == "new" else array
 
-    def matrix(self, key: Key, time: str) -> Matrix:
-        """Return the values of an array at all time steps as a matrix, (time * batch, size)."""
+    def operand(self, key: Key, time: str) -> Sequence:
+        """Return the values of an array at all time steps by their address and size."""
         return self.address(key, time), self.writer.width(key)
 
     def run(self, module: ModuleType, weights: Mapping[str, NDArray[Any]], states: Mapping[int, Tensor]) -> None:
@@ -227,12 +227,12 @@ class _Sequence(torch.autograd.Function):
         for i, right in code.results["products"].items():
             for (x, _), g in zip(code.gradient.products[i], right, strict=True):
                 matrices.append(i)
-                a = forward.matrix(*code.forward.operand(code.gradient.sources[x]))
-                pairs.append((a, run.matrix(*code.backward.operand(g))))
-        products = transposed_products(ctx.layer.products, pairs, run.time * run.batch, code.dtype)
+                a = forward.operand(*code.forward.operand(code.gradient.sources[x]))
+                pairs.append((a, run.operand(*code.backward.operand(g))))
+        products = transposed_products(ctx.layer.products, pairs, run.time, run.batch, code.dtype)
         for i, product in zip(matrices, products, strict=True):
             rows, columns = code.operations[i].shape
-            gradients[i] = gradients.get(i, 0) + product[:rows, :columns]
+            gradients[i] = gradients.get(i, 0) + product[:rows, :columns].numpy()
         weights = code.weight_gradients(ctx.weights, gradients)
         return (
             None,

@@ -154,7 +154,7 @@ class LayerCode:
             "sums": {i: gradient.outputs[i] for i in self.leaves if i in gradient.outputs},
             "products": {i: [g for _, g in pairs] for i, pairs in gradient.products.items()},
         }
-        program = slice_first(Program(tuple(operations), outputs).without_unused())
+        program = slice_first(divide_once(Program(tuple(operations), outputs).without_unused()))
         copier = Copier(program)
         self.results: dict[str, Any] = tree_map(copier.copy_view, program.outputs)
         states = {copier.source(i) for i in self.results["states"]}  # an array of all time steps does not hold them
@@ -220,7 +220,7 @@ def trace_step(block: Block, dtype: str, has_dropout: bool) -> Program:
     cell = block.cell
 
     def step(p: Any, x: Any, state: Any, mask: Any) -> Any:
-        z = tree_map(lambda a: a[0], cell.project(p.layer, block.enter(p, x)[None]))
+        z = tree_map(lambda a: a[0], cell.project(p.layer, block.enter(p, x[None])))
         y, state = cell.step(p.layer, z, state)
         return block.leave(p, x, y if mask is None else y * mask), state
 

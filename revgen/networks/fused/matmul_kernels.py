@@ -10,7 +10,7 @@ In bfloat16, A and B hold pairs of consecutive values in 32 bits, and one instru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from itertools import chain
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import carray, njit, types  # type: ignore[attr-defined]
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from revgen.networks.fused import parallel
 from revgen.networks.fused.parallel import HEADER_SIZE, rows
-from revgen.networks.jit import FEATURES, BFloat16, as_pointer, cached, to_bfloat16
+from revgen.networks.jit import FEATURES, BFloat16, cached, to_bfloat16
 
 VECTOR_BYTES = 64 if FEATURES.get("avx512f") else 32 if FEATURES.get("avx2") else 16
 VECTORS_PER_PANEL = 2
@@ -149,11 +149,10 @@ multiply_bfloat16 = _multiply("bfloat16")
 
 
 def _add_transposed(dtype: str) -> Callable[..., None]:
-    """Return a compiled function that adds panels of A' B to C: A (rows, inputs), B (rows, outputs) and C, whose rows
-    and columns fill tiles.
+    """Return a compiled function that adds A' B to C, for the rows from ``begin`` to ``end`` at all time steps.
 
-    The panels from ``begin`` to ``end`` are computed. A and B hold numbers, in bfloat16 their bits; some of their rows
-    are packed at a time, so that they stay in the cache.
+    A is (time, batch, inputs) and B (time, batch, outputs), in bfloat16 their bits. The rows and columns of C fill
+    tiles. Some rows of A and B are packed at a time, so that they stay in the cache.
     """
     tile = _tile(dtype, TILE_ROWS, accumulates=True)
     width, size, pair = panel_width(dtype), BYTE_SIZES[dtype], 2 if dtype == "bfloat16" else 1
@@ -162,25 +161,28 @@ def _add_transposed(dtype: str) -> Callable[..., None]:
 
     @njit(nogil=True)
     def add_transposed(a: Any, b: Any, c: Any, begin: int, end: int) -> None:
-        inputs = np.zeros((-(-len(c) // PACKED_COLUMNS), PACKED_ROWS, PACKED_COLUMNS), kind)
-        outputs = np.zeros((end - begin, PACKED_ROWS, width), kind)
-        for first in range(0, len(a), PACKED_ROWS * pair):
-            last = min(first + PACKED_ROWS * pair, len(a))
-            count = -(-(last - first) // pair)
-            pack_inputs(a[first:last], 0, inputs)
-            pack_outputs(b[first:last], begin * width, outputs)
-            for panel in range(begin, end):
-                source = outputs[panel - begin].ctypes.data
+        num_rows = -(-(end - begin) // pair)  # of each time step, when packed
+        steps = max(1, PACKED_ROWS // max(num_rows, 1))
+        inputs = np.zeros((-(-len(c) // PACKED_COLUMNS), steps * num_rows, PACKED_COLUMNS), kind)
+        outputs = np.zeros((c.shape[1] // width, steps * num_rows, width), kind)
+        for first in range(0, len(a), steps):
+            count = 0
+            for t in range(first, min(first + steps, len(a))):
+                pack_inputs(a[t][begin:end], inputs, count)
+                pack_outputs(b[t][begin:end], outputs, count)
+                count += num_rows
+            for panel in range(len(outputs)):
+                source, columns = outputs[panel].ctypes.data, c.ctypes.data + panel * width * size
                 for row in range(0, len(c), TILE_ROWS):
                     values = inputs[row // PACKED_COLUMNS].ctypes.data + row % PACKED_COLUMNS * size
-                    target = c.ctypes.data + row * c.strides[0] + panel * width * size
+                    target = columns + row * c.strides[0]
                     tile(values, size, PACKED_COLUMNS * size, source, target, c.strides[0], count)
 
     return add_transposed
 
 
 def _pack_transposed(width: int, pair: int) -> Callable[..., None]:
-    """Return a compiled function that copies the columns of a matrix, from ``begin``, to panels (panels, rows, width).
+    """Return a compiled function that copies a matrix to panels (panels, rows, width), from the row ``begin``.
 
     In bfloat16, the numbers of two rows become a pair.
     """
@@ -193,22 +195,17 @@ def _pack_transposed(width: int, pair: int) -> Callable[..., None]:
         return np.uint32(matrix[2 * i, j]) | (np.uint32(matrix[2 * i + 1, j]) << np.uint32(16))
 
     @rows
-    def pack_columns(matrix: Any, columns: int, panels: Any) -> None:
-        count = len(matrix) // pair
+    def pack_transposed(matrix: Any, panels: Any, begin: int) -> None:
+        count, columns = len(matrix) // pair, matrix.shape[1]
         for i in range(count):
             for panel in range(len(panels)):
                 for j in range(min(width, columns - panel * width)):
-                    panels[panel, i, j] = element(matrix, i, panel * width + j)
+                    panels[panel, begin + i, j] = element(matrix, i, panel * width + j)
         if count * pair < len(matrix):
             for j in range(min(columns, len(panels) * width)):
-                panels[j // width, count, j % width] = matrix[count * pair, j]
+                panels[j // width, begin + count, j % width] = matrix[count * pair, j]
 
-    @njit(nogil=True)
-    def pack_transposed(matrix: Any, begin: int, panels: Any) -> None:
-        address = as_pointer(matrix.ctypes.data + begin * matrix.itemsize)  # a slice would not be contiguous
-        pack_columns(carray(address, matrix.shape, matrix.dtype), matrix.shape[1] - begin, panels)
-
-    return pack_transposed
+    return pack_transposed  # type: ignore[no-any-return]
 
 
 add_transposed_float32, add_transposed_float64 = _add_transposed("float32"), _add_transposed("float64")
@@ -222,20 +219,21 @@ import numpy as np
 from numba import carray
 
 from revgen.networks.fused.matmul_kernels import add_transposed_{dtype} as add_transposed
-from revgen.networks.fused.parallel import compiled, thread_part
+from revgen.networks.fused.parallel import compiled, thread_rows
 from revgen.networks.jit import as_pointer
 
 
 @compiled
 def run(table):
-    """Add A' B to C for each six numbers in the table: the addresses of A, B and C, and their columns or panels."""
-    for i in range({first}, {first} + 6 * table[2], 6):
-        a = carray(as_pointer(table[i]), (table[3], table[i + 3]), {kind})
-        b = carray(as_pointer(table[i + 1]), (table[3], table[i + 4]), {kind})
-        panels = table[i + 5]
-        c = carray(as_pointer(table[i + 2]), (-(-table[i + 3] // {rows}) * {rows}, panels * {width}), {number})
-        begin, end, _ = thread_part(table, panels, 1)
-        add_transposed(a, b, c, begin, end)
+    """Add A' B to C for each six numbers in the table: the addresses and widths of A, B and C."""
+    begin, end, thread = thread_rows(table)
+    threads, batch, time = table[1], table[2], table[3]
+    for i in range({first} + 1, {first} + 1 + 6 * table[{first}], 6):
+        inputs, outputs, columns = table[i + 3], table[i + 4], table[i + 5]
+        a = carray(as_pointer(table[i]), (time, batch, inputs), {kind})
+        b = carray(as_pointer(table[i + 1]), (time, batch, outputs), {kind})
+        c = carray(as_pointer(table[i + 2]), (threads, -(-inputs // {rows}) * {rows}, columns), {number})
+        add_transposed(a, b, c[thread], begin, end)
 '''
 
 
@@ -243,27 +241,26 @@ def products_source(dtype: str) -> str:
     """Return the source of a module whose function ``run`` computes products with transposed matrices."""
     number = "np.float64" if dtype == "float64" else "np.float32"
     kind = "np.uint16" if dtype == "bfloat16" else number
-    return PRODUCTS_SOURCE.format(
-        dtype=dtype, first=HEADER_SIZE, kind=kind, number=number, rows=TILE_ROWS, width=panel_width(dtype)
-    )
+    return PRODUCTS_SOURCE.format(dtype=dtype, first=HEADER_SIZE, kind=kind, number=number, rows=TILE_ROWS)
 
 
-Matrix: TypeAlias = tuple[int, int]
-"""A contiguous matrix: its address, and the number of its columns."""
+Sequence: TypeAlias = tuple[int, int]
+"""A contiguous array (time, batch, size): its address, and its size."""
 
 
 def transposed_products(
-    module: ModuleType, pairs: Sequence[tuple[Matrix, Matrix]], num_rows: int, dtype: str
-) -> list[NDArray[Any]]:
-    """Return A' B for each pair of A (rows, inputs) and B (rows, outputs), with some columns and rows more."""
-    width, number = panel_width(dtype), np.float64 if dtype == "float64" else np.float32
+    module: ModuleType, pairs: Iterable[tuple[Sequence, Sequence]], time: int, batch: int, dtype: str
+) -> list[Tensor]:
+    """Return Σ A' B for each pair of A (time, batch, inputs) and B (time, batch, outputs), with some rows and columns
+    more."""
+    width, number = panel_width(dtype), torch.float64 if dtype == "float64" else torch.float32
     results, arguments = [], []
     for (a, inputs), (b, outputs) in pairs:
-        panels = -(-outputs // width)
-        results.append(np.zeros((-(-inputs // TILE_ROWS) * TILE_ROWS, panels * width), number))
-        arguments += [a, b, results[-1].ctypes.data, inputs, outputs, panels]
-    parallel.run(module.run, len(results), num_rows, arguments)
-    return results
+        shape = -(-inputs // TILE_ROWS) * TILE_ROWS, -(-outputs // width) * width
+        results.append(torch.zeros(torch.get_num_threads(), *shape, dtype=number))
+        arguments += [a, b, results[-1].data_ptr(), inputs, outputs, shape[1]]
+    parallel.run(module.run, batch, time, [len(results), *arguments])
+    return [result.sum(0) for result in results]
 
 
 @cached

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from numba.core.cpu import CPUTargetOptions
 from numba.core.options import TargetOptions
 from numpy.typing import NDArray
 
-from revgen.networks.jit import FAST, call
+from revgen.networks.jit import FAST, cached, call
 
 BLOCK_ROWS = 8
 """Threads compute multiples of this number of rows."""
@@ -35,12 +35,8 @@ Table = NDArray[np.int64]
 
 
 def compiled(function: Callable[[Any], None]) -> Any:
-    """Compile a function of a table of arguments, and cache its machine code on disk if possible."""
-    signature = types.void(types.CPointer(types.int64))
-    try:
-        return cfunc(signature, cache=True, **FAST)(function)
-    except RuntimeError:  # no cache directory is writable
-        return cfunc(signature, **FAST)(function)
+    """Compile a function of a table of arguments, as ``jit.cached`` does."""
+    return cached(function, partial(cfunc, types.void(types.CPointer(types.int64)), **FAST))
 
 
 CPUTargetOptions.noalias = TargetOptions.Mapping("noalias")  # an option of Numba's that its decorators lack
@@ -50,22 +46,13 @@ rows: Any = njit(**NO_OVERLAP)
 
 
 @njit(**FAST)
-def thread_part(table: Any, count: Any, multiple: Any) -> Any:
-    """Return the range of ``count`` items that the current thread computes, and its number.
-
-    The size of a range, except the last one, is a multiple of ``multiple``.
-    """
-    thread = call(table[4]) if table[0] < 0 else table[0]
-    num_threads = call(table[5]) if table[0] < 0 else table[1]
-    size = -(-count // (num_threads * multiple)) * multiple
-    begin = min(thread * size, count)
-    return begin, min(begin + size, count), thread
-
-
-@njit(**FAST)
 def thread_rows(table: Any) -> Any:
     """Return the range of rows that the current thread computes, and its number."""
-    return thread_part(table, table[2], BLOCK_ROWS)
+    thread = call(table[4]) if table[0] < 0 else table[0]
+    num_threads = call(table[5]) if table[0] < 0 else table[1]
+    size = -(-table[2] // (num_threads * BLOCK_ROWS)) * BLOCK_ROWS
+    begin = min(thread * size, table[2])
+    return begin, min(begin + size, table[2]), thread
 
 
 def run(function: Any, num_rows: int, time: int, arguments: list[int]) -> None:

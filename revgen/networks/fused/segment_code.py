@@ -83,6 +83,7 @@ class SegmentWriter(NumbaWriter):
         self.values = sorted(values)
         self.targets = {i: list(found) for i, found in targets.items()}
         self.stored: set[int] = set()
+        self.unrounded: list[tuple[Target, int]] = []
         self.depth = 0
         self.users = {}
         for i in self.values:
@@ -109,9 +110,11 @@ class SegmentWriter(NumbaWriter):
 
     def _stores(self, i: int, members: Sequence[int]) -> list[str]:
         self.stored.add(i)
-        targets = self.targets.get(i, [])
+        targets = [target for target in self.targets.get(i, []) if target.statement != ROUND]
+        rounded = [(target, i) for target in self.targets.get(i, []) if target.statement == ROUND]
+        self.unrounded += rounded
         statements = [target.store("j", f"e{i}") for target in targets]
-        if all(user in members or self._is_joined(user) for user in self.users.get(i, [])):
+        if not rounded and all(user in members or self._is_joined(user) for user in self.users.get(i, [])):
             self._set_location(i, Location(f"v{i}", root=i))
             return statements
         for target in targets:
@@ -119,6 +122,17 @@ class SegmentWriter(NumbaWriter):
                 self._set_location(i, Location(target.row, target.offset, root=i))
                 return statements
         return [*statements, f"{self._allocate(i).array}[j] = e{i}"]
+
+    def _finish_loop(self, size: int) -> None:
+        super()._finish_loop(size)
+        for target, i in self.unrounded:
+            self._round(target, i)
+        self.unrounded = []
+
+    def _round(self, target: Target, i: int) -> None:
+        """Write the rounded elements of a value that is in an array."""
+        source, size = self.location(i), self.operations[i].size
+        self.emit(f"round_row({source.array}, {source.offset}, {target.row}, {target.offset}, {size})")
 
     def add_product(self, x: Location, matrix: int, y: Location) -> None:
         self.add_batched_product(x, self.location(matrix), y, (1, 1, *self.operations[matrix].shape))
@@ -163,6 +177,8 @@ class SegmentWriter(NumbaWriter):
             return
         location = self.location(i)
         for target in targets:
-            if (location.array, location.offset) != (target.row, target.offset):
+            if target.statement == ROUND and not location.convert:
+                self._round(target, i)
+            elif (location.array, location.offset) != (target.row, target.offset):
                 with self.loop("j", size):
                     self.emit(target.store("j", location.at("j")))

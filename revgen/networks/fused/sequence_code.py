@@ -27,7 +27,7 @@ import numpy as np
 from numba import carray
 
 from revgen.networks.fused.element_kernels import {functions}
-from revgen.networks.jit import as_pointer, from_bfloat16, to_bfloat16
+from revgen.networks.jit import as_pointer, from_bfloat16, round_row, to_bfloat16
 from revgen.networks.fused.matmul_kernels import multiply_{dtype} as multiply
 from revgen.networks.fused.parallel import compiled, rows, thread_rows
 '''
