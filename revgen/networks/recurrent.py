@@ -48,7 +48,9 @@ class RecurrentModule(FunctionalModule):
             for i, block in enumerate(self.stack.blocks):
                 if not isinstance(block.cell, ModuleCell) and block.cell.fused_kernel != "lstm":  # oneDNN is as fast
                     has_dropout = self.dropout_rate(i + 1) > 0
-                    self.compiled_blocks[block] = FusedLayer(block, dtype, has_dropout, announce_once)
+                    rounds_output = block.normalizes_output  # as the product of the output layer does
+                    layer = FusedLayer(block, dtype, has_dropout, rounds_output, announce_once)
+                    self.compiled_blocks[block] = layer
         except NotTraceableError as error:
             self.compiled_blocks = {}
             return f"the layers are trained by PyTorch's operations: {error}"

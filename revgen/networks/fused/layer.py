@@ -36,8 +36,9 @@ class FusedLayer:
     """The compiled training of a layer.
 
     ``dtype`` is the type of the products: "bfloat16", "float32" or "float64"; everything else is in float32 or float64.
-    With ``has_dropout``, each call takes the mask of dropout. ``before_compilation`` is called if no machine code is in
-    the cache. Raises NotTraceableError for a cell that has no compiled form. Needs Numba.
+    With ``has_dropout``, each call takes the mask of dropout. With ``rounds_output``, the output is in bfloat16 if the
+    products are. ``before_compilation`` is called if no machine code is in the cache. Raises NotTraceableError for a
+    cell that has no compiled form. Needs Numba.
     """
 
     def __init__(
@@ -45,9 +46,10 @@ class FusedLayer:
         block: Block,
         dtype: str,
         has_dropout: bool = False,
+        rounds_output: bool = False,
         before_compilation: Callable[[], None] | None = None,
     ) -> None:
-        self.code = LayerCode(block, dtype, has_dropout)
+        self.code = LayerCode(block, dtype, has_dropout, rounds_output)
         self.layouts: dict[Any, _Layout] = {}
         imported = element_kernels, jit, matmul_kernels, parallel
         sources = (
@@ -216,7 +218,9 @@ class _Sequence(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, *d_states: Tensor) -> tuple[Any, ...]:
         code, forward = ctx.layer.code, ctx.run
-        inputs: dict[Key, Tensor] = {("value", code.dy): dy.to(ctx.number).contiguous()}
+        inputs: dict[Key, Tensor] = {
+            ("value", code.dy): dy.to(torch.bfloat16 if code.rounds_output else ctx.number).contiguous()
+        }
         saved = {key: (forward, *source) for key, source in code.sources.items()}
         run = _Pass(ctx.layer.layouts, code.backward, forward.time, forward.batch, inputs, saved)
         run.run(ctx.layer.backward, ctx.weights, dict(zip(code.d_states, d_states, strict=True)))

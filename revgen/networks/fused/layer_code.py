@@ -40,12 +40,13 @@ class LayerCode:
     """The programs and the code of a layer.
 
     ``dtype`` is the type of the products: "bfloat16", "float32" or "float64". With ``has_dropout``, the output of the
-    cell is multiplied by a mask, which is the same at all time steps. Raises NotTraceableError for a cell that has no
-    compiled form.
+    cell is multiplied by a mask, which is the same at all time steps. With ``rounds_output``, the output is in bfloat16
+    if the products are. Raises NotTraceableError for a cell that has no compiled form.
     """
 
-    def __init__(self, block: Block, dtype: str, has_dropout: bool = False) -> None:
+    def __init__(self, block: Block, dtype: str, has_dropout: bool = False, rounds_output: bool = False) -> None:
         self.dtype = dtype
+        self.rounds_output = rounds_output and dtype == "bfloat16"
         self.program = trace_step(block, "float64" if dtype == "float64" else "float32", has_dropout)
         self.operations = self.program.operations
         self.inputs = names = input_indices(self.program)
@@ -129,12 +130,15 @@ class LayerCode:
         return SequenceWriter(
             self._schedule(self.saved),
             operands,
-            rounded=rounded - {self.y} if self.dtype == "bfloat16" else (),
+            rounded=self._rounded_values(rounded) if self.dtype == "bfloat16" else (),
             rows=self.mask,
             keeps_states=True,
             exact=[self.y],
             dtype=self.dtype,
         )
+
+    def _rounded_values(self, rounded: set[int]) -> set[int]:
+        return rounded | {self.y} if self.rounds_output else rounded - {self.y}
 
     def _backward_writer(self) -> SequenceWriter:
         """Return the code of the backward pass.
@@ -179,6 +183,7 @@ class LayerCode:
             raise NotTraceableError("a gradient that is a copy of an input has no compiled form")
         operands = [g for pairs in self.results["products"].values() for g in pairs]
         rounded = [i for (_, i), (key, _) in self.sources.items() if self.forward.is_bfloat16(key)]
+        rounded += [self.dy] if self.rounds_output else []
         rows = [i for name, i in names.items() if name == MASK]
         return SequenceWriter(schedule, operands, sums, rounded, rows, keeps_states=False, dtype=self.dtype)
 

@@ -134,6 +134,19 @@ def test_norms_residual_connection_and_dropout_have_the_gradients_of_pytorch(blo
     compare_directions(FusedLayer(block, "bfloat16", has_dropout), block, has_dropout=has_dropout)
 
 
+@pytest.mark.usefixtures("in_python")
+def test_output_may_be_rounded_to_bfloat16() -> None:
+    block = Block(cells.get("gru")(6, 6), True, True, True)
+    sequence = random_sequence(block, dtype=torch.float32, has_dropout=True)
+    exact, rounded = (FusedLayer(block, "bfloat16", True, rounds_output) for rounds_output in (False, True))
+    expected, actual = sequence.run(exact), sequence.run(rounded)
+
+    assert actual["y"].dtype == torch.bfloat16
+    assert torch.equal(actual.pop("y"), expected.pop("y").bfloat16())
+    for name, array in expected.items():
+        torch.testing.assert_close(actual[name], array, rtol=0.02, atol=0.02 * float(array.abs().max()))
+
+
 def test_machine_code_of_a_whole_block_has_the_gradients_of_pytorch() -> None:
     block = Block(cells.get("elman")(6, 6), True, True, True)
 
@@ -332,8 +345,8 @@ def test_callback_is_called_only_if_the_machine_code_is_not_cached(
     calls: list[None] = []
     block = Block(cells.get("elman")(11, 3))
 
-    FusedLayer(block, "float64", False, lambda: calls.append(None))
-    FusedLayer(block, "float64", False, lambda: calls.append(None))
+    FusedLayer(block, "float64", before_compilation=lambda: calls.append(None))
+    FusedLayer(block, "float64", before_compilation=lambda: calls.append(None))
 
     assert len(calls) == 1
 
