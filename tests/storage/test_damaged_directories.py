@@ -281,6 +281,7 @@ def test_an_unregistered_tokenizer_is_named_in_the_error(saved: Path) -> None:
         (lambda arrays: arrays.update(bias=arrays["bias"][:, None]), r"weight bias has the shape"),
         (lambda arrays: arrays.update(bias=arrays["bias"] * np.nan), "weight bias has values that are not finite"),
         (lambda arrays: arrays["embedding"].__setitem__((3, 3), np.inf), "weight embedding has values that are not"),
+        (lambda arrays: arrays.update(bias=arrays["bias"] * np.float64(1e300)), "weight bias has values that are not"),
         (lambda arrays: arrays.update(bias=arrays["bias"].astype(np.int32)), "weight bias has values that are not"),
         (lambda arrays: arrays.clear(), "missing .*'embedding'"),
     ],
