@@ -21,14 +21,14 @@ from revgen.history import EpochMetrics
 from revgen.networks.precision import describe_machine
 from revgen.ops import tree_map
 from revgen.options import as_float, check, check_at_least, convert_fields, is_int, safe_repr
-from revgen.training.checkpoint_file import read_checkpoint, write_checkpoint
+from revgen.training.checkpoint_file import FORMAT_VERSION, read_checkpoint, write_checkpoint
 from revgen.training.device import get_random_states, set_random_states
 from revgen.training.run import EpochProgress, TrainingRun
 
 FILE_NAME = "training-{:09d}.safetensors"
 """The name of a checkpoint's file, with the number of steps; in alphabetical order, the latest comes last."""
-OPTIMIZERS = "optimizer", "muon"
-"""The names of the tensors of AdamW and Muon begin with these words."""
+OPTIMIZERS = {"optimizer": {"step", "exp_avg", "exp_avg_sq"}, "muon": {"momentum"}}
+"""For AdamW and Muon, the first word in the names of their tensors, and the last words."""
 CLAIM_SECONDS = 0.5
 """How long a run waits for a process that saves a model into its directory."""
 SAVED_ATTRIBUTES = {
@@ -109,18 +109,25 @@ class Checkpointer:
     def read_latest(self) -> dict[str, Any]:
         """Read the latest checkpoint that is not damaged, and return its values; an empty dictionary if there is none.
 
-        Raises CheckpointError if all are damaged.
+        Raises CheckpointError if all are damaged, or if one cannot be read.
         """
         paths = self.config.paths
         for path in reversed(paths):
             try:
-                self._latest = path, *read_checkpoint(path)
-                return self._latest[1]
-            except CheckpointError as error:
+                values, tensors = read_checkpoint(path)
+            except ValueError as error:
+                problem = f"{path} is damaged: {str(error)[:200]}"
                 if path == paths[0]:
-                    raise
+                    raise CheckpointError(problem) from None
                 self._damaged.append(path)
-                self.notes.append(f"{error}. Training continues from the checkpoint before it")
+                self.notes.append(f"{problem}. Training continues from the checkpoint before it")
+                continue
+            except OSError as error:
+                raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
+            if values["format_version"] > FORMAT_VERSION:
+                raise CheckpointError(f"{path} was written by a newer version of revgen: upgrade to read it")
+            self._latest = path, values, tensors
+            return values
         return {}
 
     def begin(self, run: TrainingRun, resume: bool) -> None:
@@ -213,7 +220,7 @@ class Checkpointer:
             run.network.bf16_matmul = saved["bf16_matmul"]
             run.start_optimizer()
         for kind, optimizer in zip(OPTIMIZERS, run.optimizers, strict=False):
-            optimizer.load_state_dict(_optimizer_state(kind, optimizer.state_dict(), tensors))
+            optimizer.load_state_dict(_optimizer_state(kind, optimizer, tensors))
         for key, attribute in SAVED_ATTRIBUTES.items():
             setattr(run, attribute, values[key])
         run.is_compiled = values["compiled"]
@@ -263,13 +270,19 @@ def _difference(key: str, saved: Any, current: Any) -> str:
     return f"its {key} was different"
 
 
-def _optimizer_state(kind: str, state: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Add the tensors of this kind of optimizer from a checkpoint to its ``state_dict``, and return it."""
+def _optimizer_state(kind: str, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Return the ``state_dict`` of an optimizer with the tensors of a checkpoint. Raises ValueError if they do not fit."""
+    state = optimizer.state_dict()
+    params = [param for group in optimizer.param_groups for param in group["params"]]
     for name, tensor in tensors.items():
         prefix, _, rest = name.partition(".")
         if prefix == kind:
             i, _, key = rest.partition(".")
+            if tensor.shape != (() if key == "step" else params[int(i)].shape):
+                raise ValueError(f"the tensor {name} has another shape")
             state["state"].setdefault(int(i), {})[key] = tensor
+    if any(moments.keys() != OPTIMIZERS[kind] for moments in state["state"].values()):
+        raise ValueError(f"a tensor of the {kind} is missing")
     return state
 
 

@@ -15,7 +15,6 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from revgen.arguments import matches_annotation
-from revgen.errors import CheckpointError
 from revgen.files import read_file, write_atomically
 from revgen.history import EpochMetrics
 from revgen.options import is_int, safe_repr, to_builtins
@@ -64,15 +63,13 @@ def write_checkpoint(path: Path, values: Mapping[str, Any], tensors: dict[str, T
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the values and the tensors of a checkpoint. Raises CheckpointError if it is damaged."""
+    """Return the values and the tensors of a checkpoint. Raises ValueError if it is damaged, and OSError."""
+    data = read_file(path, check=check_header)
     try:
-        data = read_file(path, check=check_header)
         length = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + length])["__metadata__"]
         values = json.loads(metadata["state"])
         _check_values(values)
-        if values["format_version"] > FORMAT_VERSION:
-            raise ValueError("it was written by a newer version of revgen: upgrade to read it")
         if values["format_version"] > 1:
             sha256 = str(metadata["sha256"])
             if hashlib.sha256(_replace_hash(data, sha256, EMPTY_HASH)).hexdigest() != sha256:
@@ -80,10 +77,9 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         values["recipe"].setdefault("optimizer", "adamw")  # missing in checkpoints of version 0.1
         return values, load(data)
     except KeyError as error:
-        raise CheckpointError(f"{path} is damaged: it has no {safe_repr(error.args[0])}") from None
-    except (OSError, SafetensorError, ValueError, TypeError, AttributeError, RecursionError, MemoryError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise CheckpointError(f"{path} is damaged: {reason[:200]}") from None
+        raise ValueError(f"it has no {safe_repr(error.args[0])}") from None
+    except (SafetensorError, TypeError, AttributeError, RecursionError, MemoryError) as error:
+        raise ValueError(str(error) or type(error).__name__) from None
 
 
 def _replace_hash(data: bytes, old: str, new: str) -> bytes:

@@ -114,7 +114,7 @@ def test_loss_that_diverges_in_epochs_of_one_step_is_an_error() -> None:
 @pytest.mark.parametrize("learning_rate", [1e20, 1e38])
 def test_a_single_step_that_makes_the_weights_useless_is_an_error(learning_rate: float) -> None:
     model = small()
-    with pytest.raises(revgen.TrainingError, match="weights have grown beyond .* smaller learning_rate"):
+    with pytest.raises(revgen.TrainingError, match=r"weights have grown beyond .* smaller learning_rate"):
         model.fit(["abcdefgh"] * 4, epochs=1, batch_size=4, learning_rate=learning_rate, progress=False)
     assert np.isfinite(model.score("abc").total)
 
