@@ -271,7 +271,7 @@ def _difference(key: str, saved: Any, current: Any) -> str:
 
 
 def _optimizer_state(kind: str, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Return the ``state_dict`` of an optimizer with the tensors of a checkpoint. Raises ValueError if they do not fit."""
+    """Return the ``state_dict`` of an optimizer with the tensors of a checkpoint. Raises ValueError."""
     state = optimizer.state_dict()
     params = [param for group in optimizer.param_groups for param in group["params"]]
     for name, tensor in tensors.items():
