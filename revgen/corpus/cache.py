@@ -118,7 +118,8 @@ def create_entry(name: str) -> Iterator[IO[bytes]]:
         (directory / name).rmdir()  # a directory cannot be replaced by a file
     with replace_file(directory / name) as file:
         yield file
-    _delete_old_entries(directory, name)
+    with suppress(OSError):  # another process has deleted an entry
+        _delete_old_entries(directory, name)
 
 
 def _delete_old_entries(directory: Path, newest: str) -> None:
@@ -129,8 +130,7 @@ def _delete_old_entries(directory: Path, newest: str) -> None:
     for status, path in sorted(stats, key=lambda item: (item[1].name != newest, -item[0].st_mtime_ns)):
         free -= status.st_size
         if free < 0 and path.name != newest:
-            with suppress(OSError):  # another process has deleted it
-                path.unlink()
+            path.unlink()
 
 
 def prune() -> int:
