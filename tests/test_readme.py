@@ -36,6 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reviews: list[str], 
     Path("reviews.txt").write_text("\n".join(reviews[:40]), "utf-8")
     Path("held_out.txt").write_text("\n".join(reviews[40:50]), "utf-8")
     Path("more.txt").write_text("\n".join(reviews[:20]), "utf-8")
+    Path("names.txt").write_text("\n".join(list(revgen.datasets.load("dinosaurs"))[:60]), "utf-8")
     Path("my_cells.py").write_text(code_blocks("README.md", "python")[-1], "utf-8")
     return tmp_path
 
@@ -53,7 +54,7 @@ def test_the_commands_in_the_readme_run(folder: Path, capsys: pytest.CaptureFixt
     lines = [
         line for block in code_blocks("README.md", "sh") for line in block.splitlines() if line.startswith("revgen ")
     ]
-    assert len(lines) == 9
+    assert len(lines) == 12
     for line in lines:
         assert main(shlex.split(line)[1:]) == 0, line
     assert "the " in capsys.readouterr().out

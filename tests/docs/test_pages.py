@@ -21,6 +21,10 @@ PAGES = [*sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("*.md"))]
 NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
 LINK = re.compile(r"(?<!`)\]\(([^)\s]+)\)")
 SMALLER = {
+    "corpora": {
+        'load("owner/name", split="train[:10000]", field="text")': 'load("reviews")',
+        'info("owner/name")': 'info("reviews")',
+    },
     "training": {
         'create("lstm-char")': 'create("lstm-char", hidden_size=8, num_layers=1)',
         "hidden_size=1024": "hidden_size=8, num_layers=1",
@@ -67,7 +71,7 @@ def commands(page: Path) -> list[str]:
     """Return the commands of revgen in a page."""
     blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [line.partition(" #")[0] for line in lines if line.startswith("revgen ")]
+    return [line.partition(" #")[0].partition(" > ")[0] for line in lines if line.startswith("revgen ")]
 
 
 @pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=lambda page: page.name)
@@ -109,10 +113,22 @@ def test_the_code_of_a_page_runs(
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.name)
-def test_the_commands_of_a_page_have_options_that_exist(page: Path) -> None:
+def test_the_commands_of_a_page_have_options_that_exist(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for block in re.findall(r"^```toml\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE):
+        Path("my-model.toml").write_text(block, "utf-8")
     parser, _ = build_parser()
     for command in commands(page):
         assert parser.parse_args(shlex.split(command)[1:]).command
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    site = (ROOT / "mkdocs.yml").read_text("utf-8")
+    names = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")} - {"hub-library-request.md"}
+
+    assert sorted(name for name in names if f": {name}\n" not in site) == []
 
 
 def test_every_public_name_is_in_the_reference() -> None:
