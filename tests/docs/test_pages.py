@@ -21,6 +21,7 @@ PAGES = [*sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("*.md"))]
 NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
 LINK = re.compile(r"(?<!`)\]\(([^)\s]+)\)")
 SMALLER = {
+    "context-mixing": {"reviews[:100], epochs=2": "reviews[:6], epochs=1", "reviews[150:]": "reviews[164:]"},
     "corpora": {
         'load("owner/name", split="train[:10000]", field="text")': 'load("reviews")',
         'info("owner/name")': 'info("reviews")',
