@@ -33,7 +33,7 @@ from revgen.tokenizers import CharTokenizer, SubwordTokenizer, Tokenizer, WordTo
 TEXT = "the band of the song, the song of the band. "
 SIZES = {"hidden_size": 8, "num_layers": 1, "embedding_size": 8, "num_heads": 2, "context": 4, "order": 3}
 RAM_DISK = Path("/dev/shm")
-NAMES = sorted({*architectures.names(), *cells.names()} - {"mixture"})
+NAMES = sorted({*architectures.names(), *cells.names()} - {"mixture", "gated-mixture"})
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,7 @@ def directories(tokenizers: dict[str, Tokenizer], tmp_path_factory: pytest.TempP
     names = [*(f"{name}-char" for name in NAMES), "gru-word", "gru-subword"]
     models = {name: create_small(name, tokenizers[name.rpartition("-")[2]]) for name in names}
     models["mixture-char"] = revgen.mix([models["kneser-ney-char"], models["gru-char"]])
+    models["gated-mixture-char"] = revgen.mix([models["kneser-ney-char"], models["gru-char"]], gated=True)
     return {name: model.save(root / name) for name, model in models.items()}
 
 
@@ -189,7 +190,7 @@ FULLY_TESTED = ("gru-char", "mixture-char")
 """The models for which every value of config.json is replaced; for the others, only the values of ``config``."""
 
 
-@pytest.mark.parametrize("name", [*(f"{name}-char" for name in NAMES), "mixture-char"])
+@pytest.mark.parametrize("name", [*(f"{name}-char" for name in NAMES), "mixture-char", "gated-mixture-char"])
 def test_replacing_any_value_of_the_config_is_rejected_or_harmless(name: str, directory: Any) -> None:
     path = directory(name)
     content = json.loads((path / "config.json").read_bytes())
@@ -223,7 +224,7 @@ def test_random_values_in_the_config_are_rejected_or_harmless(name: str, data: s
 # Weights
 
 
-@pytest.mark.parametrize("name", [*(f"{name}-char" for name in NAMES), "mixture-char"])
+@pytest.mark.parametrize("name", [*(f"{name}-char" for name in NAMES), "mixture-char", "gated-mixture-char"])
 def test_changed_missing_and_additional_arrays_are_rejected_or_harmless(name: str, directory: Any) -> None:
     path = directory(name)
     arrays = load((path / "model.safetensors").read_bytes())

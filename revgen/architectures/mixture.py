@@ -186,9 +186,11 @@ class Mixture(LanguageModel):
 
 
 @validate_call
-def mix(models: Sequence[LanguageModel], weights: Sequence[float] | None = None) -> Mixture:
+def mix(models: Sequence[LanguageModel], weights: Sequence[float] | None = None, *, gated: bool = False) -> Mixture:
     """Interpolate fitted models that share a tokenizer. Without ``weights``, all models have the same weight until
     ``fit`` is called.
+
+    With ``gated``, the mixture is a ``GatedMixture``: log-linear, with weights that depend on the text.
 
     Raises VocabularyError if the tokenizers differ, and OptionError if the weights do not sum to 1.
     """
@@ -202,7 +204,9 @@ def mix(models: Sequence[LanguageModel], weights: Sequence[float] | None = None)
             )
     specs = [{"architecture": m.architecture, "config": dataclasses.asdict(m.config)} for m in models]
     shares = [1 / len(models)] * len(models) if weights is None else [float(weight) for weight in weights]
-    mixture = Mixture("mixture", first.level, MixtureConfig(specs, shares), first.tokenizer, models=models)
+    name = "gated-mixture" if gated else "mixture"
+    mixture_class: type[Mixture] = architecture_class(name)
+    mixture = mixture_class(name, first.level, mixture_class.Config(specs, shares), first.tokenizer, models=models)
     mixture.metadata["spelled"] = min(as_float(model.metadata.get("spelled", 0)) for model in models)
     return mixture
 

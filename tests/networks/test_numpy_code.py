@@ -35,7 +35,7 @@ def model_of(name: str, **options: Any) -> Any:
     return model
 
 
-NETWORKS = sorted({*architecture_names()} - {"ngram", "kneser-ney", "mixture", "cm", "transformer"})
+NETWORKS = sorted({*architecture_names()} - {"ngram", "kneser-ney", "mixture", "gated-mixture", "cm", "transformer"})
 OPTIONS: dict[str, Any] = {"lstm": {"embedding_size": 20}, "gru": {"layer_norm": False, "residual": False}}
 
 

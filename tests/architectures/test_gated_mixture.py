@@ -1,0 +1,102 @@
+"""Tests of gated mixtures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import revgen
+from revgen.architectures.gated_mixture import HIDDEN, OUTPUT, exponents, fit_gate
+from revgen.language_model import LanguageModel
+from revgen.ops import log_softmax
+
+
+@pytest.fixture(scope="module")
+def parts(reviews: list[str]) -> list[LanguageModel]:
+    short = revgen.create("kneser-ney-char", order=3)
+    short.fit(reviews[:120], progress=False)
+    long = revgen.create("kneser-ney-char", order=8, tokenizer=short.tokenizer)
+    long.fit(reviews[:60], progress=False)
+    neural = revgen.create("gru-char", tokenizer=short.tokenizer, hidden_size=24, num_layers=1)
+    neural.fit(reviews[:120], epochs=4, progress=False)
+    return [short, long, neural]
+
+
+@pytest.fixture(scope="module")
+def mixture(parts: list[LanguageModel], reviews: list[str]) -> LanguageModel:
+    mixture = revgen.mix(parts, gated=True)
+    mixture.fit(reviews[120:140], progress=False)
+    return mixture
+
+
+def test_gate_is_better_than_one_weight_for_each_model(
+    parts: list[LanguageModel], mixture: LanguageModel, reviews: list[str]
+) -> None:
+    plain = revgen.mix(parts)
+    plain.fit(reviews[120:140], progress=False)
+    assert mixture.evaluate(reviews[140:]).nats_per_char < plain.evaluate(reviews[140:]).nats_per_char - 0.01
+
+
+def test_unfitted_gated_mixture_is_the_geometric_mean(parts: list[LanguageModel]) -> None:
+    mixture = revgen.mix(parts[:2], gated=True)
+    ids = np.array(mixture.encode_prompt("the song"))[:, None]
+    logits, _ = mixture.forward(ids, mixture.initial_state(1))
+    means = [log_softmax(model.forward(ids, model.initial_state(1))[0]) for model in parts[:2]]
+    expected = log_softmax(np.mean([mean.clip(-30, None) for mean in means], 0))
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+
+def test_probabilities_sum_to_one_and_do_not_depend_on_later_tokens(mixture: LanguageModel, reviews: list[str]) -> None:
+    ids = np.array([mixture.encode_prompt(text)[:60] for text in reviews[140:143]]).T
+    logits, _ = mixture.forward(ids, mixture.initial_state(3))
+    assert np.exp(logits.astype(float)).sum(-1) == pytest.approx(1, abs=1e-4)
+    changed = ids.copy()
+    changed[30:] = ids[30:][::-1]
+    np.testing.assert_allclose(mixture.forward(changed, mixture.initial_state(3))[0][:30], logits[:30], atol=1e-5)
+    alone, _ = mixture.forward(ids[:, 1:2], mixture.initial_state(1))
+    np.testing.assert_allclose(alone, logits[:, 1:2], atol=1e-4)
+
+
+def test_reading_in_blocks_gives_the_same_logits(mixture: LanguageModel, reviews: list[str]) -> None:
+    ids = np.array([mixture.encode_prompt(text)[:50] for text in reviews[140:142]]).T
+    expected, _ = mixture.forward(ids, mixture.initial_state(2))
+    state, blocks = mixture.initial_state(2), []
+    for begin in range(0, len(ids), 7):
+        logits, state = mixture.forward(ids[begin : begin + 7], state)
+        blocks.append(logits)
+    np.testing.assert_allclose(np.concatenate(blocks), expected, atol=1e-4)
+
+
+def test_gated_mixture_generates_scores_saves_and_loads(mixture: LanguageModel, tmp_path: Path) -> None:
+    text = mixture.generate("the ", seed=1, max_tokens=30)
+    loaded = revgen.load(mixture.save(tmp_path))
+    assert loaded.generate("the ", seed=1, max_tokens=30) == text
+    assert loaded.score("a song").total == pytest.approx(mixture.score("a song").total)
+    with pytest.raises(revgen.OptionError, match="cannot be exported"):
+        mixture.export(tmp_path / "page.html")
+
+
+def test_gate_learns_which_model_to_trust() -> None:
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 5, 4000)
+    is_first_right = rng.random(4000) < 0.5
+    logprobs = np.full((4000, 2, 5), 0.0, np.float32)
+    logprobs[np.arange(4000), np.where(is_first_right, 0, 1), targets] = 3  # one model knows the token
+    logprobs[np.arange(4000), np.where(is_first_right, 1, 0), (targets + 1) % 5] = 3  # and the other is wrong
+    features = np.stack([is_first_right, ~is_first_right], 1).astype(np.float32)
+    gate = {HIDDEN: rng.normal(0, 0.3, (2, 4)).astype(np.float32), OUTPUT: np.zeros((4, 2), np.float32)}
+    shares = np.array([0.5, 0.5])
+    fitted, nats = fit_gate(gate, shares, features, log_softmax(logprobs), targets, 20, 0)
+    weights = exponents(fitted, shares, features)
+    assert (weights[is_first_right, 0] > weights[is_first_right, 1] + 1).all()
+    assert (weights[~is_first_right, 1] > weights[~is_first_right, 0] + 1).all()
+    assert nats < 0.1
+
+
+@pytest.mark.parametrize("name", [HIDDEN, OUTPUT])
+def test_invalid_gate_is_rejected(name: str, mixture: LanguageModel) -> None:
+    arrays = dict(mixture.weights)
+    for wrong in (arrays[name][1:], arrays[name] * np.nan):
+        assert name in str(mixture.validate_weights(arrays | {name: wrong}))
