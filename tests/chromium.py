@@ -56,21 +56,27 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 
 
 @pytest.fixture
-def browser(chromium: Chrome) -> Iterator[Chrome]:
+def online_browser(chromium: Chrome) -> Iterator[Chrome]:
     """A Chromium whose user prefers a light color scheme and reduced motion, so that pages wait for a click.
 
-    The test fails if a page logs an error or uses the network.
+    The test fails if a page logs an error.
     """
     chromium.get("about:blank")
     requests(chromium)  # forget those of the browser's own start page
     chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     prefer(chromium, color_scheme="light", reduced_motion="reduce")
     yield chromium
-    chromium.execute_script("localStorage.clear()")
+    chromium.execute_script("localStorage.clear(); sessionStorage.clear()")
     assert [
         entry["message"] for entry in read_log(chromium, "browser") if entry["level"] in ("SEVERE", "WARNING")
     ] == []
-    assert [url for url in requests(chromium) if not url.startswith(("file:", "data:", "about:"))] == []
+
+
+@pytest.fixture
+def browser(online_browser: Chrome) -> Iterator[Chrome]:
+    """The same Chromium; the test also fails if a page uses the network."""
+    yield online_browser
+    assert [url for url in requests(online_browser) if not url.startswith(("file:", "data:", "about:"))] == []
 
 
 def prefer(browser: Chrome, **preferences: str) -> None:
@@ -91,9 +97,9 @@ def requests(browser: Chrome) -> list[str]:
     return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
 
 
-def open_page(browser: Chrome, path: Path) -> None:
-    """Open a page, and wait until its model is ready."""
-    browser.get(path.as_uri())
+def open_page(browser: Chrome, page: Path | str) -> None:
+    """Open a page, given by its path or its address, and wait until its model is ready."""
+    browser.get(page if isinstance(page, str) else page.as_uri())
     wait_until(browser, "window.revgen")
 
 
@@ -109,9 +115,9 @@ def wait_until(browser: Chrome, condition: str) -> None:
 class Page:
     """The page with the methods that a test needs."""
 
-    def __init__(self, browser: Chrome, path: Path) -> None:
+    def __init__(self, browser: Chrome, page: Path | str) -> None:
         self.browser = browser
-        open_page(browser, path)
+        open_page(browser, page)
 
     def __getitem__(self, name: str) -> WebElement:
         """Return the element with this id."""

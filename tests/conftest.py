@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chromium import browser, chromium  # noqa: F401  fixtures
+from chromium import browser, chromium, online_browser  # noqa: F401  fixtures
 from hub_server import Hub, Repository
 
 import revgen

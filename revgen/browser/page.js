@@ -1,48 +1,16 @@
 "use strict";
-/* The page: its fields and buttons, the versions of the text, and the loop that samples between two frames. */
-
-/** The session of the engine, which follows the version that is shown. */
-class Writer {
-  /** @param {any} model */
-  constructor(model) {
-    this.model = model;
-    this.session = null;
-    this.key = "";
-    /** @type {number[]} The ids that the session has generated. */
-    this.ids = [];
-  }
-
-  /** Bring the session to the end of a version. Yields after each token that it must read again. */
-  *follow(/** @type {Version} */ { request: { prompt, label, seed }, tokens }) {
-    const key = JSON.stringify([prompt, label, seed]);
-    if (key !== this.key) {
-      this.session = this.model.start({ prompt, label, seed });
-      [this.key, this.ids] = [key, []];
-    }
-    let common = 0;
-    while (common < this.ids.length && this.ids[common] === tokens[common]?.id) common++;
-    if (common < this.ids.length) this.session.rewind(common);
-    this.ids.length = common;
-    for (const { id } of tokens.slice(common)) {
-      this.session.next({});
-      this.session.choose(id);
-      this.ids.push(id);
-      yield;
-    }
-  }
-
-  /** Sample a token. @returns {Token} */
-  next(/** @type {Request} */ { temperature, topP }) {
-    const token = this.session.next({ temperature, topP });
-    this.ids.push(token.id);
-    return token;
-  }
-}
+/*
+ * The page: its fields and buttons, the versions of the text, and the loop that shows them between two frames. The
+ * models run in the page (page_offline.js) or on a server (page_server.js), which define `describeModels` and
+ * `createWriter`.
+ */
 
 /** The fields, the buttons, the history of versions, and the loop that samples. */
 class App {
-  constructor(model) {
-    this.writer = new Writer(model);
+  constructor() {
+    /** @type {Description} */
+    this.description = null;
+    this.writer = null;
     this.view = new TextView($("text"), (i) => this.openAlternatives(i));
     this.alternatives = new AlternativesList({
       choose: (alternative) => this.choose(alternative),
@@ -53,7 +21,7 @@ class App {
     this.versions = [];
     this.position = -1;
     this.openIndex = 0;
-    /** @type {?{isStopped: boolean, finished: Promise<void>}} */
+    /** @type {?{isStopped: boolean, aborter: AbortController, finished: Promise<void>}} */
     this.run = null;
     this.bind();
   }
@@ -66,12 +34,25 @@ class App {
   get request() {
     return {
       prompt: $("prompt").value,
-      label: MODEL.labels?.[$("label").selectedIndex - 1] ?? null,
+      label: this.description.labels?.[$("label").selectedIndex - 1] ?? null,
       seed: Math.floor(numberIn("seed")),
       temperature: numberIn("temperature"),
       topP: numberIn("top-p"),
       length: Math.floor(numberIn("length")),
     };
+  }
+
+  /** Show a model, and generate with it from now on. The texts of the model before are forgotten. */
+  async setModel(/** @type {Description} */ description) {
+    await this.stop();
+    this.description = description;
+    this.writer = createWriter(description);
+    [this.versions, this.position] = [[], -1];
+    showModel(description);
+    $("result").hidden = true;
+    $("hint").hidden = false;
+    $("error").hidden = true;
+    $("generate").disabled = false;
   }
 
   bind() {
@@ -144,7 +125,7 @@ class App {
     this.versions.splice(this.position + 1, Infinity, version);
     this.position = this.versions.length - 1;
     $("error").hidden = true;
-    const run = (this.run = { isStopped: false, finished: Promise.resolve() });
+    const run = (this.run = { isStopped: false, aborter: new AbortController(), finished: Promise.resolve() });
     const firstNew = version.tokens.length;
     this.refresh();
     announce("Generating");
@@ -165,14 +146,12 @@ class App {
       await nextFrame();
       deadline = performance.now() + SLICE_MS;
     };
-    for (const _ of this.writer.follow(version)) {
-      if (run.isStopped) return;
-      await pause();
-    }
-    const start = performance.now();
-    const numRead = tokens.length;
-    while (!run.isStopped && tokens.length < version.target && !tokens.at(-1)?.done) {
-      tokens.push(this.writer.next(this.request));
+    let start = performance.now();
+    let numRead = tokens.length;
+    for await (const token of this.writer.write(version, () => this.request, run.aborter.signal)) {
+      if (run.isStopped) break;
+      if (token) tokens.push(token);
+      else [start, numRead] = [performance.now(), tokens.length];
       await pause();
     }
     version.rate = (1000 * textOf(tokens.slice(numRead)).length) / (performance.now() - start);
@@ -182,6 +161,7 @@ class App {
   async stop() {
     if (!this.run) return;
     this.run.isStopped = true;
+    this.run.aborter.abort();
     await this.run.finished;
   }
 
@@ -190,7 +170,7 @@ class App {
     await this.stop();
     if (!this.versions[this.position + step]) return;
     this.position += step;
-    setFields(this.version.request);
+    setFields(this.version.request, this.description);
     this.refresh();
     announce(step < 0 ? "Undone" : "Redone");
   }
@@ -242,10 +222,11 @@ const setSeed = (seed) => {
   $("seed").value = seed;
 };
 
-/** Show the values of a request in the fields. */
-function setFields(/** @type {Request} */ { prompt, label, seed, temperature, topP, length }) {
+/** Show the values of a request in the fields.
+ * @param {Request} request @param {Description} description */
+function setFields({ prompt, label, seed, temperature, topP, length }, { labels = [] }) {
   $("prompt").value = prompt;
-  $("label").selectedIndex = (MODEL.labels ?? []).indexOf(label) + 1;
+  $("label").selectedIndex = labels.indexOf(label) + 1;
   $("temperature").value = temperature;
   $("top-p").value = topP;
   $("length").value = length;
@@ -320,14 +301,14 @@ function setUpTheme() {
   update();
 }
 
-/** Return what is known about the model as pairs of a name and a text. */
-function facts({ info = {} } = MODEL) {
+/** Return what is known about a model as pairs of a name and a text. */
+function facts(/** @type {Description} */ { architecture, level, info = {} }) {
   const bytes = (n) => (n < 1e6 ? `${Math.round(n / 1e3)} KB` : `${(n / 1e6).toFixed(1)} MB`);
   const duration = (s) => (s < 90 ? count(Math.round(s), "second") : count(Math.round(s / 60), "minute"));
   const trained = [info.epochs && count(info.epochs, "epoch"), info.seconds && duration(info.seconds)];
   return [
-    ["Architecture", MODEL.architecture],
-    ["Level", MODEL.level],
+    ["Architecture", architecture],
+    ["Level", level],
     ["Parameters", info.parameters?.toLocaleString("en")],
     ["Weights", info.weights_bytes && bytes(info.weights_bytes)],
     ["Vocabulary", info.vocabulary && count(info.vocabulary, "token")],
@@ -339,17 +320,39 @@ function facts({ info = {} } = MODEL) {
   ].filter(([, value]) => value);
 }
 
-function setUpAbout({ info = {} } = MODEL) {
-  const dialog = $("about");
-  const sample = info.samples?.[0];
-  $("about-title").textContent = MODEL.name;
+/** Show the name of a model, its card, and its defaults in the fields. A prompt that has been typed is kept. */
+function showModel(/** @type {Description} */ description) {
+  const { name, architecture, level, labels = [], prompt, defaults = {}, info = {} } = description;
+  document.title = name;
+  for (const id of ["name", "about-title"]) $(id).textContent = name;
+  const [sentence] = info.description?.match(/^.*?\.(?=\s|$)/s) ?? [];
+  $("tagline").textContent = sentence ?? `A ${level}-level ${architecture} language model.`;
   $("about-description").textContent = info.description ?? "";
-  for (const [name, value] of facts()) {
-    $("about-facts").appendChild(document.createElement("dt")).textContent = name;
-    $("about-facts").appendChild(document.createElement("dd")).textContent = value;
-  }
+  $("about-facts").replaceChildren(
+    ...facts(description).flatMap((pair) =>
+      pair.map((text, i) => Object.assign(document.createElement(i ? "dd" : "dt"), { textContent: text })),
+    ),
+  );
+  const sample = info.samples?.[0];
   $("about-sample").hidden = !sample;
   $("about-sample").lastElementChild.textContent = sample?.trim() ?? "";
+  $("length-unit").textContent = level === "char" ? "characters" : "tokens";
+  $("length").max = defaults.max_length ?? 10000;
+  $("label-field").hidden = !labels.length;
+  $("label").replaceChildren(...["any", ...labels].map((label) => new Option(String(label))));
+  const request = {
+    prompt: $("prompt").value || (prompt ?? ""),
+    label: null,
+    seed: defaults.seed ?? newSeed(),
+    temperature: defaults.temperature ?? 1,
+    topP: defaults.top_p ?? 1,
+    length: defaults.max_tokens ?? 300,
+  };
+  setFields(request, description);
+}
+
+function setUpAbout() {
+  const dialog = $("about");
   $("about-open").addEventListener("click", () => dialog.showModal());
   $("about-close").addEventListener("click", () => dialog.close());
   dialog.addEventListener("click", ({ target }) => {
@@ -357,37 +360,28 @@ function setUpAbout({ info = {} } = MODEL) {
   });
 }
 
-function setUpFields() {
-  const { defaults = {}, labels, prompt } = MODEL;
-  $("name").textContent = MODEL.name;
-  const [sentence] = MODEL.info?.description?.match(/^.*?\.(?=\s|$)/s) ?? [];
-  $("tagline").textContent = sentence ?? `A ${MODEL.level}-level ${MODEL.architecture} language model.`;
-  $("length-unit").textContent = MODEL.level === "char" ? "characters" : "tokens";
-  $("label-field").hidden = !labels?.length;
-  $("label").append(...["any", ...(labels ?? [])].map((label) => new Option(String(label))));
-  setFields({
-    prompt: prompt ?? "",
-    label: null,
-    seed: defaults.seed ?? newSeed(),
-    temperature: defaults.temperature ?? 1,
-    topP: defaults.top_p ?? 1,
-    length: defaults.max_tokens ?? 300,
-  });
-  $("form").addEventListener("input", showValues);
+/** Let a reader choose among several models. */
+function setUpModels(/** @type {Description[]} */ descriptions, /** @type {App} */ app) {
+  $("model").hidden = descriptions.length < 2;
+  $("name").classList.toggle("sr", descriptions.length > 1); // the list shows it
+  $("model").append(...descriptions.map(({ name }) => new Option(name)));
+  $("model").addEventListener("change", () => app.setModel(descriptions[$("model").selectedIndex]).catch(showError));
 }
 
 /** Show the page, and then create the model: decoding its weights takes a moment. */
 async function main() {
   setUpTheme();
-  setUpFields();
   setUpAbout();
+  $("form").addEventListener("input", showValues);
+  const descriptions = await describeModels();
+  showModel(descriptions[0]);
   await nextFrame();
   await new Promise((resolve) => setTimeout(resolve)); // the frame is painted
-  const model = createModel(MODEL);
-  const app = new App(model);
-  window.revgen = { model, app }; // for the console
+  const app = new App();
+  setUpModels(descriptions, app);
+  await app.setModel(descriptions[0]);
+  window.revgen = { model: app.writer.model, app }; // for the console
   app.setColors(recall("colors") === "true");
-  $("generate").disabled = false;
   if (!matchMedia("(prefers-reduced-motion: reduce)").matches) await app.generate();
 }
 

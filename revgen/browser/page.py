@@ -1,4 +1,4 @@
-"""One HTML file that holds a model, the code that runs it, and the page around it."""
+"""The page: one HTML file that holds a model and the code that runs it, or that uses the models of a server."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from revgen.version import __version__
 
 ENGINE_FILES = ("tokenizers.js", "products.js", "networks.js", "sampler.js", "engine.js")
 PAGE_FILES = ("page_view.js", "page.js")
+OFFLINE = "The model runs in this page. Nothing you type leaves it, and it works without a network."
+SERVER = 'The models run on this server. Programs reach them by the <a href="docs">OpenAI protocol</a>.'
 TEMPERATURE = 0.7
 """The temperature that the page suggests."""
 
@@ -43,17 +45,36 @@ def write_page(model: Model, network: BrowserNetwork, path: Path, title: str | N
 
 
 def make_page(model: Model, network: BrowserNetwork, title: str | None = None) -> str:
-    """Return the HTML of a page. Its security policy allows the scripts and the style of the page, and nothing else."""
-    engine = "\n".join([*map(read_file, ENGINE_FILES), make_script(model, network, title)])
+    """Return the HTML of a page with a model. Its security policy allows its scripts and style, and nothing else."""
+    engine = "\n".join(
+        [*map(read_file, ENGINE_FILES), make_script(model, network, title), read_file("page_offline.js")]
+    )
+    return fill_page(title or model.name, engine, "script-src 'wasm-unsafe-eval'", OFFLINE, "")
+
+
+def make_server_page() -> str:
+    """Return the HTML of a page that uses the models of the server that sends it."""
+    dialog = read_file("key_dialog.html") + "\n\n"
+    return fill_page("revgen", read_file("page_server.js"), "connect-src 'self'; script-src", SERVER, dialog)
+
+
+def fill_page(title: str, models: str, policy: str, footer: str, dialog: str) -> str:
+    """Return the HTML of a page; the script ``models`` and a part of the security policy are for its models."""
     ui = "\n".join(map(read_file, PAGE_FILES))
     style = read_file("page.css")
-    scripts = f"'sha256-{content_hash(engine)}' 'sha256-{content_hash(ui)}'"
+    scripts = f"'sha256-{content_hash(models)}' 'sha256-{content_hash(ui)}'"
     policy = (
-        f"default-src 'none'; script-src 'wasm-unsafe-eval' {scripts}; style-src 'sha256-{content_hash(style)}'; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; {policy} {scripts}; style-src 'sha256-{content_hash(style)}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
     )
     return Template(read_file("page.html")).substitute(
-        title=html.escape(title or model.name), policy=html.escape(policy), style=style, engine=engine, ui=ui
+        title=html.escape(title),
+        policy=html.escape(policy),
+        style=style,
+        models=models,
+        ui=ui,
+        footer=footer,
+        dialog=dialog,
     )
 
 
@@ -71,7 +92,7 @@ def make_script(model: Model, network: BrowserNetwork, title: str | None = None)
     """Return the script that defines ``MODEL``."""
     arrays: list[NDArray[Any]] = []
     programs: list[str] = []
-    description = describe_model(model) | {"network": network.describe(arrays, programs)}
+    description = describe_model(model) | describe_sampling(model) | {"network": network.describe(arrays, programs)}
     description["name"] = title or model.name
     halves = [to_half(model.name, array) for array in arrays]
     description["arrays"] = [[str(array.dtype), array.size] for array in halves]
@@ -87,7 +108,7 @@ def make_script(model: Model, network: BrowserNetwork, title: str | None = None)
 
 
 def describe_model(model: Model) -> dict[str, Any]:
-    """Return what the page shows and what the sampler needs, as plain values."""
+    """Return what the page shows, as plain values."""
     defaults = GenerationConfig()
     return {
         "name": model.name,
@@ -97,9 +118,12 @@ def describe_model(model: Model) -> dict[str, Any]:
         "prompt": "",
         "defaults": {"temperature": TEMPERATURE, "top_p": 1, "seed": None, "max_tokens": defaults.max_tokens},
         "info": describe_metadata(model),
-        "suppressed": model.suppressed_tokens,
-        "tokenizer": describe_tokenizer(model.tokenizer),
     }
+
+
+def describe_sampling(model: Model) -> dict[str, Any]:
+    """Return what the sampler in the page needs, as plain values."""
+    return {"suppressed": model.suppressed_tokens, "tokenizer": describe_tokenizer(model.tokenizer)}
 
 
 def describe_metadata(model: Model) -> dict[str, Any]:

@@ -1,15 +1,18 @@
 "use strict";
 /*
- * What the page shows: the text, whose tokens are elements, and the list of alternatives. The engine defines `MODEL`,
- * `createModel` and `EOS`. Text of the model enters the document only through `textContent`.
+ * What the page shows: the text, whose tokens are elements, and the list of alternatives. `EOS`, the id of the end, is
+ * defined before. Text of the model enters the document only through `textContent`.
  */
 
 /**
- * @typedef {{id: number, text: string, probability: number}} Alternative
+ * @typedef {{id: number|string, text: string, probability: number}} Alternative
  * @typedef {Alternative & {alternatives: Alternative[], done: boolean}} Token
  * @typedef {{prompt: string, label: ?string, seed: number, temperature: number, topP: number, length: number}} Request
  * @typedef {{request: Request, tokens: Token[], target: number, rate?: number}} Version
  *   A text: the request, the tokens so far, the number of tokens at which sampling stops, and characters per second.
+ * @typedef {{name: string, architecture: string, level: string, labels?: string[], prompt?: string, defaults?: object,
+ *   info?: object}} Description
+ *   A model.
  */
 
 const SLICE_MS = 12; // of the 16 ms between two frames; the rest is for layout and input

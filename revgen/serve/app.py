@@ -28,6 +28,7 @@ from revgen.serve.errors import ServeError, add_error_handlers
 from revgen.serve.limits import Limits
 from revgen.serve.metrics import Metrics
 from revgen.serve.middleware import Gate
+from revgen.serve.page import add_page_routes
 from revgen.serve.prompts import encode_prompts
 from revgen.serve.schema import CompletionRequest, EmbeddingRequest, add_schemas, describe_body, parse_body
 from revgen.version import __version__
@@ -58,6 +59,7 @@ def create_app(
     add_schemas(app)
     add_status_routes(app, engines, metrics)
     add_model_routes(app, engines, metrics, Background(limits))
+    add_page_routes(app, engines)
     return app
 
 
