@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import urllib.request
 import venv
 from pathlib import Path
 
@@ -131,18 +132,19 @@ except ModuleNotFoundError as error:
 """)
 
 
-def documented_install() -> list[str]:
-    """Return the packages in the command for an installation for inference alone, in docs/installation.md."""
-    page = (ROOT / "docs" / "installation.md").read_text("utf-8")
-    packages: str = re.findall(r"^pip install --no-compile (?!--no-deps)(.+)$", page, re.MULTILINE)[0]
-    return packages.split()
+def documented_packages(page: str) -> list[str]:
+    """Return the packages in the commands for an installation for inference alone, in a page of docs/."""
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    return " ".join(re.findall(r"^pip install --no-compile (?!--no-deps)(.+)$", text, re.MULTILINE)).split()
 
 
-def test_documented_packages_are_the_dependencies_without_torch_and_numba() -> None:
+def test_documented_packages_are_the_dependencies_that_inference_needs() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     dependencies = [re.match(r"[\w-]+", requirement)[0] for requirement in project["dependencies"]]  # type: ignore[index]
 
-    assert sorted(documented_install()) == sorted({*dependencies} - {"torch", "numba"})
+    assert sorted(documented_packages("installation.md")) == sorted(
+        {*dependencies} - {"torch", "numba", "rich", "shtab"}
+    )
 
 
 @pytest.mark.slow
@@ -154,7 +156,7 @@ def test_an_installation_for_inference_alone_works_and_is_small(tmp_path: Path) 
     scripts = tmp_path / "venv" / "bin"
     [wheel] = tmp_path.glob("*.whl")
     commands: list[list[str | Path]] = [
-        ["-c", ROOT / "constraints.txt", *documented_install()],
+        ["-c", ROOT / "constraints.txt", *documented_packages("serving.md")],
         ["--no-deps", wheel],
     ]
     for arguments in commands:
@@ -169,6 +171,21 @@ def test_an_installation_for_inference_alone_works_and_is_small(tmp_path: Path) 
     assert json.loads(result.stdout)["lstm-char"][0].startswith("the ")
     assert run(scripts / "revgen", "generate", "lstm-char", "--prompt", "the ").stdout.startswith("the ")
     assert "pip install torch" in run(scripts / "revgen", "fit", "gru-char", ROOT / "README.md", "--out", "out").stderr
+    with subprocess.Popen(
+        [scripts / "revgen", "serve", "rnn-char", "--port", "8793"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stderr is not None
+        assert any("running on" in line for line in server.stderr)
+        body = json.dumps({"model": "rnn-char", "prompt": "the ", "max_tokens": 5}).encode()
+        request = urllib.request.Request(
+            "http://127.0.0.1:8793/v1/completions", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request) as response:
+            assert len(json.load(response)["choices"][0]["text"]) == 5
+        server.terminate()
     assert installed_bytes(tmp_path / "venv") < 120e6
 
 
