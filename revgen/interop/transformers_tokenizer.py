@@ -11,9 +11,10 @@ from typing import Any
 from transformers import PreTrainedTokenizer
 
 from revgen import schema
+from revgen.files import read_file
 from revgen.hub import find_directory
 from revgen.registry import tokenizers
-from revgen.storage import read_config, read_tokenizer
+from revgen.storage import MAX_TOKENIZER_BYTES, read_config, read_tokenizer
 from revgen.tokenizers import Tokenizer
 from revgen.tokenizers.tokenizer import SPECIAL_TOKENS
 
@@ -59,7 +60,7 @@ class RevgenTokenizer(PreTrainedTokenizer):
         config_file = directory / TOKENIZER_CONFIG
         level = str(schema.read_json(config_file).get("level")) if config_file.exists() else ""
         if level in tokenizers and (file := directory / tokenizers.get(level).file).exists():
-            tokenizer = tokenizers.get(level).from_bytes(file.read_bytes())
+            tokenizer = tokenizers.get(level).from_bytes(read_file(file, MAX_TOKENIZER_BYTES))
         else:
             tokenizer = read_tokenizer(directory, read_config(directory))
         options = {"added_tokens_decoder": {}} | options if not config_file.exists() else options
