@@ -50,7 +50,7 @@ def replace_model(directory: Path, files: Mapping[str, bytes], config: bytes) ->
             write_atomically(pending(directory / name), content, sync_name=False)
         sync_directory(directory)
         write_atomically(pending(directory / CONFIG), config)
-        settle(directory, files)
+        _rename(directory, files)
     except BaseException:
         with suppress(OSError):
             settle(directory, files)
@@ -67,16 +67,19 @@ def settle(directory: Path, names: Iterable[str] = ()) -> None:
     """
     entries = _read_entries(pending(directory / CONFIG))
     if entries and is_complete(directory, entries):
-        for entry in entries:
-            path = directory / entry["file"]
-            if _has_hash(pending(path), entry["sha256"]):
-                pending(path).replace(path)
-        sync_directory(directory)
-        pending(directory / CONFIG).replace(directory / CONFIG)
+        _rename(directory, [e["file"] for e in entries if _has_hash(pending(directory / e["file"]), e["sha256"])])
     for name in {*FILE_NAMES, *names, *(entry["file"] for entry in entries)}:
         with suppress(IsADirectoryError, PermissionError):
             pending(directory / name).unlink(missing_ok=True)
         delete_abandoned(directory, f".{glob.escape(name)}.*part")
+
+
+def _rename(directory: Path, names: Iterable[str]) -> None:
+    """Rename pending files, ``config.json`` last."""
+    for name in names:
+        pending(directory / name).replace(directory / name)
+    sync_directory(directory)
+    pending(directory / CONFIG).replace(directory / CONFIG)
 
 
 def _read_entries(path: Path) -> list[dict[str, str]]:

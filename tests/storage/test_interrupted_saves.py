@@ -28,16 +28,16 @@ one, other, target = (Path(path) for path in sys.argv[1:])
 a, b = revgen.load(one), revgen.load(other)
 random.seed(0)
 start = time.monotonic()
-b.save(target)
-a.save(target)
+b.save(target, overwrite=True)
+a.save(target, overwrite=True)
 seconds = time.monotonic() - start
 seen = set()
 for kill in range(25):
     child = os.fork()
     if child == 0:
         while True:
-            b.save(target)
-            a.save(target)
+            b.save(target, overwrite=True)
+            a.save(target, overwrite=True)
     time.sleep(random.uniform(0.0, 2 * seconds))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -47,7 +47,7 @@ for kill in range(25):
     assert loaded.weights.keys() == expected.weights.keys(), kill
     assert all(np.array_equal(loaded.weights[k], expected.weights[k]) for k in expected.weights), kill
     seen.add(loaded.name)
-a.save(target)
+a.save(target, overwrite=True)
 print(len(seen), len(list(target.iterdir())))
 """
 
@@ -83,7 +83,7 @@ def test_a_failure_at_any_step_of_a_save_leaves_the_old_or_the_new_model(
     (saved / "README.md").unlink()
     monkeypatch.setattr(module, name, fail)
     try:
-        models_by_level["word"].save(saved)
+        models_by_level["word"].save(saved, overwrite=True)
     except revgen.CheckpointError as error:
         assert "No space left" in str(error) and str(saved) in str(error)
     finally:
@@ -91,7 +91,7 @@ def test_a_failure_at_any_step_of_a_save_leaves_the_old_or_the_new_model(
 
     loaded = revgen.load(saved)
     assert same_model(loaded, models_by_level["char"]) or same_model(loaded, models_by_level["word"])
-    models_by_level["subword"].save(saved)
+    models_by_level["subword"].save(saved, overwrite=True)
     assert same_model(revgen.load(saved), models_by_level["subword"])
 
 
