@@ -232,7 +232,7 @@ def test_an_index_can_be_read_after_its_directory_was_moved_or_deleted(
 
 def test_an_index_belongs_to_its_model_after_the_directory_is_overwritten(reviews: list[str], tmp_path: Path) -> None:
     first = revgen.load(make_small("kneser-ney-char", reviews[:3]).save(tmp_path / "model"))
-    make_small("kneser-ney-char", reviews[3:6]).save(tmp_path / "model")
+    make_small("kneser-ney-char", reviews[3:6]).save(tmp_path / "model", overwrite=True)
     assert first.novelty(reviews[0][:60]).fraction == 1
     assert first.index.documents() == reviews[:3]
 
