@@ -96,6 +96,7 @@ class Soak:
             process.kill()
             process.wait()
             self.counts[f"kills ({kind})"] += 1
+            seconds *= 1.2  # on a busy machine, a process may need longer than before to start
             if watch is not None and (watch / "config.json").exists():
                 self.load(watch)
 
