@@ -191,6 +191,11 @@ class ContextMixingModel(LanguageModel):
         logits, state = self.predictor.read(tokens, state, 1)
         return logits[0], state
 
+    def join_states(self, states: Sequence[Any]) -> Any:
+        from revgen.context_mixing.predictor import join_states
+
+        return join_states(states)
+
     def token_reader(self, state: Any, num_tokens: int) -> TokenReader:
         from revgen.context_mixing.predictor import DocumentReader, copy_state
 

@@ -13,7 +13,7 @@ of experts by minimizing contrastive divergence*.)
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -158,6 +158,10 @@ class GatedMixture(Mixture):
 
     def next_logits(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
         return Model.next_logits(self, tokens, state)
+
+    def join_states(self, states: Sequence[Any]) -> Any:
+        parts, last, advantages = zip(*states, strict=True)
+        return super().join_states(parts), np.concatenate(last), np.concatenate(advantages)
 
     def logprobs(self, sequences: list[NDArray[Any]]) -> Iterator[tuple[int, NDArray[np.floating[Any]]]]:
         return Model.logprobs(self, sequences)

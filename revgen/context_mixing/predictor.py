@@ -108,15 +108,30 @@ class DocumentReader:
 def copy_state(state: State, num_tokens: int) -> State:
     """Return a copy of a state, with room for this number of tokens."""
     document, learned = state
-    batch, capacity = document.tokens.shape
     needed = int(document.counters[:, LENGTH].max(initial=0)) + num_tokens
-    if needed <= capacity:
-        copied = Document._make(array.copy() for array in document)
-    else:
-        copied = new_document(1 << (needed - 1).bit_length(), (batch,))
-        copied.tokens[:, :capacity] = document.tokens
-        copied.hashes[:, :capacity] = document.hashes
-        copied.rolling[:], copied.counters[:] = document.rolling, document.counters
-        for row in range(batch):
-            relink(Document._make(array[row] for array in copied))
-    return copied, tree_map(np.copy, learned)
+    capacity = max(document.tokens.shape[1], 1 << (needed - 1).bit_length())
+    return _with_capacity(document, capacity), tree_map(np.copy, learned)
+
+
+def join_states(states: Sequence[State]) -> State:
+    """Return one state for the documents of several states, in this order."""
+    capacity = max(document.tokens.shape[1] for document, _ in states)
+    documents = [_with_capacity(document, capacity) for document, _ in states]
+    joined = Document._make(np.concatenate(arrays) for arrays in zip(*documents, strict=True))
+    mixers = [learned for _, learned in states if learned is not None]
+    return joined, Mixers._make(np.concatenate(arrays) for arrays in zip(*mixers, strict=True)) if mixers else None
+
+
+def _with_capacity(document: Document, capacity: int) -> Document:
+    """Return a copy of the documents of a batch, with room for ``capacity`` tokens, which may be more than before."""
+    batch, previous_capacity = document.tokens.shape
+    if capacity == previous_capacity:
+        return Document._make(array.copy() for array in document)
+    copied = new_document(capacity, (batch,))
+    copied.tokens[:, :previous_capacity] = document.tokens
+    copied.hashes[:, :previous_capacity] = document.hashes
+    copied.rolling[:], copied.counters[:] = document.rolling, document.counters
+    copied.previous[:] = -1
+    for row in np.flatnonzero((document.heads >= 0).any((1, 2))):  # a model that does not adapt links nothing
+        relink(Document._make(array[row] for array in copied))
+    return copied

@@ -92,7 +92,9 @@ def test_documents_do_not_affect_each_other(model: LanguageModel, reviews: list[
     assert all((model.weights[name] == array).all() for name, array in weights.items())
 
 
-def test_long_document_grows_the_state(model: LanguageModel, reviews: list[str]) -> None:
+@pytest.mark.parametrize("adapt", [True, False])
+def test_long_document_grows_the_state(adapt: bool, reviews: list[str]) -> None:
+    model = fitted(reviews[:60], adapt=adapt)
     text = " ".join(reviews[60:70])[:1500]
     ids = ids_of(model, [text])
     logits, state = model.forward(ids[:500], model.initial_state(1))
@@ -100,6 +102,16 @@ def test_long_document_grows_the_state(model: LanguageModel, reviews: list[str])
         logits, state = model.forward(ids[begin : begin + 500], state)
     expected, _ = model.next_logits(ids, model.initial_state(1))
     np.testing.assert_allclose(logits[-1], expected, atol=1e-4)
+
+
+def test_joined_states_give_the_same_logits(model: LanguageModel, reviews: list[str]) -> None:
+    long, short = (ids_of(model, [text]) for text in (" ".join(reviews[60:70])[:800], reviews[61][:60]))
+    states = [model.forward(ids, model.initial_state(1))[1] for ids in (long, short)]
+    following = np.array([[long[5, 0], short[5, 0]]])
+    logits, _ = model.forward(following, model.join_states(states))
+    for i, state in enumerate(states):
+        expected, _ = model.forward(following[:, i : i + 1], state)
+        np.testing.assert_allclose(logits[:, i : i + 1], expected, atol=1e-4)
 
 
 def test_adaptation_predicts_a_repeated_text_better(model: LanguageModel, reviews: list[str]) -> None:

@@ -69,6 +69,11 @@ def test_reading_in_blocks_gives_the_same_logits(mixture: LanguageModel, reviews
     np.testing.assert_allclose(np.concatenate(blocks), expected, atol=1e-4)
 
 
+def test_prompts_of_different_length_are_continued_together(mixture: LanguageModel) -> None:
+    texts = mixture.generate(["the ", "a song that "], seed=1, max_tokens=20, temperature=0)
+    assert texts == [mixture.generate(p, seed=1, max_tokens=20, temperature=0) for p in ("the ", "a song that ")]
+
+
 def test_gated_mixture_generates_scores_saves_and_loads(mixture: LanguageModel, tmp_path: Path) -> None:
     text = mixture.generate("the ", seed=1, max_tokens=30)
     loaded = revgen.load(mixture.save(tmp_path))

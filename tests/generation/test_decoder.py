@@ -38,6 +38,7 @@ def models(reviews: list[str]) -> dict[str, LanguageModel]:
         ("transformer-subword", {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "context": 24}),
         ("mlp-word", {"hidden_size": 16, "context": 5}),
         ("kneser-ney-char", {"order": 4}),
+        ("cm-char", {}),
     ]
     for name, options in configurations:
         made[name] = revgen.create(name, **options)
@@ -70,7 +71,7 @@ def run(decoder: Decoder, texts: dict[Batch, list[str]], steps: int = 1 << 30, m
 
 
 @pytest.mark.parametrize(
-    "name", ["lstm-char", "slstm-char", "transformer-subword", "mlp-word", "kneser-ney-char", "mixture"]
+    "name", ["lstm-char", "slstm-char", "transformer-subword", "mlp-word", "kneser-ney-char", "cm-char", "mixture"]
 )
 @pytest.mark.parametrize("max_tokens", [None, 7])
 def test_texts_that_join_at_any_token_are_those_of_generate(

@@ -137,6 +137,17 @@ def test_texts_of_a_long_prompt_do_not_starve_the_others(slow: tuple[Server, Any
     connection.close()
 
 
+def test_a_request_joins_those_that_came_first_and_ends_before_them(slow: tuple[Server, Any]) -> None:
+    server, _ = slow
+    connection = begin_stream(server, ENDLESS)
+
+    status, body = server.post("/v1/completions", {"model": "slow", "prompt": "b", "max_tokens": 3})
+
+    assert status == 200 and len(body["choices"][0]["text"]) == 3
+    assert gauge(server, "revgen_running_requests") == 1, "the other continues"
+    connection.close()
+
+
 @pytest.mark.parametrize(
     ("body", "status", "param", "code"),
     [
