@@ -61,10 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     A command may return a status of its own: ``check`` returns 1 if a check fails.
     """
-    parser, commands = build_parser()
-    options = parser.parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal may be unable to show every character of a text
+    parser, commands = build_parser()
+    options = parser.parse_args(arguments)
     if options.command is None:
         print(TOUR)
         return 0

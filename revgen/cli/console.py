@@ -148,6 +148,7 @@ def find_console(stream: Any) -> Console | None:
 
 def _make_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], cut: Collection[str]) -> Table:
     from rich import box
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
@@ -156,13 +157,14 @@ def _make_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], cut: 
     for i, name in enumerate(columns):
         is_numeric = has_numbers(rows, name)
         is_whole = is_numeric or i == 0
+        width = max(map(cell_len, cells[name]), default=0) if is_whole else MIN_CUT_WIDTH if name in cut else None
         table.add_column(
             Text(name.replace("_", " "), no_wrap=False),
             justify="right" if is_numeric else "left",
             style="cyan" if i == 0 else None,
             overflow="ellipsis" if name in cut else "fold",
             no_wrap=is_whole,
-            min_width=max(map(len, cells[name]), default=0) if is_whole else MIN_CUT_WIDTH if name in cut else None,
+            min_width=width,
         )
     for i in range(len(rows)):
         table.add_row(

@@ -26,7 +26,7 @@ from revgen.files import expand_user, is_rank_zero
 from revgen.hub import is_repository
 from revgen.language_model import LanguageModel
 from revgen.options import parse_assignment
-from revgen.pending import CONFIG as CONFIG_FILE
+from revgen.pending import CONFIG
 from revgen.training.options import FitOptions
 from revgen.zoo import ModelOptions, create, list_models, load
 
@@ -52,7 +52,7 @@ FIT_HELP = {
 }
 
 
-CONFIG = (
+CONFIG_HELP = (
     "a TOML file with any of these arguments, such as epochs = 5 or set = { hidden_size = 128 }; "
     "the command line has precedence"
 )
@@ -65,7 +65,7 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pretrained", action="store_true", help="fine-tune the pretrained weights of that name")
     parser.add_argument("--out", required=True, help="the directory to save the model in")
     parser.add_argument("--overwrite", action="store_true", help="replace another model in --out")
-    parser.add_argument("--config", metavar="FILE", help=CONFIG)
+    parser.add_argument("--config", metavar="FILE", help=CONFIG_HELP)
     parser.add_argument("--valid", help=VALID)
     for name, text in FIT_HELP.items():
         add_option(parser, name, FitOptions.__annotations__[name].__forward_arg__, text)
@@ -110,7 +110,7 @@ def _check_out(options: argparse.Namespace) -> None:
     out = expand_user(options.out)
     if options.overwrite or options.resume or out.resolve() == expand_user(options.model).resolve():
         return
-    if (out / CONFIG_FILE).is_file():
+    if (out / CONFIG).is_file():
         raise OptionError(f"--out {options.out} has a model already: add --overwrite to replace it")
 
 

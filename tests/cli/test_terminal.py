@@ -48,6 +48,20 @@ def test_terminal_without_unicode_shows_the_rest() -> None:
     assert "f?r" in STYLE.sub("", printed) and "logprob" in printed
 
 
+@pytest.mark.parametrize("command", ["generate", "fit"])
+def test_help_is_shown_on_a_terminal_without_unicode(command: str) -> None:
+    status, printed = run_in_terminal(command, "--help", encoding="ascii")
+
+    assert status == 0 and printed.startswith(f"usage: revgen {command}")
+
+
+def test_tables_are_plain_text_without_rich(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "rich.py").write_text("raise ImportError", "utf-8")
+    path = os.pathsep.join([str(tmp_path), str(Path(revgen.__file__).parents[1])])
+
+    assert run_in_terminal("list", "gru-*", PYTHONPATH=path) == (0, run(capsys, "list", "gru-*"))
+
+
 def test_card_on_a_terminal_has_no_metadata(capsys: pytest.CaptureFixture[str]) -> None:
     _, printed = run_in_terminal("info", "gru-char", columns=60)
 
