@@ -81,7 +81,7 @@ def save(model: Model, directory: Path, dtype: str = "float32", overwrite: bool 
 
 
 def find_other_model(model: Model, directory: Path) -> str | None:
-    """Return the name of the model in a directory if it is another one, or else None.
+    """Return a description of the model in a directory if it is another one, or else None.
 
     It is the same model if ``model`` was loaded from these weights or saved as them, or if it has the same name,
     configuration and tokenizer, as a model that was trained again.
@@ -95,8 +95,11 @@ def find_other_model(model: Model, directory: Path) -> str | None:
     described = configuration(model) | {"tokenizer": hashlib.sha256(model.tokenizer.to_bytes()).hexdigest()}
     existing = content | {"tokenizer": content["tokenizer"]["sha256"]}
     names = ("architecture", "level", "config", "tokenizer")
-    is_same = all(existing[name] == described[name] for name in names)
-    return None if is_same else f"{content['architecture']}-{content['level']}"
+    different = [name for name in names if existing[name] != described[name]]
+    if not different:
+        return None
+    reason = {"config": " with another configuration", "tokenizer": " with another vocabulary"}.get(different[0], "")
+    return f"{content['architecture']}-{content['level']}{reason}"
 
 
 def write_directory(

@@ -252,7 +252,9 @@ def test_save_replaces_a_model_of_another_configuration_only_with_overwrite(tmp_
         model.fit(["a text of its own. " * 9] * 3, progress=False)
 
     models[0].save(tmp_path)
-    with pytest.raises(revgen.CheckpointError, match="has another model, ngram-char: pass overwrite=True"):
+    with pytest.raises(
+        revgen.CheckpointError, match="another model, ngram-char with another configuration: pass overwrite=True"
+    ):
         models[1].save(tmp_path)
 
 
