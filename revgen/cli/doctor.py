@@ -119,7 +119,7 @@ def describe_hub() -> Section:
     models = list_cached()
     size = format_size(sum(model.size for model in models))
     section = {
-        "address": constants.ENDPOINT,
+        "address": re.sub(r"//[^/@]*@", "//", constants.ENDPOINT),  # without a name and a password
         "cache": f"{pluralize(len(models), 'model')} of revgen, {size}, in {constants.HF_HUB_CACHE}",
     }
     if not get_token():

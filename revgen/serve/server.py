@@ -33,6 +33,8 @@ class ServerOptions:
     device: str = "cpu"
     compile: bool = False
     workers: int = 1
+    quiet: bool = False
+    """Whether the log has only warnings and errors."""
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -90,6 +92,7 @@ def run_worker(options: ServerOptions) -> None:
         host=options.host,
         port=options.port,
         access_log=False,
+        log_level="warning" if options.quiet else "info",
         timeout_graceful_shutdown=options.limits.max_seconds,
     )
     server = uvicorn.Server(config)
