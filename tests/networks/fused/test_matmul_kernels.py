@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from revgen.networks.fused import matmul_kernels
 from revgen.networks.fused.matmul_kernels import pack, packed_shape
-from revgen.networks.jit import HAS_BFLOAT16
+from revgen.networks.jit import HAS_BFLOAT16, round_row
 
 SIZES = st.integers(1, 70)
 DTYPES = ["float32", "float64", *(["bfloat16"] if HAS_BFLOAT16 else [])]
@@ -98,3 +98,39 @@ def test_packed_matrix_is_padded_with_zeros(dtype: str, order: str) -> None:
     multiply_in_python(unit, packed, unpacked)
     np.testing.assert_array_equal(unpacked[:7, :5], matrix)
     assert not unpacked[7:].any() and not unpacked[:, 5:].any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (3, 5, 7, 2), (40, 9, 33, 70), (2, 300, 16, 64)])
+def test_transposed_products_add_up_all_time_steps(dtype: str, sizes: tuple[int, int, int, int]) -> None:
+    time, batch, inputs, outputs = sizes
+    rng = np.random.default_rng(0)
+    number = np.float64 if dtype == "float64" else np.float32
+    a, b = rng.normal(size=(time, batch, inputs)).astype(number), rng.normal(size=(time, batch, outputs)).astype(number)
+    if dtype == "bfloat16":
+        a, b = (to_bfloat16(x).reshape(x.shape) for x in (a, b))
+    width = matmul_kernels.panel_width(dtype)
+    c = np.zeros(
+        (-(-inputs // matmul_kernels.TILE_ROWS) * matmul_kernels.TILE_ROWS, -(-outputs // width) * width), number
+    )
+
+    add = getattr(matmul_kernels, f"add_transposed_{dtype}")
+    add(a, b, c, 0, batch // 2)  # by two threads
+    add(a, b, c, batch // 2, batch)
+
+    if dtype == "bfloat16":
+        a, b = (from_bfloat16(x).reshape(x.shape) for x in (a, b))
+    expected = np.einsum("tbi,tbo->io", a.astype(np.float64), b.astype(np.float64))
+    tolerance = 1e-13 if dtype == "float64" else 2e-6
+    np.testing.assert_allclose(c[:inputs, :outputs], expected, atol=tolerance * time * batch, rtol=0)
+
+
+def test_rows_are_rounded_as_single_numbers_are() -> None:
+    x = np.random.default_rng(0).normal(size=100).astype(np.float32)
+    for size in (1, 15, 16, 53):
+        out = np.zeros(100, np.uint16)
+
+        round_row(x, 7, out, 3, size)
+
+        np.testing.assert_array_equal(out[3 : 3 + size], to_bfloat16(x[7 : 7 + size]))
+        assert not out[:3].any() and not out[3 + size :].any()
