@@ -18,9 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.errors import OptionError
+from revgen.options import safe_repr
 
 MAX_STATES = 10_000
 """The largest number of states that an automaton may have."""
+MAX_PATTERN_CHARS = 100_000
+"""The largest length of an expression. Python parses this many characters in about 0.2 s."""
+MAX_STEPS = 1_500_000
+"""The largest number of steps that build an automaton; they take less than half a second. Because steps are counted and
+not time, the same expressions are accepted on every machine."""
 
 DEAD, START = 0, 1
 
@@ -61,13 +67,25 @@ def compile_pattern(
 ) -> Automaton:
     """Compile a regular expression to an automaton.
 
-    ``spell`` returns the parts of a character that is not a symbol. Raises OptionError if the expression is invalid or
-    needs more than a finite automaton; the message calls the expression ``name``.
+    ``spell`` returns the parts of a character that is not a symbol. Raises OptionError if the expression is invalid, is
+    too large, or needs more than a finite automaton; the message calls the expression ``name``.
     """
+    if len(pattern) > MAX_PATTERN_CHARS:
+        raise OptionError(f"{name} is too large: it has {len(pattern):,} characters, more than {MAX_PATTERN_CHARS:,}")
     try:
         parsed = _parser.parse(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise OptionError(f"{name} must be a regular expression: {pattern!r} is not valid ({error})") from None
+        return _build(parsed, symbols, spell, name)
+    except RecursionError:
+        raise OptionError(f"{name} is too large: its groups are nested too deeply") from None
+    except (re.error, OverflowError, ValueError) as error:
+        if isinstance(error, OptionError):
+            raise
+        shown = safe_repr(pattern)
+        raise OptionError(f"{name} must be a regular expression: {shown} is not valid ({error})") from None
+
+
+def _build(parsed: Any, symbols: Sequence[Symbol], spell: Callable[[str], Sequence[int]], name: str) -> Automaton:
+    """Build the automaton of a parsed expression."""
     known = set(symbols)
     spelled = {character: spell(character) for character in sorted(_literals(parsed) - known)}
     spellings = {character: parts for character, parts in spelled.items() if parts and known.issuperset(parts)}
@@ -105,10 +123,17 @@ class _Builder:
         self.transitions: list[list[tuple[int, int]]] = []  # for each state: (index of a symbol set, next state)
         self.sets: list[NDArray[np.bool_]] = []  # masks of symbols, (symbols,)
         self.set_indices: dict[object, int] = {}
+        self.steps = 0
+
+    def count_steps(self, steps: int) -> None:
+        """Count steps of the construction. Raises OptionError if there are more than ``MAX_STEPS``."""
+        self.steps += steps
+        if self.steps > MAX_STEPS:
+            raise OptionError(f"{self.name} is too large: it repeats too much, or has too many alternatives")
 
     def add_state(self) -> int:
         """Add a state and return its index."""
-        if len(self.epsilon) >= 20 * MAX_STATES:
+        if len(self.epsilon) >= 10 * MAX_STATES:
             raise OptionError(f"{self.name} is too large: it repeats too much")
         self.epsilon.append([])
         self.transitions.append([])
@@ -122,6 +147,7 @@ class _Builder:
 
     def add_item(self, kind: str, value: Any, begin: int, flags: int) -> int:
         """Add one item of a parsed expression after the state ``begin``, and return the state after it."""
+        self.count_steps(1)
         if kind == "SUBPATTERN":
             _, added_flags, removed_flags, inner = value
             return self.add_sequence(inner, begin, (flags | added_flags) & ~removed_flags)
@@ -140,6 +166,7 @@ class _Builder:
         """Add a repeated expression after the state ``begin``, and return the state after it."""
         min_count, max_count, inner = value
         for _ in range(min_count):
+            self.count_steps(1)
             begin = self.add_sequence(inner, begin, flags)
         if max_count is _parser.MAXREPEAT:
             loop = self.add_state()
@@ -149,6 +176,7 @@ class _Builder:
         end = self.add_state()
         self.epsilon[begin].append(end)
         for _ in range(max_count - min_count):
+            self.count_steps(1)
             begin = self.add_sequence(inner, begin, flags)
             self.epsilon[begin].append(end)
         return end
@@ -157,7 +185,9 @@ class _Builder:
         """Add one character that matches a pattern, as a symbol or spelled by its parts."""
         matches = re.compile(pattern, flags & (re.ASCII | re.IGNORECASE | re.DOTALL)).fullmatch
         end = self.add_state()
+        self.count_steps(len(self.spellings))
         if (pattern, flags) not in self.set_indices:
+            self.count_steps(len(self.symbols))
             members = [isinstance(symbol, str) and matches(symbol) is not None for symbol in self.symbols]
             self.set_indices[pattern, flags] = self.add_set(members)
         self.transitions[begin].append((self.set_indices[pattern, flags], end))
@@ -181,6 +211,7 @@ class _Builder:
         """Return these states and all states that epsilon transitions reach from them."""
         closure, stack = set(states), list(states)
         while stack:
+            self.count_steps(1)
             for state in self.epsilon[stack.pop()]:
                 if state not in closure:
                     closure.add(state)
@@ -199,6 +230,7 @@ class _Builder:
             targets: list[set[int]] = [set() for _ in range(columns.shape[1])]  # for each class of symbols
             for state in subsets[len(rows)]:
                 for set_index, next_state in self.transitions[state]:
+                    self.count_steps(len(classes_of_set[set_index]))
                     for symbol_class in classes_of_set[set_index]:
                         targets[symbol_class].add(next_state)
             row = []

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from revgen.errors import OptionError
 from revgen.generation.automaton import DEAD, START, Automaton, Symbol, compile_pattern
 from revgen.generation.healing import token_texts
+from revgen.options import safe_repr
 from revgen.tokenizers import Tokenizer
 
 UNREACHABLE = 1 << 30
 """The distance of a state from which no match can be reached."""
 
 MAX_FOLLOWED = 1 << 22
-"""The number of pairs of a state and a token that are followed through an automaton at once."""
+"""The number of pairs of a state and a group of tokens that are followed through an automaton at once."""
 
 
 @runtime_checkable
@@ -67,24 +68,57 @@ class Vocabulary:
         self.index = {symbol: i for i, symbol in enumerate(self.symbols)}
         lengths = np.array([len(string) for string in strings])
         self.order = np.argsort(-lengths, kind="stable")  # tokens, the longest first
-        self.empty = np.flatnonzero(lengths == 0)
+        self.empty = np.flatnonzero(lengths == 0).tolist()
         self.columns: list[NDArray[np.intp]] = []  # the i-th symbol of each token that has one, in this order
         for i in range(lengths.max(initial=0)):
             tokens = self.order[: np.count_nonzero(lengths > i)]
             self.columns.append(np.array([self.index[strings[token][i]] for token in tokens.tolist()], np.intp))
 
-    def follow(self, automaton: Automaton, states: Sequence[int]) -> NDArray[np.int32]:
-        """Return the state that each token leads to from each of these states, (states, vocab)."""
-        targets = np.repeat(np.array(states, np.int32)[:, None], len(self.order), 1)
-        for symbols in self.columns:
-            targets[:, : len(symbols)] = automaton.table[targets[:, : len(symbols)], automaton.classes[symbols]]
-        by_token = np.empty_like(targets)
-        by_token[:, self.order] = targets
-        by_token[:, self.empty] = DEAD
-        return by_token
-
 
 vocabulary = lru_cache(maxsize=8)(Vocabulary)
+
+
+class TokenGroups:
+    """The tokens of a vocabulary in groups. An automaton does not distinguish the tokens of a group.
+
+    There are far fewer groups than tokens: all words of five lower-case letters may be one.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, automaton: Automaton, banned: Collection[int]) -> None:
+        self.table = automaton.table
+        columns = [automaton.classes[symbols] for symbols in vocabulary.columns]
+        codes = np.zeros(len(vocabulary.order), np.int64)  # equal for tokens with the same classes so far
+        num_codes = 1
+        for classes in columns:
+            distinct, inverse = np.unique(codes[: len(classes)] * self.table.shape[1] + classes, return_inverse=True)
+            codes[: len(classes)] = num_codes + inverse.reshape(-1)
+            num_codes += len(distinct)
+        _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+        ranks = np.argsort(np.argsort(first))
+        first.sort()  # the longest first, as in the vocabulary
+        self.columns = [classes[first[first < len(classes)]] for classes in columns]
+        self.group_of_token = np.empty(len(codes), np.intp)
+        self.group_of_token[vocabulary.order] = ranks[inverse.reshape(-1)]
+        self.dead = [*vocabulary.empty, *banned]
+        is_allowed = np.ones(len(codes), bool)
+        is_allowed[self.dead] = False
+        self.allowed_groups = np.unique(self.group_of_token[is_allowed])
+
+    def __len__(self) -> int:
+        return int(self.group_of_token.max()) + 1
+
+    def follow(self, states: Sequence[int]) -> NDArray[np.int32]:
+        """Return the state that each group leads to from each of these states, (states, groups)."""
+        targets = np.repeat(np.array(states, np.int32)[:, None], len(self), 1)
+        for classes in self.columns:
+            targets[:, : len(classes)] = self.table[targets[:, : len(classes)], classes]
+        return targets
+
+    def follow_tokens(self, state: int) -> NDArray[np.int32]:
+        """Return the state that each token leads to from a state, (vocab,)."""
+        targets: NDArray[np.int32] = self.follow([state])[0, self.group_of_token]
+        targets[self.dead] = DEAD
+        return targets
 
 
 class PatternGuide:
@@ -101,13 +135,13 @@ class PatternGuide:
     ) -> None:
         self.eos_id = tokenizer.eos_id
         self.vocabulary = vocabulary(tokenizer)
-        self.banned = list(banned)
         self.automaton = compile_pattern(pattern, self.vocabulary.symbols, tokenizer.spell, name)
+        self.groups = TokenGroups(self.vocabulary, self.automaton, banned)
         self.distances = self._distances()
-        self.targets = lru_cache(maxsize=512)(lambda state: self._follow([state])[0])
+        self.targets = lru_cache(maxsize=512)(self.groups.follow_tokens)
         minimum = int(self.distances[START])
         if minimum == UNREACHABLE:
-            raise OptionError(f"{name} {pattern!r} can never match: {self._explain(pattern)}")
+            raise OptionError(f"{name} {safe_repr(pattern)} can never match: {self._explain(pattern)}")
         if minimum > max_tokens:
             raise OptionError(f"max_tokens must be at least {minimum} for a text that matches {name}, not {max_tokens}")
 
@@ -118,20 +152,18 @@ class PatternGuide:
             return f"no token of the vocabulary contains {' '.join(unknown)}"
         return "the tokens of the vocabulary cannot form a match"
 
-    def _follow(self, states: Sequence[int]) -> NDArray[np.int32]:
-        targets = self.vocabulary.follow(self.automaton, states)
-        targets[:, self.banned] = DEAD
-        return targets
-
     def _distances(self) -> NDArray[np.int64]:
         """Return the minimum number of tokens from each state to a match, (states,)."""
         sources: dict[int, set[int]] = {}  # by state, the states from which one token leads to it
         count = len(self.automaton.accepts)
-        step = max(1, MAX_FOLLOWED // len(self.vocabulary.order))
+        step = max(1, MAX_FOLLOWED // len(self.groups))
+        is_target = np.zeros(count, bool)
         for first in range(1, count, step):
             states = range(first, min(first + step, count))
-            for state, row in zip(states, self._follow(states), strict=True):
-                for target in np.unique(row).tolist():
+            for state, row in zip(states, self.groups.follow(states), strict=True):
+                is_target[:] = False
+                is_target[row[self.groups.allowed_groups]] = True
+                for target in np.flatnonzero(is_target).tolist():
                     sources.setdefault(target, set()).add(state)
         distances = np.full(count, UNREACHABLE, np.int64)
         distance, front = 0, set(np.flatnonzero(self.automaton.accepts).tolist())
