@@ -64,7 +64,8 @@ class LanguageModel(Model):
         """Return what to do with an option of ``create`` that was given to a method instead; None for other names."""
         cell: Any = cells.get(self.architecture) if cells.is_registered(self.architecture) else None
         cell_options = cell.options() if hasattr(cell, "options") else ()
-        if name not in (*(field.name for field in dataclasses.fields(self.config)), *cell_options):
+        fields = dataclasses.fields(self.config) if dataclasses.is_dataclass(self.config) else ()
+        if name not in (*(field.name for field in fields), *cell_options):
             return None
         return f"{name} is an option of a new model: revgen.create({self.name!r}, {name}=…)"
 
