@@ -14,6 +14,9 @@ from revgen.errors import OptionError, escape_controls
 INT_LIMIT = 1 << 63
 """Whole numbers must be smaller than this."""
 
+MAX_INT = 1 << 128
+"""No option is a larger whole number; Python cannot print much larger ones."""
+
 MAX_SIZE = 65_536
 MAX_SIZES = {"num_layers": 256}
 """The largest value of each size of a network; the limit of all other sizes is ``MAX_SIZE``. A downloaded configuration
@@ -98,9 +101,9 @@ def as_float(value: object) -> float:
 
 
 def is_int(value: object, minimum: int) -> bool:
-    """Return whether ``value`` is a whole number of at least ``minimum``."""
+    """Return whether ``value`` is a whole number of at least ``minimum``, and no larger than any use of it."""
     value = unwrap_scalar(value)
-    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
+    return isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= MAX_INT
 
 
 def check_at_least(name: str, value: object, minimum: int) -> None:

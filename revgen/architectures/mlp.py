@@ -21,9 +21,14 @@ from numpy.typing import NDArray
 from revgen.architectures.functional_model import FunctionalModel
 from revgen.networks.functional import Backend, FunctionalNetwork
 from revgen.ops import Array, concatenate, embedding, relu
-from revgen.options import check_fractions, check_sizes
+from revgen.options import check, check_fractions, check_sizes, is_int
 from revgen.registry import register_model
 from revgen.tokenizers import Tokenizer
+
+MAX_CONTEXT = 1024
+"""The largest context. Each token of it is looked up on its own."""
+MAX_INPUT_VALUES = 1 << 25
+"""The number of inputs of the first layer, for all tokens and texts, that are computed at once."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,9 @@ class MLPConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        check_sizes(self, "context", "embedding_size", "hidden_size", "num_layers")
+        check_sizes(self, "embedding_size", "hidden_size", "num_layers")
+        is_valid = is_int(self.context, 1) and self.context <= MAX_CONTEXT
+        check("context", self.context, is_valid, f"a whole number from 1 to {MAX_CONTEXT:,}")
         check_fractions(self, "dropout")
 
 
@@ -66,6 +73,18 @@ class MLP(FunctionalNetwork):
         return weights
 
     def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend) -> tuple[Array, Any]:
+        """Compute features in parts, which limits the memory for the inputs of a long sequence."""
+        size = max(1, MAX_INPUT_VALUES // (tokens.shape[1] * self.config.context * self.config.embedding_size))
+        if backend.training or len(tokens) <= size:
+            return self.read_part(p, tokens, state, backend)
+        features = []
+        for begin in range(0, len(tokens), size):
+            part, state = self.read_part(p, tokens[begin : begin + size], state, backend)
+            features.append(part)
+        return concatenate(features, 0), state
+
+    def read_part(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend) -> tuple[Array, Any]:
+        """Compute ``features`` of one part."""
         n, start = self.config.context, Tokenizer.bos_id
         if state is None:
             state = [tokens[0][:, None] * 0 + start] * (n - 1)

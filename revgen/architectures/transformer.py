@@ -52,6 +52,11 @@ WIDTH_UNIT, MAX_WIDTH = 32, 512
 EPOCHS_WITHOUT_DROPOUT, DROPOUT_PER_DOUBLING = 5, 0.05
 """Dropout slows a run down that reads each token a few times only; then each doubling of the epochs adds some."""
 
+MAX_CACHE_VALUES = 1 << 28
+"""The largest number of keys of one text, over all layers; keys and values then take 2 GiB."""
+MAX_SCORES = 1 << 25
+"""The number of attention scores of a layer, for all heads and texts, that are computed at once outside training."""
+
 
 @dataclass(frozen=True)
 class TransformerConfig:
@@ -73,6 +78,9 @@ class TransformerConfig:
         is_multiple = (self.hidden_size or 0) % (2 * self.num_heads) == 0
         check("hidden_size", self.hidden_size, is_multiple, f"a multiple of 2 × num_heads = {2 * self.num_heads}")
         check_fractions(self, *(["dropout"] if self.dropout is not None else []))
+        values = self.num_layers * (self.hidden_size or 0)
+        fits = values * self.context <= MAX_CACHE_VALUES
+        check("context", self.context, fits, f"at most {MAX_CACHE_VALUES // max(values, 1):,} with these sizes")
 
 
 class Transformer(FunctionalNetwork):
@@ -123,10 +131,19 @@ class Transformer(FunctionalNetwork):
         if state is not None and backend.training and len(tokens) >= MIN_OWN_CONTEXT * self.config.context:
             state = state[0], [None] * len(p.layers)
         features = []
-        for begin, end in split_evenly(len(tokens), self.config.context):
+        num_cached = 0 if state is None or state[1][0] is None else state[1][0][0].shape[2]
+        for begin, end in self.split(len(tokens), tokens.shape[1], num_cached, backend.training):
             part, state = self.read_part(p, tokens[begin:end], state, backend)
             features.append(part)
         return features[0] if len(features) == 1 else ops.concatenate(features, 0), state
+
+    def split(self, length: int, batch: int = 1, num_cached: int = 0, training: bool = False) -> list[tuple[int, int]]:
+        """Return the boundaries of parts of about ``context`` tokens, or fewer if memory requires it in generation."""
+        size = self.config.context
+        if not training:
+            num_keys = min(num_cached, size) + min(length, size)
+            size = min(size, max(1, MAX_SCORES // (batch * self.config.num_heads * num_keys)))
+        return split_evenly(length, size)
 
     def read_part(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend) -> tuple[Array, Any]:
         """Compute ``features`` of one part."""
@@ -295,7 +312,7 @@ class TransformerModel(FunctionalModel):
         recorder = AttentionRecorder()
         self.run_with_backend(recorder, ids[:, None])
         result = np.zeros((layers, heads, len(ids), len(ids)), np.float32)
-        for i, (begin, end) in enumerate(split_evenly(len(ids), self.config.context)):
+        for i, (begin, end) in enumerate(Transformer(self.config, 0).split(len(ids))):
             for layer, weights in enumerate(recorder.weights[i * layers : (i + 1) * layers]):
                 result[layer, :, begin:end, end - weights.shape[3] : end] = weights[0]
         return result

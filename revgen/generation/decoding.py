@@ -14,6 +14,7 @@ from revgen.generation.config import GenerationConfig
 from revgen.generation.constraints import Constraints, TextState
 from revgen.generation.decoder import Decoder
 from revgen.novelty import check_text
+from revgen.ops import tree_map
 from revgen.options import check, check_at_least
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 MAX_TEXTS = 1 << 20
 """The number of texts that one call of ``generate`` may return."""
+MIN_ROWS = 64
+MAX_BATCH_BYTES = 1 << 30
+"""The memory for texts that are generated together. At least ``MIN_ROWS`` texts are, whatever they take."""
 
 Pieces: TypeAlias = Iterator[tuple[int, str]]
 """The row of a text, and the next piece of it."""
@@ -85,7 +89,34 @@ def decode(
     if config.num_beams is not None:
         searches = (search(model, ids, label_offset, constraints, state, n) for ids, state in begun)
         return ((i * n + rank, text) for i, texts in enumerate(searches) for rank, text in enumerate(texts))
-    return _decode_batch(model, Batch(model, constraints, begun, config.seed, n, whole=whole))
+    max_rows = _max_rows(model) if len(begun) * n > MIN_ROWS else MIN_ROWS
+    if len(begun) * n <= max_rows:
+        return _decode_batch(model, Batch(model, constraints, begun, config.seed, n, whole=whole))
+    return _decode_batches(model, constraints, begun, n, whole, max_rows)
+
+
+def _max_rows(model: Model) -> int:
+    """Return how many texts may be generated together, so that their logits and states take about 1 GiB."""
+    _, state = model.forward(np.array([[model.tokenizer.bos_id]]), model.initial_state(1))
+    sizes: list[int] = []
+    tree_map(lambda array: sizes.append(array.nbytes), model.join_states([state]))
+    return max(MIN_ROWS, MAX_BATCH_BYTES // (4 * sum(sizes) + 32 * len(model.tokenizer)))
+
+
+def _decode_batches(
+    model: Model, constraints: Constraints, begun: Sequence[tuple[list[int], TextState]], n: int, whole: bool, rows: int
+) -> Pieces:
+    """Yield ``(row, piece)`` of batches of at most ``rows`` texts. One generator of random numbers serves all."""
+    random = np.random.default_rng(constraints.config.seed)
+    prompts_at_once, n_at_once = max(1, rows // n), min(n, rows)
+    for first in range(0, len(begun), prompts_at_once):
+        prompts = begun[first : first + prompts_at_once]
+        for first_text in range(0, n, n_at_once):
+            size = min(n_at_once, n - first_text)
+            batch = Batch(model, constraints, prompts, constraints.config.seed, size, whole=whole)
+            batch.random = random
+            for row, piece in _decode_batch(model, batch):
+                yield (first + row // size) * n + first_text + row % size, piece
 
 
 def _decode_batch(model: Model, batch: Batch) -> Pieces:
