@@ -36,6 +36,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 ARGUMENT_INT_LIMIT = 1 << 128
 """Whole numbers must be smaller in magnitude than this."""
 
+SECRETS = ("token",)
+"""The parameters whose values are never shown."""
+
 TYPE_NAMES: dict[Any, str] = {
     NoneType: "None",
     bool: "True or False",
@@ -99,7 +102,8 @@ def check_type(name: str, value: Any, hint: Any) -> Any:
         value = to_builtins(value)
     if not matches_annotation(value, hint):
         name, value, hint = _find_mismatch(name, value, hint)
-        raise OptionError(f"{name} must be {describe_annotation(hint)}, not {safe_repr(value)}")
+        shown = f"a value of type {type(value).__name__}" if name in SECRETS else safe_repr(value)
+        raise OptionError(f"{name} must be {describe_annotation(hint)}, not {shown}")
     if isinstance(value, str | os.PathLike) and Path in (hint, *get_args(hint)):
         check(name, value, _is_valid_path(value), "a path that the file system can hold")
         return expand_user(value) if isinstance(value, os.PathLike) or value.startswith("~") else value

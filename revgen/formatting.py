@@ -15,14 +15,6 @@ def format_measurement(value: float) -> str:
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else format_count(value)
 
 
-def format_bytes(size: float) -> str:
-    """Return a number of bytes with a unit: ``12.3 kB``, ``1.23 GB``."""
-    if size < 1000:
-        return f"{format_count(size)} bytes"
-    power = min(int(math.log10(size)) // 3, 4)
-    return f"{format_measurement(size / 1000**power)} {('kB', 'MB', 'GB', 'TB')[power - 1]}"
-
-
 def format_duration(seconds: float) -> str:
     """Return seconds as ``12.3 s``, or as ``2 min 05 s`` from 100 seconds on."""
     if seconds < 100:

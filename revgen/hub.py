@@ -7,13 +7,13 @@ one directory for each commit, and load from there without a network. Nothing th
 from __future__ import annotations
 
 import dataclasses
-import errno
 import hashlib
-import json
 import os
 import re
+import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +22,16 @@ from typing import TYPE_CHECKING, Any
 from revgen import pretrained
 from revgen.arguments import validate_call
 from revgen.card import HISTORY_FILE, draw_history, make_card
-from revgen.errors import CheckpointError, HubError, OptionError, RevgenError, UnknownNameError
-from revgen.files import expand_user
+from revgen.errors import CheckpointError, HubError, UnknownNameError
+from revgen.files import expand_user, open_file, read_file
+from revgen.formatting import format_size
 from revgen.generation.decoding import generate
+from revgen.hub_client import NotOnHubError, convert_errors, download, make_api
 from revgen.model import Model
 from revgen.pending import CARD, CONFIG
 from revgen.registry import is_model, missing_level_message, unknown_name_message
-from revgen.storage import load_directory, read_config, save
-from revgen.version import __version__
+from revgen.schema import MAX_CONFIG_BYTES, read_json
+from revgen.storage import MAX_TOKENIZER_BYTES, load_directory, read_config, save
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -39,11 +41,8 @@ ORGANIZATION_VARIABLE = "REVGEN_HUB_ORG"
 search the Hub for them."""
 
 TIMEOUT = 10.0  # seconds
+MAX_CARD_BYTES = 4 << 20
 match_repo_id = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII).fullmatch
-
-
-class NotOnHubError(HubError):
-    """The repository or revision does not exist, or the token does not give access to it."""
 
 
 def is_repository(name: str) -> bool:
@@ -125,23 +124,25 @@ def pull(
         local_files_only: use only the cache.
     """
     api = make_api(token)
-    with convert_errors(repo_id, revision):
+    with convert_errors(repo_id, revision, api):
         if not local_files_only and not _is_cached(repo_id, revision):
             # If the Hub cannot be reached, this fails at once; a download would retry for half a minute.
             api.model_info(repo_id, revision=revision, timeout=TIMEOUT)
         # The Hub counts downloads by requests for this file. Its commit is the commit of all other files.
-        config = Path(api.hf_hub_download(repo_id, CONFIG, revision=revision, local_files_only=local_files_only))
+        options: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only}
+        config = download(api, repo_id, CONFIG, MAX_CONFIG_BYTES, **options)
     directory = config.parent
     content = read_config(directory)
-    for entry in (content["tokenizer"], content["weights"]):
-        with convert_errors(repo_id, directory.name):
-            options: dict[str, Any] = {"revision": directory.name, "local_files_only": local_files_only}
-            file = Path(api.hf_hub_download(repo_id, entry["file"], **options))
+    options["revision"] = directory.name
+    for entry, max_bytes in ((content["tokenizer"], MAX_TOKENIZER_BYTES), (content["weights"], None)):
+        with convert_errors(repo_id, directory.name, api):
+            file = download(api, repo_id, entry["file"], max_bytes, **options)
             if _sha256(file) == entry["sha256"]:
                 continue
             if not local_files_only:  # the file was damaged during the download or in the cache
-                file = Path(api.hf_hub_download(repo_id, entry["file"], force_download=True, **options))
-        if _sha256(file) != entry["sha256"]:
+                file = download(api, repo_id, entry["file"], max_bytes, force_download=True, **options)
+            is_valid = _sha256(file) == entry["sha256"]
+        if not is_valid:
             raise HubError(
                 f"{repo_id}: {entry['file']} does not have the checksum in its {CONFIG}: it is damaged, or belongs to "
                 "another model"
@@ -178,6 +179,8 @@ def push(
     commit_message: str | None = None,
     token: str | None = None,
     overwrite_card: bool = False,
+    samples: bool = True,
+    progress: bool = True,
 ) -> str:
     """Push a model, or the files of a model directory, to a repository in one commit, and return the commit's URL.
 
@@ -193,6 +196,8 @@ def push(
         commit_message: the commit message.
         token: an access token; by default, the token from ``hf auth login`` or ``HF_TOKEN``.
         overwrite_card: push a card even if the repository already has one.
+        samples: show texts that the model generates in a new card. Models of n-grams copy parts of their training text.
+        progress: print the names and the sizes of the files to standard error before they are pushed.
     """
     api = make_api(token)
     with tempfile.TemporaryDirectory() as temporary:
@@ -201,14 +206,18 @@ def push(
         else:
             directory = Path(model)
             model = load_directory(directory)
-        with convert_errors(repo_id, revision):
+        with convert_errors(repo_id, revision, api):
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
             if revision is not None:
                 api.create_branch(repo_id, branch=revision, exist_ok=True)
             existing = [file.rfilename for file in api.model_info(repo_id, revision=revision).siblings or ()]
             files: dict[str, bytes | Path] = {name: directory / name for name in _model_files(directory)}
             if overwrite_card or CARD not in existing:
-                files |= _card_files(model, directory, repo_id)
+                files |= _card_files(model, directory, repo_id, samples)
+            if progress:
+                sizes = {name: len(c) if isinstance(c, bytes) else c.stat().st_size for name, c in files.items()}
+                listed = ", ".join(f"{name} ({format_size(size)})" for name, size in sizes.items())
+                print(f"pushing to {repo_id}: {listed}", file=sys.stderr)
             return _commit(api, repo_id, files, revision, commit_message or f"Push {model.name}")
 
 
@@ -244,7 +253,7 @@ class CachedModel:
 def list_cached() -> list[CachedModel]:
     """Return the revgen models in the cache, sorted by name."""
     models = []
-    for repo in _cache_info().repos if _cache_exists() else ():
+    for repo in _cached_repositories():
         for commit in repo.revisions:
             if _is_revgen_model(commit.snapshot_path):
                 refs = tuple(sorted(commit.refs))
@@ -259,16 +268,12 @@ def remove_cached(name: str) -> int:
     commits = [model.commit for model in list_cached() if model.name == name]
     if not commits:
         raise HubError(f"{name} is not in the cache; revgen cache lists the models in it")
-    strategy = _cache_info().delete_revisions(*commits)
-    strategy.execute()
+    from huggingface_hub import scan_cache_dir
+
+    with _cache_errors():
+        strategy = scan_cache_dir().delete_revisions(*commits)
+        strategy.execute()
     return int(strategy.expected_freed_size)
-
-
-def make_api(token: str | None) -> HfApi:
-    """Return a client of the Hub, with a token or the one of the user."""
-    from huggingface_hub import HfApi
-
-    return HfApi(token=token, library_name="revgen", library_version=__version__)
 
 
 def _is_cached(repo_id: str, revision: str | None) -> bool:
@@ -278,7 +283,7 @@ def _is_cached(repo_id: str, revision: str | None) -> bool:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -288,13 +293,31 @@ def _model_files(directory: Path) -> list[str]:
     return [CONFIG, content["tokenizer"]["file"], content["weights"]["file"]]
 
 
-def _card_files(model: Model, directory: Path, repo_id: str) -> dict[str, bytes | Path]:
+def _root(directory: Path) -> Path:
+    """Return the folder that contains the files of a model directory; in the cache, they are links to others."""
+    directory = directory.resolve()
+    return directory.parents[1] if directory.parent.name == "snapshots" else directory
+
+
+def _card_files(model: Model, directory: Path, repo_id: str, with_samples: bool) -> dict[str, bytes | Path]:
     """Return the card of a repository and its image, by file name."""
     card_file = directory / CARD
-    if card_file.is_file() and card_file.read_text("utf-8", "replace") != make_card(model):  # the user edited it
-        return {CARD: card_file}
+    if card_file.exists():
+        if not card_file.resolve().is_relative_to(_root(directory)):
+            raise CheckpointError(f"{card_file} is a link that leads out of the directory: replace it by a file")
+        card = read_file(card_file, MAX_CARD_BYTES)
+        if card.decode("utf-8", "replace") != make_card(model):  # the user edited it
+            return {CARD: card}
     history = draw_history(model)
-    samples: Any = [] if "samples" in model.metadata else generate(model, "", 3, {"temperature": 0.7, "seed": 1})
+    samples: Any = []
+    if with_samples and "samples" not in model.metadata:
+        samples = generate(model, "", 3, {"temperature": 0.7, "seed": 1})
+        if model.copies_training_text:
+            warnings.warn(
+                f"the samples in the card of {model.name} may be parts of its training text, which n-grams copy; "
+                "samples=False leaves them out",
+                stacklevel=2,
+            )
     files: dict[str, bytes | Path] = {HISTORY_FILE: history.encode()} if history else {}
     files[CARD] = make_card(
         model, load_as=repo_id, samples=samples, history_file=HISTORY_FILE if history else None
@@ -309,92 +332,26 @@ def _commit(api: HfApi, repo_id: str, files: dict[str, bytes | Path], revision: 
     return str(api.create_commit(repo_id, operations, commit_message=commit_message, revision=revision).commit_url)
 
 
-def _cache_exists() -> bool:
+def _cached_repositories() -> Iterable[Any]:
+    from huggingface_hub import constants, scan_cache_dir
+
+    with _cache_errors():
+        return scan_cache_dir().repos if Path(constants.HF_HUB_CACHE).is_dir() else ()
+
+
+@contextmanager
+def _cache_errors() -> Iterator[None]:
+    """Convert an error of the file system to a HubError."""
     from huggingface_hub import constants
 
-    return Path(constants.HF_HUB_CACHE).is_dir()
-
-
-def _cache_info() -> Any:
-    from huggingface_hub import scan_cache_dir
-
-    return scan_cache_dir()
+    try:
+        yield
+    except OSError as error:
+        raise HubError(f"the cache {constants.HF_HUB_CACHE} cannot be read: {error.strerror or error}") from None
 
 
 def _is_revgen_model(snapshot: Path) -> bool:
     try:
-        return "revgen_version" in json.loads((snapshot / CONFIG).read_bytes())
-    except (OSError, ValueError, TypeError, RecursionError):
+        return "revgen_version" in read_json(snapshot / CONFIG)
+    except CheckpointError:
         return False
-
-
-@contextmanager
-def convert_errors(repo_id: str, revision: str | None) -> Iterator[None]:
-    """Convert any exception of the client library to a RevgenError with a one-line message."""
-    try:
-        yield
-    except RevgenError:
-        raise
-    except Exception as error:  # network errors have other classes in other versions of the client
-        error_class, message = _explain(error, repo_id, revision)
-        raise error_class(f"{repo_id}: {message}") from error
-
-
-def _explain(error: BaseException, repo_id: str, revision: str | None) -> tuple[type[HubError | OptionError], str]:
-    """Return the class of the error to raise, and its message."""
-    from huggingface_hub import errors
-
-    login = "log in with hf auth login, set HF_TOKEN or pass token=…"
-    if isinstance(error, errors.HFValidationError):
-        return OptionError, f"the name of a repository must be owner/name: {_first_line(error)}"
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        if isinstance(error.__cause__, Exception) and not isinstance(error.__cause__, errors.LocalEntryNotFoundError):
-            return _explain(error.__cause__, repo_id, revision)
-        return NotOnHubError, "not in the cache, and local_files_only=True allows no download"
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        return HubError, "not in the cache, and HF_HUB_OFFLINE allows no download"
-    if isinstance(error, errors.RevisionNotFoundError):
-        return NotOnHubError, f"the repository has no revision {revision!r}"
-    if isinstance(error, errors.EntryNotFoundError):
-        return HubError, f"not a revgen model: {_missing_file(error)} is missing"
-    if isinstance(error, errors.GatedRepoError):
-        return HubError, f"the repository is gated: request access on its page, then {login}"
-    if isinstance(error, errors.HfHubHTTPError):
-        status, reason = error.response.status_code, " ".join((error.server_message or "").split())
-        if status == 401 and re.search("expired|credentials|username or password", reason, re.IGNORECASE):
-            return HubError, f"the Hub does not accept the token ({reason}): {login}"
-        if isinstance(error, errors.RepositoryNotFoundError):
-            return NotOnHubError, f"no such directory, and no such repository on the Hub; if it is private, {login}"
-        if status == 403:
-            return (
-                HubError,
-                f"the token does not allow this ({reason or 'forbidden'}): use a token with write access ({login})",
-            )
-        return HubError, f"the Hub answered with status {status}: {reason or _first_line(error)}"
-    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-        file = f" {error.filename}" if error.filename else ""
-        return HubError, f"could not write to the cache{file}: {error.strerror}"
-    if isinstance(error, OSError) and error.errno is None and "Consistency check failed" in str(error):
-        return HubError, "the download was interrupted: try again"
-    return HubError, f"the Hub could not be reached: {type(error).__name__}: {_first_line(error)}"
-
-
-DISK_ERRORS: Sequence[int] = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOTDIR,
-)
-
-
-def _first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or the name of its class if there is no message."""
-    return next(iter(str(error).split("\n")), "")[:300] or type(error).__name__
-
-
-def _missing_file(error: BaseException) -> str:
-    """Return the name of the file that the client did not find."""
-    return next(iter(re.findall(r"/resolve/[^/]+/(\S+?)\.?(?:\s|$)", str(error))), "a file")

@@ -282,6 +282,8 @@ class LanguageModel(Model):
         token: str | None = None,
         overwrite_card: bool = False,
         space: bool = False,
+        samples: bool = True,
+        progress: bool = True,
     ) -> str:
         """Push the model to a repository of the Hugging Face Hub in one commit, and return the commit's URL.
 
@@ -299,7 +301,7 @@ class LanguageModel(Model):
             "token": token,
             "overwrite_card": overwrite_card,
         }
-        url = push(self, repo_id, revision=revision, **options)
+        url = push(self, repo_id, revision=revision, samples=samples, progress=progress, **options)
         if page is not None:
             push_space(self, page, repo_id, **options)
         return url

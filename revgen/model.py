@@ -289,6 +289,11 @@ class Model(ABC):
         return [tokenizer.bos_id, tokenizer.unk_id, *([] if self.can_spell else tokenizer.digit_ids)]
 
     @property
+    def copies_training_text(self) -> bool:
+        """Whether generated texts typically contain parts of the training text, as those of n-grams do."""
+        return False
+
+    @property
     def labels(self) -> tuple[str | int, ...]:
         """The labels that the model was fitted with."""
         return tuple(getattr(self.config, "labels", ()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from revgen.arguments import validate_call
 from revgen.card import make_space_card
-from revgen.hub import convert_errors, make_api
+from revgen.hub_client import convert_errors, make_api
 from revgen.model import Model
 from revgen.pending import CARD
 
@@ -28,7 +28,7 @@ def push_space(
     from huggingface_hub import CommitOperationAdd
 
     api = make_api(token)
-    with convert_errors(repo_id, None):
+    with convert_errors(repo_id, None, api):
         address = api.create_repo(repo_id, private=private, exist_ok=True, repo_type="space", space_sdk="static")
         repo_id = address.repo_id
         files = {"index.html": page.encode()}

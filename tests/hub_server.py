@@ -59,7 +59,8 @@ class RefusedError(Exception):
     def __init__(self, status: int, code: str = "", message: str = "", commit: str = "", **content: str) -> None:
         super().__init__(message)
         headers = {"X-Error-Code": code, "X-Error-Message": message, "X-Repo-Commit": commit}
-        self.status, self.headers = status, {name: value for name, value in headers.items() if value}
+        self.status = status
+        self.headers: dict[str, str | None] = {name: value for name, value in headers.items() if value}
         self.content = {"error": message} | content
 
 
@@ -73,6 +74,10 @@ class Faults:
     """By file name: the number of bytes after which the connection closes, and the number of such downloads."""
     corrupted: dict[str, int] = field(default_factory=dict)
     """By file name: the number of downloads that have a wrong byte."""
+    headers: dict[str, dict[str, str | None]] = field(default_factory=dict)
+    """By file name: headers that replace those of the response, or None to leave a header out."""
+    redirects: dict[str, str] = field(default_factory=dict)
+    """By file name: the address that the server redirects to."""
 
 
 class Hub:
@@ -142,21 +147,23 @@ class Handler(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_request  # noqa: N815
 
-    def send(self, status: int, headers: dict[str, str], data: bytes = b"", stop: int | None = None) -> None:
+    def send(self, status: int, headers: dict[str, str | None], data: bytes = b"", stop: int | None = None) -> None:
         """Send a response. With ``stop``, close the connection after this number of bytes."""
         self.send_response(status)
         for name, value in ({"Content-Length": str(len(data))} | headers).items():
-            self.send_header(name, value)
+            if value is not None:
+                self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(data[:stop])
         if stop is not None:
             self.close_connection = True
 
-    def send_json(self, content: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
+    def send_json(self, content: Any, status: int = 200, headers: dict[str, str | None] | None = None) -> None:
         """Send a JSON response."""
         data = json.dumps(content).encode()
-        self.send(status, {"Content-Type": "application/json"} | (headers or {}), data)
+        content_type: dict[str, str | None] = {"Content-Type": "application/json"}
+        self.send(status, content_type | (headers or {}), data)
 
     def log_message(self, *_: Any) -> None:
         """Do not print requests."""
@@ -319,9 +326,12 @@ class Handler(BaseHTTPRequestHandler):
             raise RefusedError(404, "EntryNotFound", "Entry not found", commit)
         data = repository.trees[commit][path]
         quoted = f'"{etag(path, data)}"'
-        headers = {"X-Repo-Commit": commit, "ETag": quoted, "Accept-Ranges": "bytes"}
+        headers: dict[str, str | None] = {"X-Repo-Commit": commit, "ETag": quoted, "Accept-Ranges": "bytes"}
         if upload_mode(path) == "lfs":
             headers |= {"X-Linked-Size": str(len(data)), "X-Linked-Etag": quoted}
+        headers |= self.hub.faults.headers.get(path, {})
+        if (target := self.hub.faults.redirects.get(path)) is not None:
+            return 302, headers | {"Location": target}, b""
         if self.command == "HEAD":
             return 200, headers, data
         first, _, last = (self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")

@@ -51,7 +51,7 @@ LAYERS = (
     ("browser",),
     ("evaluation",),
     ("training",),
-    ("hub", "space"),
+    ("hub_client", "hub", "space"),
     ("language_model",),
     ("architectures",),
     ("interop",),

@@ -164,7 +164,7 @@ def test_valid_arguments_arrive_as_python_values(arguments: dict[str, Any]) -> N
         ("ratio", 10**400, "ratio must be a number"),
         ("ratio", np.array([1.0]), "ratio must be a number"),
         ("names", "abc", "names must be a list of strings, not 'abc'"),
-        ("names", ["a", 1], "names must be a list of strings"),
+        ("names", ["a", 1], r"names\[1\] must be a string, not 1"),
         ("kind", "c", "kind must be 'a' or 'b', not 'c'"),
         ("kind", [], "kind must be 'a' or 'b'"),
         ("where", b"x", "where must be a string or a path"),

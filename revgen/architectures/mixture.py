@@ -140,6 +140,10 @@ class Mixture(LanguageModel):
         logprobs = np.stack([log_softmax(array) for array in logits])  # (models, batch, vocab)
         return interpolate(logprobs, self.mixing_weights[:, None, None]), states
 
+    @property
+    def copies_training_text(self) -> bool:
+        return any(model.copies_training_text for model in self.models)
+
     def join_states(self, states: Sequence[Any]) -> Any:
         parts = zip(self.models, zip(*states, strict=True), strict=True)
         return tuple(model.join_states(part) for model, part in parts)

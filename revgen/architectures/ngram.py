@@ -210,6 +210,10 @@ class NGramModel(LanguageModel):
         return logits[-1], state
 
     @property
+    def copies_training_text(self) -> bool:
+        return True
+
+    @property
     def ends_unseen(self) -> bool:
         """True if an unseen context ends the document."""
         return getattr(self.config, "unseen", None) == "end"

@@ -29,6 +29,7 @@ def add_push_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--message", help="the commit message")
     parser.add_argument("--overwrite-card", action="store_true", help="write a new card even if there is one")
     parser.add_argument("--space", action="store_true", help="push the page of each model to a Space of the same name")
+    parser.add_argument("--no-samples", action="store_true", help="leave generated texts out of a new card")
 
 
 def run_push(options: argparse.Namespace) -> None:
@@ -43,7 +44,10 @@ def run_push(options: argparse.Namespace) -> None:
         raise OptionError("push takes a directory and a repository, or directories and --organization")
     models = {path: LanguageModel.from_directory(path) for path in names}  # check all before the first is pushed
     pages = {path: make_page(model, model.browser_network()) for path, model in models.items() if options.space}
-    addresses = [push(Path(path), name, revision=options.revision, **settings) for path, name in names.items()]
+    addresses = [
+        push(Path(path), name, revision=options.revision, samples=not options.no_samples, **settings)
+        for path, name in names.items()
+    ]
     addresses += [push_space(models[path], page, names[path], **settings) for path, page in pages.items()]
     if options.json:
         print_json(addresses)

@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from revgen.formatting import format_bytes
+from revgen.formatting import format_size
 
 MAX_RESERVE = 1 << 28
 """Bytes that stay free on the disk, or 5 % of it if that is less."""
@@ -27,7 +27,7 @@ def check_free_space(directory: str | Path, size: int) -> None:
     if size > free:
         raise OSError(
             errno.ENOSPC,
-            f"about {format_bytes(size)} more are needed, and {format_bytes(max(free, 0))} of the disk can be used",
+            f"about {format_size(size)} more are needed, and {format_size(max(free, 0))} of the disk can be used",
         )
 
 
