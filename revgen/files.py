@@ -189,6 +189,8 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
 
     Also deletes the temporary files of ``path`` that killed processes left. Raises OSError.
     """
+    if not path.name:
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     delete_abandoned(path.parent, f".{glob.escape(path.name)}.*part")
     temporary, file = _create_temporary(path)
     try:

@@ -296,7 +296,7 @@ def check_device(device: str) -> str:
         import torch
 
         try:
-            torch.empty(0, device=device)
+            torch.zeros(1, device=device).item()  # the device "meta" has no values
         except (RuntimeError, AssertionError) as error:
             raise OptionError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
     return device

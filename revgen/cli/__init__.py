@@ -61,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     A command may return a status of its own: ``check`` returns 1 if a check fails.
     """
+    if sys.stdout is None:  # it was closed before the start
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal may be unable to show every character of a text
     parser, commands = build_parser()
@@ -90,6 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         sys.stderr.close()
         return 0
+    except OSError as error:  # the disk of standard output is full
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - Python flushes it at the end
+        print_error(f"the output cannot be written: {error.strerror or error}")
+        return 2
     return status or 0
 
 

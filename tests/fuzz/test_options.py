@@ -100,14 +100,12 @@ def match(models: list[LanguageModel], count: int) -> None:
             assert re.fullmatch(pattern, text.removeprefix("the ")), pattern
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_random_options_and_patterns(models: list[LanguageModel]) -> None:
     combine(models, 60)
     match(models, 60)
 
 
 @pytest.mark.fuzz
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_many_random_options_and_patterns(models: list[LanguageModel]) -> None:
     combine(models, 10_000)
     match(models, 10_000)
