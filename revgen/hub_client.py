@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from revgen.corpus.disk import check_free_space
-from revgen.errors import HubError, OptionError, RevgenError
+from revgen.errors import HubError, OptionError, RevgenError, one_line
 from revgen.formatting import format_size
 from revgen.version import __version__
 
@@ -131,11 +131,12 @@ def convert_errors(repo_id: str, revision: str | None, api: HfApi | None = None)
     except RevgenError:
         raise
     except Exception as error:  # network errors have other classes in other versions of the client
-        error_class, message = _explain(error, repo_id, revision)
+        error_class, explanation = _explain(error, repo_id, revision)
+        message = f"{one_line(repo_id, 100)}: {explanation}"
         token = _effective_token(api)
         if token and (token in message or token in str(error) + repr(error.__cause__)):  # a server may repeat it
-            raise error_class(f"{repo_id}: {message}".replace(token, "…")) from None
-        raise error_class(f"{repo_id}: {message}") from error
+            raise error_class(message.replace(token, "…")) from None
+        raise error_class(message) from error
 
 
 def _explain(error: BaseException, repo_id: str, revision: str | None) -> tuple[type[HubError | OptionError], str]:

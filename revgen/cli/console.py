@@ -1,4 +1,4 @@
-"""What commands print: tables and Markdown that fit the terminal, JSON, and notes on standard error.
+"""The output of commands: tables and Markdown that fit the terminal, JSON, and notes on standard error.
 
 On a terminal, rich lays them out in color; it respects ``NO_COLOR``, ``TERM=dumb`` and terminals that cannot show
 Unicode. In a pipe or a file, and without rich, they are plain text.

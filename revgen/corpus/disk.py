@@ -1,4 +1,4 @@
-"""What reading a corpus may take: the free space on the disk, and files that unpack to far more than their size."""
+"""Limits of reading a corpus: the free space on the disk, and files that unpack to far more than their size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known about a corpus: its size, licence and source."""
+"""Facts about a corpus: its size, licence and source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What commands print on a terminal: tables that fit it, colors, and characters that it can show."""
+"""The output of commands on a terminal: tables that fit it, colors, and characters that it can show."""
 
 from __future__ import annotations
 

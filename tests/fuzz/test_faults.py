@@ -111,7 +111,7 @@ def test_a_fault_at_any_operation_leaves_the_old_or_the_new_model(
 
 
 class Disk:
-    """What a power loss may leave of the operations of a process in one directory."""
+    """Leave a part of the operations of a process in one directory, as a power loss may."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
