@@ -301,7 +301,7 @@ def test_network_is_not_built_before_the_shapes_of_its_weights_are_checked(direc
         model = revgen.create("torch-gru-char", tokenizer=revgen.load(path).tokenizer, hidden_size=8)
         assert isinstance(model, NeuralModel)
         model.weights = model.init_params(np.random.default_rng(0))
-        model.save(path)
+        model.save(path, overwrite=True)
         assert loads_and_works(path)
         set_options(path, hidden_size=65_536, num_layers=256)
 

@@ -134,7 +134,7 @@ def test_a_model_without_an_index_is_saved_without_one(
     copier: LanguageModel, small_model: LanguageModel, tmp_path: Path
 ) -> None:
     copier.save(tmp_path / "model")
-    small_model.save(tmp_path / "model")
+    small_model.save(tmp_path / "model", overwrite=True)
 
     assert not (tmp_path / "model" / "index.safetensors").exists()
     assert "index" not in json.loads((tmp_path / "model" / "config.json").read_bytes())

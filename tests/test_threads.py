@@ -22,7 +22,7 @@ import revgen
 from revgen import LanguageModel
 from revgen.architectures.neural import NeuralModel
 from revgen.novelty import SuffixIndex
-from revgen.registry import tokenizers
+from revgen.registry import architecture_class, tokenizers
 
 NAMES = [f"{name}-char" for name in dict.fromkeys(n.rpartition("-")[0] for n in revgen.list_models("*-char"))]
 COMPILED_NAMES = [
@@ -41,7 +41,8 @@ NUM_THREADS, NUM_ROUNDS = 8, 3
 def make_small(name: str, texts: list[str]) -> LanguageModel:
     """Return a small model with initial weights; a model that counts n-grams is trained."""
     sizes: dict[str, Any] = {"hidden_size": 8} if name == "mlp-char" else {"hidden_size": 16, "num_layers": 2}
-    model = revgen.create(name, **({} if "ngram" in name or "kneser" in name else sizes))
+    is_neural = issubclass(architecture_class(name.rpartition("-")[0]), NeuralModel)
+    model = revgen.create(name, **(sizes if is_neural else {}))
     if isinstance(model, NeuralModel):
         model.prepare(tokenizers.get("char").train(texts), seed=1)
     else:

@@ -140,7 +140,7 @@ class Transformer(FunctionalNetwork):
     def split(self, length: int, batch: int = 1, num_cached: int = 0, training: bool = False) -> list[tuple[int, int]]:
         """Return the boundaries of parts of about ``context`` tokens, or fewer if memory requires it in generation."""
         size = self.config.context
-        if not training:
+        if not training and length > 1:
             num_keys = min(num_cached, size) + min(length, size)
             size = min(size, max(1, MAX_SCORES // (batch * self.config.num_heads * num_keys)))
         return split_evenly(length, size)

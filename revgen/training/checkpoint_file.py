@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from revgen.arguments import matches_annotation
@@ -57,6 +56,8 @@ class CheckpointValues:
 
 def write_checkpoint(path: Path, values: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
     """Write a checkpoint. Raises OSError."""
+    from safetensors.torch import save
+
     state = json.dumps(to_builtins({**values, "format_version": FORMAT_VERSION}))
     data = save(tensors, {"state": state, "sha256": EMPTY_HASH})
     write_atomically(path, _replace_hash(data, EMPTY_HASH, hashlib.sha256(data).hexdigest()))
@@ -64,6 +65,8 @@ def write_checkpoint(path: Path, values: Mapping[str, Any], tensors: dict[str, T
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the values and the tensors of a checkpoint. Raises ValueError if it is damaged, and OSError."""
+    from safetensors.torch import load
+
     data = read_file(path, check=check_header)
     try:
         length = int.from_bytes(data[:8], "little")

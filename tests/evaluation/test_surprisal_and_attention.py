@@ -199,4 +199,7 @@ def test_the_explain_command_prints_and_saves_the_explanation(
     assert [row["token"] for row in rows] == [*"the song", "</s>"]
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     assert main(arguments) == 0
-    assert capsys.readouterr().out == f"{explanation.to_terminal()}\n\n{explanation}\n"
+    plain, colored = (
+        re.sub(r"\x1b\[[\d;]*m", "", text) for text in (explanation.to_terminal(), capsys.readouterr().out)
+    )
+    assert colored.startswith(plain) and "alternatives" in colored

@@ -317,9 +317,9 @@ def test_rows_that_have_ended_are_dropped_from_the_batch() -> None:
             sizes.append(tokens.shape[1])
             return super().forward(tokens, state)
 
-    texts = table(tokenizer, kind=Counting).generate("", n=256, max_tokens=50, seed=0)
+    texts = table(tokenizer, kind=Counting).generate("", n=64, max_tokens=50, seed=0)
 
-    assert len(texts) == 256
+    assert len(texts) == 64
     assert sizes[:2] == [1, sum(len(text) > 0 for text in texts)]
     assert all(size == sum(len(text) >= step for text in texts) for step, size in enumerate(sizes[1:], 1))
 

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import revgen
+from revgen.architectures import neural
 from revgen.architectures.neural import NeuralModel
 from revgen.generation.blocks import tensor_block
 from revgen.language_model import LanguageModel
@@ -115,6 +116,7 @@ def test_training_step_does_not_wait_for_the_device(
     name: str, reviews: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Network, "in_bfloat16", lambda *_: nullcontext())  # the meta device has no autocast
+    monkeypatch.setattr(neural, "check_device", lambda device: device)  # nor values
     monkeypatch.setattr(torch.optim, "AdamW", lambda groups, lr, **_: torch.optim.SGD(groups, lr))
     model = small(name)
     assert isinstance(model, NeuralModel)
@@ -170,6 +172,7 @@ def test_generating_a_block_of_tokens_does_not_wait_for_the_device(
     name: str, reviews: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Network, "in_bfloat16", lambda *_: nullcontext())
+    monkeypatch.setattr(neural, "check_device", lambda device: device)
     model = small(name)
     assert isinstance(model, NeuralModel)
     model.prepare(tokenizers.get("char").train(reviews[:5]), seed=0)
