@@ -33,6 +33,9 @@ class AWDModule(RecurrentModule):
             self.penalty = self.activation_penalty(y) + self.change_penalty(x)
         return y
 
+    def can_compile_dropout(self, index: int) -> bool:
+        return index < len(self.stack.cells)  # the penalties need the output before its dropout
+
     def dropout_rate(self, index: int) -> float:
         config = self.stack.config
         if index == 0:

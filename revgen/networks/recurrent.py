@@ -46,7 +46,8 @@ class RecurrentModule(FunctionalModule):
 
             dtype = "bfloat16" if HAS_BFLOAT16 and self.uses_bf16_matmul(self.device) else "float32"
             for i, block in enumerate(self.stack.blocks):
-                if not isinstance(block.cell, ModuleCell) and block.cell.fused_kernel != "lstm":  # oneDNN is as fast
+                has_fast_kernel = isinstance(block.cell, ModuleCell) or block.cell.fused_kernel == "lstm"  # of oneDNN
+                if not has_fast_kernel and self.can_compile_dropout(i + 1):
                     has_dropout = self.dropout_rate(i + 1) > 0
                     rounds_output = block.normalizes_output  # as the product of the output layer does
                     layer = FusedLayer(block, dtype, has_dropout, rounds_output, announce_once)
@@ -89,6 +90,10 @@ class RecurrentModule(FunctionalModule):
         """Return x (time, batch, size) after dropout of channels, with one mask for all time steps."""
         mask = self.channel_mask(x, x.shape[2], index)
         return x if mask is None else x * mask
+
+    def can_compile_dropout(self, index: int) -> bool:
+        """Return whether ``dropout`` of a layer's output only multiplies it with the channel mask."""
+        return True
 
     def channel_mask(self, x: Tensor, size: int, index: int) -> Tensor | None:
         """Return the factor of dropout for channels, (batch, size), or None without dropout."""
