@@ -107,6 +107,12 @@ def read_file(path: Path, max_bytes: int | None = None, check: Check | None = No
         return read_open_file(file.fileno(), max_bytes, check)
 
 
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a regular file. Raises OSError."""
+    with open_file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def read_open_file(descriptor: int, max_bytes: int | None = None, check: Check | None = None) -> bytes:
     """Return the content of an open file, as ``read_file`` does. Several threads and processes may do so at once."""
     size = os.fstat(descriptor).st_size

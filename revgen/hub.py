@@ -7,7 +7,6 @@ one directory for each commit, and load from there without a network. Nothing th
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import re
 import sys
@@ -23,7 +22,7 @@ from revgen import pretrained
 from revgen.arguments import validate_call
 from revgen.card import HISTORY_FILE, draw_history, make_card
 from revgen.errors import CheckpointError, HubError, UnknownNameError
-from revgen.files import expand_user, open_file, read_file
+from revgen.files import expand_user, hash_file, read_file
 from revgen.formatting import format_size
 from revgen.generation.decoding import generate
 from revgen.hub_client import NotOnHubError, convert_errors, download, make_api
@@ -137,11 +136,11 @@ def pull(
     for entry, max_bytes in ((content["tokenizer"], MAX_TOKENIZER_BYTES), (content["weights"], None)):
         with convert_errors(repo_id, directory.name, api):
             file = download(api, repo_id, entry["file"], max_bytes, **options)
-            if _sha256(file) == entry["sha256"]:
+            if hash_file(file) == entry["sha256"]:
                 continue
             if not local_files_only:  # the file was damaged during the download or in the cache
                 file = download(api, repo_id, entry["file"], max_bytes, force_download=True, **options)
-            is_valid = _sha256(file) == entry["sha256"]
+            is_valid = hash_file(file) == entry["sha256"]
         if not is_valid:
             raise HubError(
                 f"{repo_id}: {entry['file']} does not have the checksum in its {CONFIG}: it is damaged, or belongs to "
@@ -280,11 +279,6 @@ def _is_cached(repo_id: str, revision: str | None) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
     return isinstance(try_to_load_from_cache(repo_id, CONFIG, revision=revision), str)
-
-
-def _sha256(path: Path) -> str:
-    with open_file(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _model_files(directory: Path) -> list[str]:

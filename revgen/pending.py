@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import glob
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, TypeVar
 
 from revgen import schema
 from revgen.errors import CheckpointError
-from revgen.files import delete_abandoned, open_file, read_file, sync_directory, write_atomically
+from revgen.files import delete_abandoned, hash_file, read_file, sync_directory, write_atomically
 
 CONFIG, WEIGHTS, INDEX, CARD = "config.json", "model.safetensors", "index.safetensors", "README.md"
 PENDING_SUFFIX = ".new"
@@ -112,8 +111,7 @@ def is_complete(directory: Path, entries: Iterable[Mapping[str, str]]) -> bool:
 
 def _has_hash(path: Path, sha256: str) -> bool:
     try:
-        with open_file(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+        return hash_file(path) == sha256
     except OSError as error:
         if error.errno in NO_REGULAR_FILE:
             return False

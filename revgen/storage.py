@@ -92,7 +92,7 @@ def find_other_model(model: Model, directory: Path) -> str | None:
         return None
     if content["weights"]["sha256"] in model.saved_hashes:
         return None
-    described = configuration(model) | {"tokenizer": hashlib.sha256(model.tokenizer.to_bytes()).hexdigest()}
+    described = configuration(model) | {"tokenizer": model.tokenizer.fingerprint}
     existing = content | {"tokenizer": content["tokenizer"]["sha256"]}
     names = ("architecture", "level", "config", "tokenizer")
     different = [name for name in names if existing[name] != described[name]]

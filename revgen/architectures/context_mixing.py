@@ -31,13 +31,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from revgen.architectures.counting import measure_held_out, read_texts
 from revgen.arguments import validate_call
 from revgen.context_mixing.parts import PARTS
-from revgen.corpus import Corpus, read
-from revgen.corpus.summary import summarize
-from revgen.corpus.tokens import Tokens, tokenize_train_valid
-from revgen.errors import OptionError
-from revgen.evaluation.likelihood import measure
 from revgen.history import EpochMetrics, History
 from revgen.language_model import LanguageModel
 from revgen.model import TokenReader, Weights, derived
@@ -103,16 +99,18 @@ class ContextMixingModel(LanguageModel):
         from revgen.context_mixing.training import prune_documents, train_mixers
         from revgen.training.progress import Progress
 
-        if labels is not None:
-            raise OptionError(f"{self.name} cannot be conditioned on labels")
         check_at_least("epochs", epochs, 1)
         start_time = time.perf_counter()
-        corpus = read(texts, **reading)
-        if not (valid is None or isinstance(valid, int | float)):
-            valid = read(valid, **reading)
-        tokenizer = self.tokenizer_for(corpus, extend_vocabulary, progress)
-        train, held_out = tokenize_train_valid(corpus, valid, tokenizer, seed, progress=progress)
-        summary = summarize(corpus, train, None if isinstance(valid, Corpus) else held_out, tokenizer)
+        corpus, tokenizer, train, held_out, summary = read_texts(
+            self,
+            texts,
+            valid,
+            labels=labels,
+            seed=seed,
+            extend_vocabulary=extend_vocabulary,
+            progress=progress,
+            reading=reading,
+        )
         bar = Progress(progress)
         for line in filter(None, (str(summary), summary.vocabulary_hint)):
             bar.say(line)
@@ -126,7 +124,7 @@ class ContextMixingModel(LanguageModel):
             for epoch, loss, rate in run:
                 self.weights = {"text": text} | saved_arrays(mixers, maps)
                 self._derived["predictor"] = self._make_predictor(tables)
-                metrics = self._measure(held_out)
+                metrics = measure_held_out(self, held_out)
                 seconds, sample = time.perf_counter() - start_time, self.generate("", max_tokens=80, seed=seed)
                 speed = len(text) * epoch / seconds
                 epoch_metrics = EpochMetrics(epoch, loss, rate, speed, seconds, **metrics, best=True, sample=sample)
@@ -140,14 +138,6 @@ class ContextMixingModel(LanguageModel):
         if index_texts:
             self.index_texts(corpus)
         return history
-
-    def _measure(self, held_out: Tokens | None) -> dict[str, Any]:
-        """Return the metrics on held-out text, and keep the most important ones in the metadata."""
-        if held_out is None:
-            return {}
-        metrics = measure(self.logprobs, self.tokenizer, held_out.documents()).metrics()
-        self.metadata["evaluation"] = {name: metrics[name] for name in ("nats_per_char", "bits_per_char")}
-        return metrics
 
     @derived
     def predictor(self) -> Predictor:

@@ -17,12 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from revgen.architectures.counting import measure_held_out, read_texts
 from revgen.arguments import validate_call
-from revgen.corpus import Corpus, read
-from revgen.corpus.summary import summarize
-from revgen.corpus.tokens import tokenize_train_valid
-from revgen.errors import OptionError
-from revgen.evaluation.likelihood import measure
 from revgen.history import EpochMetrics, History
 from revgen.language_model import LanguageModel
 from revgen.model import Weights, derived
@@ -105,15 +101,17 @@ class NGramModel(LanguageModel):
         """
         from revgen.training.progress import Progress
 
-        if labels is not None:
-            raise OptionError(f"{self.name} cannot be conditioned on labels")
         start_time = time.perf_counter()
-        corpus = read(texts, **reading)
-        if not (valid is None or isinstance(valid, int | float)):
-            valid = read(valid, **reading)
-        tokenizer = self.tokenizer_for(corpus, extend_vocabulary, progress)
-        train, held_out = tokenize_train_valid(corpus, valid, tokenizer, seed, progress=progress)
-        summary = summarize(corpus, train, None if isinstance(valid, Corpus) else held_out, tokenizer)
+        corpus, tokenizer, train, held_out, summary = read_texts(
+            self,
+            texts,
+            valid,
+            labels=labels,
+            seed=seed,
+            extend_vocabulary=extend_vocabulary,
+            progress=progress,
+            reading=reading,
+        )
         bar = Progress(progress)
         for line in (str(summary), *summary.hints):
             bar.say(line)
@@ -125,10 +123,7 @@ class NGramModel(LanguageModel):
         if index_texts:
             self.index_texts(corpus)
 
-        metrics: dict[str, Any] = {}
-        if held_out is not None:
-            metrics = measure(self.logprobs, tokenizer, held_out.documents()).metrics()
-            self.metadata["evaluation"] = {name: metrics[name] for name in ("nats_per_char", "bits_per_char")}
+        metrics = measure_held_out(self, held_out)
         self.metadata["spelled"] = round(summary.unknown_fraction, 6)
         sample = self.generate("", max_tokens=80, seed=seed)
         if kept is orders:

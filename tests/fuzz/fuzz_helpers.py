@@ -7,6 +7,7 @@ import os
 import resource
 import select
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -84,3 +85,22 @@ def call(function: Callable[[], Any]) -> str:
 def leftovers(directory: Path) -> list[str]:
     """Return the names of the temporary and pending files in a directory."""
     return sorted(path.name for path in directory.iterdir() if path.suffix in (".part", ".new", ".lock"))
+
+
+def plant(path: Path, kind: str) -> None:
+    """Put a special file at a path; a kind without a name of its own is the path that a link leads to."""
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "sparse":
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+    elif kind == "empty":
+        path.touch()
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+    else:
+        path.symlink_to({"loop": path.name, "broken": "/nonexistent/x"}.get(kind, kind))

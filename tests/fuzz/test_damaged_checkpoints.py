@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from fuzz_helpers import QUICK, SEED, TEXTS, call, make_model
+from fuzz_helpers import QUICK, SEED, TEXTS, call, make_model, plant
 from safetensors import safe_open
 
 import revgen
@@ -147,14 +146,5 @@ def forge(values: Any, tensors: dict[str, torch.Tensor], rng: random.Random) -> 
 @pytest.mark.parametrize("kind", ["pipe", "directory", "/dev/zero", "loop", "sparse"])
 def test_a_special_file_as_the_latest_checkpoint_is_not_read(kind: str, run: tuple[Path, str], tmp_path: Path) -> None:
     directory = Path(shutil.copytree(run[0], tmp_path / "run"))
-    path = directory / "training-999999999.safetensors"
-    if kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "directory":
-        path.mkdir()
-    elif kind == "sparse":
-        with path.open("wb") as file:
-            file.truncate(1 << 40)
-    else:
-        path.symlink_to(kind if kind.startswith("/") else path.name)
+    plant(directory / "training-999999999.safetensors", kind)
     assert resume(directory).startswith(f'["{run[1]}"')

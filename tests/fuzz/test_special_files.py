@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import socket
 from pathlib import Path
 
 import pytest
-from fuzz_helpers import call, make_trained_model
+from fuzz_helpers import call, make_trained_model, plant
 
 import revgen
 
@@ -22,25 +20,6 @@ NAMES += ["index.safetensors", "README.md", ".config.json.new.part"]
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_trained_model("kneser-ney-char", index_texts=True).save(tmp_path_factory.mktemp("special") / "model")
-
-
-def plant(path: Path, kind: str) -> None:
-    """Put a special file at a path."""
-    path.unlink(missing_ok=True)
-    if kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "directory":
-        path.mkdir()
-    elif kind == "sparse":
-        with path.open("wb") as file:
-            file.truncate(1 << 40)
-    elif kind == "empty":
-        path.touch()
-    elif kind == "socket":
-        with socket.socket(socket.AF_UNIX) as server:
-            server.bind(str(path))
-    else:
-        path.symlink_to({"loop": path.name, "broken": "/nonexistent/x"}.get(kind, kind))
 
 
 @pytest.mark.parametrize("kind", [k if k in SHORT else pytest.param(k, marks=pytest.mark.fuzz) for k in KINDS])

@@ -1,0 +1,56 @@
+"""The parts of ``fit`` that models of counts share: reading the texts, and measuring held-out text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from revgen.corpus import Corpus, read
+from revgen.corpus.summary import CorpusSummary, summarize
+from revgen.corpus.tokens import Tokens, tokenize_train_valid
+from revgen.errors import OptionError
+from revgen.evaluation.likelihood import measure
+from revgen.model import Model
+from revgen.tokenizers import Tokenizer
+
+
+class Texts(NamedTuple):
+    """The texts of a call of ``fit`` as token ids."""
+
+    corpus: Corpus
+    tokenizer: Tokenizer
+    train: Tokens
+    held_out: Tokens | None
+    summary: CorpusSummary
+
+
+def read_texts(
+    model: Model,
+    texts: Any,
+    valid: Any,
+    *,
+    labels: Any,
+    seed: int,
+    extend_vocabulary: bool,
+    progress: bool,
+    reading: Mapping[str, Any],
+) -> Texts:
+    """Read and tokenize texts; the parameters are those of ``fit``. Raises OptionError if there are labels."""
+    if labels is not None:
+        raise OptionError(f"{model.name} cannot be conditioned on labels")
+    corpus = read(texts, **reading)
+    if not (valid is None or isinstance(valid, int | float)):
+        valid = read(valid, **reading)
+    tokenizer = model.tokenizer_for(corpus, extend_vocabulary, progress)
+    train, held_out = tokenize_train_valid(corpus, valid, tokenizer, seed, progress=progress)
+    summary = summarize(corpus, train, None if isinstance(valid, Corpus) else held_out, tokenizer)
+    return Texts(corpus, tokenizer, train, held_out, summary)
+
+
+def measure_held_out(model: Model, held_out: Tokens | None) -> dict[str, Any]:
+    """Return the metrics on held-out text, and keep the most important ones in the metadata."""
+    if held_out is None:
+        return {}
+    metrics = measure(model.logprobs, model.tokenizer, held_out.documents()).metrics()
+    model.metadata["evaluation"] = {name: metrics[name] for name in ("nats_per_char", "bits_per_char")}
+    return metrics
