@@ -150,7 +150,7 @@ def damage_tokens(data: bytes, rng: random.Random) -> bytes:
 
 def damage_arrays(data: bytes, rng: random.Random) -> bytes:
     """Change the values, types, shapes and names of arrays."""
-    arrays = {name: array.copy() for name, array in load(data).items()}
+    arrays = {name: array.copy() for name, array in sorted(load(data).items())}
     for _ in range(rng.choice((1, 1, 2, len(arrays)))):
         name = rng.choice(list(arrays))
         array = arrays[name]
@@ -165,7 +165,7 @@ def damage_arrays(data: bytes, rng: random.Random) -> bytes:
             if rng.random() < 0.1:
                 arrays[name] = array.astype(np.float64) * 1e300
         elif array.size:
-            limit = np.iinfo(array.dtype).max
+            limit = True if array.dtype == bool else np.iinfo(array.dtype).max
             array.flat[rng.randrange(array.size)] = rng.choice((0, 1, limit))
             arrays[name] = rng.choice([array, np.zeros_like(array), np.full_like(array, limit), array[::-1].copy()])
         if rng.random() < 0.2:
@@ -180,7 +180,7 @@ def damage_header(data: bytes, rng: random.Random) -> bytes:
     """Change the header of a safetensors file."""
     size = int.from_bytes(data[:8], "little")
     header, body = json.loads(data[8 : 8 + size]), data[8 + size :]
-    name = rng.choice(list(header))
+    name = rng.choice(sorted(header))
     if rng.random() < 0.2:
         return rng.choice((0, 2**32, 2**63, size - 1, len(data))).to_bytes(8, "little") + data[8:]
     if isinstance(header[name], dict) and name != "__metadata__":
