@@ -33,25 +33,41 @@ class NotOnHubError(HubError):
 
 
 def make_api(token: str | None) -> HfApi:
-    """Return the client, with this token or the user's own. White space around a token is removed, with a warning.
+    """Return the client, with this token or the user's own: ``clean_token`` describes the warning and the error."""
+    from huggingface_hub import HfApi
 
-    Raises OptionError for a token with other characters that no request can send.
+    return HfApi(token=clean_token(token), library_name="revgen", library_version=__version__)
+
+
+def clean_token(token: str | None) -> str | None:
+    """Return a token without the white space around it, which causes a warning.
+
+    Raises OptionError if it, or the user's own token if it is None, has characters that no request can send.
     """
-    from huggingface_hub import HfApi, get_token
+    from huggingface_hub import get_token
 
     if token is not None and token != token.strip():
-        warnings.warn("the white space around the token was removed", stacklevel=3)
+        warnings.warn("the white space around the token was removed", stacklevel=4)
         token = token.strip()
     effective = get_token() if token is None else token
     if effective and not match_token(effective):
         raise OptionError("token has characters that no request can send: copy it again from the Hub")
-    return HfApi(token=token, library_name="revgen", library_version=__version__)
+    return token
 
 
-def _effective_token(api: HfApi | None) -> str | None:
+def convert_error(error: Exception, error_class: type[RevgenError], message: str, token: str | None) -> RevgenError:
+    """Return an error to raise instead of an error of the client library, without the token.
+
+    Its cause is the library's error, unless a server has repeated the token in it.
+    """
     from huggingface_hub import get_token
 
-    return api.token if api is not None and isinstance(api.token, str) else get_token()
+    converted = error_class(message)
+    converted.__cause__ = error
+    if (token := token or get_token()) and token in f"{message} {error} {error!r} {error.__cause__!r}":
+        converted = error_class(message.replace(token, "…"))
+        converted.__suppress_context__ = True
+    return converted
 
 
 def download(api: HfApi, repo_id: str, file: str, max_bytes: int | None, **options: Any) -> Path:
@@ -132,11 +148,8 @@ def convert_errors(repo_id: str, revision: str | None, api: HfApi | None = None)
         raise
     except Exception as error:  # network errors have other classes in other versions of the client
         error_class, explanation = _explain(error, repo_id, revision)
-        message = f"{one_line(repo_id, 100)}: {explanation}"
-        token = _effective_token(api)
-        if token and (token in message or token in str(error) + repr(error.__cause__)):  # a server may repeat it
-            raise error_class(message.replace(token, "…")) from None
-        raise error_class(message) from error
+        token = api.token if api is not None and isinstance(api.token, str) else None
+        raise convert_error(error, error_class, f"{one_line(repo_id, 100)}: {explanation}", token)  # noqa: B904
 
 
 def _explain(error: BaseException, repo_id: str, revision: str | None) -> tuple[type[HubError | OptionError], str]:

@@ -63,9 +63,6 @@ def save(model: Model, directory: Path, dtype: str = "float32", overwrite: bool 
         raise OptionError(f'dtype must be "float32" or "float16", not {dtype!r}')
     if not is_rank_zero():
         return directory
-    other = find_other_model(model, directory)
-    if other is not None and not overwrite:
-        raise CheckpointError(f"{directory} has another model, {other}: pass overwrite=True to replace it")
     with np.errstate(over="ignore"):
         arrays = {
             name: np.ascontiguousarray(array, dtype if array.dtype.kind == "f" else None)
@@ -76,7 +73,7 @@ def save(model: Model, directory: Path, dtype: str = "float32", overwrite: bool 
             f"{directory}: the model was not saved: the weight {non_finite[0]} has values that are not finite numbers "
             f"as {dtype}"
         )
-    write_directory(model, directory, to_safetensors(arrays, {"format": "pt"}), dtype, replace_card=other is not None)
+    write_directory(model, directory, to_safetensors(arrays, {"format": "pt"}), dtype, overwrite=overwrite)
     return directory
 
 
@@ -108,13 +105,13 @@ def write_directory(
     weights: bytes,
     dtype: str,
     extra: Mapping[str, Any] | None = None,
-    replace_card: bool = False,
+    overwrite: bool = True,
 ) -> None:
     """Write the model directory. ``weights`` is the content of the safetensors file, with values of type ``dtype``.
 
-    It keeps a model card unless ``replace_card`` is True. ``extra`` holds further entries of config.json. Raises
-    CheckpointError if a file cannot be written. If the model could not be loaded from the files, it raises
-    CheckpointError before it writes any.
+    It keeps the model card, except of another model, which is replaced if ``overwrite`` is True. ``extra`` holds
+    further entries of config.json. Raises CheckpointError for another model that must not be replaced, and if a file
+    cannot be written. If the model could not be loaded from the files, it raises CheckpointError before it writes any.
     """
     tokenizer = model.tokenizer.to_bytes()
     tokenizer_file = model.tokenizer.file
@@ -135,8 +132,11 @@ def write_directory(
     try:
         make_directory(directory)
         with lock(directory, SAVE_SECONDS):
+            other = find_other_model(model, directory)
+            if other is not None and not overwrite:
+                raise CheckpointError(f"{directory} has another model, {other}: pass overwrite=True to replace it")
             replace_model(directory, files, config_bytes)
-            if replace_card or not (directory / CARD).exists():
+            if other is not None or not (directory / CARD).exists():
                 write_atomically(directory / CARD, model_card, sync_name=False)
     except OSError as error:
         raise CheckpointError(f"{directory}: could not save the model: {error.strerror or error}") from error

@@ -39,6 +39,8 @@ ADVANTAGE_RATE = 0.05
 """The weight of the last token in the mean advantage of a model."""
 MAX_FITTED = 1 << 28
 """The largest number of log-probabilities that are kept to fit the gate."""
+MAX_BLOCK = 1 << 22
+"""The largest number of log-probabilities of all models that are computed at once."""
 BATCH_SIZE = 256
 FIRST_RATE, LAST_RATE = 1e-2, 5e-4
 BETAS, EPSILON = (0.9, 0.99), 1e-8
@@ -94,8 +96,8 @@ class GatedMixture(Mixture):
     ) -> History:
         """Fit the gate to text that none of the models was trained on. The models do not change.
 
-        ``texts`` and ``reading`` are as in ``revgen.read``; ``valid`` is text to validate on. The documents after the
-        first 268 million log-probabilities are ignored.
+        ``texts`` and ``reading`` are as in ``revgen.read``; ``valid`` is text to validate on. The text after the first
+        268 million log-probabilities is ignored.
         """
         check_at_least("epochs", epochs, 1)
         start_time = time.perf_counter()
@@ -118,16 +120,29 @@ class GatedMixture(Mixture):
 
     def _observe(self, documents: Iterator[NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
         """Return the features, the log-probabilities of each model, and the next token at each position."""
-        parts: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
-        size = 0
-        for ids in documents:
-            logprobs, features, _ = self._read(ids[:-1, None].astype(np.int64), self.initial_state(1))
-            size += logprobs.size
-            if parts and size > MAX_FITTED:
+        parts, size = [], 0
+        for part in self._read_documents(documents):
+            parts.append(part)
+            size += part[1].size
+            if size > MAX_FITTED:
                 break
-            parts.append((features[:, 0], logprobs[:, 0], ids[1:].astype(np.int64)))
         features, logprobs, targets = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         return features, logprobs, targets
+
+    def _read_documents(
+        self, documents: Iterator[NDArray[Any]]
+    ) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]]:
+        for ids in documents:
+            state = self.initial_state(1)
+            inputs, targets = ids[:-1, None].astype(np.int64), ids[1:].astype(np.int64)
+            for block in self._blocks(*inputs.shape):
+                logprobs, features, state = self._read(inputs[block], state)
+                yield features[:, 0], logprobs[:, 0], targets[block]
+
+    def _blocks(self, time: int, batch: int) -> Iterator[slice]:
+        """Yield the parts of a text that are read at once, because all models' log-probabilities take much memory."""
+        step = max(1, MAX_BLOCK // (batch * len(self.models) * len(self.tokenizer)))
+        return (slice(begin, begin + step) for begin in range(0, time, step))
 
     def _read(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.float32], NDArray[np.float32], Any]:
         """Return log-probabilities (time, batch, models, vocab), features (time, batch, features) and the state."""
@@ -157,7 +172,9 @@ class GatedMixture(Mixture):
         return logits, state
 
     def next_logits(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
-        return Model.next_logits(self, tokens, state)
+        for block in self._blocks(*tokens.shape):
+            logits, state = self.forward(tokens[block], state)
+        return logits[-1], state
 
     def join_states(self, states: Sequence[Any]) -> Any:
         parts, last, advantages = zip(*states, strict=True)

@@ -18,10 +18,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from revgen.errors import OptionError
-from revgen.files import expand_user
+from revgen.files import expand_user, read_file
 from revgen.registry import unknown_name_message
 
 NOT_IN_A_FILE = ("help", "config")
+MAX_CONFIG_BYTES = 1 << 20
 
 
 def find_config(arguments: Iterable[str]) -> str | None:
@@ -41,7 +42,7 @@ def read_config(path: str, actions: Sequence[argparse.Action]) -> dict[str, Any]
     the command line would not accept.
     """
     try:
-        content = tomllib.loads(expand_user(path).read_text("utf-8"))
+        content = tomllib.loads(read_file(expand_user(path), MAX_CONFIG_BYTES).decode("utf-8"))
     except OSError as error:
         raise OptionError(f"--config {path}: {error.strerror or error}") from None
     except ValueError as error:  # not TOML, or not UTF-8

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 
 from revgen import datasets
 from revgen.cli.console import note, print_json, print_table
 from revgen.cli.parser import Command
 from revgen.errors import OptionError
-from revgen.files import expand_user, to_readable_json
+from revgen.files import expand_user, replace_file, to_readable_json
 from revgen.formatting import format_size
 
 
@@ -51,18 +50,14 @@ def _write_texts(options: argparse.Namespace) -> None:
     corpus = datasets.load(
         options.dataset, progress=not options.quiet, **{name: getattr(options, name) for name in names}
     )
-    part = out.with_name(f".{out.name}.part")
     try:
-        if options.dataset in datasets.names():
-            shutil.copy(datasets.path(options.dataset), part)  # with its other fields
-        else:
-            with part.open("w", encoding="utf-8") as file:
-                file.writelines(to_readable_json({options.field: text}) + "\n" for text in corpus)
-        part.replace(out)
+        with replace_file(out) as file:
+            if options.dataset in datasets.names():
+                file.write(datasets.path(options.dataset).read_bytes())  # with its other fields
+            else:
+                file.writelines(f"{to_readable_json({options.field: text})}\n".encode() for text in corpus)
     except OSError as error:
         raise OptionError(f"--out {options.out}: {error.strerror or error}") from None
-    finally:
-        part.unlink(missing_ok=True)
     if options.json:
         print_json({"file": str(out), "size": out.stat().st_size})
     else:

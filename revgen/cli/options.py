@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from revgen.errors import CheckpointError
-from revgen.files import expand_user
+from revgen.files import expand_user, is_rank_zero, lock
 from revgen.generation.config import DEFAULTS, GenerationConfig
 
 MODEL = "the name of a pretrained model, the directory of a saved model, or a repository on the Hub (me/name)"
@@ -154,6 +155,23 @@ PAIRS: dict[str, tuple[str, Callable[[str], tuple[Any, Any]]]] = {
     "forced_tokens": ("INDEX=TOKEN", parse_forced_token),
 }
 """The options that are dictionaries: the form of an entry, and the function that parses it."""
+
+
+@contextmanager
+def claim_directory(name: str) -> Iterator[None]:
+    """Make the directory of ``--out``, and let no other process save into it during the block."""
+    make_directory(name)
+    with ExitStack() as stack:
+        if is_rank_zero():
+            try:
+                stack.enter_context(lock(expand_user(name)))
+            except BlockingIOError as error:
+                raise CheckpointError(
+                    f"--out {name}: {error.strerror}: wait for its end, or name another one"
+                ) from None
+            except OSError as error:
+                raise CheckpointError(f"--out {name}: {error.strerror or error}") from None
+        yield
 
 
 def make_directory(name: str) -> None:

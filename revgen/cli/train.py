@@ -15,6 +15,7 @@ from revgen.cli.options import (
     add_option,
     add_read_options,
     as_paths,
+    claim_directory,
     get_read_options,
     make_directory,
     parse_valid,
@@ -91,10 +92,10 @@ def run_fit(options: argparse.Namespace) -> None:
     valid = parse_valid(options.valid) if options.valid else None
     model.to(options.device)
     _check_out(options)
-    make_directory(options.out)
     fit_options["progress"] = not options.quiet
-    history = model.fit(as_paths(options.texts), valid, **fit_options, **get_read_options(options))
-    directory = model.save(options.out, overwrite=True)
+    with claim_directory(options.out):
+        history = model.fit(as_paths(options.texts), valid, **fit_options, **get_read_options(options))
+        directory = model.save(options.out, overwrite=True)
     if not is_rank_zero():
         return
     if options.json:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import io
 import lzma
 import os
 import sys
 import tempfile
+import time
 import weakref
 import zipfile
 import zlib
@@ -21,6 +23,7 @@ from typing import IO, Any, cast
 
 from revgen.corpus.disk import GzipStream, check_free_space, warn_about_unpacking
 from revgen.errors import CorpusError
+from revgen.files import NO_WAIT, OPEN_FLAGS, POLL_SECONDS
 from revgen.formatting import pluralize
 
 FORMATS = (".txt", ".md", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
@@ -30,6 +33,8 @@ STDIN_NAME = "standard input"
 READ_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, UnicodeError)
 """The exceptions raised by reading a file whose compression or encoding is damaged or unknown."""
 COPY_SIZE = 1 << 20  # bytes or characters
+PIPE_SECONDS = 1.0
+"""How long to wait for a process that writes to a pipe."""
 MAX_SHOWN_SUFFIXES = 5
 MAX_PATTERN_LENGTH = 1000  # characters: a longer string is a text
 
@@ -46,20 +51,34 @@ class Spool:
     def path(self) -> Path:
         """Return the path of the copy. Strings are copied as UTF-8. Raises CorpusError for an unreadable stream."""
         if self._copy is None:
-            with ExitStack() as stack:
-                stream: Any = self._stream
-                if isinstance(stream, Path):
-                    stream = stack.enter_context(stream.open("rb"))
-                copy = stack.enter_context(tempfile.NamedTemporaryFile(prefix="revgen-stream-", delete=False))
+            stream = self._stream
+            pieces = (
+                read_pipe(stream) if isinstance(stream, Path) else iter(lambda: stream.read(COPY_SIZE) or None, None)
+            )
+            with tempfile.NamedTemporaryFile(prefix="revgen-stream-", delete=False) as copy:
                 weakref.finalize(self, _remove, copy.name, os.getpid())
                 try:
-                    while piece := stream.read(COPY_SIZE):
+                    for piece in pieces:
                         check_free_space(tempfile.gettempdir(), len(piece))
                         copy.write(piece.encode("utf-8", "surrogatepass") if isinstance(piece, str) else piece)
                 except ValueError as error:  # closed, opened only for writing, or opened with the wrong encoding
                     raise CorpusError(f"the open file cannot be read: {error}") from None
                 self._copy = Path(copy.name)
         return self._copy
+
+
+def read_pipe(path: Path) -> Iterator[bytes]:
+    """Yield the content of a pipe. Raises OSError if no process opens it for writing within a second."""
+    deadline = time.monotonic() + PIPE_SECONDS
+    with open(os.open(path, os.O_RDONLY | OPEN_FLAGS | NO_WAIT), "rb", buffering=0) as pipe:  # noqa: PTH123
+        while (piece := pipe.read(COPY_SIZE)) == b"":  # None if there is a process that has not written anything yet
+            if time.monotonic() > deadline:
+                raise OSError(errno.EPIPE, "it is a pipe to which no process writes", str(path))
+            time.sleep(POLL_SECONDS)
+        os.set_blocking(pipe.fileno(), True)
+        while piece != b"":
+            yield piece or b""
+            piece = pipe.read(COPY_SIZE)
 
 
 def _remove(name: str, process: int) -> None:

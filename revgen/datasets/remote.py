@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import Any
 from revgen.corpus import Corpus, read
 from revgen.datasets.info import DatasetInfo
 from revgen.errors import HubError, MissingExtraError, OptionError, RevgenError, UnknownNameError
-from revgen.version import __version__
+from revgen.hub_client import clean_token, convert_error, make_api
 
 TIMEOUT = 10.0  # seconds
 LOGIN = "if it is private or gated, log in with hf auth login, set HF_TOKEN or pass token=…"
@@ -36,6 +35,7 @@ def load_remote(
         ) from None
     from huggingface_hub import constants
 
+    token = clean_token(token)
     if not constants.HF_HUB_OFFLINE:
         info = find_info(name, revision, token)  # fails at once if the Hub cannot be reached
         if progress:
@@ -44,7 +44,7 @@ def load_remote(
     if not progress:
         datasets.disable_progress_bars()
     try:
-        with convert_errors(name):
+        with convert_errors(name, token):
             table = datasets.load_dataset(
                 name, subset, split=split, revision=revision, token=token, streaming=streaming
             )
@@ -56,10 +56,10 @@ def load_remote(
 
 def find_info(name: str, revision: str | None, token: str | None) -> DatasetInfo:
     """Ask the Hub for the licence and the size of a data set."""
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import constants
 
-    api = HfApi(token=token, library_name="revgen", library_version=__version__)
-    with convert_errors(name):
+    api = make_api(token)
+    with convert_errors(name, api.token if isinstance(api.token, str) else None):
         found = api.dataset_info(name, revision=revision, timeout=TIMEOUT, files_metadata=True)
     card: Any = found.card_data or {}
     licence = card.get("license")
@@ -80,19 +80,24 @@ def describe_licence(info: DatasetInfo) -> str:
 
 
 @contextmanager
-def convert_errors(name: str) -> Iterator[None]:
+def convert_errors(name: str, token: str | None) -> Iterator[None]:
     """Convert any exception of the libraries to a RevgenError with a one-line message, which never has the token."""
     try:
         yield
     except RevgenError:
         raise
     except Exception as error:  # the libraries raise anything
-        kind = type(error).__name__
-        text = re.sub(r"hf_\w+|Bearer\s+\S+", "…", " ".join(str(error).split()))[:300]
-        if kind in ("DatasetNotFoundError", "RepositoryNotFoundError", "GatedRepoError"):
-            raise UnknownNameError(f"{name}: the Hub has no such data set, or it may not be read; {LOGIN}") from error
-        if kind == "RevisionNotFoundError":
-            raise HubError(f"{name}: the data set has no such revision") from error
-        if isinstance(error, ValueError):  # an unknown split or subset
-            raise OptionError(f"{name}: {text}") from error
-        raise HubError(f"{name}: the data set could not be downloaded: {kind}: {text}") from error
+        error_class, explanation = _explain(error)
+        raise convert_error(error, error_class, f"{name}: {explanation}", token)  # noqa: B904
+
+
+def _explain(error: Exception) -> tuple[type[RevgenError], str]:
+    """Return the class of the error to raise, and its message."""
+    kind = type(error).__name__
+    if kind in ("DatasetNotFoundError", "RepositoryNotFoundError", "GatedRepoError"):
+        return UnknownNameError, f"the Hub has no such data set, or it may not be read; {LOGIN}"
+    if kind == "RevisionNotFoundError":
+        return HubError, "the data set has no such revision"
+    if isinstance(error, ValueError):  # an unknown split or subset
+        return OptionError, str(error)[:300]
+    return HubError, f"the data set could not be downloaded: {kind}: {str(error)[:300]}"

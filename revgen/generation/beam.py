@@ -46,22 +46,25 @@ def search(
     model: Model, prompt: list[int], label_offset: int, constraints: Constraints, start: TextState, n: int
 ) -> list[str]:
     """Return the ``n`` best different continuations of a prompt, the best first; fewer if the search finds no more."""
-    beams = BeamSearch(model.tokenizer, constraints, prompt, start)
+    beams = BeamSearch(model.tokenizer, constraints, prompt, start, n)
     tokens, state = np.array(prompt)[:, None] + label_offset, model.initial_state(1)
     while constraints.config.max_tokens:
         logits, state = model.next_logits(tokens, state)
         parents = beams.extend(logits)
-        if not parents or beams.cannot_improve(n):
+        if not parents or beams.cannot_improve():
             break
         state = tree_map(operator.itemgetter(np.array(parents)), state)
         tokens = np.array([[hypothesis.ids[-1] for hypothesis in beams.hypotheses]]) + label_offset
-    return beams.best(n)
+    return beams.best()
 
 
 class BeamSearch:
-    """The hypotheses of a search, the most likely first, and the scores of complete texts."""
+    """The hypotheses of a search, the most likely first, and the scores of the ``n`` best complete texts."""
 
-    def __init__(self, tokenizer: Tokenizer, constraints: Constraints, prompt: list[int], start: TextState) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, constraints: Constraints, prompt: list[int], start: TextState, n: int
+    ) -> None:
+        self.n = n
         self.tokenizer = tokenizer
         self.constraints = constraints
         self.config = constraints.config
@@ -90,6 +93,7 @@ class BeamSearch:
                 extended.append(hypothesis)
         if extended:
             self.hypotheses = extended
+        self.complete = {text: self.complete[text] for text in self._best_complete()}  # others would fill the memory
         return parents
 
     def _candidates(self, logits: Floats) -> Iterator[tuple[int, Hypothesis, bool]]:
@@ -130,7 +134,7 @@ class BeamSearch:
         position = find_stop(text, stops, max(0, len(first) - self.skip))
         return (text, False) if position is None else (text[:position], True)
 
-    def cannot_improve(self, n: int) -> bool:
+    def cannot_improve(self) -> bool:
         """Return whether ``n`` complete texts are at least as good as any hypothesis can become.
 
         At best the most likely hypothesis keeps its probability, and has the length that the penalty prefers.
@@ -138,11 +142,14 @@ class BeamSearch:
         first, penalty = self.hypotheses[0], self.config.length_penalty
         length = self.config.max_tokens + first.prompt_tokens if penalty > 0 else len(first.ids) + 1
         bound = score(first.logp, length, penalty)
-        return sum(reached >= bound for reached in self.complete.values()) >= n
+        return sum(reached >= bound for reached in self.complete.values()) >= self.n
 
-    def best(self, n: int) -> list[str]:
+    def best(self) -> list[str]:
         """Return the complete texts with the highest scores; an empty text if there are none."""
-        return sorted(self.complete, key=lambda text: -self.complete[text])[:n] or [""]
+        return self._best_complete() or [""]
+
+    def _best_complete(self) -> list[str]:
+        return sorted(self.complete, key=lambda text: -self.complete[text])[: self.n]
 
 
 def score(logp: float, tokens: int, length_penalty: float) -> float:

@@ -26,6 +26,8 @@ MAX_TEXTS = 1 << 20
 MIN_ROWS = 64
 MAX_BATCH_BYTES = 1 << 30
 """The memory for texts that are generated together. At least ``MIN_ROWS`` texts are, whatever they take."""
+MAX_SEARCH_TOKENS = 1 << 22
+"""The number of tokens of all hypotheses of a beam search."""
 
 Pieces: TypeAlias = Iterator[tuple[int, str]]
 """The row of a text, and the next piece of it."""
@@ -80,7 +82,7 @@ def decode(
     for prompt in prompts:
         check("prompt", prompt, isinstance(prompt, str), "a string, or a list of strings")
     if config.num_beams is not None:
-        check("n", n, n <= config.num_beams, f"at most num_beams, {config.num_beams}")
+        _check_beams(model, config, config.num_beams, n)
     label_offset = model.label_offset(config.label)
     constraints = Constraints(model, config)
     begun: list[tuple[list[int], TextState]] = []
@@ -93,6 +95,15 @@ def decode(
     if len(begun) * n <= max_rows:
         return _decode_batch(model, Batch(model, constraints, begun, config.seed, n, whole=whole))
     return _decode_batches(model, constraints, begun, n, whole, max_rows)
+
+
+def _check_beams(model: Model, config: GenerationConfig, num_beams: int, n: int) -> None:
+    """Raise OptionError for a beam search that would take too much memory, or return fewer than ``n`` texts."""
+    check("n", n, n <= num_beams, f"at most num_beams, {num_beams}")
+    max_tokens = MAX_SEARCH_TOKENS // num_beams
+    check("max_tokens", config.max_tokens, config.max_tokens <= max_tokens, f"at most {max_tokens:,} with these beams")
+    max_beams = _max_rows(model) if num_beams > MIN_ROWS else MIN_ROWS
+    check("num_beams", num_beams, num_beams <= max_beams, f"at most {max_beams:,}: more would take too much memory")
 
 
 def _max_rows(model: Model) -> int:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from revgen.corpus.cache import cache_directory
+from revgen.corpus.cache import cache_directory, open_entry
 from revgen.files import write_atomically
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ MIN_SPEEDUP = 1.1
 ROWS, INPUTS, OUTPUTS = 512, 256, 1024
 """The sizes of the measured layer: tokens of a batch, input and output features."""
 NUM_ROUNDS = 5
+MAX_ENTRY_BYTES = 1 << 16
 UNAVAILABLE_SLOWDOWN = 3.0
 """A processor that takes this many times as long in bfloat16 emulates it: one round is enough to know."""
 
@@ -50,14 +51,15 @@ def cached_speedup(num_threads: int) -> float:
     ``num_threads`` is the current number of PyTorch's threads.
     """
     machine = describe_machine(num_threads)
-    with suppress(OSError, ValueError, KeyError, TypeError):  # missing or damaged: measure again
-        entry = json.loads(_entry_path(machine).read_text("utf-8"))
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):  # missing or damaged: measure again
+        with open_entry(_entry_name(machine)) as file:
+            entry = json.loads(file.read(MAX_ENTRY_BYTES))
         if entry["machine"] == machine:
             return float(entry["bf16_speedup"])
     speedup = measure_bf16_speedup()
     logger.debug("training layers in bfloat16 was measured at %.2f times the speed of float32", speedup)
     with suppress(OSError):
-        path = _entry_path(machine)
+        path = cache_directory() / _entry_name(machine)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps({"machine": machine, "bf16_speedup": round(speedup, 3)}).encode())
     return round(speedup, 3)
@@ -78,10 +80,10 @@ def _processor() -> str:
     return f"{platform.machine()};{platform.processor()}"
 
 
-def _entry_path(machine: dict[str, str | int]) -> Path:
-    """Return the path of the cache entry of a machine. Raises OSError if there is no cache directory."""
+def _entry_name(machine: dict[str, str | int]) -> str:
+    """Return the name of the cache entry of a machine."""
     key = hashlib.sha256(json.dumps(machine, sort_keys=True).encode()).hexdigest()[:20]
-    return cache_directory() / f"precision-{key}.json"
+    return f"precision-{key}.json"
 
 
 def measure_bf16_speedup() -> float:

@@ -21,14 +21,14 @@ from revgen.tensors import check_header
 from revgen.training.run import EpochProgress
 
 FORMAT_VERSION = 2
-"""Files of version 1, which do not name their version, have no hash."""
+"""Files of version 1, which version 0.1 of revgen wrote, have no hash and are refused."""
 EMPTY_HASH = "0" * 64
 """The hash of a file is computed with this value instead of the hash."""
 
 
 @dataclass(frozen=True)
 class CheckpointValues:
-    """The values in a checkpoint, and their types. Those with a default were added after version 0.1."""
+    """The values in a checkpoint, and their types."""
 
     model: str
     configuration: dict[str, Any]
@@ -49,9 +49,9 @@ class CheckpointValues:
     averaged: int
     notes: list[str]
     history: list[EpochMetrics]
-    precision: dict[str, Any] | None = None
-    compiled: bool = False
-    format_version: int = 1
+    precision: dict[str, Any] | None
+    compiled: bool
+    format_version: int
 
 
 def write_checkpoint(path: Path, values: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -71,13 +71,13 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         length = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + length])["__metadata__"]
+        if "sha256" not in metadata:
+            raise ValueError("it has no hash; a checkpoint of version 0.1 cannot be resumed")
+        sha256 = str(metadata["sha256"])
+        if hashlib.sha256(_replace_hash(data, sha256, EMPTY_HASH)).hexdigest() != sha256:
+            raise ValueError("its hash is not the one that it names")
         values = json.loads(metadata["state"])
-        _check_values(values)
-        if values["format_version"] > 1:
-            sha256 = str(metadata["sha256"])
-            if hashlib.sha256(_replace_hash(data, sha256, EMPTY_HASH)).hexdigest() != sha256:
-                raise ValueError("its hash is not the one that it names")
-        values["recipe"].setdefault("optimizer", "adamw")  # missing in checkpoints of version 0.1
+        _check("its state", values, CheckpointValues)
         return values, load(data)
     except KeyError as error:
         raise ValueError(f"it has no {safe_repr(error.args[0])}") from None
@@ -89,15 +89,8 @@ def _replace_hash(data: bytes, old: str, new: str) -> bytes:
     return data.replace(f'"sha256":"{old}"'.encode(), f'"sha256":"{new}"'.encode(), 1)
 
 
-def _check_values(values: Any) -> None:
-    """Raise ValueError unless the values of a checkpoint have their types. Add the missing ones that have a default."""
-    _check("its state", values, CheckpointValues)
-    for entry in dataclasses.fields(CheckpointValues):
-        if entry.default is not dataclasses.MISSING:
-            values.setdefault(entry.name, entry.default)
-
-
 def _check(name: str, value: Any, hint: Any) -> None:
+    """Raise ValueError unless a value of a checkpoint has its type."""
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
             raise ValueError(f"{name} is not an object")
