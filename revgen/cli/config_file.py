@@ -19,6 +19,7 @@ from typing import Any
 
 from revgen.errors import OptionError
 from revgen.files import expand_user, read_file
+from revgen.options import safe_repr
 from revgen.registry import unknown_name_message
 
 NOT_IN_A_FILE = ("help", "config")
@@ -45,7 +46,7 @@ def read_config(path: str, actions: Sequence[argparse.Action]) -> dict[str, Any]
         content = tomllib.loads(read_file(expand_user(path), MAX_CONFIG_BYTES).decode("utf-8"))
     except OSError as error:
         raise OptionError(f"--config {path}: {error.strerror or error}") from None
-    except ValueError as error:  # not TOML, or not UTF-8
+    except (ValueError, RecursionError) as error:  # not TOML, or not UTF-8
         raise OptionError(f"--config {path} is not a TOML file: {error}") from None
     known = {action.dest: action for action in actions if action.dest not in NOT_IN_A_FILE}
     values = {}
@@ -58,7 +59,7 @@ def read_config(path: str, actions: Sequence[argparse.Action]) -> dict[str, Any]
         try:
             values[name] = _convert(known[name], value)
         except (ValueError, TypeError, argparse.ArgumentTypeError) as error:
-            raise OptionError(f"{path}: {key} = {value!r}: {error}") from None
+            raise OptionError(f"{path}: {key} = {safe_repr(value)}: {error}") from None
     return values
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import revgen
-from revgen.architectures.gated_mixture import HIDDEN, OUTPUT, exponents, fit_gate
+from revgen.architectures import gated_mixture
+from revgen.architectures.gated_mixture import HIDDEN, OUTPUT, GatedMixture, exponents, fit_gate
 from revgen.language_model import LanguageModel
 from revgen.ops import log_softmax
 
@@ -46,6 +48,29 @@ def test_unfitted_gated_mixture_is_the_geometric_mean(parts: list[LanguageModel]
     means = [log_softmax(model.forward(ids, model.initial_state(1))[0]) for model in parts[:2]]
     expected = log_softmax(np.mean([mean.clip(-30, None) for mean in means], 0))
     np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+
+def test_text_is_read_in_blocks_with_the_same_result(
+    mixture: LanguageModel, parts: list[LanguageModel], reviews: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = np.array([mixture.encode_prompt(text)[:60] for text in reviews[140:143]]).T
+    expected, _ = mixture.next_logits(ids, mixture.initial_state(3))
+    sizes: list[int] = []
+    read = GatedMixture._read
+
+    def record(self: GatedMixture, tokens: Any, state: Any) -> Any:
+        sizes.append(len(tokens))
+        return read(self, tokens, state)
+
+    monkeypatch.setattr(GatedMixture, "_read", record)
+    monkeypatch.setattr(gated_mixture, "MAX_BLOCK", 7 * 3 * 3 * len(mixture.tokenizer))
+
+    logits, _ = mixture.next_logits(ids, mixture.initial_state(3))
+    again: Any = revgen.mix(parts, gated=True)
+    again.fit(reviews[120:122], epochs=1, progress=False)
+
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    assert sizes[:9] == [7] * 8 + [4] and max(sizes) == 21
 
 
 def test_probabilities_sum_to_one_and_do_not_depend_on_later_tokens(mixture: LanguageModel, reviews: list[str]) -> None:

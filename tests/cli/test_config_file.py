@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,9 @@ def test_command_line_has_precedence_over_the_file(
         ("model = 'gru-char'", "the following arguments are required: texts, --out"),
         ("[set]\nhiden_size = 8", "did you mean hidden_size"),
         ("epochs = 0", "--epochs must be"),
+        ("texts = " + "[" * 50_000, "run.toml is not a TOML file"),
+        (f"epochs = 0x{'f' * 9000}", "--epochs must be a whole number"),
+        (f"set.hidden_size = 0x{'f' * 9000}", "run.toml: set = "),
     ],
 )
 def test_mistake_in_the_file_is_an_error_that_names_the_file_and_the_key(
@@ -126,3 +130,18 @@ def test_mistake_in_the_file_is_an_error_that_names_the_file_and_the_key(
 
 def test_missing_file_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--config nowhere.toml: No such file" in run_failing(capsys, "fit", "--conf", "nowhere.toml")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and devices")
+@pytest.mark.parametrize("kind", ["pipe", "/dev/zero", "sparse"])
+def test_special_file_is_an_error_at_once(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run.toml"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "sparse":
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+    else:
+        path.symlink_to(kind)
+
+    assert "it is not a regular file" in run_failing(capsys, "fit", "--config", str(path)) or kind == "sparse"

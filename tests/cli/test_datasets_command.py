@@ -31,6 +31,17 @@ def test_datasets_writes_a_corpus_to_a_file_that_fit_reads(tmp_path: Path, capsy
     assert [path.name for path in tmp_path.iterdir()] == ["reviews.jsonl"]
 
 
+def test_datasets_does_not_follow_planted_links(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "precious").write_text("precious")
+    for name in (".reviews.jsonl.part", "reviews.jsonl"):
+        (tmp_path / name).symlink_to("precious")
+
+    run(capsys, "datasets", "reviews", "--overwrite", "--out", str(tmp_path / "reviews.jsonl"))
+
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert not (tmp_path / "reviews.jsonl").is_symlink()
+
+
 def test_datasets_fetches_a_data_set_of_the_hub(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +150,23 @@ def test_fit_resumes_from_a_checkpoint(texts_file: str, tmp_path: Path, capsys: 
     again = json.loads(run(capsys, *common, *checkpoint, "--resume"))
 
     assert again["epochs"] == first["epochs"], "the finished run is not trained again"
+
+
+def test_fit_refuses_a_directory_into_which_another_process_trains(
+    texts_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    program = f"import revgen.files as f, pathlib\nwith f.lock(pathlib.Path({str(out)!r})): print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+
+        error = run_failing(capsys, "fit", "gru-char", texts_file, *SMALL, "--quiet", "--out", str(out))
+
+        assert "another process is writing to it" in error
+        other.communicate(b"\n")
+    run(capsys, "fit", "gru-char", texts_file, *SMALL, "--quiet", "--out", str(out))
 
 
 def test_fit_names_an_option_that_the_architecture_does_not_have(

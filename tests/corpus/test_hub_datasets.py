@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,22 @@ def test_hub_that_is_down_is_reported_at_once_without_the_token(poems: Hub) -> N
     with pytest.raises(revgen.HubError, match="me/poems: the data set could not be downloaded") as error:
         revgen.datasets.load("me/poems", token="hf_secret")
     assert "hf_secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("token", ["hf_me\n", "hf_sec\nret", "Bearer-like\tsecret"])
+def test_token_is_never_shown(token: str, poems: Hub, recwarn: pytest.WarningsRecorder) -> None:
+    for call in (revgen.datasets.load, revgen.datasets.info):
+        poems.faults.down = 503
+        with pytest.raises(revgen.RevgenError) as raised:
+            call("me/poems", token=token)
+        poems.faults.down = 0
+        if token.strip() == "hf_me":
+            call("me/poems", token=token)
+            assert "white space around the token was removed" in str(recwarn.pop(UserWarning).message)
+        else:
+            assert "token has characters that no request can send" in str(raised.value)
+        shown = "".join(traceback.format_exception(raised.value))
+        assert token not in shown and token.strip() not in shown.replace(repr(token), "")
 
 
 def test_name_of_a_directory_is_an_error(poems: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

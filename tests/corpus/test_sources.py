@@ -216,6 +216,18 @@ def test_a_pipe_can_be_read_twice(folder: Path) -> None:
     writer.join()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="named pipes")
+def test_a_pipe_without_a_writer_is_an_error_and_a_slow_writer_is_waited_for(folder: Path) -> None:
+    os.mkfifo("pipe.txt")
+    for errors in ("raise", "skip"):
+        with pytest.raises(CorpusError, match=r"pipe\.txt: cannot be read: .* a pipe to which no process writes"):
+            list(revgen.read("pipe.txt", errors=errors))
+
+    writer = subprocess.Popen("exec >pipe.txt; sleep 1.3; echo late", shell=True)
+    assert list(revgen.read("pipe.txt")) == ["late\n"]
+    assert writer.wait() == 0
+
+
 @pytest.mark.parametrize("source", ["'-'", "paths=['-']", "Path('-')", "sys.stdin", "paths='/dev/stdin'"])
 @pytest.mark.parametrize("packed", [False, True])
 def test_standard_input_can_be_read_twice_and_leaves_no_temporary_file(

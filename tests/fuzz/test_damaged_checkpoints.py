@@ -12,6 +12,7 @@ import pytest
 import torch
 from fuzz_helpers import QUICK, SEED, TEXTS, call, make_model, plant
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 import revgen
 from revgen.training.checkpoint import CheckpointConfig
@@ -92,6 +93,19 @@ def test_random_damage_is_noticed(rounds: int, run: tuple[Path, str], tmp_path: 
             f"{kind} {position}: {outcome}"
         )
         shutil.rmtree(directory)
+
+
+@pytest.mark.parametrize("names", [["sha256"], ["sha256", "format_version"]])
+def test_a_checkpoint_without_a_hash_is_not_read(names: list[str], run: tuple[Path, str], tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(run[0], tmp_path / "run"))
+    for path in CheckpointConfig(directory).paths:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata()
+        values = json.loads(metadata["state"])
+        values = {name: value for name, value in values.items() if name not in names}
+        save_file(tensors, path, {"state": json.dumps(values)})
+    assert "it has no hash" in resume(directory)
 
 
 @pytest.mark.parametrize("rounds", [5, pytest.param(500, marks=pytest.mark.fuzz)])

@@ -65,6 +65,22 @@ def test_two_processes_save_into_a_new_directory(rounds: int, models: list[Langu
         assert leftovers(directory) == []
 
 
+@pytest.mark.parametrize("rounds", [3, pytest.param(200, marks=pytest.mark.fuzz)])
+def test_of_two_processes_that_save_without_overwriting_one_gets_an_error(
+    rounds: int, models: list[LanguageModel], tmp_path: Path
+) -> None:
+    for i in range(rounds):
+        directory = tmp_path / str(i)
+
+        def save(model: LanguageModel) -> str:
+            model.save(directory)
+            return model.fingerprint
+
+        winner, loser = sorted(wait(*job) for job in [fork(partial(save, model)) for model in models[:2]])
+        assert winner == json.dumps(revgen.load(directory).fingerprint)
+        assert loser.startswith("RevgenError") and "has another model" in loser
+
+
 @pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=pytest.mark.fuzz)])
 def test_loading_does_not_disturb_the_run_that_saves(rounds: int, tmp_path: Path) -> None:
     for i in range(rounds):

@@ -11,6 +11,8 @@ from toys import Table, alphabet, chars, table
 
 import revgen
 from revgen import LanguageModel, Tokenizer
+from revgen.generation import decoding
+from revgen.generation.beam import BeamSearch
 
 LENGTH = 4
 
@@ -46,6 +48,30 @@ def test_enough_beams_find_the_most_likely_texts(model: Table, penalty: float) -
     found = model.generate("", n=6, num_beams=200, length_penalty=penalty, max_tokens=LENGTH)
 
     assert found == best[:6]
+
+
+def test_beams_that_would_take_too_much_memory_are_an_error(model: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(revgen.OptionError, match="max_tokens must be at most 1,024 with these beams, not 1025"):
+        model.generate("", num_beams=4096, max_tokens=1025)
+
+    monkeypatch.setattr(decoding, "MAX_BATCH_BYTES", 100 * (32 * len(model.tokenizer) + 8))
+    with pytest.raises(revgen.OptionError, match=r"num_beams must be at most \d+: more would take too much memory"):
+        model.generate("", num_beams=200, max_tokens=2)
+
+
+def test_only_the_best_complete_texts_are_kept(model: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    extend = BeamSearch.extend
+
+    def record(self: BeamSearch, logits: Any) -> list[int]:
+        parents = extend(self, logits)
+        sizes.append(len(self.complete))
+        return parents
+
+    monkeypatch.setattr(BeamSearch, "extend", record)
+    model.generate("", n=2, num_beams=50, max_tokens=30, length_penalty=-5)
+
+    assert max(sizes) == 2
 
 
 def test_one_beam_is_greedy_decoding(small_model: LanguageModel) -> None:

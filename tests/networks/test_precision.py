@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +59,25 @@ def test_damaged_entry_is_measured_again_and_replaced(damaged: str, cache: Path)
     restart()
     bf16_matmul_is_fast(CPU)
     assert json.loads(entry.read_text())["machine"] == machine
+
+
+@pytest.mark.parametrize("kind", ["pipe", "directory", "link", "[" * 60_000])
+def test_special_entry_is_not_read(kind: str, cache: Path) -> None:
+    choice = bf16_matmul_is_fast(CPU)
+    (entry,) = cache.iterdir()
+    entry.rename(cache / "copy")
+    if kind == "pipe":
+        os.mkfifo(entry)
+    elif kind == "directory":
+        entry.mkdir()
+    elif kind == "link":
+        entry.symlink_to(cache / "copy")
+    else:
+        entry.write_text(kind)
+
+    restart()
+    assert bf16_matmul_is_fast(CPU) in (choice, not choice)
+    assert not entry.is_symlink() and (entry.is_file() or kind == "directory")
 
 
 def test_choice_needs_no_cache(cache: Path) -> None:
