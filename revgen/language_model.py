@@ -164,14 +164,18 @@ class LanguageModel(Model):
     def evaluate(self, texts: Any, *, labels: Any = None, **reading: Unpack[ReadOptions]) -> Evaluation:
         """Measure how well the model predicts documents: nats and bits per character, perplexity per token.
 
-        ``revgen.read`` describes ``texts``, ``labels`` and the options in ``reading``. With ``labels``, the prediction
-        of each document is conditioned on its label.
+        ``revgen.read`` describes ``texts``, ``labels`` and the options in ``reading``. By default, files are split into
+        ``documents`` as those that the model was trained on were. With ``labels``, the prediction of each document is
+        conditioned on its label. Warns about a file of short lines that is read as one document.
         """
         from revgen.evaluation.likelihood import evaluate
 
         if labels is not None:
             self.check_labels()
-        return evaluate(self, read(texts, labels=labels, **reading), () if labels is None else self.labels)
+        if (documents := self.metadata.get("documents")) in ("line", "blank"):
+            reading.setdefault("documents", documents)
+        corpus = read(texts, labels=labels, **reading)
+        return evaluate(self, corpus, () if labels is None else self.labels, advise="documents" not in reading)
 
     @validate_call
     def explain(self, text: str, *, top: int = 5, label: Label = None) -> Explanation:

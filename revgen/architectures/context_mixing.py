@@ -133,6 +133,8 @@ class ContextMixingModel(LanguageModel):
         finally:
             bar.close()
         self.metadata["spelled"] = round(summary.unknown_fraction, 6)
+        if corpus.sources:
+            self.metadata["documents"] = corpus.documents
         self.metadata["training"] = history.settings | {"seconds": round(history.seconds, 2)}
         history.notes.extend(filter(None, [summary.vocabulary_hint]))
         if index_texts:

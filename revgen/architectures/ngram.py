@@ -125,6 +125,8 @@ class NGramModel(LanguageModel):
 
         metrics = measure_held_out(self, held_out)
         self.metadata["spelled"] = round(summary.unknown_fraction, 6)
+        if corpus.sources:
+            self.metadata["documents"] = corpus.documents
         sample = self.generate("", max_tokens=80, seed=seed)
         if kept is orders:
             loss = text_loss(orders, probabilities)

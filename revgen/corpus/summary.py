@@ -12,8 +12,8 @@ from revgen.tokenizers import Tokenizer
 MAX_UNKNOWN_FRACTION = 0.01
 """With a larger fraction of characters outside the vocabulary, ``vocabulary_hint`` says how to extend it."""
 
-MIN_LINES, MAX_LINE_LENGTH = 50, 25
-"""The number of lines, and the average number of characters in them, from which and up to which they may be names."""
+MIN_LINES, MAX_LINE_LENGTH, MAX_TOKENS = 50, 25, 1 << 16
+"""In a list of names, the first ``MAX_TOKENS`` have at least ``MIN_LINES`` lines, of at most this average length."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class CorpusSummary:
     is_lossless: bool
     """Whether the tokenizer spells such characters out, instead of reading them as ``<unk>``."""
     sources: str
-    lines: int = 0
-    """The number of line breaks."""
+    has_short_lines: bool = False
+    """Whether the corpus is one document of short lines."""
 
     @property
     def unknown_fraction(self) -> float:
@@ -47,7 +47,7 @@ class CorpusSummary:
     @property
     def lines_hint(self) -> str | None:
         """Advice on the documents if the corpus is one document of short lines, such as a file of names, else None."""
-        if self.documents > 1 or self.lines < MIN_LINES or self.characters > MAX_LINE_LENGTH * self.lines:
+        if not self.has_short_lines:
             return None
         return (
             "all lines are one document; if each line is a text of its own, such as a name, read the file with "
@@ -71,11 +71,20 @@ def summarize(corpus: Corpus, tokens: Tokens, held_out: Tokens | None, tokenizer
     counts = tokens.counts(len(tokenizer))
     if held_out is not None:
         counts += held_out.counts(len(tokenizer))
+    num_documents = int(counts[tokenizer.eos_id])
     return CorpusSummary(
-        documents=int(counts[tokenizer.eos_id]),
+        documents=num_documents,
         characters=int(counts @ tokenizer.char_counts),
         unknown_characters=int(counts @ tokenizer.completes_unknown_character),
         is_lossless=tokenizer.is_lossless,
         sources=corpus.sources,
-        lines=int(counts @ [token.count("\n") for token in tokenizer.vocabulary]),
+        has_short_lines=num_documents == 1 and has_short_lines(tokens, tokenizer),
     )
+
+
+def has_short_lines(tokens: Tokens, tokenizer: Tokenizer) -> bool:
+    """Return whether the first document begins with many short lines."""
+    ids = next(iter(tokens.documents()))[:MAX_TOKENS] % len(tokenizer)
+    text = tokenizer.decode(ids.tolist())
+    lines = text.count("\n")
+    return lines >= MIN_LINES and len(text) <= MAX_LINE_LENGTH * lines

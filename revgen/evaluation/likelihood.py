@@ -9,6 +9,7 @@ code over all characters without a token.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import exp, inf, log
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.corpus import Corpus
+from revgen.corpus.summary import summarize
 from revgen.corpus.tokens import tokenize
 from revgen.errors import CorpusError
 from revgen.evaluation.coloring import colored_html, to_bits
@@ -114,9 +116,14 @@ def score(model: Model, text: str, label: str | float | bool | None = None) -> S
     return Score(tuple(tokenizer.vocabulary[i] for i in ids[1:-1]), logprobs - unknown_nats)
 
 
-def evaluate(model: Model, corpus: Corpus, labels: Sequence[str | int] = ()) -> Evaluation:
-    """Evaluate a model on a corpus. With ``labels``, the model is given the label of each document."""
+def evaluate(model: Model, corpus: Corpus, labels: Sequence[str | int] = (), *, advise: bool = False) -> Evaluation:
+    """Evaluate a model on a corpus. With ``labels``, the model is given the label of each document.
+
+    With ``advise``, warns about a corpus that is one document of short lines.
+    """
     tokens = tokenize(corpus, model.tokenizer, labels)
+    if advise and (hint := summarize(corpus, tokens, None, model.tokenizer).lines_hint) is not None:
+        warnings.warn(hint, stacklevel=4)
     return measure(model.logprobs, model.tokenizer, tokens.documents())
 
 

@@ -119,6 +119,8 @@ def _fit(
             if note is not None and note not in run.history.notes:
                 trainer.add_note(note)
         model.metadata["spelled"] = max(round(summary.unknown_fraction, 6), as_float(model.metadata.get("spelled", 0)))
+        if texts.sources:
+            model.metadata["documents"] = texts.documents
         with flush_denormals(), keep_freed_memory(), report_failed_process(ranks):
             return trainer.train()
 

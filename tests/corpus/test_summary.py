@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import revgen
+from revgen.cli import main
 
 NAMES = "".join(
     f"{first}{second}\n" for first in ("Albert", "Bert", "Karl", "Norbert") for second in "ABCDEFGHIJKLMNOPQ"
@@ -30,3 +31,33 @@ def test_file_of_names_is_read_line_by_line_on_advice(name: str, tmp_path: Path)
 def test_prose_gets_no_advice(reviews: list[str]) -> None:
     history = revgen.create("ngram-char").fit(["\n".join(reviews[:60])], progress=False)
     assert not any("documents" in note for note in history.notes)
+
+
+def test_evaluation_splits_a_file_as_the_training_text_was(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    path = tmp_path / "names.txt"
+    path.write_text(NAMES, "utf-8")
+    network = revgen.create("gru-char", hidden_size=8, num_layers=1)
+    network.fit(path, documents="line", progress=False, epochs=1)
+    counts = revgen.create("kneser-ney-char")
+    counts.fit(path, documents="line", progress=False)
+
+    for model in (network, counts):
+        assert model.evaluate(path) == model.evaluate(path, documents="line")
+        assert model.evaluate(path).documents == 68
+        assert model.evaluate(path, documents="file").documents == 1
+    assert not recwarn
+
+
+def test_evaluation_of_names_as_one_document_gets_advice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "names.txt"
+    path.write_text(NAMES, "utf-8")
+    model = revgen.create("kneser-ney-char")
+    model.fit(NAMES.split(), progress=False)  # the model cannot know how a file of them is split
+    model.save(tmp_path / "model")
+
+    with pytest.warns(UserWarning, match='documents="line"'):
+        assert model.evaluate(path).documents == 1
+    assert main(["evaluate", str(tmp_path / "model"), str(path)]) == 0
+    assert "--documents line" in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path / "model"), str(path), "--documents", "file"]) == 0
+    assert capsys.readouterr().err == ""
