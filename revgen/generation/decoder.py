@@ -63,14 +63,19 @@ class Decoder:
             batch = self.waiting[0]
             if batch.rows:
                 end = min(batch.lengths)
-                if self.batches:
-                    end = max(1, end - TOKENS_IN_STEP)
                 begin, width = batch.read, batch.prompts.shape[1]
+                if not begin:
+                    self._unread = (
+                        np.zeros((width, len(self.model.tokenizer)), np.float32),
+                        self.model.initial_state(width),
+                    )
+                if self.batches:
+                    end = max(0 if has_arrays(self._unread[1]) else 1, end - TOKENS_IN_STEP)
                 batch.read = min(end, begin + max(1, remaining // width))
                 remaining -= (batch.read - begin) * width
-                _, state = self._unread if begin else (None, self.model.initial_state(width))
-                tokens = batch.prompts[begin : batch.read] + batch.label_offset
-                self._unread = self.model.next_logits(tokens, state)
+                if batch.read > begin:
+                    tokens = batch.prompts[begin : batch.read] + batch.label_offset
+                    self._unread = self.model.next_logits(tokens, self._unread[1])
                 if batch.read < end:
                     continue
                 copies = np.arange(len(batch.lengths)) // batch.n
@@ -135,6 +140,13 @@ class Decoder:
             return
         output, self.state = self.model.forward(np.array([self.tokens]) + offsets, self.state)
         self.logits = output[-1]
+
+
+def has_arrays(state: Any) -> bool:
+    """Return whether a state has all its arrays. Some networks have none before the first token."""
+    if isinstance(state, tuple | list):
+        return all(map(has_arrays, state))
+    return all(map(has_arrays, state.values())) if isinstance(state, dict) else state is not None
 
 
 @dataclass(frozen=True)
