@@ -54,7 +54,7 @@ def create_app(
 
     app = FastAPI(title="revgen", version=__version__, lifespan=lifespan, redoc_url=None)
     metrics = Metrics(engines)
-    app.add_middleware(Gate, api_key=api_key, max_body_bytes=limits.max_body_bytes, metrics=metrics)
+    app.add_middleware(Gate, api_key=api_key, limits=limits, metrics=metrics)
     add_error_handlers(app)
     add_schemas(app)
     add_status_routes(app, engines, metrics)

@@ -27,6 +27,8 @@ SLOW_OPTIONS = {"regex", "choices", "max_copied_chars"}
 """The options whose preparation may take long."""
 LONG_PROMPT = 10_000
 """The number of characters of a prompt, or of the text of its ids, whose preparation may take long."""
+MAX_LOGPROBS = 1 << 20
+"""The number of log-probabilities that a response may have, alternatives included."""
 PROCESS_ID, NUMBERS = secrets.token_hex(8), itertools.count(1)
 """The parts of the ids of completions: random numbers for each would take a hundred times as long."""
 
@@ -133,6 +135,7 @@ async def start_completion(engine: Engine, request: Any, background: Background)
 
     def prepare() -> tuple[list[EncodedPrompt], Batch, list[TokenLog]]:
         prompts = encode_prompts(model, request.prompt, "prompt", limits, n)
+        check_logprobs(request, prompts)
         batch = prepare_batch(model, prompts, options, seed, n, whole=not request.stream)
         prompt_logs = []
         if request.logprobs is not None and request.echo:
@@ -147,6 +150,15 @@ async def start_completion(engine: Engine, request: Any, background: Background)
         logs = [TokenLog(model.tokenizer, request.logprobs, len(state.pending)) for state in batch.states]
         batch.on_token = lambda row, token, logits: logs[row].add(token, logits)
     return Completion(request, prompts, batch, engine.submit(batch), logs, prompt_logs)
+
+
+def check_logprobs(request: Any, prompts: Sequence[EncodedPrompt]) -> None:
+    """Raise ServeError if a response would have too many log-probabilities."""
+    if request.logprobs is None:
+        return
+    tokens = sum((len(prompt.ids) if request.echo else 0) + (request.max_tokens or 0) for prompt in prompts)
+    if tokens * (request.n or 1) * (request.logprobs + 1) > MAX_LOGPROBS:
+        raise ServeError(400, f"a response may have at most {MAX_LOGPROBS:,} log-probabilities", param="logprobs")
 
 
 def prepare_batch(

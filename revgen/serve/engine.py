@@ -17,8 +17,13 @@ from revgen.serve.limits import Limits
 
 PROMPT_TOKENS = 64
 """The number of tokens of new prompts that are read between two tokens of the other texts."""
-EVENT_SECONDS = 0.04
-"""The minimum time between two events of a stream: faster tokens are sent together."""
+EVENT_SECONDS, MAX_EVENTS_PER_SECOND = 0.04, 400
+"""The minimum time between two events of a stream, and the limit for all streams: faster tokens are sent together."""
+WAKE_SECONDS = 0.005
+"""The minimum time between two calls of the event loop, for each of which this thread waits until the loop is done."""
+
+MAX_UNREAD_PIECES = 1 << 14
+"""The number of pieces that a client may leave unread, before its generation ends."""
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -56,9 +61,17 @@ class Generation:
         elif (now := time.monotonic()) < self.next_event:
             return False
         else:
-            self.next_event = now + EVENT_SECONDS
+            self.next_event = now + max(EVENT_SECONDS, self.engine.num_running / MAX_EVENTS_PER_SECOND)
         was_signaled, self._is_signaled = self._is_signaled, True
         return not was_signaled
+
+    def problem(self, now: float) -> ServeError | None:
+        """Return the reason to end the texts now, if there is one."""
+        if now > self.deadline:
+            return ServeError(504, f"the request took longer than {self.engine.limits.max_seconds} seconds")
+        if len(self._pieces) > MAX_UNREAD_PIECES:
+            return ServeError(408, "the client reads the stream too slowly")
+        return None
 
     def fail(self, error: ServeError) -> None:
         """End all texts with an error."""
@@ -109,6 +122,8 @@ class Engine:
         self._canceled: list[Generation] = []
         self._condition = threading.Condition()
         self._is_stopping = False
+        self._signaled: list[Generation] = []
+        self._next_wake = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name=f"engine of {model.name}", daemon=True)
 
@@ -179,14 +194,15 @@ class Engine:
     def _update(self, decoder: Decoder) -> None:
         """Remove requests whose clients have left or whose time is over, and admit others."""
         now = time.monotonic()
-        late = [g for g in (*self._queue, *self._running.values()) if now > g.deadline]
-        for generation in (*self._canceled, *late):
+        failed = [(g, e) for g in (*self._queue, *self._running.values()) if (e := g.problem(now)) is not None]
+        for generation in (*self._canceled, *(generation for generation, _ in failed)):
             if self._running.pop(generation.batch, None) is not None:
                 decoder.remove(generation.batch)
             elif generation in self._queue:
                 self._queue.remove(generation)
         self._canceled.clear()
-        self._fail(late, ServeError(504, f"the request took longer than {self.limits.max_seconds} seconds"))
+        for generation, error in failed:
+            self._fail([generation], error)
         while self._queue and (not decoder.num_rows or self._fits(decoder, self._queue[0])):
             generation = self._queue.popleft()
             self._running[generation.batch] = generation
@@ -202,22 +218,26 @@ class Engine:
         decoder.read_prompts(PROMPT_TOKENS)
         if not decoder.batches:
             return
-        results = decoder.sample()
-        self._notify([g for batch, pieces in results if (g := self._running[batch]).add(pieces)])
-        for batch, _ in results:
-            if not batch.rows:
-                del self._running[batch]
+        for batch, pieces in decoder.sample():
+            generation = self._running[batch] if batch.rows else self._running.pop(batch)
+            if generation.add(pieces):
+                self._signaled.append(generation)
+        if time.monotonic() >= self._next_wake or not decoder.batches:
+            self._notify()
         decoder.forward()
 
     def _fail(self, generations: Sequence[Generation], error: ServeError) -> None:
         for generation in generations:
             generation.fail(error)
-        self._notify(generations)
+        self._signaled += generations
+        self._notify()
 
-    def _notify(self, generations: Sequence[Generation]) -> None:
-        if generations:
+    def _notify(self) -> None:
+        """Wake the tasks that wait for requests with news."""
+        if self._signaled:
             assert self._loop is not None
-            self._loop.call_soon_threadsafe(wake_all, generations)
+            self._loop.call_soon_threadsafe(wake_all, self._signaled)
+            self._signaled, self._next_wake = [], time.monotonic() + WAKE_SECONDS
 
 
 def wake_all(generations: Sequence[Generation]) -> None:

@@ -22,6 +22,10 @@ class Limits:
     max_batch: int = field(default=64, metadata={"help": "the number of texts that a model continues at once"})
     max_queue: int = field(default=256, metadata={"help": "the number of requests that wait for a model"})
     max_seconds: int = field(default=300, metadata={"help": "the time for a request, and for a shutdown"})
+    max_client_seconds: int = field(
+        default=30,
+        metadata={"help": "the time for a client to send a request, and to read the next part of a response"},
+    )
     max_body_bytes: int = field(default=1 << 20, metadata={"help": "the size of the body of a request"})
 
     def __post_init__(self) -> None:

@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from tempfile import TemporaryDirectory
 from types import FrameType
+from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from revgen.options import check, check_at_least
 from revgen.serve.app import create_app
+from revgen.serve.connection import connection_class
 from revgen.serve.limits import Limits
 from revgen.zoo import load
 
@@ -87,16 +90,22 @@ def run_worker(options: ServerOptions) -> None:
     for model in models.values() if options.compile else ():
         model.compile()
     app = create_app(models, api_key=options.api_key, limits=options.limits)
+    level = "warning" if options.quiet else "info"
+    server = make_server(app, options.limits, host=options.host, port=options.port, log_level=level)
+    server.run([shared_socket(options.host, options.port)] if options.workers > 1 else None)
+
+
+def make_server(app: FastAPI, limits: Limits, **options: Any) -> uvicorn.Server:
+    """Return uvicorn for an application, within the limits. ``options`` are those of ``uvicorn.Config``."""
     config = uvicorn.Config(
         app,
-        host=options.host,
-        port=options.port,
+        http=connection_class(limits.max_client_seconds),
+        ws="none",
         access_log=False,
-        log_level="warning" if options.quiet else "info",
-        timeout_graceful_shutdown=options.limits.max_seconds,
+        timeout_graceful_shutdown=limits.max_seconds,
+        **options,
     )
-    server = uvicorn.Server(config)
-    server.run([shared_socket(options.host, options.port)] if options.workers > 1 else None)
+    return uvicorn.Server(config)
 
 
 def shared_socket(host: str, port: int) -> socket.socket:

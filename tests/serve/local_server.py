@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import uvicorn
-
 from revgen import LanguageModel
 from revgen.serve.app import create_app
 from revgen.serve.limits import Limits
+from revgen.serve.server import make_server
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,8 @@ def running(
     models: Mapping[str, LanguageModel], *, api_key: str | None = None, limits: Limits | None = None
 ) -> Iterator[Server]:
     """Run a server with these models."""
-    app = create_app(models, api_key=api_key, limits=limits)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+    limits = limits or Limits()
+    server = make_server(create_app(models, api_key=api_key, limits=limits), limits, port=0, log_level="error")
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:

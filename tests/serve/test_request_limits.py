@@ -18,6 +18,7 @@ from revgen import LanguageModel
 from revgen.serve.limits import Limits
 
 LIMITS = Limits(max_prompt_tokens=50, max_tokens=1 << 30, max_texts=4, max_batch=2, max_queue=2, max_seconds=2)
+STREAM = {"model": "slow", "prompt": "a", "max_tokens": 40_000, "logprobs": 20, "stream": True}
 ENDLESS = {"model": "slow", "prompt": "a", "max_tokens": 1 << 30}
 
 
@@ -32,12 +33,17 @@ class Slow(Table):
         return super().forward(tokens, state)
 
 
-def slow_model() -> Any:
-    """Return a slow model of letters."""
+def endless_model(kind: type[Table] = Table) -> Any:
+    """Return a model of letters that never ends a text."""
     tokenizer = chars(LETTERS)
     logits = np.zeros(len(tokenizer), np.float32)
     logits[tokenizer.eos_id] = -np.inf
-    return table(tokenizer, logits, Slow)
+    return table(tokenizer, logits, kind)
+
+
+def slow_model() -> Any:
+    """Return a model that also takes a while for each token."""
+    return endless_model(Slow)
 
 
 @pytest.fixture
@@ -48,13 +54,24 @@ def slow() -> Iterator[tuple[Server, Any]]:
         yield server, model
 
 
+def connect(server: Server) -> socket.socket:
+    """Return a connection to a server."""
+    host, port = server.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=60)
+
+
+def begin_request(server: Server, body: dict[str, Any]) -> socket.socket:
+    """Send a request, and return the connection."""
+    connection = connect(server)
+    data = json.dumps(body).encode()
+    head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    connection.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+    return connection
+
+
 def begin_stream(server: Server, body: dict[str, Any]) -> socket.socket:
     """Send a request for a stream, and return the connection after its first bytes."""
-    host, port = server.url.removeprefix("http://").split(":")
-    connection = socket.create_connection((host, int(port)))
-    data = json.dumps(body | {"stream": True}).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
-    connection.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+    connection = begin_request(server, body | {"stream": True})
     assert connection.recv(1000).startswith(b"HTTP/1.1 200")
     return connection
 
@@ -85,16 +102,6 @@ def test_a_client_that_leaves_stops_its_generation(slow: tuple[Server, Any], str
     steps = model.steps
     time.sleep(0.05)
     assert model.steps <= steps + 1
-
-
-def begin_request(server: Server, body: dict[str, Any]) -> socket.socket:
-    """Send a request, and return the connection."""
-    host, port = server.url.removeprefix("http://").split(":")
-    connection = socket.create_connection((host, int(port)))
-    data = json.dumps(body).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
-    connection.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
-    return connection
 
 
 def test_requests_wait_until_there_is_room_and_are_refused_when_the_queue_is_full(slow: tuple[Server, Any]) -> None:
@@ -157,6 +164,7 @@ def test_a_request_joins_those_that_came_first_and_ends_before_them(slow: tuple[
         ({"model": "slow", "prompt": "a", "stop": ["b"] * 65}, 400, "stop", None),
         ({"model": "slow", "prompt": "a", "n": 5}, 400, "n", None),
         ({"model": "slow", "prompt": ["a"] * 5}, 400, "prompt", None),
+        ({"model": "slow", "prompt": "a", "max_tokens": 1 << 29, "logprobs": 5}, 400, "logprobs", None),
         ({"model": "other", "prompt": "a"}, 404, "model", "model_not_found"),
         ({"prompt": "a"}, 400, "model", None),
         ({"model": "slow", "max_tokens": "5"}, 400, "max_tokens", None),
@@ -225,6 +233,80 @@ def test_a_model_that_fails_gives_an_error_and_the_server_continues() -> None:
         del model.forward
 
         assert server.post("/v1/completions", {"model": "slow", "prompt": "a", "max_tokens": 2})[0] == 200
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[Server]:
+    """A server of an endless model that waits for a slow client for one second."""
+    with running({"slow": endless_model()}, limits=Limits(max_client_seconds=1, max_tokens=1 << 16)) as server:
+        yield server
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    """Return all that comes before the server closes a connection."""
+    with connection, connection.makefile("rb") as file:
+        return file.read()
+
+
+HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+def test_a_connection_without_a_request_ends(impatient: Server) -> None:
+    connections = [connect(impatient) for _ in range(3)]
+
+    for connection, sent in zip(connections, (b"", HEAD[:9], HEAD), strict=True):
+        connection.sendall(sent)
+
+    assert [read_to_end(connection) for connection in connections] == [b""] * 3
+
+
+def test_a_body_that_does_not_end_is_an_error(impatient: Server) -> None:
+    connections = [connect(impatient) for _ in range(4)]
+    bodies = (
+        b"Content-Length: 100\r\n\r\n{",
+        b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n",
+        b"Content-Length: 1\r\n\r\n",
+    )
+    for connection, body in zip(connections, bodies, strict=False):
+        connection.sendall(HEAD + body)
+    connections[3].sendall(HEAD + b"Content-Length: 100000000\r\n\r\n" + b"a" * 100_000)
+
+    *slow, large = [read_to_end(connection) for connection in connections]
+
+    for response in slow:
+        head, body = response.split(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 408") and b"connection: close" in head
+        error = json.loads(body)["error"]
+        assert error.keys() == {"message", "type", "param", "code"} and error["type"] == "invalid_request_error"
+    assert large.startswith(b"HTTP/1.1 413")
+
+
+def test_a_client_that_does_not_read_its_stream_stops_its_generation(impatient: Server) -> None:
+    connection = begin_request(impatient, STREAM)
+
+    wait_for(impatient, "revgen_running_requests", 1)
+    wait_for(impatient, "revgen_running_requests", 0)
+    assert b"[DONE]" not in read_to_end(connection)
+
+
+def test_the_text_that_a_client_leaves_unread_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("revgen.serve.engine.MAX_UNREAD_PIECES", 4000)
+    with running({"slow": endless_model()}, limits=Limits(max_tokens=1 << 16)) as server:
+        connection = begin_request(server, STREAM)
+
+        wait_for(server, "revgen_running_requests", 1)
+        wait_for(server, "revgen_running_requests", 0)
+
+        received = b""
+        while b"[DONE]" not in received and b"reads the stream too slowly" not in received:
+            received += connection.recv(1 << 16)
+        connection.close()
+    assert b"[DONE]" not in received
+
+
+def test_a_slow_response_does_not_end_a_connection() -> None:
+    with running({"slow": slow_model()}, limits=Limits(max_client_seconds=1)) as server:
+        assert server.post("/v1/completions", {"model": "slow", "prompt": "a", "max_tokens": 300})[0] == 200
 
 
 def test_requests_are_answered_before_the_server_ends() -> None:
