@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, overload
 
@@ -24,7 +24,7 @@ from revgen.generation.config import DEFAULTS, GenerationOptions
 from revgen.model import Model
 from revgen.novelty import CopyReport, SuffixIndex, find_copies
 from revgen.options import ReadOptions, check_at_least
-from revgen.registry import cells
+from revgen.registry import architecture_class, cells
 
 if TYPE_CHECKING:
     from revgen.browser.network import BrowserNetwork
@@ -150,6 +150,23 @@ class LanguageModel(Model):
             progress=progress,
             source=source,
         )
+
+    # Adaptation
+
+    @validate_call
+    def adaptive(self, *, cache: bool | Mapping[str, Any] = True) -> LanguageModel:
+        """Return a model around this one that also learns from each document while it reads it.
+
+        ``cache`` adds a cache of the n-grams of the document (``architectures.document_cache``); a dictionary changes
+        its settings. What the model learns is a part of its state: every document starts fresh, and this model does not
+        change. Raises NotFittedError if this model has no weights yet.
+        """
+        settings = cache if isinstance(cache, Mapping) else {}
+        adapted: LanguageModel = self
+        if cache is not False:
+            name = "document-cache"
+            adapted = architecture_class(name).around(name, adapted, settings)
+        return adapted
 
     # Evaluation
 

@@ -12,7 +12,7 @@ import json
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast
+from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,11 @@ from revgen.tokenizers import Tokenizer
 from revgen.tokenizers.hex_fallback import MIN_SPELLED_FRACTION
 
 Weights = dict[str, NDArray[Any]]
+Adaptation = Literal["fixed weights", "document state", "adapted weights"]
+"""How a model uses the document that it reads: it computes a state with fixed weights, remembers its text, or changes
+its weights inside the document."""
+ADAPTATIONS: tuple[Adaptation, ...] = get_args(Adaptation)
+"""The least adaptive first."""
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -287,6 +292,11 @@ class Model(ABC):
         """The ids of the tokens that are never sampled, unless ``regex`` or ``choices`` requires a digit token."""
         tokenizer = self.tokenizer
         return [tokenizer.bos_id, tokenizer.unk_id, *([] if self.can_spell else tokenizer.digit_ids)]
+
+    @property
+    def adaptation(self) -> Adaptation:
+        """How the model adapts to the document that it reads. A model that does is evaluated on whole documents."""
+        return "fixed weights"
 
     @property
     def copies_training_text(self) -> bool:

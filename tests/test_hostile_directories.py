@@ -26,14 +26,15 @@ import revgen
 from revgen.architectures.neural import NeuralModel
 from revgen.card import make_card
 from revgen.language_model import LanguageModel
-from revgen.registry import architectures, cells
+from revgen.registry import architecture_names, cells, levels_of
 from revgen.schema import check_options
 from revgen.tokenizers import CharTokenizer, SubwordTokenizer, Tokenizer, WordTokenizer
 
 TEXT = "the band of the song, the song of the band. "
 SIZES = {"hidden_size": 8, "num_layers": 1, "embedding_size": 8, "num_heads": 2, "context": 4, "order": 3}
 RAM_DISK = Path("/dev/shm")
-NAMES = sorted({*architectures.names(), *cells.names()} - {"mixture", "gated-mixture"})
+NAMES = [name for name in architecture_names() if levels_of(name)]
+AROUND_OTHERS = ["mixture-char", "gated-mixture-char", "document-cache-char"]
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,7 @@ def directories(tokenizers: dict[str, Tokenizer], tmp_path_factory: pytest.TempP
     models = {name: create_small(name, tokenizers[name.rpartition("-")[2]]) for name in names}
     models["mixture-char"] = revgen.mix([models["kneser-ney-char"], models["gru-char"]])
     models["gated-mixture-char"] = revgen.mix([models["kneser-ney-char"], models["gru-char"]], gated=True)
+    models["document-cache-char"] = models["kneser-ney-char"].adaptive()
     return {name: model.save(root / name) for name, model in models.items()}
 
 
@@ -190,7 +192,7 @@ FULLY_TESTED = ("gru-char", "mixture-char")
 """The models for which every value of config.json is replaced; for the others, only the values of ``config``."""
 
 
-@pytest.mark.parametrize("name", [*(f"{name}-char" for name in NAMES), "mixture-char", "gated-mixture-char"])
+@pytest.mark.parametrize("name", [*(f"{name}-char" for name in NAMES), *AROUND_OTHERS])
 def test_replacing_any_value_of_the_config_is_rejected_or_harmless(name: str, directory: Any) -> None:
     path = directory(name)
     content = json.loads((path / "config.json").read_bytes())
@@ -224,7 +226,7 @@ def test_random_values_in_the_config_are_rejected_or_harmless(name: str, data: s
 # Weights
 
 
-@pytest.mark.parametrize("name", [*(f"{name}-char" for name in NAMES), "mixture-char", "gated-mixture-char"])
+@pytest.mark.parametrize("name", [*(f"{name}-char" for name in NAMES), *AROUND_OTHERS])
 def test_changed_missing_and_additional_arrays_are_rejected_or_harmless(name: str, directory: Any) -> None:
     path = directory(name)
     arrays = load((path / "model.safetensors").read_bytes())

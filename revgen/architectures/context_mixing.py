@@ -36,7 +36,7 @@ from revgen.arguments import validate_call
 from revgen.context_mixing.parts import PARTS
 from revgen.history import EpochMetrics, History
 from revgen.language_model import LanguageModel
-from revgen.model import TokenReader, Weights, derived
+from revgen.model import Adaptation, TokenReader, Weights, derived
 from revgen.options import ReadOptions, check, check_at_least, is_int
 from revgen.registry import register_model
 
@@ -150,6 +150,10 @@ class ContextMixingModel(LanguageModel):
         from revgen.context_mixing.predictor import Predictor
 
         return Predictor(self.weights, self.tokenizer.vocabulary, self.is_used, self.config.adapt, tables)
+
+    @property
+    def adaptation(self) -> Adaptation:
+        return "adapted weights" if self.config.adapt else "fixed weights"
 
     @property
     def is_used(self) -> NDArray[np.bool_]:

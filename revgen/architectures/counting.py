@@ -51,6 +51,6 @@ def measure_held_out(model: Model, held_out: Tokens | None) -> dict[str, Any]:
     """Return the metrics on held-out text, and keep the most important ones in the metadata."""
     if held_out is None:
         return {}
-    metrics = measure(model.logprobs, model.tokenizer, held_out.documents()).metrics()
+    metrics = measure(model.logprobs, model.tokenizer, held_out.documents(), model.adaptation).metrics()
     model.metadata["evaluation"] = {name: metrics[name] for name in ("nats_per_char", "bits_per_char")}
     return metrics

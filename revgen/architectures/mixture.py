@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from revgen.architectures.wrapper import check_count, spec_of, unfitted
 from revgen.arguments import validate_call
 from revgen.corpus import read
 from revgen.corpus.tokens import tokenize
 from revgen.errors import OptionError, VocabularyError
 from revgen.history import EpochMetrics, History
 from revgen.language_model import LanguageModel
-from revgen.model import Weights
+from revgen.model import ADAPTATIONS, Adaptation, Weights
 from revgen.ops import log_softmax
 from revgen.options import ReadOptions, as_float, check, safe_repr
 from revgen.registry import architecture_class, register_model
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from revgen.browser.network import BrowserNetwork
 
 MAX_EM_STEPS, EM_TOLERANCE = 1000, 1e-7
-MAX_MODELS = 64
-"""The largest number of models in a mixture, including the models of nested mixtures."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,7 @@ class MixtureConfig:
             raise OptionError(
                 f"a mixture needs at least one model, and one weight for each model, not {len(self.shares)} weights"
             )
-        count = count_models(self.models)
-        check("the number of models", count, count <= MAX_MODELS, f"at most {MAX_MODELS}")
+        check_count(self.models)
         in_range = all(0 <= as_float(weight) <= 1 for weight in self.shares)
         if not in_range or abs(sum(self.shares) - 1) > 1e-6:
             raise OptionError(f"weights must not be negative and must sum to 1, not {safe_repr(list(self.shares))}")
@@ -69,13 +67,7 @@ class Mixture(LanguageModel):
 
     def __init__(self, *args: Any, models: Sequence[LanguageModel] = (), **options: Any) -> None:
         super().__init__(*args, **options)
-        self.models = list(models) or [self._unfitted(spec) for spec in self.config.models]
-
-    def _unfitted(self, spec: Mapping[str, Any]) -> LanguageModel:
-        model_class = architecture_class(spec["architecture"])
-        config = model_class.Config(**spec["config"])
-        model: LanguageModel = model_class(spec["architecture"], self.level, config, self.tokenizer)
-        return model
+        self.models = list(models) or [unfitted(spec, self.level, self.tokenizer) for spec in self.config.models]
 
     @property
     def explained_by(self) -> tuple[type, ...]:
@@ -139,6 +131,10 @@ class Mixture(LanguageModel):
         logits, states = zip(*results, strict=True)
         logprobs = np.stack([log_softmax(array) for array in logits])  # (models, batch, vocab)
         return interpolate(logprobs, self.mixing_weights[:, None, None]), states
+
+    @property
+    def adaptation(self) -> Adaptation:
+        return max((model.adaptation for model in self.models), key=ADAPTATIONS.index)
 
     @property
     def copies_training_text(self) -> bool:
@@ -206,18 +202,13 @@ def mix(models: Sequence[LanguageModel], weights: Sequence[float] | None = None,
                 f"{first.name} and {model.name} have different tokenizers: create the second model with "
                 f"revgen.create('{model.architecture}-{first.level}', tokenizer=models[0].tokenizer)"
             )
-    specs = [{"architecture": m.architecture, "config": dataclasses.asdict(m.config)} for m in models]
+    specs = [spec_of(model) for model in models]
     shares = [1 / len(models)] * len(models) if weights is None else [float(weight) for weight in weights]
     name = "gated-mixture" if gated else "mixture"
     mixture_class: type[Mixture] = architecture_class(name)
     mixture = mixture_class(name, first.level, mixture_class.Config(specs, shares), first.tokenizer, models=models)
     mixture.metadata["spelled"] = min(as_float(model.metadata.get("spelled", 0)) for model in models)
     return mixture
-
-
-def count_models(models: Sequence[Mapping[str, Any]]) -> int:
-    """Return the number of models, including the models of nested mixtures."""
-    return sum(max(1, count_models(spec["config"].get("models", ()))) for spec in models)
 
 
 def fit_weights_em(logprobs: NDArray[Any], weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:

@@ -9,6 +9,7 @@ code over all characters without a token.
 from __future__ import annotations
 
 import dataclasses
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from revgen.errors import CorpusError
 from revgen.evaluation.coloring import colored_html, to_bits
 from revgen.formatting import pluralize
 from revgen.html_tables import html_block, html_facts
-from revgen.model import Model
+from revgen.model import Adaptation, Model
 from revgen.options import check
 from revgen.tokenizers import Tokenizer
 
@@ -53,6 +54,8 @@ class Evaluation:
     documents: int
     unknown: int
     """The number of characters that are not in the vocabulary."""
+    adaptation: Adaptation = "fixed weights"
+    """How the model adapts to each document: these figures are comparable only with figures of the same kind."""
 
     @property
     def bits_per_char(self) -> float:
@@ -124,16 +127,22 @@ def evaluate(model: Model, corpus: Corpus, labels: Sequence[str | int] = (), *, 
     tokens = tokenize(corpus, model.tokenizer, labels)
     if advise and (hint := summarize(corpus, tokens, None, model.tokenizer).lines_hint) is not None:
         warnings.warn(hint, stacklevel=4)
-    return measure(model.logprobs, model.tokenizer, tokens.documents())
+    return measure(model.logprobs, model.tokenizer, tokens.documents(), model.adaptation)
 
 
-def measure(logprobs: LogProbs, tokenizer: Tokenizer, documents: Iterable[NDArray[Any]]) -> Evaluation:
+def measure(
+    logprobs: LogProbs,
+    tokenizer: Tokenizer,
+    documents: Iterable[NDArray[Any]],
+    adaptation: Adaptation = "fixed weights",
+) -> Evaluation:
     """Evaluate the log-probabilities that ``logprobs`` returns for documents of ids, including start and end tokens.
 
-    The ids may carry labels (``corpus.tokens.label_offset``). A document of more than 4,096 tokens is scored in
-    windows. Before each window, the model reads the 512 tokens that precede it. Raises CorpusError if the documents
-    have no characters.
+    The ids may carry labels (``corpus.tokens.label_offset``). If the weights are fixed, a document of more than 4,096
+    tokens is scored in windows. Before each window, the model reads the 512 tokens that precede it. Raises CorpusError
+    if the documents have no characters.
     """
+    window = WINDOW if adaptation == "fixed weights" else sys.maxsize
     nats, num_documents = 0.0, 0
     counts = np.zeros(len(tokenizer), np.int64)  # how often each token is predicted
     for group in _groups(documents):
@@ -141,9 +150,9 @@ def measure(logprobs: LogProbs, tokenizer: Tokenizer, documents: Iterable[NDArra
         for ids in group:
             num_documents += 1
             counts += np.bincount(ids[1:] % len(tokenizer), minlength=len(tokenizer))
-            for start in range(0, len(ids) - 1, WINDOW):
+            for start in range(0, len(ids) - 1, window):
                 begin = max(0, start - WARM_UP)
-                windows.append(ids[begin : start + WINDOW + 1])
+                windows.append(ids[begin : start + window + 1])
                 warm_ups.append(start - begin)
         for i, window_logprobs in logprobs(windows):
             nats -= float(window_logprobs[warm_ups[i] :].sum(dtype=np.float64))
@@ -158,6 +167,7 @@ def measure(logprobs: LogProbs, tokenizer: Tokenizer, documents: Iterable[NDArra
         characters=num_characters,
         documents=num_documents,
         unknown=int(counts @ tokenizer.completes_unknown_character),
+        adaptation=adaptation,
     )
 
 
