@@ -204,6 +204,14 @@ class Model(ABC):
         """
         return score_sequences(self.forward, self.initial_state, sequences)
 
+    def recount(self, documents: Sequence[NDArray[Any]], tokenizer: Tokenizer) -> Self:
+        """Return a copy of this model with the counts of other documents of ids, and with this tokenizer.
+
+        Whatever is not a count, such as the weights of a mixture, stays the same. Raises OptionError for a model that
+        does not count.
+        """
+        raise OptionError(f"{self.name} has no counts, as kneser-ney and mixtures of such models have")
+
     def features(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
         """Compute the input of the output layer, (time, batch, features), and the next state.
 

@@ -7,7 +7,7 @@ text, without a loop over tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -186,6 +186,7 @@ class Trie:
         self.suffixes += [weights[f"{n}.suffixes"].astype(np.int64) for n in orders if 1 < n < self.order]
         self.p = [empty.astype(float)] + [np.exp(weights[f"{n}.logp"], dtype=np.float64) for n in orders]
         self.backoff = [empty.astype(float)] + [np.exp(weights[f"{n}.backoff"], dtype=np.float64) for n in orders]
+        self._cached_keys: dict[int, NDArray[np.int64]] = {}
 
     def advance(self, depth: int, index: int, word: int) -> tuple[int, int]:
         """Return the longest known context after one more word."""
@@ -214,28 +215,77 @@ class Trie:
             p[self.words[n][begin:end]] = self.p[n][begin:end]
         return p
 
+    def context_words(self, depth: int, index: int) -> list[int]:
+        """Return the words of a context."""
+        words: list[int] = []
+        for n in range(depth, 1, -1):
+            words.insert(0, int(self.words[n][index]))
+            index = int(self.begins[n].searchsorted(index, "right")) - 1
+        return [index, *words] if depth else []
+
+    def contexts(self, sequences: Sequence[NDArray[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return depth and index of the longest known context after each word of all sequences, each (words,)."""
+        words, offsets = _concatenate(sequences)
+        is_deep = self.order > 1
+        depths, indices = np.full(len(words), int(is_deep)), words * is_deep
+        for n, _, ngrams in self._find_ngrams(words, offsets):
+            if n < self.order:
+                depths, indices = np.where(ngrams >= 0, n, depths), np.where(ngrams >= 0, ngrams, indices)
+        return depths, indices
+
+    def distributions(self, depths: NDArray[np.int64], indices: NDArray[np.int64]) -> Floats:
+        """Return the probability of each word after each of several contexts, (contexts, vocab)."""
+        levels: list[tuple[int, NDArray[np.int64], NDArray[np.int64]]] = []
+        for n in range(self.order, 1, -1):
+            rows = np.flatnonzero(depths == n - 1)
+            levels.append((n, rows, indices[rows]))
+            depths, indices = depths.copy(), indices.copy()
+            depths[rows], indices[rows] = n - 2, self.suffixes[n - 1][indices[rows]]
+        p = np.repeat(self.p[1][None], len(depths), 0)
+        for n, rows, contexts in reversed(levels):
+            begins = self.begins[n][contexts]
+            sizes = self.begins[n][contexts + 1] - begins
+            children = np.arange(sizes.sum()) + np.repeat(begins - sizes.cumsum() + sizes, sizes)
+            p[rows] *= self.backoff[n][contexts][:, None]
+            p[np.repeat(rows, sizes), self.words[n][children]] = self.p[n][children]
+        return p
+
     def logprobs(self, sequences: list[NDArray[Any]]) -> list[Floats]:
         """Return the log-probability of each token after the first, for each sequence of ids."""
         words, offsets = _concatenate(sequences)
         with np.errstate(divide="ignore"):
             logprobs = np.log(self.p[1])[words]
-            indices = words  # for each position, the n-gram of the order below that ends there, or -1 if it is unknown
-            for n in range(2, self.order + 1):
-                if not len(self.words[n]):
-                    break
-                previous = np.concatenate([[-1], indices[:-1]])
-                contexts = np.where(offsets >= n - 1, previous, -1)
-                has_context = contexts >= 0
-                keys = np.repeat(np.arange(len(self.begins[n]) - 1), np.diff(self.begins[n])) * self.vocab
-                keys += self.words[n]
-                queries = contexts * self.vocab + words
-                nearest = np.searchsorted(keys, queries).clip(max=len(keys) - 1)
-                is_known = has_context & (keys[nearest] == queries)
-                backed_off = np.where(has_context, logprobs + np.log(self.backoff[n])[contexts], logprobs)
-                logprobs = np.where(is_known, np.log(self.p[n])[nearest], backed_off)
-                indices = np.where(is_known, nearest, -1)
+            for n, contexts, ngrams in self._find_ngrams(words, offsets):
+                backed_off = np.where(contexts >= 0, logprobs + np.log(self.backoff[n])[contexts], logprobs)
+                logprobs = np.where(ngrams >= 0, np.log(self.p[n])[ngrams], backed_off)
         starts = np.flatnonzero(offsets == 0)
         return [part[1:] for part in np.split(logprobs, starts[1:])]
+
+    def _find_ngrams(
+        self, words: NDArray[np.int64], offsets: NDArray[np.int64]
+    ) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
+        """Yield ``(n, contexts, ngrams)`` for the orders from 2 on.
+
+        For each word, these are the index of the n-gram that it ends, and of the context of this n-gram, or -1 if the
+        trie lacks it. ``offsets`` are the positions of the words in their sequences.
+        """
+        ngrams = words
+        for n in range(2, self.order + 1):
+            if not len(self.words[n]):
+                return
+            contexts = np.where(offsets >= n - 1, np.concatenate([[-1], ngrams[:-1]]), -1)
+            queries = contexts * self.vocab + words
+            nearest = self._keys(n).searchsorted(queries).clip(max=len(self.words[n]) - 1)
+            is_known = (contexts >= 0) & (self._keys(n)[nearest] == queries)
+            ngrams = np.where(is_known, nearest, -1)
+            yield n, contexts, ngrams
+
+    def _keys(self, n: int) -> NDArray[np.int64]:
+        """Return the integers that identify the n-grams of an order, in ascending order."""
+        if n not in self._cached_keys:
+            contexts = np.repeat(np.arange(len(self.begins[n]) - 1), np.diff(self.begins[n]))
+            self._cached_keys[n] = contexts * self.vocab + self.words[n]
+        return self._cached_keys[n]
 
 
 def _concatenate(documents: Iterable[NDArray[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -23,10 +23,11 @@ predictive coding with PAQ8*.)
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,7 @@ from revgen.language_model import LanguageModel
 from revgen.model import Adaptation, TokenReader, Weights, derived
 from revgen.options import ReadOptions, check, check_at_least, is_int
 from revgen.registry import register_model
+from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
     from revgen.context_mixing.counting import Tables
@@ -176,6 +178,13 @@ class ContextMixingModel(LanguageModel):
             return "the training text does not consist of documents"
         mixing = {name: array for name, array in arrays.items() if name != "text"}
         return super().validate_weights(mixing)
+
+    def recount(self, documents: Sequence[NDArray[Any]], tokenizer: Tokenizer) -> Self:
+        model = copy.copy(self)
+        model.tokenizer = tokenizer
+        model.weights = self.weights | {"text": np.concatenate(documents).astype(self.weights["text"].dtype)}
+        model._index = model._read_index = None
+        return model
 
     def initial_state(self, batch: int) -> Any:
         return self.predictor.initial_state(batch)

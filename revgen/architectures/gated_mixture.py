@@ -20,7 +20,8 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.architectures.mixture import Mixture, MixtureConfig
+from revgen.architectures.mixture import Mixture, MixtureConfig, check_array
+from revgen.architectures.out_of_fold import MIN_LOGPROB
 from revgen.arguments import validate_call
 from revgen.context_mixing.code_tree import PAUSE, token_classes
 from revgen.corpus import read
@@ -33,8 +34,6 @@ from revgen.options import ReadOptions, as_float, check, check_at_least, is_int
 from revgen.registry import register_model
 
 NUM_CLASSES = PAUSE + 1
-MIN_LOGPROB = -30.0
-"""Smaller log-probabilities are replaced by this one, because a weight may be negative."""
 ADVANTAGE_RATE = 0.05
 """The weight of the last token in the mean advantage of a model."""
 MAX_FITTED = 1 << 28
@@ -200,10 +199,8 @@ class GatedMixture(Mixture):
 
     def validate_weights(self, arrays: Weights) -> str | None:
         for name, shape in self.gate_shapes.items():
-            if name not in arrays or arrays[name].shape != shape:
-                return f"the weight {name} is missing, or does not have the shape {shape}"
-            if arrays[name].dtype.kind != "f" or not np.isfinite(arrays[name]).all():
-                return f"the weight {name} has values that are not finite numbers"
+            if problem := check_array(arrays, name, shape):
+                return problem
         return super().validate_weights(arrays)
 
 

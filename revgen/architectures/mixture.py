@@ -10,6 +10,7 @@ better than either.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ from revgen.model import ADAPTATIONS, Adaptation, Weights
 from revgen.ops import log_softmax
 from revgen.options import ReadOptions, as_float, check, safe_repr
 from revgen.registry import architecture_class, register_model
+from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
     from revgen.browser.network import BrowserNetwork
@@ -62,7 +64,7 @@ class Mixture(LanguageModel):
     p(w | h) = Σ_i λ_i p_i(w | h)     with the weights λ_i in ``config.shares``
     """
 
-    Config = MixtureConfig
+    Config: ClassVar[type[Any]] = MixtureConfig
     levels: ClassVar[tuple[str, ...] | None] = ()  # ``create`` cannot create a mixture
 
     def __init__(self, *args: Any, models: Sequence[LanguageModel] = (), **options: Any) -> None:
@@ -144,6 +146,12 @@ class Mixture(LanguageModel):
         parts = zip(self.models, zip(*states, strict=True), strict=True)
         return tuple(model.join_states(part) for model, part in parts)
 
+    def recount(self, documents: Sequence[NDArray[Any]], tokenizer: Tokenizer) -> Self:
+        mixture = copy.copy(self)
+        mixture.models = [model.recount(documents, tokenizer) for model in self.models]
+        mixture.tokenizer = tokenizer
+        return mixture
+
     def browser_network(self) -> BrowserNetwork:
         from revgen.browser.network import BrowserNetwork
 
@@ -209,6 +217,15 @@ def mix(models: Sequence[LanguageModel], weights: Sequence[float] | None = None,
     mixture = mixture_class(name, first.level, mixture_class.Config(specs, shares), first.tokenizer, models=models)
     mixture.metadata["spelled"] = min(as_float(model.metadata.get("spelled", 0)) for model in models)
     return mixture
+
+
+def check_array(arrays: Weights, name: str, shape: tuple[int, ...]) -> str | None:
+    """Return a sentence that says why a weight of a mixture itself is invalid, or None if it is valid."""
+    if name not in arrays or arrays[name].shape != shape:
+        return f"the weight {name} is missing, or does not have the shape {shape}"
+    if arrays[name].dtype.kind != "f" or not np.isfinite(arrays[name]).all():
+        return f"the weight {name} has values that are not finite numbers"
+    return None
 
 
 def fit_weights_em(logprobs: NDArray[Any], weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:

@@ -21,6 +21,7 @@ from revgen.errors import OptionError
 from revgen.language_model import LanguageModel
 from revgen.model import Weights, derived
 from revgen.options import ReadOptions
+from revgen.registry import architecture_class
 from revgen.sequences import score_sequences
 from revgen.tokenizers import Tokenizer
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from revgen.corpus import Corpus
+    from revgen.corpus.tokens import Tokens
     from revgen.history import History
     from revgen.networks.network import Network
     from revgen.training.callbacks import Callback
@@ -135,12 +137,19 @@ class NeuralModel(LanguageModel):
             weights[name] = np.concatenate([array, new_rows]) if num_new else array
         self.weights = weights
 
+    def training_tokens(
+        self, train: Tokens, held_out: Tokens | None, seed: int, say: Callable[[str], None]
+    ) -> tuple[Tokens, Tokens | None]:
+        """Return the tokens as the network that is trained reads them. ``say`` prints a message."""
+        return train, held_out
+
     @validate_call
     def fit(
         self,
         texts: Any,
         valid: Any = None,
         *,
+        base: LanguageModel | None = None,
         labels: Any = None,
         epochs: int | None = None,
         max_seconds: float | None = None,
@@ -169,6 +178,10 @@ class NeuralModel(LanguageModel):
             texts: a path, a directory or strings; anything that ``revgen.read`` accepts.
             valid: text to validate on after each epoch, or the fraction of the documents of ``texts`` to hold out for
                 validation. With validation, the weights of the best epoch are kept, otherwise those of the last.
+            base: a model of counts, fitted or not, for example Kneser-Ney or a mixture of several orders. The network
+                is then trained to predict what the counts do not know, and this model becomes a ``residual`` model:
+                the network together with the base, which counts the training text. The counts with which a document is
+                trained are those of other documents. First train the network without a base: it learns more.
             labels: for architectures that can be conditioned on a label, the label of each text: a list with one label
                 per text or file, or the name of the field that holds them. Integers stay integers.
             epochs: passes over the text. If neither this nor ``max_seconds`` is given, ``preset`` and the size of the
@@ -231,19 +244,24 @@ class NeuralModel(LanguageModel):
             valid = read(valid, labels=field, **reading)
         was_published = self.is_fitted and "load_as" in self.metadata
         corpus = read(texts, labels=labels, **reading)
-        history = fit(
-            self,
-            corpus,
-            valid,
-            recipe,
-            extend_vocabulary=extend_vocabulary,
-            gradient_accumulation_steps=gradient_accumulation_steps,
-            checkpoint=checkpoint,
-            resume=resume,
-            callbacks=callbacks,
-            progress=progress,
-            sample_prompt=sample_prompt,
-        )
+        model: Any = self if base is None else architecture_class("residual").combine(self, base)
+        try:
+            history = fit(
+                model,
+                corpus,
+                valid,
+                recipe,
+                extend_vocabulary=extend_vocabulary,
+                gradient_accumulation_steps=gradient_accumulation_steps,
+                checkpoint=checkpoint,
+                resume=resume,
+                callbacks=callbacks,
+                progress=progress,
+                sample_prompt=sample_prompt,
+            )
+        finally:
+            if model is not self and model.has_counts:  # training has begun
+                self.__class__, self.__dict__ = model.__class__, model.__dict__
         if was_published:
             self.unpublish()
         self.metadata["history"] = history_metadata(history)

@@ -10,9 +10,11 @@ of character-level language models*.)
 
 from __future__ import annotations
 
+import copy
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +27,8 @@ from revgen.model import Weights, derived
 from revgen.ngrams import Counts, Estimate, Floats, Trie, count, text_loss, to_weights
 from revgen.options import ReadOptions, as_float, check, is_int
 from revgen.registry import register_model
+from revgen.sequences import SCORE_BLOCK_LOGITS
+from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
     from revgen.networks.compiled import CompiledNetwork
 
 MAX_ORDER = 20
+MIN_BLOCK = 32
+"""The number of tokens of a text from which it is faster to look up all of them at once."""
 MAX_LOG = {"logp": 1e-2, "backoff": 50.0}
 """The upper limits of the logarithms in a file. A probability is at most 1, apart from rounding; a backoff weight can
 exceed 1 after pruning."""
@@ -178,23 +184,34 @@ class NGramModel(LanguageModel):
         return np.zeros((batch, 3), np.int64)  # depth and index of the context, number of tokens read
 
     def forward(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
-        time_steps, batch = tokens.shape
-        trie, end = self.trie, self.tokenizer.eos_id
-        logits = np.empty((time_steps, batch, trie.vocab), np.float32)
-        state = state.copy()
-        for row in range(batch):
-            depth, index, num_read = state[row].tolist()
-            for step, word in enumerate(tokens[:, row].tolist()):
-                depth, index = trie.advance(depth, index, word)
-                num_read += 1
-                if self.ends_unseen and depth < min(num_read, trie.order - 1):
-                    p = np.eye(trie.vocab)[end]
-                else:
-                    p = trie.distribution(depth, index)
-                with np.errstate(divide="ignore"):
-                    np.log(p, out=logits[step, row], casting="same_kind")
-            state[row] = depth, index, num_read
-        return logits, state
+        trie = self.trie
+        logits = np.empty((*tokens.shape, trie.vocab), np.float32)
+        contexts = self._read_contexts(tokens, state)
+        step = max(1, SCORE_BLOCK_LOGITS // (tokens.shape[1] * trie.vocab))
+        for begin in range(0, len(tokens), step):
+            depths, indices, num_read = np.moveaxis(contexts[begin : begin + step].reshape(-1, 3), -1, 0)
+            p = trie.distributions(depths, indices)
+            if self.ends_unseen:
+                p[depths < np.minimum(num_read, trie.order - 1)] = np.eye(trie.vocab)[self.tokenizer.eos_id]
+            with np.errstate(divide="ignore"):
+                logits[begin : begin + step] = np.log(p).reshape(-1, tokens.shape[1], trie.vocab)
+        return logits, contexts[-1].copy() if len(tokens) else state
+
+    def _read_contexts(self, tokens: NDArray[Any], state: Any) -> NDArray[np.int64]:
+        """Return the state after each token, (time, batch, 3)."""
+        contexts = np.empty((*tokens.shape, 3), np.int64)
+        contexts[..., 2] = state[:, 2] + 1 + np.arange(len(tokens))[:, None]
+        for row, words in enumerate(tokens.T):
+            depth, index, _ = state[row].tolist()
+            if len(words) < MIN_BLOCK:
+                for step, word in enumerate(words.tolist()):
+                    depth, index = self.trie.advance(depth, index, word)
+                    contexts[step, row, :2] = depth, index
+            else:
+                before = self.trie.context_words(depth, index)
+                found = self.trie.contexts([np.concatenate([before, words]).astype(np.int64)])
+                contexts[:, row, :2] = np.stack(found, 1)[len(before) :]
+        return contexts
 
     def next_logits(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
         state = state.copy()
@@ -205,6 +222,13 @@ class NGramModel(LanguageModel):
             state[row] = depth, index, num_read + len(words)
         logits, state = self.forward(tokens[-1:], state)
         return logits[-1], state
+
+    def recount(self, documents: Sequence[NDArray[Any]], tokenizer: Tokenizer) -> Self:
+        model = copy.copy(self)
+        orders = count(documents, len(tokenizer), self.config.order)
+        model.tokenizer, model.weights = tokenizer, to_weights(*self.estimate(orders))
+        model._index = model._read_index = None
+        return model
 
     @property
     def copies_training_text(self) -> bool:

@@ -46,7 +46,8 @@ class Batches:
         self.offset = int(rng.integers(total - self.row_length * batch_size))
         self.chunk_lengths = self._sample_chunk_lengths(sequence_length, rng)
         self.vocab = tokens.vocab
-        self.drops_label = rng.random(len(order) if self.vocab else 0) < LABEL_DROPOUT
+        dropout = LABEL_DROPOUT if tokens.drops_labels else 0.0
+        self.drops_label = rng.random(len(order) if self.vocab else 0) < dropout
         self._bytes_mapped = 0  # an upper bound
 
     def __len__(self) -> int:

@@ -11,7 +11,7 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -52,11 +52,13 @@ class Tokens:
 
     ``spans`` (documents, 2) has the start and end of each document of this part in ``ids``. With labels, ids are token
     plus ``label_offset(label)``, and ``vocab`` is the size of the vocabulary; without labels, ``vocab`` is None.
+    ``drops_labels`` says whether training reads some of the documents without their labels.
     """
 
     ids: Ids
     spans: NDArray[np.int64]
     vocab: int | None = None
+    drops_labels: bool = True
 
     def __len__(self) -> int:
         """Return the number of tokens."""
@@ -121,7 +123,7 @@ class Tokens:
 
     def _select(self, spans: NDArray[np.int64]) -> Tokens:
         """Return the part of the corpus with these documents."""
-        return Tokens(self.ids, spans, self.vocab)
+        return replace(self, spans=spans)
 
 
 def label_offset(label: Label | float | None, labels: Sequence[Label], vocab: int) -> int:

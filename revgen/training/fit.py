@@ -103,10 +103,12 @@ def _fit(
         torch.manual_seed(recipe.seed)
         sizes = model.suggest_sizes(recipe, len(train)) | (saved.get("configuration") or {})
         model.prepare(tokenizer, recipe.seed, labels, sizes)
+        progress = Progress(show_progress)
+        progress.say(str(summary))
+        train, held_out = model.training_tokens(train, held_out, recipe.seed, progress.say)
         run = TrainingRun(model, train, recipe, ranks, gradient_accumulation_steps)
         run.fine_tunes = fine_tunes
-        trainer = Trainer(run, held_out, callbacks, checkpointer, Progress(show_progress), sample_prompt)
-        trainer.progress.say(str(summary))
+        trainer = Trainer(run, held_out, callbacks, checkpointer, progress, sample_prompt)
         if checkpointer is not None:
             checkpointer.begin(run, resume)
             for problem in checkpointer.notes:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 class FitOptions(ReadOptions, total=False):
     """The keyword arguments of ``NeuralModel.fit``, which describes them. Other models take some of them."""
 
+    base: Any
     labels: Any
     epochs: int | None
     max_seconds: float | None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from revgen.corpus import Corpus
+from revgen.corpus.tokens import Tokens
 from revgen.model import Weights
 from revgen.networks.network import Network
 from revgen.tokenizers import Tokenizer
@@ -38,6 +39,9 @@ class TrainableModel(Protocol):
     def prepare(
         self, tokenizer: Tokenizer, seed: int, labels: Sequence[str | int] = (), sizes: Mapping[str, Any] | None = None
     ) -> None: ...
+    def training_tokens(
+        self, train: Tokens, held_out: Tokens | None, seed: int, say: Callable[[str], None]
+    ) -> tuple[Tokens, Tokens | None]: ...
     def make_network(self) -> Network: ...
     def generate(self, prompt: str = "", *, max_tokens: int, seed: int) -> str: ...
     def save(self, directory: str | Path) -> Path: ...

@@ -1,0 +1,85 @@
+"""Predictions of training documents by counts of the other training documents.
+
+The documents are divided into folds. The documents of a fold are predicted by a model that counted all other folds
+(Stone 1974, *Cross-validatory choice and assessment of statistical predictions*; for training a second model on such
+predictions: Wolpert 1992, *Stacked generalization*).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from revgen.errors import CorpusError
+from revgen.language_model import LanguageModel
+from revgen.ops import log_softmax
+from revgen.options import check_at_least
+from revgen.sequences import iter_blocks
+from revgen.tokenizers import Tokenizer
+
+PARTS_PER_FOLD = 4
+"""A document longer than a fold divided by this number is cut into parts, which may belong to different folds."""
+WARM_UP = 512
+"""The number of tokens before a part that a model reads before it predicts the part."""
+MIN_LOGPROB = -30.0
+"""Smaller log-probabilities are replaced by this one, because exponents may be negative."""
+
+
+class Part(NamedTuple):
+    """A part of a document, mostly all of it, and a model that has not counted this part."""
+
+    document: int
+    """The index of the document."""
+    start: int
+    """The position of the part in its document."""
+    ids: NDArray[Any]
+    """The tokens of the part, after those that the model reads first."""
+    warm_up: int
+    """The number of tokens that the model reads first."""
+    model: Any
+
+
+def out_of_fold(
+    model: LanguageModel, documents: Sequence[NDArray[Any]], tokenizer: Tokenizer, folds: int, seed: int
+) -> Iterator[Part]:
+    """Yield the parts of all documents of ids, fold by fold. ``seed`` divides them into folds.
+
+    Raises OptionError for a model that does not count, and CorpusError for a single short document.
+    """
+    check_at_least("folds", folds, 2)
+    max_size = max(1, sum(map(len, documents)) // (folds * PARTS_PER_FOLD))
+    spans = [
+        (i, *np.array([part, part + 1]) * len(ids) // parts)
+        for i, ids in enumerate(documents)
+        for parts in [-(-len(ids) // max(max_size, WARM_UP))]
+        for part in range(parts)
+    ]
+    if len(spans) < folds:
+        raise CorpusError(f"the text is too short for {folds} folds: it has {len(spans)} documents, or parts of one")
+    fold_of = np.random.default_rng(seed).permutation(len(spans)) % folds
+    for fold in range(folds):
+        counted = [_as_document(documents[i][start:end]) for i, start, end in _select(spans, fold_of != fold)]
+        fold_model = model.recount(counted, tokenizer)
+        for i, start, end in _select(spans, fold_of == fold):
+            begin = max(0, start - WARM_UP)
+            yield Part(i, int(start), documents[i][begin:end], int(start - begin), fold_model)
+
+
+def _select(spans: list[Any], mask: NDArray[np.bool_]) -> list[Any]:
+    return [span for span, is_selected in zip(spans, mask, strict=True) if is_selected]
+
+
+def _as_document(ids: NDArray[Any]) -> NDArray[Any]:
+    """Return a part of a document with a start token."""
+    return ids if ids[0] == Tokenizer.bos_id else np.concatenate([[Tokenizer.bos_id], ids]).astype(ids.dtype)
+
+
+def read_logprobs(model: LanguageModel, ids: NDArray[Any]) -> Iterator[NDArray[np.float32]]:
+    """Yield the log-probabilities of all tokens after each token of a document, (time, vocab), in blocks."""
+    state = model.initial_state(1)
+    for block in iter_blocks(ids[:, None].astype(np.int64)):
+        logits, state = model.forward(block, state)
+        yield log_softmax(logits[:, 0]).clip(MIN_LOGPROB, None).astype(np.float32)

@@ -1,0 +1,232 @@
+"""Residual models: a network that was trained to predict what a model of counts does not know.
+
+    log p = log softmax(a log p_counts + b logits)
+
+The counts know whatever occurs literally in the training text, so the network learns the rest. In training, a document
+is predicted by the counts of the other folds (``architectures.out_of_fold``), because counts predict a document that
+they contain far too well. The model itself has the counts of all training documents. The exponents a and b are trained.
+(Fitting one model to the residual of another: Friedman 2001, *Greedy function approximation*; networks and n-grams in
+one log-linear model: Mikolov et al. 2011, *Strategies for training large scale neural network language models*.)
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from revgen.architectures.mixture import Mixture, check_array
+from revgen.architectures.neural import NeuralModel, prefers_torch
+from revgen.architectures.out_of_fold import MIN_LOGPROB, out_of_fold, read_logprobs
+from revgen.architectures.wrapper import check_count
+from revgen.errors import OptionError, VocabularyError
+from revgen.language_model import LanguageModel
+from revgen.model import Model, Weights
+from revgen.ops import log_softmax
+from revgen.options import as_float, check, is_int
+from revgen.registry import register_model
+from revgen.sequences import Forward, score_sequences
+from revgen.tokenizers import Tokenizer
+
+if TYPE_CHECKING:
+    from revgen.corpus import Corpus
+    from revgen.corpus.tokens import Tokens
+    from revgen.networks.residual import ResidualNetwork
+    from revgen.training.recipe import Recipe
+
+EXPONENTS = "exponents"
+TRAINING_DEFAULTS = "learning_rate", "optimizer", "sequence_length", "max_batch_size", "weight_averaging"
+
+
+@dataclass(frozen=True)
+class ResidualConfig:
+    """The architecture and configuration of the base and of the network, and the number of folds in training."""
+
+    models: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    folds: int = 8
+
+    def __post_init__(self) -> None:
+        check("models", self.models, len(self.models) == 2, "a base and a network")
+        check_count(self.models)
+        check("folds", self.folds, is_int(self.folds, 2) and as_float(self.folds) <= 1000, "from 2 to 1,000")
+
+
+@register_model("residual")
+class ResidualModel(Mixture):
+    """A network on top of a model of counts; ``network.fit(texts, base=counts)`` creates one.
+
+    log p = log softmax(a log p_counts + b logits)     with a and b in the weight ``exponents``
+    """
+
+    Config = ResidualConfig
+    learning_rate: float
+    optimizer: str
+    sequence_length: int
+    max_batch_size: int
+    weight_averaging: float
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        check("the network", self.network_model.name, isinstance(self.network_model, NeuralModel), "a network")
+        for name in TRAINING_DEFAULTS:
+            setattr(self, name, getattr(self.network_model, name))
+        self.exponents = np.full(2, 0.5 if self.is_fitted else 1.0, np.float32)
+        """The exponents a of the base and b of the network, (2,)."""
+        self.has_counts = False
+        """Whether the base has counted the training text."""
+
+    @classmethod
+    def combine(cls, network: LanguageModel, base: LanguageModel) -> Self:
+        """Return the residual model of a network before its training. Raises OptionError and VocabularyError."""
+        if isinstance(network, cls):
+            network = network.network_model
+        network = copy.copy(network)
+        network.metadata = dict(network.metadata)
+        if network.labels:
+            raise OptionError(f"{network.name} is conditioned on labels, so it cannot be trained with a base")
+        if network.level != base.level:
+            raise OptionError(f"base must have the level {network.level!r}, as {network.name} has, not {base.level!r}")
+        if not network.has_tokenizer and base.has_tokenizer:
+            network.tokenizer = base.tokenizer
+        if base.has_tokenizer and base.tokenizer != network.tokenizer:
+            raise VocabularyError(
+                f"base and {network.name} have different tokenizers: create the base with "
+                f"revgen.create('{base.name}', tokenizer=network.tokenizer)"
+            )
+        model = cls("residual", network.level, ResidualConfig([_spec(base), _spec(network)]), models=[base, network])
+        model._tokenizer = network._tokenizer
+        model.tokenizer_options = network.tokenizer_options
+        model.metadata = dict(network.metadata)
+        return model
+
+    # Training
+
+    fit = NeuralModel.fit
+    unpublish = NeuralModel.unpublish
+
+    @property
+    def network_model(self) -> Any:
+        """The network."""
+        return self.models[1]
+
+    def labels_for(self, texts: Corpus) -> tuple[str | int, ...]:
+        """Return no labels: counts cannot be conditioned on them."""
+        return ()
+
+    def suggest_sizes(self, recipe: Recipe, tokens: int) -> dict[str, Any]:
+        """Return sizes for the network, as ``NeuralModel.suggest_sizes`` does."""
+        sizes: dict[str, Any] = self.network_model.suggest_sizes(recipe, tokens)
+        return sizes
+
+    def prepare(
+        self, tokenizer: Tokenizer, seed: int, labels: Sequence[str | int] = (), sizes: Mapping[str, Any] | None = None
+    ) -> None:
+        """Prepare the network, as ``NeuralModel.prepare`` does. The ``sizes`` of a checkpoint are a configuration."""
+        sizes = sizes or {}
+        saved = sizes["models"][1]["config"] if "models" in sizes else {}
+        self.network_model.prepare(tokenizer, seed, labels, {**sizes, **saved})
+        self._tokenizer = tokenizer
+        self.config = dataclasses.replace(self.config, models=[_spec(model) for model in self.models])
+
+    def training_tokens(
+        self, train: Tokens, held_out: Tokens | None, seed: int, say: Callable[[str], None]
+    ) -> tuple[Tokens, Tokens | None]:
+        """Count the training documents, and compute the predictions of the base. Returns ids that carry their rows."""
+        from revgen.networks.residual import LogprobFile, number_tokens
+
+        base, tokenizer = self.models[0], self.tokenizer
+        documents, held_out_documents = [*train.documents()], [] if held_out is None else [*held_out.documents()]
+        starts = np.cumsum([0, *map(len, documents), *map(len, held_out_documents)]).tolist()
+        say(f"{base.name} predicts the training text: {self.config.folds} times, it counts all but one of the folds")
+        counted = base.recount(documents, tokenizer)
+        file = LogprobFile(starts[-1], len(tokenizer))
+        for part in out_of_fold(base, documents, tokenizer, self.config.folds, seed):
+            _write(file, starts[part.document] + part.start, part.model, part.ids, part.warm_up)
+        for row, ids in zip(starts[len(documents) :], held_out_documents, strict=False):
+            _write(file, row, counted, ids)
+        self.models[0], self.has_counts = counted, True
+        self._logprobs = file.to_tensor(self.device)
+        first, vocab = starts[len(documents)], len(tokenizer)
+        return number_tokens(train, 0, vocab), None if held_out is None else number_tokens(held_out, first, vocab)
+
+    def make_network(self) -> ResidualNetwork:
+        """Return the network that is trained. It needs the ids of ``training_tokens``."""
+        from revgen.networks.residual import ResidualNetwork
+
+        network = self.network_model.make_network()
+        return ResidualNetwork(network, self.exponents, self._logprobs)
+
+    def find_lr(self, texts: Any, *args: Any, **options: Any) -> Any:
+        raise OptionError("find_lr works for a network without a base: call it before fit(base=…)")
+
+    # Prediction
+
+    def forward(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
+        return self._forward(self.network_model.forward, tokens, state)
+
+    def _forward(self, network: Forward, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
+        a, b = self.exponents
+        base_logits, base_state = self.models[0].forward(tokens, state[0])
+        logits, network_state = network(tokens, state[1])
+        return a * log_softmax(base_logits).clip(MIN_LOGPROB, None) + b * logits, (base_state, network_state)
+
+    def next_logits(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
+        return Model.next_logits(self, tokens, state)
+
+    def logprobs(self, sequences: list[NDArray[Any]]) -> Iterator[tuple[int, NDArray[np.floating[Any]]]]:
+        if not prefers_torch(sum(map(len, sequences))):
+            return Model.logprobs(self, sequences)
+        from revgen.networks.network import network_forward
+
+        forward = network_forward(self.network_model.network)
+        return score_sequences(
+            partial(self._forward, forward), lambda n: (self.models[0].initial_state(n), None), sequences
+        )
+
+    def browser_network(self) -> Any:
+        return LanguageModel.browser_network(self)
+
+    # Weights
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the network has weights."""
+        return bool(self.network_model.is_fitted)
+
+    @property
+    def weights(self) -> Weights:
+        return super().weights | {EXPONENTS: self.exponents}
+
+    @weights.setter
+    def weights(self, weights: Weights) -> None:
+        self.exponents = weights[EXPONENTS]
+        for model, part in zip(self.models, self._split_weights(weights), strict=True):
+            if part:  # training changes the network only
+                model.weights = part
+        self.has_counts = True
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        return super().weight_shapes() | {EXPONENTS: (2,)}
+
+    def validate_weights(self, arrays: Weights) -> str | None:
+        if problem := check_array(arrays, EXPONENTS, (2,)):
+            return problem
+        return super().validate_weights(arrays)
+
+
+def _spec(model: LanguageModel) -> dict[str, Any]:
+    """Return the architecture and the configuration of a model, as plain values."""
+    return {"architecture": model.architecture, "config": dataclasses.asdict(model.config)}
+
+
+def _write(file: Any, row: int, model: LanguageModel, ids: NDArray[Any], warm_up: int = 0) -> None:
+    """Write the log-probabilities after each token of a document but the first ``warm_up`` ones to rows of a file."""
+    for logprobs in read_logprobs(model, ids):
+        skipped, warm_up = min(warm_up, len(logprobs)), max(0, warm_up - len(logprobs))
+        row = file.write(row, logprobs[skipped:])

@@ -1,0 +1,106 @@
+"""A network that is trained on top of the predictions of another model: a *residual* of this model.
+
+    log p = log softmax(a log p_base + b logits)
+
+The log-probabilities of the base are computed once, before training, and kept in a file that is mapped into memory. The
+ids of the training text carry the row of this file, as ids can carry labels: ``id = token + row * vocab``.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from revgen.corpus.disk import check_free_space
+from revgen.corpus.tokens import Tokens
+from revgen.errors import CorpusError
+from revgen.formatting import format_size
+from revgen.model import Weights
+from revgen.networks.network import Network
+
+
+class LogprobFile:
+    """A temporary file of log-probabilities in float16, (rows, vocab), which is deleted when it is no longer used."""
+
+    def __init__(self, rows: int, vocab: int) -> None:
+        self.shape = rows, vocab
+        self.num_bytes = 2 * rows * vocab
+        try:
+            check_free_space(tempfile.gettempdir(), self.num_bytes)
+            self.file = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as the memory map
+        except OSError as error:
+            raise self._error(error) from error
+
+    def write(self, row: int, logprobs: NDArray[np.floating[Any]]) -> int:
+        """Write the rows from ``row`` on, (rows, vocab), and return the next row. Raises CorpusError."""
+        try:
+            self.file.seek(2 * row * self.shape[1])
+            self.file.write(logprobs.astype(np.float16).data)
+        except OSError as error:
+            raise self._error(error) from error
+        return row + len(logprobs)
+
+    def to_tensor(self, device: str) -> Tensor:
+        """Return the content as a tensor: on the CPU a memory map, on another device a copy."""
+        self.file.flush()
+        return torch.from_numpy(np.memmap(self.file, np.float16, "r+", shape=self.shape)).to(device)
+
+    def _error(self, error: OSError) -> CorpusError:
+        rows, vocab = self.shape
+        return CorpusError(
+            f"the log-probabilities of the base for {rows:,} tokens and a vocabulary of {vocab:,} take "
+            f"{format_size(self.num_bytes)} and cannot be written to {tempfile.gettempdir()}: "
+            f"{error.strerror or error}; free some disk space, set TMPDIR to another directory, or use less text"
+        )
+
+
+def number_tokens(tokens: Tokens, first_row: int, vocab: int) -> Tokens:
+    """Return the documents with ids that carry consecutive rows: ``token + row * vocab``."""
+    documents = [*tokens.documents()]
+    ids = np.concatenate(documents).astype(np.int64)
+    numbered = (ids + (first_row + np.arange(len(ids))) * vocab).astype(np.uint64)
+    ends = np.array([*accumulate(map(len, documents))])
+    return replace(
+        tokens, ids=numbered, spans=np.stack([np.append(0, ends[:-1]), ends], 1), vocab=vocab, drops_labels=False
+    )
+
+
+class ResidualNetwork(Network):
+    """A network, and the weight ``exponents`` with a and b. It reads ids that carry the row of the base's predictions.
+
+    ``logprobs`` (rows, vocab) are these predictions.
+    """
+
+    def __init__(self, network: Network, exponents: NDArray[Any], logprobs: Tensor) -> None:
+        super().__init__({"exponents": exponents})
+        self.network = network
+        self.definition = network.definition
+        self.logprobs = logprobs
+        self.names = [*network.names, *self.names]
+        self.params = nn.ParameterList([*network.params, *self.params])
+
+    def to_numpy(self) -> Weights:
+        """Return a copy of the weights, by their names in the residual model."""
+        arrays = super().to_numpy()
+        return {name if name == "exponents" else f"1.{name}": array for name, array in arrays.items()}
+
+    def compile_layers(self, before_compilation: Callable[[], None]) -> str | None:
+        return self.network.compile_layers(before_compilation)
+
+    def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        for name in ("generator", "batch_slice", "bf16_matmul", "is_validating"):
+            setattr(self.network, name, getattr(self, name))
+        vocab = self.logprobs.shape[1]
+        rows, tokens = tokens // vocab, tokens % vocab
+        logits, state = self.network(tokens, state)
+        self.penalty = self.network.penalty
+        a, b = self.params[-1]
+        return a * self.logprobs[rows].float() + b * logits.float(), state
