@@ -107,7 +107,7 @@ class ResidualModel(Mixture):
 
     # Training
 
-    fit = NeuralModel.fit
+    fit: Any = NeuralModel.fit
     unpublish = NeuralModel.unpublish
 
     @property
