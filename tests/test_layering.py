@@ -77,6 +77,7 @@ NEEDS_TORCH = (
     "networks.reading",
     "networks.cuda_graphs",
     "networks.recurrent",
+    "networks.residual",
     "testing",
     "training",
 )
