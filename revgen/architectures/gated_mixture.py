@@ -1,19 +1,22 @@
-"""Gated mixtures: a log-linear mixture whose weights depend on how certain each model is.
+"""Gated mixtures: a mixture whose weights depend on how certain each model is.
 
-    p(w | h) ∝ Π_i p_i(w | h)^(v_i),   v = λ + tanh(x W) V
+    p(w | h) = (1 - g) p_×(w) + g Σ_i λ_i p_i(w),   p_×(w) ∝ Π_i p_i(w)^(v_i)
+    v = 1/n + tanh(x W) V,   λ = softmax(tanh(x W) L),   g = logistic(tanh(x W) u)
 
+A product of powers is sharp where the models agree, and a sum is safe where one of them is wrong: the gate blends both.
 The features x of a position are the entropy and the largest log-probability of each model, how much better than the
 average it predicted the last tokens of the document, and the class of the last character. So an n-gram model gets a
-large weight where it has seen a long context, and a network where it has not. The weights W and V are fitted by
-gradient descent on text that none of the models was trained on; before, the mixture is the geometric mean.
-(Jacobs, Jordan, Nowlan & Hinton 1991, *Adaptive mixtures of local experts*; log-linear: Hinton 2002, *Training products
-of experts by minimizing contrastive divergence*.)
+large weight where it has seen a long context, and a network where it has not. The weights W, V, L and u are fitted by
+gradient descent on text that none of the models was trained on, or, for models of counts, on the training text, where
+each document is predicted by the counts of others.
+(Jacobs, Jordan, Nowlan & Hinton 1991, *Adaptive mixtures of local experts*; the product: Hinton 2002, *Training
+products of experts by minimizing contrastive divergence*.)
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -21,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.architectures.mixture import Mixture, MixtureConfig, check_array
-from revgen.architectures.out_of_fold import MIN_LOGPROB
+from revgen.architectures.out_of_fold import MIN_LOGPROB, Part, out_of_fold
 from revgen.arguments import validate_call
 from revgen.context_mixing.code_tree import PAUSE, token_classes
 from revgen.corpus import read
@@ -36,7 +39,7 @@ from revgen.registry import register_model
 NUM_CLASSES = PAUSE + 1
 ADVANTAGE_RATE = 0.05
 """The weight of the last token in the mean advantage of a model."""
-MAX_FITTED = 1 << 28
+MAX_FITTED = 1 << 27
 """The largest number of log-probabilities that are kept to fit the gate."""
 MAX_BLOCK = 1 << 22
 """The largest number of log-probabilities of all models that are computed at once."""
@@ -59,9 +62,9 @@ class GatedMixtureConfig(MixtureConfig):
 
 @register_model("gated-mixture")
 class GatedMixture(Mixture):
-    """A log-linear mixture with a gate (Jacobs et al. 1991; Hinton 2002); ``revgen.mix(…, gated=True)`` creates one.
+    """A mixture with a gate (Jacobs et al. 1991; Hinton 2002); ``revgen.mix(…, gated=True)`` creates one.
 
-    p(w | h) ∝ Π_i p_i(w | h)^(v_i)     with v = λ + tanh(x W) V and the features x
+    p(w | h) = (1 - g) p_×(w) + g Σ_i λ_i p_i(w)     with p_×(w) ∝ Π_i p_i(w)^(v_i)
     """
 
     Config = GatedMixtureConfig
@@ -76,7 +79,7 @@ class GatedMixture(Mixture):
     def gate_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of the weights of the gate."""
         models, units = len(self.config.models), self.config.units
-        return {HIDDEN: (3 * models + NUM_CLASSES, units), OUTPUT: (units, models)}
+        return {HIDDEN: (3 * models + NUM_CLASSES, units), OUTPUT: (units, 2 * models + 1)}
 
     @derived
     def _classes(self) -> NDArray[np.int64]:
@@ -89,54 +92,70 @@ class GatedMixture(Mixture):
         valid: Any = None,
         *,
         epochs: int = 20,
+        folds: int | None = None,
         seed: int = 0,
         progress: bool = True,
         **reading: Unpack[ReadOptions],
     ) -> History:
         """Fit the gate to text that none of the models was trained on. The models do not change.
 
-        ``texts`` and ``reading`` are as in ``revgen.read``; ``valid`` is text to validate on. The text after the first
-        268 million log-probabilities is ignored.
+        With ``folds``, ``texts`` are the texts on which the models were fitted, which must be models of counts: the
+        documents are divided into this many folds, and each is predicted by the counts of the other folds. ``texts``
+        and ``reading`` are as in ``revgen.read``; ``valid`` is text to validate on. If there are more than 134 million
+        log-probabilities (tokens × models × vocabulary), random documents are left out.
         """
         check_at_least("epochs", epochs, 1)
         start_time = time.perf_counter()
-        tokens = tokenize(read(texts, **reading), self.tokenizer)
-        features, logprobs, targets = self._observe(np.asarray(ids) for ids in tokens.documents())
-        gate, nats = fit_gate(self.gate, self.mixing_weights, features, logprobs, targets, epochs, seed)
-        self.gate = gate
+        documents = [*tokenize(read(texts, **reading), self.tokenizer).documents()]
+        features, logprobs, targets = self._observe(documents, folds, seed)
+        self.gate, nats = fit_gate(self.gate, self.mixing_weights, features, logprobs, targets, epochs, seed)
         self._clear_caches()
         seconds = time.perf_counter() - start_time
         metrics = {} if valid is None else self.evaluate(valid, **reading).metrics()
         epoch = EpochMetrics(epochs, nats, LAST_RATE, len(targets) / seconds, seconds, **metrics, best=True)
-        mean = exponents(gate, self.mixing_weights, features).mean(0)
-        summary = ", ".join(f"{m.name} {weight:.3f}" for m, weight in zip(self.models, mean, strict=True))
-        history = History([epoch], notes=[f"mean exponents: {summary}"])
+        powers, weights, sum_weight = gate_values(self.gate, self.mixing_weights, features)
+        names = [model.name for model in self.models]
+        summaries = [
+            ", ".join(f"{name} {mean:.3f}" for name, mean in zip(names, array.mean(0), strict=True))
+            for array in (powers, weights)
+        ]
+        note = (
+            f"mean exponents: {summaries[0]}; mean weights: {summaries[1]}; weight of the sum {sum_weight.mean():.3f}"
+        )
         if progress:
             from revgen.training.progress import Progress
 
-            Progress(shown=True).say(history.notes[0])
-        return history
+            Progress(shown=True).say(note)
+        return History([epoch], notes=[note])
 
-    def _observe(self, documents: Iterator[NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
+    def _observe(
+        self, documents: list[NDArray[Any]], folds: int | None, seed: int
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
         """Return the features, the log-probabilities of each model, and the next token at each position."""
-        parts, size = [], 0
-        for part in self._read_documents(documents):
-            parts.append(part)
-            size += part[1].size
-            if size > MAX_FITTED:
-                break
-        features, logprobs, targets = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        order = np.random.default_rng(seed).permutation(len(documents))
+        sizes = np.cumsum([len(documents[i]) for i in order]) * len(self.models) * len(self.tokenizer)
+        chosen = set(order[: max(1, np.searchsorted(sizes, MAX_FITTED))].tolist())
+        if folds is None:
+            parts: Iterable[Part] = (Part(i, 0, documents[i], 0, self) for i in chosen)
+        else:
+            parts = out_of_fold(self, documents, self.tokenizer, folds, seed)
+        observed: list[tuple[NDArray[Any], ...]] = []
+        size = 0
+        for part in parts:
+            if part.document in chosen and size < MAX_FITTED:
+                for values in part.model._read_document(part.ids.astype(np.int64), part.warm_up):
+                    observed.append(values)
+                    size += values[1].size
+        features, logprobs, targets = (np.concatenate(arrays) for arrays in zip(*observed, strict=True))
         return features, logprobs, targets
 
-    def _read_documents(
-        self, documents: Iterator[NDArray[Any]]
-    ) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]]:
-        for ids in documents:
-            state = self.initial_state(1)
-            inputs, targets = ids[:-1, None].astype(np.int64), ids[1:].astype(np.int64)
-            for block in self._blocks(*inputs.shape):
-                logprobs, features, state = self._read(inputs[block], state)
-                yield features[:, 0], logprobs[:, 0], targets[block]
+    def _read_document(self, ids: NDArray[np.int64], warm_up: int) -> Iterator[tuple[NDArray[Any], ...]]:
+        """Yield features, log-probabilities and next tokens after the first ``warm_up`` tokens, in blocks."""
+        state = self.initial_state(1)
+        for block in self._blocks(len(ids) - 1, 1):
+            logprobs, features, state = self._read(ids[:-1, None][block], state)
+            first = max(0, warm_up - block.start)
+            yield features[first:, 0], logprobs[first:, 0], ids[1:][block][first:]
 
     def _blocks(self, time: int, batch: int) -> Iterator[slice]:
         """Yield the parts of a text that are read at once, because all models' log-probabilities take much memory."""
@@ -166,9 +185,11 @@ class GatedMixture(Mixture):
 
     def forward(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
         logprobs, features, state = self._read(tokens, state)
-        weights = exponents(self.gate, self.mixing_weights, features)
-        logits: NDArray[np.floating[Any]] = log_softmax((weights[..., None] * logprobs).sum(-2))
-        return logits, state
+        powers, weights, sum_weight = gate_values(self.gate, self.mixing_weights, features)
+        product = log_softmax((powers[..., None] * logprobs).sum(-2))
+        total = (weights[..., None] * np.exp(logprobs)).sum(-2)
+        mixed: NDArray[np.floating[Any]] = np.log((1 - sum_weight) * np.exp(product) + sum_weight * total)
+        return mixed, state
 
     def next_logits(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
         for block in self._blocks(*tokens.shape):
@@ -204,10 +225,18 @@ class GatedMixture(Mixture):
         return super().validate_weights(arrays)
 
 
-def exponents(gate: Weights, shares: NDArray[Any], features: NDArray[Any]) -> NDArray[np.float32]:
-    """Return the exponent of each model, (…, models), from features, (…, features)."""
-    weights: NDArray[np.float32] = shares.astype(np.float32) + np.tanh(features @ gate[HIDDEN]) @ gate[OUTPUT]
-    return weights
+def gate_values(
+    gate: Weights, shares: NDArray[Any], features: NDArray[Any]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Return the exponents, the weights, (…, models) each, and the weight of the sum, (…, 1), from (…, features)."""
+    return _split_outputs(np.tanh(features @ gate[HIDDEN]) @ gate[OUTPUT], shares)
+
+
+def _split_outputs(outputs: NDArray[Any], shares: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    models = len(shares)
+    powers = outputs[..., :models] + shares.astype(np.float32)
+    weights = np.exp(log_softmax(outputs[..., models:-1]))
+    return powers, weights, 1 / (1 + np.exp(-outputs[..., -1:].clip(-30, 30)))
 
 
 def fit_gate(
@@ -221,9 +250,8 @@ def fit_gate(
 ) -> tuple[Weights, float]:
     """Return the gate that maximizes the likelihood of a text, and its nats per token in the last epoch.
 
-    ``features`` are (tokens, features), ``logprobs`` (tokens, models, vocab), and ``targets`` (tokens,). The gradient
-    of the loss by the exponent of model i is E[log p_i(w)] - log p_i(target), with w from the mixture. The optimizer is
-    Adam (Kingma & Ba 2015).
+    ``features`` are (tokens, features), ``logprobs`` (tokens, models, vocab), and ``targets`` (tokens,). The optimizer
+    is Adam (Kingma & Ba 2015).
     """
     gate = {name: array.copy() for name, array in gate.items()}
     moments = {name: (np.zeros_like(array), np.zeros_like(array)) for name, array in gate.items()}
@@ -234,14 +262,10 @@ def fit_gate(
         order = rng.permutation(len(targets))
         for begin in range(0, len(order), BATCH_SIZE):
             rows = order[begin : begin + BATCH_SIZE]
-            x, log_p = features[rows], logprobs[rows]
+            x = features[rows]
             hidden = np.tanh(x @ gate[HIDDEN])
-            weights = shares.astype(np.float32) + hidden @ gate[OUTPUT]
-            mixed = log_softmax((weights[..., None] * log_p).sum(1))
-            target = targets[rows][:, None]
-            total -= float(np.take_along_axis(mixed, target, 1).sum())
-            expected = (np.exp(mixed)[:, None] * log_p).sum(-1)
-            gradient = (expected - np.take_along_axis(log_p, target[..., None], 2)[..., 0]) / len(rows)
+            nats, gradient = output_gradient(hidden @ gate[OUTPUT], shares, logprobs[rows], targets[rows])
+            total += nats
             hidden_gradient = gradient @ gate[OUTPUT].T * (1 - hidden**2)
             step += 1
             rate = FIRST_RATE * (LAST_RATE / FIRST_RATE) ** (step / steps)
@@ -252,3 +276,26 @@ def fit_gate(
                 corrected = mean / (1 - BETAS[0] ** step)
                 gate[name] -= rate * corrected / (np.sqrt(square / (1 - BETAS[1] ** step)) + EPSILON)
     return gate, total / len(targets)
+
+
+def output_gradient(
+    outputs: NDArray[Any], shares: NDArray[Any], logprobs: NDArray[Any], targets: NDArray[np.int64]
+) -> tuple[float, NDArray[np.float32]]:
+    """Return the loss of tokens in nats, and the gradient of its mean by the outputs of the gate, (tokens, outputs).
+
+    Let r be the probability that the target came from the sum. The gradient by v_i is
+    (1 - r) (E_×[log p_i] - log p_i(target)), by the logit of λ_i r (λ_i - λ_i p_i(target) / Σ_j λ_j p_j(target)), and
+    by the logit of g it is g - r.
+    """
+    powers, weights, g = _split_outputs(outputs, shares)
+    product = log_softmax((powers[..., None] * logprobs).sum(1))
+    index = targets[:, None]
+    known = np.take_along_axis(logprobs, index[..., None], 2)[..., 0]  # (tokens, models)
+    parts = weights * np.exp(known)
+    in_sum = g * parts.sum(1, keepdims=True)
+    p = (1 - g) * np.exp(np.take_along_axis(product, index, 1)) + in_sum
+    r = in_sum / p
+    expected = (np.exp(product)[:, None] * logprobs).sum(-1)
+    by_weight = r * (weights - parts / parts.sum(1, keepdims=True))
+    gradient = np.concatenate([(1 - r) * (expected - known), by_weight, g - r], 1) / len(targets)
+    return -float(np.log(p).sum()), gradient.astype(np.float32)

@@ -10,7 +10,7 @@ import pytest
 
 import revgen
 from revgen.architectures import gated_mixture
-from revgen.architectures.gated_mixture import HIDDEN, OUTPUT, GatedMixture, exponents, fit_gate
+from revgen.architectures.gated_mixture import HIDDEN, OUTPUT, GatedMixture, fit_gate, gate_values, output_gradient
 from revgen.language_model import LanguageModel
 from revgen.ops import log_softmax
 
@@ -41,13 +41,13 @@ def test_gate_is_better_than_one_weight_for_each_model(
     assert mixture.evaluate(reviews[140:]).nats_per_char < plain.evaluate(reviews[140:]).nats_per_char - 0.01
 
 
-def test_unfitted_gated_mixture_is_the_geometric_mean(parts: list[LanguageModel]) -> None:
+def test_unfitted_gated_mixture_is_half_product_and_half_sum(parts: list[LanguageModel]) -> None:
     mixture = revgen.mix(parts[:2], gated=True)
     ids = np.array(mixture.encode_prompt("the song"))[:, None]
     logits, _ = mixture.forward(ids, mixture.initial_state(1))
-    means = [log_softmax(model.forward(ids, model.initial_state(1))[0]) for model in parts[:2]]
-    expected = log_softmax(np.mean([mean.clip(-30, None) for mean in means], 0))
-    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    logprobs = [log_softmax(model.forward(ids, model.initial_state(1))[0]).clip(-30, None) for model in parts[:2]]
+    expected = np.exp(log_softmax(np.mean(logprobs, 0))) / 2 + np.exp(logprobs).mean(0) / 2
+    np.testing.assert_allclose(np.exp(logits), expected, atol=1e-5)
 
 
 def test_text_is_read_in_blocks_with_the_same_result(
@@ -116,13 +116,39 @@ def test_gate_learns_which_model_to_trust() -> None:
     logprobs[np.arange(4000), np.where(is_first_right, 0, 1), targets] = 3  # one model knows the token
     logprobs[np.arange(4000), np.where(is_first_right, 1, 0), (targets + 1) % 5] = 3  # and the other is wrong
     features = np.stack([is_first_right, ~is_first_right], 1).astype(np.float32)
-    gate = {HIDDEN: rng.normal(0, 0.3, (2, 4)).astype(np.float32), OUTPUT: np.zeros((4, 2), np.float32)}
+    gate = {HIDDEN: rng.normal(0, 0.3, (2, 4)).astype(np.float32), OUTPUT: np.zeros((4, 5), np.float32)}
     shares = np.array([0.5, 0.5])
     fitted, nats = fit_gate(gate, shares, features, log_softmax(logprobs), targets, 20, 0)
-    weights = exponents(fitted, shares, features)
-    assert (weights[is_first_right, 0] > weights[is_first_right, 1] + 1).all()
-    assert (weights[~is_first_right, 1] > weights[~is_first_right, 0] + 1).all()
+    powers, weights, _ = gate_values(fitted, shares, features)
+    for values in (powers, weights):
+        assert (values[is_first_right, 0] > values[is_first_right, 1] + 0.5).all()
+        assert (values[~is_first_right, 1] > values[~is_first_right, 0] + 0.5).all()
     assert nats < 0.1
+
+
+def test_gradient_of_the_gate_is_the_derivative_of_its_loss() -> None:
+    rng = np.random.default_rng(1)
+    outputs, logprobs = rng.normal(0, 1, (3, 5)), log_softmax(rng.normal(0, 2, (3, 2, 7)))
+    shares, targets = np.array([0.4, 0.6]), np.array([1, 0, 6])
+    _, gradient = output_gradient(outputs, shares, logprobs, targets)
+    for i, j in np.ndindex(3, 5):
+        change = np.zeros_like(outputs)
+        change[i, j] = 1e-5
+        low, high = (output_gradient(outputs + s * change, shares, logprobs, targets)[0] for s in (-1, 1))
+        assert gradient[i, j] == pytest.approx((high - low) / 2e-5 / 3, abs=1e-4)
+
+
+def test_gate_of_counts_is_fitted_on_the_training_text(parts: list[LanguageModel], reviews: list[str]) -> None:
+    short, long = (revgen.create("kneser-ney-char", order=n, tokenizer=parts[0].tokenizer) for n in (3, 8))
+    for model in (short, long):
+        model.fit(reviews[:120], progress=False)
+    in_fold, out_of_fold = (revgen.mix([short, long], gated=True) for _ in range(2))
+    in_fold.fit(reviews[:120], epochs=2, progress=False)
+    out_of_fold.fit(reviews[:120], epochs=2, folds=8, progress=False)
+    losses = [model.evaluate(reviews[140:]).nats_per_char for model in (out_of_fold, in_fold, short, long)]
+    assert losses[0] < min(losses[2:]) - 0.01 and losses[0] < losses[1] - 0.1
+    with pytest.raises(revgen.OptionError, match="gru-char has no counts"):
+        revgen.mix(parts, gated=True).fit(reviews[:120], folds=8, progress=False)
 
 
 @pytest.mark.parametrize("name", [HIDDEN, OUTPUT])
