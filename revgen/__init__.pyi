@@ -11,7 +11,8 @@ from . import (
     tokenizers as tokenizers,
 )
 from .architectures.functional_model import FunctionalModel as FunctionalModel
-from .architectures.mixture import Mixture as Mixture, mix as mix
+from .architectures.gated_mixture import GatedMixture as GatedMixture, mix as mix
+from .architectures.mixture import Mixture as Mixture
 from .cells import Cell as Cell
 from .comparison.compare import Comparison as Comparison, compare as compare
 from .corpus import Corpus as Corpus, read as read

@@ -18,17 +18,19 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from revgen.architectures.mixture import Mixture, MixtureConfig, check_array
 from revgen.architectures.out_of_fold import MIN_LOGPROB, Part, out_of_fold
+from revgen.architectures.wrapper import spec_of
 from revgen.arguments import validate_call
 from revgen.context_mixing.code_tree import PAUSE, token_classes
 from revgen.corpus import read
 from revgen.corpus.tokens import tokenize
+from revgen.errors import VocabularyError
 from revgen.history import EpochMetrics, History
 from revgen.language_model import LanguageModel
 from revgen.model import Model, Weights, derived
@@ -223,6 +225,41 @@ class GatedMixture(Mixture):
             if problem := check_array(arrays, name, shape):
                 return problem
         return super().validate_weights(arrays)
+
+
+@overload
+def mix(
+    models: Sequence[LanguageModel], weights: Sequence[float] | None = None, *, gated: Literal[True]
+) -> GatedMixture: ...
+
+
+@overload
+def mix(models: Sequence[LanguageModel], weights: Sequence[float] | None = None, *, gated: bool = False) -> Mixture: ...
+
+
+@validate_call
+def mix(models: Sequence[LanguageModel], weights: Sequence[float] | None = None, *, gated: bool = False) -> Mixture:
+    """Interpolate fitted models that share a tokenizer. Without ``weights``, all models have the same weight until
+    ``fit`` is called.
+
+    With ``gated``, the mixture is a ``GatedMixture``, whose weights depend on the text.
+
+    Raises VocabularyError if the tokenizers differ, and OptionError if the weights do not sum to 1.
+    """
+    check("models", models, len(models) > 0, "a list of at least one model")
+    first = models[0]
+    for model in models:
+        if model.tokenizer != first.tokenizer:
+            raise VocabularyError(
+                f"{first.name} and {model.name} have different tokenizers: create the second model with "
+                f"revgen.create('{model.architecture}-{first.level}', tokenizer=models[0].tokenizer)"
+            )
+    specs = [spec_of(model) for model in models]
+    shares = [1 / len(models)] * len(models) if weights is None else [float(weight) for weight in weights]
+    name, mixture_class = ("gated-mixture", GatedMixture) if gated else ("mixture", Mixture)
+    mixture = mixture_class(name, first.level, mixture_class.Config(specs, shares), first.tokenizer, models=models)
+    mixture.metadata["spelled"] = min(as_float(model.metadata.get("spelled", 0)) for model in models)
+    return mixture
 
 
 def gate_values(

@@ -20,17 +20,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.architectures.wrapper import check_count, spec_of, unfitted
+from revgen.architectures.wrapper import check_count, unfitted
 from revgen.arguments import validate_call
 from revgen.corpus import read
 from revgen.corpus.tokens import tokenize
-from revgen.errors import OptionError, VocabularyError
+from revgen.errors import OptionError
 from revgen.history import EpochMetrics, History
 from revgen.language_model import LanguageModel
 from revgen.model import ADAPTATIONS, Adaptation, Weights
 from revgen.ops import log_softmax
-from revgen.options import ReadOptions, as_float, check, safe_repr
-from revgen.registry import architecture_class, register_model
+from revgen.options import ReadOptions, as_float, safe_repr
+from revgen.registry import register_model
 from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -191,32 +191,6 @@ class Mixture(LanguageModel):
             if problem := model.validate_weights(part):
                 return f"{model.name}: {problem}"
         return None
-
-
-@validate_call
-def mix(models: Sequence[LanguageModel], weights: Sequence[float] | None = None, *, gated: bool = False) -> Mixture:
-    """Interpolate fitted models that share a tokenizer. Without ``weights``, all models have the same weight until
-    ``fit`` is called.
-
-    With ``gated``, the mixture is a ``GatedMixture``: log-linear, with weights that depend on the text.
-
-    Raises VocabularyError if the tokenizers differ, and OptionError if the weights do not sum to 1.
-    """
-    check("models", models, len(models) > 0, "a list of at least one model")
-    first = models[0]
-    for model in models:
-        if model.tokenizer != first.tokenizer:
-            raise VocabularyError(
-                f"{first.name} and {model.name} have different tokenizers: create the second model with "
-                f"revgen.create('{model.architecture}-{first.level}', tokenizer=models[0].tokenizer)"
-            )
-    specs = [spec_of(model) for model in models]
-    shares = [1 / len(models)] * len(models) if weights is None else [float(weight) for weight in weights]
-    name = "gated-mixture" if gated else "mixture"
-    mixture_class: type[Mixture] = architecture_class(name)
-    mixture = mixture_class(name, first.level, mixture_class.Config(specs, shares), first.tokenizer, models=models)
-    mixture.metadata["spelled"] = min(as_float(model.metadata.get("spelled", 0)) for model in models)
-    return mixture
 
 
 def check_array(arrays: Weights, name: str, shape: tuple[int, ...]) -> str | None:
