@@ -57,8 +57,12 @@ def make_card(
         f"{model.num_parameters:,} parameters, a vocabulary of {len(model.tokenizer):,} tokens.",
         "```python\nimport revgen\n\n"
         f"model = revgen.load({_to_literal(load_as or metadata.get('load_as') or 'path/to/this/directory')})\n"
-        'print(model.generate("the ", temperature=0.7))\n```',
+        f"print(model.generate({_example_arguments(model)}))\n```",
     ]
+    if model.generation_config:
+        config = model.generation_config.items()
+        defaults = [f"`{name}={_to_literal(v) if isinstance(v, str) else v}`" for name, v in config]
+        parts.append(f"Unless you give others, `generate` uses {', '.join(defaults)}.")
     if package := model.package:
         parts.append(f"This model requires the package `{package}`: `pip install {package}`.")
     config = {name: value for name, value in dataclasses.asdict(model.config).items() if value is not None}
@@ -74,6 +78,14 @@ def make_card(
     parts += ["## Without revgen", *_explain_files(model)]
     card = "\n\n".join(parts) + "\n"
     return card.encode("utf-8", "replace").decode("utf-8")  # replaces lone surrogates, which no file can hold
+
+
+def _example_arguments(model: Model) -> str:
+    """Return the arguments of ``generate`` in the example: the prompt, and a temperature if the model has no own."""
+    if model.generation_config:
+        prompt = model.generation_config.get("prompt")
+        return _to_literal(prompt) if prompt else ""
+    return '"the ", temperature=0.7'
 
 
 def make_space_card(model: Model, repo_id: str) -> str:

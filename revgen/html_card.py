@@ -57,4 +57,5 @@ def _sample(model: Model, metadata: dict[str, Any]) -> str:
     samples = metadata.get("samples")
     if isinstance(samples, list) and samples and isinstance(samples[0], str):
         return samples[0]
-    return str(generate(model, "", None, {"max_tokens": SAMPLE_TOKENS, "seed": 0}))
+    length = {} if model.generation_config else {"max_tokens": SAMPLE_TOKENS}
+    return str(generate(model, None, None, {"seed": 0} | length))

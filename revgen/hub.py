@@ -13,21 +13,21 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from revgen import pretrained
+from revgen import generation_file, pretrained
 from revgen.arguments import validate_call
 from revgen.card import HISTORY_FILE, draw_history, make_card
 from revgen.errors import CheckpointError, HubError, UnknownNameError
-from revgen.files import expand_user, hash_file, read_file
+from revgen.files import expand_user, hash_file, read_file, to_json
 from revgen.formatting import format_size
 from revgen.generation.decoding import generate
 from revgen.hub_client import NotOnHubError, convert_errors, download, make_api
 from revgen.model import Model
-from revgen.pending import CARD, CONFIG
+from revgen.pending import CARD, CONFIG, GENERATION_CONFIG
 from revgen.registry import is_model, missing_level_message, unknown_name_message
 from revgen.schema import MAX_CONFIG_BYTES, read_json
 from revgen.storage import MAX_TOKENIZER_BYTES, load_directory, read_config, save
@@ -122,6 +122,8 @@ def pull(
         token: an access token; by default, the token from ``hf auth login`` or ``HF_TOKEN``.
         local_files_only: use only the cache.
     """
+    from huggingface_hub.errors import EntryNotFoundError
+
     api = make_api(token)
     with convert_errors(repo_id, revision, api):
         if not local_files_only and not _is_cached(repo_id, revision):
@@ -133,6 +135,8 @@ def pull(
     directory = config.parent
     content = read_config(directory)
     options["revision"] = directory.name
+    with convert_errors(repo_id, directory.name, api), suppress(EntryNotFoundError):  # many models have no defaults
+        download(api, repo_id, GENERATION_CONFIG, MAX_CONFIG_BYTES, **options)
     for entry, max_bytes in ((content["tokenizer"], MAX_TOKENIZER_BYTES), (content["weights"], None)):
         with convert_errors(repo_id, directory.name, api):
             file = download(api, repo_id, entry["file"], max_bytes, **options)
@@ -211,6 +215,8 @@ def push(
                 api.create_branch(repo_id, branch=revision, exist_ok=True)
             existing = [file.rfilename for file in api.model_info(repo_id, revision=revision).siblings or ()]
             files: dict[str, bytes | Path] = {name: directory / name for name in _model_files(directory)}
+            if model.generation_config:
+                files[GENERATION_CONFIG] = to_json(generation_file.to_entries(model), indent=2).encode()
             if overwrite_card or CARD not in existing:
                 files |= _card_files(model, directory, repo_id, samples)
             if progress:
@@ -305,7 +311,7 @@ def _card_files(model: Model, directory: Path, repo_id: str, with_samples: bool)
     history = draw_history(model)
     samples: Any = []
     if with_samples and "samples" not in model.metadata:
-        samples = generate(model, "", 3, {"temperature": 0.7, "seed": 1})
+        samples = generate(model, None, 3, {"seed": 1} | ({} if model.generation_config else {"temperature": 0.7}))
         if model.copies_training_text:
             warnings.warn(
                 f"the samples in the card of {model.name} may be parts of its training text, which n-grams copy; "

@@ -21,6 +21,7 @@ from revgen.corpus import read
 from revgen.errors import OptionError
 from revgen.files import expand_user
 from revgen.generation.config import DEFAULTS, GenerationOptions
+from revgen.generation.defaults import check_defaults
 from revgen.model import Model
 from revgen.novelty import CopyReport, SuffixIndex, find_copies
 from revgen.options import ReadOptions, check_at_least
@@ -71,11 +72,15 @@ class LanguageModel(Model):
 
     # Generation
 
-    @overload
-    def generate(self, prompt: str = "", *, n: None = None, **options: Unpack[GenerationOptions]) -> str: ...
+    def check_generation_config(self) -> None:
+        """Raise OptionError unless ``generation_config`` holds a prompt and options of ``generate``."""
+        check_defaults(self.generation_config)
 
     @overload
-    def generate(self, prompt: str = "", *, n: int, **options: Unpack[GenerationOptions]) -> list[str]: ...
+    def generate(self, prompt: str | None = None, *, n: None = None, **options: Unpack[GenerationOptions]) -> str: ...
+
+    @overload
+    def generate(self, prompt: str | None = None, *, n: int, **options: Unpack[GenerationOptions]) -> list[str]: ...
 
     @overload
     def generate(
@@ -90,7 +95,7 @@ class LanguageModel(Model):
     @validate_call(defaults=DEFAULTS)
     def generate(
         self,
-        prompt: str | list[str] | tuple[str, ...] = "",
+        prompt: str | list[str] | tuple[str, ...] | None = None,
         *,
         n: int | None = None,
         **options: Unpack[GenerationOptions],
@@ -99,8 +104,9 @@ class LanguageModel(Model):
 
         For a list of prompts, return a list with the result for each prompt; all texts are generated together. A text
         ends where the model ends the document, before the first of the ``stop`` strings, or after ``max_tokens`` tokens
-        (300 by default). The same ``seed`` gives the same text. With ``num_beams``, the most likely text comes first,
-        and there may be fewer than ``n`` texts, because all of them are different.
+        (300 by default). ``generation_config`` has the prompt and the options that apply where a call gives none; the
+        prompt ``""`` begins a new text. The same ``seed`` gives the same text. With ``num_beams``, the most likely text
+        comes first, and there may be fewer than ``n`` texts, because all of them are different.
 
         ``revgen.GenerationConfig`` describes the options. An unknown option, a value outside its range, and
         options that cannot be combined raise OptionError before anything is sampled.
@@ -110,8 +116,8 @@ class LanguageModel(Model):
         return generate(self, prompt, n, options)
 
     @validate_call(defaults=DEFAULTS)
-    def stream(self, prompt: str = "", **options: Unpack[GenerationOptions]) -> Iterator[str]:
-        """Yield the continuation of the prompt in pieces, as it is sampled.
+    def stream(self, prompt: str | None = None, **options: Unpack[GenerationOptions]) -> Iterator[str]:
+        """Yield the continuation of the prompt in pieces, as it is sampled. ``generate`` describes the parameters.
 
         With ``num_beams``, the continuation comes in one piece, after the search.
         """
@@ -123,7 +129,7 @@ class LanguageModel(Model):
     def write_samples(
         self,
         path: str | Path,
-        prompt: str = "",
+        prompt: str | None = None,
         *,
         n: int,
         batch_size: int = 32,

@@ -136,6 +136,8 @@ class Model(ABC):
         self.tokenizer_options = to_builtins(tokenizer_options or {})
         self.metadata: dict[str, Any] = {}
         """Facts about the model that are saved with it: licence, corpus, training, evaluation."""
+        self.generation_config: dict[str, Any] = {}
+        """A ``prompt`` and options of ``generate`` for calls that give none. They are saved with the model."""
         self.device = "cpu"
         self.saved_hashes: frozenset[str] = frozenset()
         """The hashes of the files from which the weights were loaded, and in which they were saved."""
@@ -182,6 +184,9 @@ class Model(ABC):
 
     def validate_config(self) -> None:  # noqa: B027  most configurations validate themselves
         """Raise OptionError if no model can be built from the configuration. ``create`` calls this."""
+
+    def check_generation_config(self) -> None:  # noqa: B027  the options are defined in a higher layer
+        """Raise OptionError unless ``generation_config`` holds a prompt and options of ``generate``."""
 
     def validate_weights(self, arrays: Weights) -> str | None:
         """Return a sentence that says why these arrays cannot be the weights of this model, or None if they can."""
@@ -406,6 +411,7 @@ class Model(ABC):
             "parameters": self.num_parameters,
             "tokens": len(self.tokenizer),
             "config": dataclasses.asdict(self.config),
+            "generation_config": to_builtins(self.generation_config),
             "metadata": to_builtins(self.metadata),
         }
 

@@ -19,8 +19,9 @@ from revgen.errors import CheckpointError
 from revgen.files import delete_abandoned, hash_file, read_file, sync_directory, write_atomically
 
 CONFIG, WEIGHTS, INDEX, CARD = "config.json", "model.safetensors", "index.safetensors", "README.md"
+GENERATION_CONFIG = "generation_config.json"
 PENDING_SUFFIX = ".new"
-FILE_NAMES = frozenset({CONFIG, WEIGHTS, INDEX, CARD, "vocabulary.json", "tokenizer.model"})
+FILE_NAMES = frozenset({CONFIG, GENERATION_CONFIG, WEIGHTS, INDEX, CARD, "vocabulary.json", "tokenizer.model"})
 """The names whose pending and temporary files are deleted after an interrupted save."""
 MAX_READS = 100
 """How often a directory is read again because another process replaces the model meanwhile."""

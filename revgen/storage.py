@@ -1,4 +1,4 @@
-"""The model directory: ``config.json``, the tokenizer, the weights as safetensors, and a model card.
+"""The model directory: ``config.json``, the tokenizer, the weights as safetensors, a model card, and perhaps defaults.
 
 ``revgen.pending`` replaces its files in one step. A process that is killed at any moment leaves the previous model or
 the new one, and so do two processes that save at once. A process that loads meanwhile reads one of the two.
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from revgen import schema
+from revgen import generation_file, schema
 from revgen.card import make_card
 from revgen.errors import CheckpointError, OptionError, UnknownNameError
 from revgen.files import Check, FileHandle, is_rank_zero, lock, make_directory, read_file, to_json, write_atomically
@@ -127,6 +127,7 @@ def write_directory(
     except (TypeError, ValueError, RecursionError) as error:
         raise OptionError(f"metadata has a value that cannot be written to config.json: {error}") from None
     model_card = make_card(model).encode()
+    model.check_generation_config()
     _check_readable(model, directory, config_bytes, tokenizer, weights)
     files = {WEIGHTS: weights, tokenizer_file: tokenizer, **({} if index is None else {INDEX: index})}
     try:
@@ -136,6 +137,7 @@ def write_directory(
             if other is not None and not overwrite:
                 raise CheckpointError(f"{directory} has another model, {other}: pass overwrite=True to replace it")
             replace_model(directory, files, config_bytes)
+            generation_file.write_file(model, directory)
             if other is not None or not (directory / CARD).exists():
                 write_atomically(directory / CARD, model_card, sync_name=False)
     except OSError as error:
@@ -207,6 +209,7 @@ def _load(directory: Path) -> Model:
     metadata = content.get("metadata", {})
     model.metadata = metadata if isinstance(metadata, dict) else {}
     model.weights = arrays
+    generation_file.read_file(model, directory)
     if (index := content.get("index")) is not None:
         path = directory / index["file"]
         path = pending(path) if pending(path).exists() else path

@@ -42,7 +42,7 @@ LAYERS = (
     ("history", "novelty"),
     ("sequences",),
     ("model",),
-    ("card", "storage"),
+    ("card", "generation_file", "storage"),
     ("compiler",),
     ("context_mixing", "networks", "ngrams"),
     ("graphs",),

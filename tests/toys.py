@@ -51,6 +51,27 @@ def table(tokenizer: Tokenizer, logits: Floats | float = 0.0, kind: type[Table] 
     return model
 
 
+class Scripted(Table):
+    """A model that generates one text and ends it; its state is the position in the text."""
+
+    script: NDArray[np.intp]
+
+    def initial_state(self, batch: int) -> Any:
+        return np.zeros((batch, 1), np.int64)
+
+    def forward(self, tokens: NDArray[Any], state: Any) -> tuple[Floats, Any]:
+        positions = state[:, 0] + np.arange(len(tokens))[:, None]
+        ids = self.script[np.minimum(positions, len(self.script) - 1)]
+        return 40 * np.eye(len(self.tokenizer), dtype=np.float32)[ids], state + len(tokens)
+
+
+def scripted(text: str, tokenizer: Tokenizer | None = None) -> Table:
+    """Return a model that generates this text, after a start that is part of it."""
+    model = table(tokenizer or chars(text), kind=Scripted)
+    model.script = np.array([*model.tokenizer.encode(text), model.tokenizer.eos_id])  # type: ignore[attr-defined]
+    return model
+
+
 def chars(text: str) -> Tokenizer:
     """Return a tokenizer of only these characters, without the digits that spell other characters."""
     return CharTokenizer((*SPECIAL_TOKENS, *sorted(set(text))))

@@ -270,8 +270,9 @@ class NeuralModel(LanguageModel):
         return history
 
     def unpublish(self) -> None:
-        """Remove the metadata that describes the published weights, from which the current ones differ."""
+        """Remove the metadata and the prompt of the published weights, from which the current ones differ."""
         self.metadata = {k: v for k, v in self.metadata.items() if k not in ("load_as", "description", "samples")}
+        self.generation_config = {k: v for k, v in self.generation_config.items() if k != "prompt"}
 
     @validate_call
     def find_lr(

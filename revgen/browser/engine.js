@@ -6,6 +6,7 @@
  * @property {number} [topK] keep the k most likely tokens
  * @property {number} [topP] keep the smallest set of most likely tokens with at least this probability
  * @property {number} [minP] keep tokens that are at least this fraction as likely as the most likely token
+ * @property {boolean} [mayEnd] whether the document may end here, true by default
  * @property {number} [remaining] the number of tokens that may still follow, this one included
  */
 
@@ -140,7 +141,7 @@ class Session {
     const pending = this.pending(n), ids = [];
     let healing = n ? "" : this.healing;
     for (;;) {
-      const logits = this.allowedLogits(healing, pending, options.remaining ?? Infinity);
+      const logits = this.allowedLogits(healing, pending, options);
       const position = BigInt(n) * 256n + BigInt(ids.length); // the prompt's end has fewer than 256 tokens
       const id = sample(filteredProbabilities(logits, options), randomNumber(this.seed, position));
       const text = this.model.tokenizer.texts[id];
@@ -207,10 +208,11 @@ class Session {
   }
 
   /** Return the logits with -Infinity for tokens that may not follow. */
-  allowedLogits(healing, pending, remaining) {
+  allowedLogits(healing, pending, { remaining = Infinity, mayEnd = true }) {
     const { tokenizer, suppressed, spells } = this.model, { texts } = tokenizer;
     const fits = (text) => text && (text.startsWith(healing) || healing.startsWith(text));
-    const isAllowed = (id) => (healing ? fits(texts[id]) : !spells || tokenizer.maySpell(pending, id, remaining));
+    const isAllowed = (id) =>
+      (mayEnd || id !== EOS) && (healing ? fits(texts[id]) : !spells || tokenizer.maySpell(pending, id, remaining));
     const logits = new Float64Array(this.logits.length);
     for (let id = 0; id < logits.length; id++) {
       const isPossible = this.logits[id] === this.logits[id] && !suppressed.has(id) && isAllowed(id);

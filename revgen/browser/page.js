@@ -39,7 +39,14 @@ class App {
       temperature: numberIn("temperature"),
       topP: numberIn("top-p"),
       length: Math.floor(numberIn("length")),
+      isSentence: $("ending").selectedIndex === 1,
     };
+  }
+
+  /** The minimum number of tokens of a text: that of the model, in proportion to the length. */
+  minimum(/** @type {number} */ length) {
+    const { min_tokens: minimum = 0, max_tokens: maximum = 300 } = this.description.defaults ?? {};
+    return Math.floor((length * minimum) / maximum);
   }
 
   /** Show a model, and generate with it from now on. The texts of the model before are forgotten. */
@@ -90,13 +97,15 @@ class App {
     const { request } = this;
     setSeed(request.seed);
     $("length").value = request.length;
-    await this.write({ request, tokens: [], target: request.length });
+    await this.write({ request, tokens: [], target: request.length, minimum: this.minimum(request.length) });
   }
 
   /** Make the text longer. */
   async continue() {
     const { request, tokens } = this.version;
-    await this.write({ request, tokens: [...tokens], target: tokens.length + this.request.length });
+    const { length } = this.request;
+    const [target, minimum] = [length, this.minimum(length)].map((n) => tokens.length + n);
+    await this.write({ request, tokens: [...tokens], target, minimum });
   }
 
   async openAlternatives(i) {
@@ -114,7 +123,7 @@ class App {
     if (alternative.id === token.id) return this.view.focus(i);
     const chosen = { ...token, ...alternative, done: alternative.id === EOS };
     const tokens = [...version.tokens.slice(0, i), chosen];
-    const finished = this.write({ request: version.request, tokens, target: version.target });
+    const finished = this.write({ ...version, tokens, rate: undefined });
     this.view.focus(i);
     await finished;
   }
@@ -224,12 +233,13 @@ const setSeed = (seed) => {
 
 /** Show the values of a request in the fields.
  * @param {Request} request @param {Description} description */
-function setFields({ prompt, label, seed, temperature, topP, length }, { labels = [] }) {
+function setFields({ prompt, label, seed, temperature, topP, length, isSentence }, { labels = [] }) {
   $("prompt").value = prompt;
   $("label").selectedIndex = labels.indexOf(label) + 1;
   $("temperature").value = temperature;
   $("top-p").value = topP;
   $("length").value = length;
+  $("ending").selectedIndex = isSentence ? 1 : 0;
   setSeed(seed);
   showValues();
 }
@@ -347,6 +357,7 @@ function showModel(/** @type {Description} */ description) {
     temperature: defaults.temperature ?? 1,
     topP: defaults.top_p ?? 1,
     length: defaults.max_tokens ?? 300,
+    isSentence: defaults.stop_at_sentence ?? false,
   };
   setFields(request, description);
 }

@@ -16,17 +16,19 @@ from revgen.browser.network import BrowserNetwork, to_half
 from revgen.browser.vocabulary import describe_tokenizer
 from revgen.errors import CheckpointError
 from revgen.files import to_json, write_atomically
-from revgen.generation.config import GenerationConfig
+from revgen.generation.config import DEFAULTS
 from revgen.model import Model
 from revgen.options import to_builtins
 from revgen.version import __version__
 
-ENGINE_FILES = ("tokenizers.js", "products.js", "networks.js", "sampler.js", "engine.js")
+ENGINE_FILES = ("tokenizers.js", "products.js", "networks.js", "sampler.js", "engine.js", "sentences.js")
 PAGE_FILES = ("page_view.js", "page.js")
 OFFLINE = "The model runs in this page. Nothing you type leaves it, and it works without a network."
 SERVER = 'The models run on this server. Programs reach them by the <a href="docs">OpenAI protocol</a>.'
 TEMPERATURE = 0.7
-"""The temperature that the page suggests."""
+"""The temperature that the page suggests for a model without a default."""
+PAGE_OPTIONS = ("temperature", "top_k", "top_p", "min_p", "max_tokens", "min_tokens", "stop_at_sentence", "seed")
+"""The options of ``generate`` that the page has, with controls or with the values of the model only."""
 
 
 def write_page(model: Model, network: BrowserNetwork, path: Path, title: str | None = None) -> Path:
@@ -55,7 +57,8 @@ def make_page(model: Model, network: BrowserNetwork, title: str | None = None) -
 def make_server_page() -> str:
     """Return the HTML of a page that uses the models of the server that sends it."""
     dialog = read_file("key_dialog.html") + "\n\n"
-    return fill_page("revgen", read_file("page_server.js"), "connect-src 'self'; script-src", SERVER, dialog)
+    models = "\n".join(map(read_file, ("sentences.js", "page_server.js")))
+    return fill_page("revgen", models, "connect-src 'self'; script-src", SERVER, dialog)
 
 
 def fill_page(title: str, models: str, policy: str, footer: str, dialog: str) -> str:
@@ -109,14 +112,15 @@ def make_script(model: Model, network: BrowserNetwork, title: str | None = None)
 
 def describe_model(model: Model) -> dict[str, Any]:
     """Return what the page shows, as plain values."""
-    defaults = GenerationConfig()
+    own = model.generation_config
+    defaults = {name: own.get(name, value) for name, value in DEFAULTS.items() if name in PAGE_OPTIONS}
     return {
         "name": model.name,
         "architecture": model.architecture,
         "level": model.level,
         "labels": list(model.labels),
-        "prompt": "",
-        "defaults": {"temperature": TEMPERATURE, "top_p": 1, "seed": None, "max_tokens": defaults.max_tokens},
+        "prompt": own.get("prompt", ""),
+        "defaults": defaults | {"temperature": own.get("temperature", TEMPERATURE)},
         "info": describe_metadata(model),
     }
 

@@ -25,7 +25,42 @@ class Writer {
    */
   *write(version, currentRequest) {
     yield* this.follow(version);
-    while (version.tokens.length < version.target && !version.tokens.at(-1)?.done) yield this.next(currentRequest());
+    const { request: { prompt }, tokens, target, minimum } = version;
+    const sentences = new SentenceStop(prompt + textOf(tokens));
+    /** @type {Token[]} Tokens that may be after the end of the last sentence. */
+    let held = [];
+    while (this.ids.length < target && !tokens.at(-1)?.done) {
+      const request = currentRequest();
+      const isLong = this.ids.length >= minimum;
+      const token = this.next(request, isLong);
+      held.push(token);
+      const text = textOf(held);
+      if (request.isSentence && isLong) {
+        const isFinal = token.done || this.ids.length >= target;
+        const end = sentences.find(text, isFinal);
+        if (end !== null) return yield* this.end(held, end, tokens);
+        if (!isFinal && sentences.isUndecided(text)) continue;
+      }
+      yield* held;
+      sentences.advance(text);
+      held = [];
+    }
+  }
+
+  /** Yield the first `end` characters of the last tokens, and forget the others. @param {Token[]} tokens all before */
+  *end(/** @type {Token[]} */ last, /** @type {number} */ end, tokens) {
+    for (const token of last) {
+      if (end > 0) yield end < token.text.length ? { ...token, text: token.text.slice(0, end), done: true } : token;
+      else if (token.done) yield token;
+      end -= token.text.length;
+    }
+    if (!tokens.at(-1)?.done) this.rewind(tokens);
+  }
+
+  /** Forget what the session has generated after these tokens. */
+  rewind(/** @type {Token[]} */ tokens) {
+    this.session.rewind(tokens.length);
+    this.ids.length = Math.min(tokens.length, this.ids.length);
   }
 
   /** Bring the session to the end of a version. */
@@ -48,8 +83,9 @@ class Writer {
   }
 
   /** Sample a token. @returns {Token} */
-  next(/** @type {Request} */ { temperature, topP }) {
-    const token = this.session.next({ temperature, topP });
+  next(/** @type {Request} */ { temperature, topP }, mayEnd = true) {
+    const { top_k: topK, min_p: minP } = this.model.defaults;
+    const token = this.session.next({ temperature, topP, topK: topK ?? 0, minP: minP ?? 0, mayEnd });
     this.ids.push(token.id);
     return token;
   }

@@ -58,13 +58,16 @@ class Writer {
    *
    * @param {Version} version @param {() => Request} currentRequest @param {AbortSignal} signal
    */
-  async *write({ request, tokens, target }, currentRequest, signal) {
+  async *write({ request, tokens, target, minimum }, currentRequest, signal) {
     if (tokens.at(-1)?.done || tokens.length >= target) return;
-    const { temperature, topP } = currentRequest();
+    const { temperature, topP, isSentence } = currentRequest();
+    const sentences = new SentenceStop(request.prompt + textOf(tokens));
     const body = {
       model: this.model.name,
       prompt: request.prompt + textOf(tokens),
       max_tokens: target - tokens.length,
+      min_tokens: Math.max(minimum - tokens.length, 0),
+      stop_at_sentence: isSentence,
       temperature,
       top_p: topP,
       seed: (request.seed + tokens.length) % SEED_LIMIT,
@@ -74,7 +77,9 @@ class Writer {
     try {
       for await (const { text, logprobs, finish_reason: reason } of this.choices({ ...body, stream: true }, signal)) {
         yield* toTokens(text, logprobs);
-        if (reason === "stop") yield await this.end({ ...body, prompt: request.prompt + textOf(tokens) }, signal);
+        sentences.advance(text);
+        const isSentenceEnd = isSentence && sentences.find("", true) !== null;
+        if (reason === "stop" && !isSentenceEnd) yield await this.end({ ...body, prompt: request.prompt + textOf(tokens) }, signal);
       }
     } catch (error) {
       if (error.name !== "AbortError") throw error;
@@ -105,7 +110,8 @@ class Writer {
    * tokens come with the alternatives at this position.
    */
   async end(body, signal) {
-    const options = { ...body, max_tokens: 1, n: 8, temperature: 1.5, top_p: 1, logprobs: 20 };
+    const sampling = { temperature: 1.5, top_p: 1, min_p: 0, min_tokens: 0, stop_at_sentence: false };
+    const options = { ...body, ...sampling, max_tokens: 1, n: 8, logprobs: 20 };
     const response = await send("v1/completions", { method: "POST", body: JSON.stringify(options), signal });
     const { choices } = await response.json();
     const logprobs = choices.map((choice) => choice.logprobs.top_logprobs[0]).find(Boolean);

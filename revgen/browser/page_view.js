@@ -7,9 +7,11 @@
 /**
  * @typedef {{id: number|string, text: string, probability: number}} Alternative
  * @typedef {Alternative & {alternatives: Alternative[], done: boolean}} Token
- * @typedef {{prompt: string, label: ?string, seed: number, temperature: number, topP: number, length: number}} Request
- * @typedef {{request: Request, tokens: Token[], target: number, rate?: number}} Version
- *   A text: the request, the tokens so far, the number of tokens at which sampling stops, and characters per second.
+ * @typedef {{prompt: string, label: ?string, seed: number, temperature: number, topP: number, length: number,
+ *   isSentence: boolean}} Request
+ * @typedef {{request: Request, tokens: Token[], target: number, minimum: number, rate?: number}} Version
+ *   A text: the request, the tokens so far, the number of tokens at which sampling stops, the number before which the
+ *   text does not end, and characters per second.
  * @typedef {{name: string, architecture: string, level: string, labels?: string[], prompt?: string, defaults?: object,
  *   info?: object}} Description
  *   A model.

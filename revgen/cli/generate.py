@@ -18,6 +18,7 @@ from revgen.cli.options import (
 from revgen.cli.parser import Command
 from revgen.errors import OptionError
 from revgen.files import expand_user
+from revgen.generation.defaults import default_prompt
 from revgen.generation.editor import write
 from revgen.generation.together import synthesize
 from revgen.language_model import LanguageModel
@@ -45,6 +46,8 @@ def run_generate(options: argparse.Namespace) -> None:
     if options.resume and not options.out:
         raise OptionError("--resume continues a file: add --out")
     model = load(options.model, device=options.device, revision=options.revision)
+    if options.prompt is None:
+        options.prompt = default_prompt(model)
     if options.out:
         count = model.write_samples(
             options.out,
@@ -109,17 +112,19 @@ def add_write_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", metavar="FILE", default="text.txt", help="the file that Ctrl-S saves (default: text.txt)"
     )
-    parser.add_argument("--temperature", type=float, default=1.0, help="the first temperature (default: 1)")
+    parser.add_argument("--temperature", type=float, help="the first temperature (default: that of the model, or 1)")
     parser.add_argument("--seed", type=int, help="the seed of the sampled words")
 
 
 def run_write(options: argparse.Namespace) -> None:
     """Open the editor, and print the text when it closes."""
+    model = load(options.model)
+    default: float = model.generation_config.get("temperature", 1.0)
     text = write(
-        load(options.model),
+        model,
         expand_user(options.out),
         options.prompt,
-        temperature=options.temperature,
+        temperature=default if options.temperature is None else options.temperature,
         seed=options.seed,
     )
     if options.json:

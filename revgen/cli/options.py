@@ -13,6 +13,7 @@ from typing import Any
 from revgen.errors import CheckpointError
 from revgen.files import expand_user, is_rank_zero, lock
 from revgen.generation.config import DEFAULTS, GenerationConfig
+from revgen.generation_file import OPTIONS
 
 MODEL = "the name of a pretrained model, the directory of a saved model, or a repository on the Hub (me/name)"
 VALID = "the fraction of the documents to hold out for validation, or a file"
@@ -44,7 +45,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 def add_prompt(parser: argparse.ArgumentParser) -> None:
     """Add a prompt and the number of texts."""
-    parser.add_argument("--prompt", default="", help="the text to continue")
+    parser.add_argument("--prompt", help="the text to continue (default: the prompt of the model, if it has one)")
     parser.add_argument("-n", type=int, default=1, help="the number of texts (default: 1)")
 
 
@@ -58,7 +59,8 @@ def add_generation_options(parser: argparse.ArgumentParser) -> None:
             text = "apply this registered filter after the other options; can be repeated"
             parser.add_argument("--filter", dest="filters", action="append", metavar="NAME", help=text)
             continue
-        default = f" (default: {option.default})" if option.default else ""
+        own = "that of the model, or " if option.name in OPTIONS else ""
+        default = f" (default: {own}{option.default})" if option.default else ""
         add_option(parser, option.name, str(option.type), f"{text[0].lower()}{text[1:].rstrip('.')}{default}")
 
 
@@ -76,7 +78,7 @@ def add_option(parser: argparse.ArgumentParser, name: str, annotation: str, text
     """
     flag, first_type = f"--{name.replace('_', '-')}", annotation.partition(" | ")[0]
     if first_type == "bool":
-        parser.add_argument(flag, action="store_true", default=None, help=text)
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
     elif name in PAIRS:
         metavar, convert = PAIRS[name]
         parser.add_argument(flag, action="append", type=convert, metavar=metavar, help=f"{text}; can be repeated")

@@ -129,7 +129,7 @@ def replace_parameters(message: str, command: str, parsers: Mapping[str, Command
     def flag(match: re.Match[str]) -> str:
         action = actions[match["name"]]
         value = match.groupdict().get("value")
-        option = action.option_strings[-1]
+        option = action.option_strings[0 if isinstance(action, argparse.BooleanOptionalAction) else -1]
         return option if value is None or action.nargs == 0 else f"{option} {value}"
 
     value = r"(?P<value>\"[^\"]*\"|'[^']*'|[\w.…-]+)"

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from revgen.generation.constraints import Constraints, TextState, TokenHistory
 from revgen.generation.filters import Floats
+from revgen.generation.sentences import CONTEXT_CHARS, SentenceStop
 from revgen.generation.streamer import TextStreamer
 from revgen.ops import tree_map
+from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
     from revgen.model import Model
@@ -55,7 +57,13 @@ class Batch:
         for i, (ids, _) in enumerate(prompts):
             self.prompts[: len(ids), i] = ids
         self.states = [state for _, state in prompts for _ in range(n)]
-        self.streamers = [TextStreamer(tokenizer.stream_decoder(), config.stops) for _ in self.states]
+        self.streamers = [
+            TextStreamer(
+                tokenizer.stream_decoder(), config.stops, SentenceStop(context) if config.stop_at_sentence else None
+            )
+            for context in (prompt_end(tokenizer, ids, state) for ids, state in prompts)
+            for _ in range(n)
+        ]
         self.history: TokenHistory | None = None
         if constraints.needs_tokens:
             self.history = TokenHistory((ids for ids, _ in prompts for _ in range(n)), len(tokenizer))
@@ -138,6 +146,11 @@ class Batch:
             streamer.finish()
             pieces.append((row, streamer.take()))
         return [(row, piece) for row, piece in pieces if piece]
+
+
+def prompt_end(tokenizer: Tokenizer, ids: Sequence[int], state: TextState) -> str:
+    """Return at most about ``CONTEXT_CHARS`` characters of a prompt, of which ``ids`` are read."""
+    return tokenizer.decode(ids[-CONTEXT_CHARS:]) + state.pending
 
 
 def select_rows(state: Any, rows: NDArray[np.intp]) -> Any:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from revgen.generation.batch import prompt_end
 from revgen.generation.constraints import Constraints, TextState, TokenHistory
 from revgen.generation.filters import Floats, apply_filters
-from revgen.generation.streamer import find_stop
+from revgen.generation.streamer import find_end
 from revgen.ops import log_softmax, tree_map
 from revgen.tokenizers import Tokenizer
 
@@ -71,6 +72,7 @@ class BeamSearch:
         self.num_beams = self.config.num_beams or 1
         self.prompt = prompt
         self.skip = len(start.pending)
+        self.context = prompt_end(tokenizer, prompt, start)
         self.hypotheses = [Hypothesis((), 0.0, start)]
         self.complete: dict[str, float] = {}
 
@@ -82,9 +84,9 @@ class BeamSearch:
         parents: list[int] = []
         extended: list[Hypothesis] = []
         for rank, (parent, hypothesis, guide_is_done) in enumerate(self._candidates(logits)):
-            text, has_stop = self._text(hypothesis)
+            text, has_stopped = self._text(hypothesis)
             is_last = hypothesis.ids[-1] == self.tokenizer.eos_id or hypothesis.position == self.config.max_tokens
-            if has_stop or guide_is_done or is_last:
+            if has_stopped or guide_is_done or is_last:
                 if rank < self.num_beams:
                     reached = score(hypothesis.logp, len(hypothesis.ids), self.config.length_penalty)
                     self.complete[text] = max(reached, self.complete.get(text, -np.inf))
@@ -125,14 +127,15 @@ class BeamSearch:
         return log_softmax(logits.astype(np.float64)) + np.array([[h.logp] for h in hypotheses])
 
     def _text(self, hypothesis: Hypothesis) -> tuple[str, bool]:
-        """Return the text after the prompt, up to the first stop string, and whether there is one."""
-        text = self.tokenizer.decode(hypothesis.ids)[self.skip :]
-        stops, min_tokens = self.config.stops, self.config.min_tokens
-        if not stops or hypothesis.position <= min_tokens:
+        """Return the text after the prompt, and whether it has stopped: at a stop string or the end of a sentence."""
+        ids, config = hypothesis.ids, self.config
+        text = self.tokenizer.decode(ids)[self.skip :]
+        if not (config.stops or config.stop_at_sentence) or hypothesis.position <= config.min_tokens:
             return text, False
-        first = self.tokenizer.decode(hypothesis.ids[: hypothesis.prompt_tokens + min_tokens])
-        position = find_stop(text, stops, max(0, len(first) - self.skip))
-        return (text, False) if position is None else (text[:position], True)
+        start = max(0, len(self.tokenizer.decode(ids[: hypothesis.prompt_tokens + config.min_tokens])) - self.skip)
+        is_final = ids[-1] == self.tokenizer.eos_id or hypothesis.position == config.max_tokens
+        end = find_end(text, config, start, context=self.context, is_final=is_final)
+        return (text, False) if end is None else (text[:end], True)
 
     def cannot_improve(self) -> bool:
         """Return whether ``n`` complete texts are at least as good as any hypothesis can become.

@@ -53,6 +53,7 @@ class GenerationOptions(TypedDict, total=False):
     max_tokens: int
     min_tokens: int
     stop: str | Sequence[str] | None
+    stop_at_sentence: bool
     forced_tokens: Mapping[int, Token] | None
     regex: str | None
     choices: Sequence[str] | None
@@ -120,10 +121,14 @@ class GenerationConfig:
     )
     max_tokens: int = field(default=300, metadata={"help": "Sample at most this many tokens."})
     min_tokens: int = field(
-        default=0, metadata={"help": "Ignore stop strings, and do not end the document, before this many tokens."}
+        default=0,
+        metadata={"help": "Ignore stop strings and ends of sentences, and end no document, before this many tokens."},
     )
     stop: str | Sequence[str] | None = field(
         default=None, metadata={"help": "End the text before the first of these strings."}
+    )
+    stop_at_sentence: bool = field(
+        default=False, metadata={"help": "End the text after the first complete sentence, from min_tokens on."}
     )
     forced_tokens: Mapping[int, Token] | None = field(
         default=None, metadata={"help": "Put these tokens at these positions, where 0 is the first sampled token."}
@@ -246,7 +251,8 @@ class GenerationConfig:
         check("choices", choices, choices is None or is_list, "a list of one or more strings")
         if self.max_copied_chars is not None:
             check_at_least("max_copied_chars", self.max_copied_chars, 1)
-        check("check_novelty", self.check_novelty, type(self.check_novelty) is bool, "True or False")
+        for name in ("check_novelty", "stop_at_sentence"):
+            check(name, getattr(self, name), type(getattr(self, name)) is bool, "True or False")
         is_number = self.num_beams is None or (is_int(self.num_beams, 1) and self.num_beams <= MAX_BEAMS)
         check("num_beams", self.num_beams, is_number, f"a whole number from 1 to {MAX_BEAMS:,}")
         check("length_penalty", self.length_penalty, bool(np.isfinite(as_float(self.length_penalty))), "a number")
@@ -263,6 +269,7 @@ class GenerationConfig:
                 "regex" if self.regex is not None else "choices",
                 {
                     "stop": (self.stops, "a text that is cut off may not match"),
+                    "stop_at_sentence": (self.stop_at_sentence, "a text that is cut off may not match"),
                     "min_tokens": (self.min_tokens, "the length of the text is part of the match"),
                     "forced_tokens": (self.forced_tokens, "a forced token may not match"),
                     "max_copied_chars": (self.max_copied_chars, "every match may be a copy"),

@@ -13,6 +13,7 @@ from revgen.generation.blocks import BLOCK_SIZE, LARGE_BLOCK_SIZE, SampleBlock, 
 from revgen.generation.config import GenerationConfig
 from revgen.generation.constraints import Constraints, TextState
 from revgen.generation.decoder import Decoder
+from revgen.generation.defaults import add_defaults, default_prompt
 from revgen.novelty import check_text
 from revgen.ops import tree_map
 from revgen.options import check, check_at_least
@@ -34,11 +35,12 @@ Pieces: TypeAlias = Iterator[tuple[int, str]]
 
 
 def generate(
-    model: Model, prompt: str | list[str] | tuple[str, ...], n: int | None, options: Mapping[str, Any]
+    model: Model, prompt: str | list[str] | tuple[str, ...] | None, n: int | None, options: Mapping[str, Any]
 ) -> str | list[str] | list[list[str]]:
     """Generate texts; ``LanguageModel.generate`` describes the parameters."""
+    config = GenerationConfig.from_kwargs(**add_defaults(model, options))
+    prompt = default_prompt(model) if prompt is None else prompt
     prompts = list(prompt) if isinstance(prompt, list | tuple) else [prompt]
-    config = GenerationConfig.from_kwargs(**options)
     count = 1 if n is None else n
     limit = f"at most {MAX_TEXTS:,} for all prompts together: generate more with write_samples"
     check("n", n, count * len(prompts) <= MAX_TEXTS, limit)
@@ -55,9 +57,10 @@ def generate(
     return unwrapped if isinstance(prompt, list | tuple) else unwrapped[0]
 
 
-def stream(model: Model, prompt: str, options: Mapping[str, Any]) -> Iterator[str]:
+def stream(model: Model, prompt: str | None, options: Mapping[str, Any]) -> Iterator[str]:
     """Yield the continuation of a prompt in pieces, as it is sampled."""
-    config = GenerationConfig.from_kwargs(**options)
+    config = GenerationConfig.from_kwargs(**add_defaults(model, options))
+    prompt = default_prompt(model) if prompt is None else prompt
     check(
         "check_novelty",
         config.check_novelty,
@@ -74,8 +77,8 @@ def decode(
 
     The rows of a prompt are consecutive. Each token is a piece; with ``whole``, pieces are larger. Beam search yields
     each text at once, and may yield fewer than ``n``. A row ends at the end of the document, before the first stop
-    string, where a pattern allows no more text, or after ``max_tokens``. Raises OptionError, before anything is
-    sampled, for options that the model cannot follow.
+    string, after a sentence, where a pattern allows no more text, or after ``max_tokens``. Raises OptionError, before
+    anything is sampled, for options that the model cannot follow.
     """
     check_at_least("n", n, 1)
     check("prompt", prompts, len(prompts) > 0, "a string, or a list of at least one")
@@ -154,7 +157,7 @@ def _decode_in_blocks(model: Model, batch: Batch, sample_block: SampleBlock, tok
     last, positions = np.array(tokens), batch.read - np.array(batch.lengths)[rows]
     going = np.ones(len(rows), bool)
     is_single = len(batch.lengths) == 1 and model.device == "cpu"
-    size = LARGE_BLOCK_SIZE if batch.whole and is_single and not batch.streamers[0].stops else BLOCK_SIZE
+    size = LARGE_BLOCK_SIZE if batch.whole and is_single and not batch.streamers[0].may_stop else BLOCK_SIZE
     while going.any():
         if 2 * np.count_nonzero(going) <= len(rows):
             rows, last, positions, going, state = select_rows((rows, last, positions, going, state), going.nonzero()[0])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from revgen.generation.config import GenerationConfig
+from revgen.generation.sentences import SentenceStop, find_sentence_end
 from revgen.tokenizers import Tokenizer
 
 
@@ -12,42 +14,82 @@ def find_stop(text: str, stops: Sequence[str], start: int = 0) -> int | None:
     return min((position for stop in stops if (position := text.find(stop, start)) >= 0), default=None)
 
 
-class TextStreamer:
-    """The text of one row of a batch. Text that may be the beginning of a stop string is held back."""
+def find_end(
+    text: str, config: GenerationConfig, start: int, *, context: str = "", is_final: bool = False
+) -> int | None:
+    """Return where a text stops, from ``start`` on: before a stop string, or after a sentence. None if it does not.
 
-    def __init__(self, decode: Callable[[int], str], stops: tuple[str, ...]) -> None:
+    ``context`` is the text before, and nothing follows if it ``is_final``.
+    """
+    end = find_stop(text, config.stops, start)
+    if config.stop_at_sentence:
+        before = len(context)
+        first = before + max(start, 1)
+        sentence = find_sentence_end(context + text, first, is_final=is_final or end is not None)
+        if sentence is not None and (end is None or sentence - before < end):
+            return sentence - before
+    return end
+
+
+class TextStreamer:
+    """The text of one row of a batch. Text that may be the beginning of a stop string is held back.
+
+    The text ends before the first of ``stops``, or where ``sentences`` finds the end of a sentence.
+    """
+
+    def __init__(
+        self, decode: Callable[[int], str], stops: tuple[str, ...] = (), sentences: SentenceStop | None = None
+    ) -> None:
         self.decode = decode
         self.stops = stops
+        self.sentences = sentences
         self.ready = ""
         self.held = ""
         self.finished = False
 
+    @property
+    def may_stop(self) -> bool:
+        """Whether the text may end before the end of the document."""
+        return bool(self.stops) or self.sentences is not None
+
     def write(self, token: int, check_stops: bool = True, skip: int = 0) -> None:
-        """Add a token without its first ``skip`` characters. Stop strings count if ``check_stops``."""
+        """Add a token without its first ``skip`` characters. The text may stop there if ``check_stops``."""
         new = self.decode(token)[skip:]
-        if not self.stops or not check_stops:
-            self.ready += new
+        if check_stops and self.may_stop:
+            self._add(self.held + new)
             return
-        text = self.held + new
-        position = find_stop(text, self.stops)
-        if position is not None:
-            self.ready += text[:position]
-            self.held = ""
-            self.finished = True
-            return
+        self.ready += new
+        if self.sentences is not None:
+            self.sentences.advance(new)
+
+    def _add(self, text: str, *, is_final: bool = False) -> None:
+        """Add text, and hold back what may not belong to it; nothing if it ``is_final``."""
+        stop = end = find_stop(text, self.stops)
+        if self.sentences is not None:
+            sentence = self.sentences.find(text, is_final=is_final or stop is not None)
+            end = sentence if stop is None or (sentence is not None and sentence < stop) else stop
+        self.finished = is_final or end is not None
+        if end is None:
+            end = len(text) - (0 if is_final else self._undecided(text))
+        self.ready += text[:end]
+        self.held = "" if self.finished else text[end:]
+        if self.sentences is not None:
+            self.sentences.advance(text[:end])
+
+    def _undecided(self, text: str) -> int:
+        """Return how many characters at the end of a text may be the beginning of a stop string, or no part of it."""
         beginnings = (
             length
             for stop in self.stops
             for length in range(min(len(stop) - 1, len(text)), 0, -1)
             if text.endswith(stop[:length])
         )
-        end = len(text) - max(beginnings, default=0)
-        self.ready += text[:end]
-        self.held = text[end:]
+        undecided = max(beginnings, default=0)
+        return undecided if self.sentences is None else max(undecided, self.sentences.undecided(text))
 
     def write_all(self, tokens: Iterable[int]) -> None:
-        """Add tokens, up to a stop string."""
-        if not self.stops:
+        """Add tokens, until the text stops."""
+        if not self.may_stop:
             self.ready += "".join(map(self.decode, tokens))
             return
         for token in tokens:
@@ -56,13 +98,10 @@ class TextStreamer:
                 return
 
     def finish(self) -> None:
-        """End the text: what was held back belongs to it, unless a stop string has ended it before."""
+        """End the text, which stops nowhere before."""
         if self.finished:
             return
-        self.write(Tokenizer.eos_id)
-        self.ready += self.held
-        self.held = ""
-        self.finished = True
+        self._add(self.held + self.decode(Tokenizer.eos_id), is_final=True)
 
     def take(self) -> str:
         """Return the text that has become ready since the last call."""

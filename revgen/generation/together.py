@@ -15,8 +15,9 @@ from revgen.arguments import validate_call
 from revgen.errors import OptionError
 from revgen.generation.config import DEFAULTS, GenerationConfig, GenerationOptions
 from revgen.generation.constraints import Constraints, TextState, TokenHistory
+from revgen.generation.defaults import add_defaults, default_prompt
 from revgen.generation.sampler import probabilities, sample
-from revgen.generation.streamer import find_stop
+from revgen.generation.streamer import find_end
 from revgen.options import check, check_at_least
 
 if TYPE_CHECKING:
@@ -24,37 +25,41 @@ if TYPE_CHECKING:
 
 SHARED_OPTIONS = (
     *("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty"),
-    *("frequency_penalty", "presence_penalty", "logit_bias", "banned_tokens", "filters", "max_tokens", "stop", "seed"),
+    *("frequency_penalty", "presence_penalty", "logit_bias", "banned_tokens", "filters"),
+    *("max_tokens", "min_tokens", "stop", "stop_at_sentence", "seed"),
 )
 """Options that apply to all models together."""
 
 
 @overload
 def synthesize(
-    models: Sequence[Model], prompt: str = "", *, n: None = None, **options: Unpack[GenerationOptions]
+    models: Sequence[Model], prompt: str | None = None, *, n: None = None, **options: Unpack[GenerationOptions]
 ) -> str: ...
 
 
 @overload
 def synthesize(
-    models: Sequence[Model], prompt: str = "", *, n: int, **options: Unpack[GenerationOptions]
+    models: Sequence[Model], prompt: str | None = None, *, n: int, **options: Unpack[GenerationOptions]
 ) -> list[str]: ...
 
 
 @validate_call(defaults=DEFAULTS)
 def synthesize(
-    models: Sequence[Model], prompt: str = "", *, n: int | None = None, **options: Unpack[GenerationOptions]
+    models: Sequence[Model], prompt: str | None = None, *, n: int | None = None, **options: Unpack[GenerationOptions]
 ) -> str | list[str]:
     """Continue the prompt with several models in turn, word by word; return one text, or a list of ``n``.
 
-    ``options`` are those options of ``generate`` that shape the distribution, ``max_tokens`` (for all models
-    together), ``stop`` and ``seed``. The text ends where a model ends the document. Other options raise OptionError.
+    ``options`` are those options of ``generate`` that shape the distribution, ``max_tokens`` and ``min_tokens`` (for
+    all models together), ``stop``, ``stop_at_sentence`` and ``seed``. The text ends where a model ends the document.
+    Other options raise OptionError. Where no prompt or option is given, that of the first model applies.
     """
     check("models", models, isinstance(models, Sequence) and len(models) > 0, "a list of at least one model")
+    prompt = default_prompt(models[0]) if prompt is None else prompt
     check("prompt", prompt, isinstance(prompt, str), "a string")
     if n is not None:
         check_at_least("n", n, 1)
-    config = GenerationConfig.from_kwargs(**options)
+    defaults = {name: value for name, value in add_defaults(models[0], options).items() if name in SHARED_OPTIONS}
+    config = GenerationConfig.from_kwargs(**(defaults | dict(options)))
     for name, default in DEFAULTS.items():
         if name not in SHARED_OPTIONS and getattr(config, name) != default:
             raise OptionError(f"{name} does not combine with taking turns: it is an option for a text of one model")
@@ -67,7 +72,7 @@ def synthesize(
 def _continuation(participants: Sequence[Participant], prompt: str, config: GenerationConfig) -> str:
     for participant in participants:
         participant.begin(prompt)
-    text, position, turn = "", 0, 0
+    text, position, turn, start = "", 0, 0, 0
     while position < config.max_tokens:
         participant = participants[turn % len(participants)]
         word, tokens, is_end = participant.take_turn(position, begins_word=turn > 0)
@@ -77,7 +82,10 @@ def _continuation(participants: Sequence[Participant], prompt: str, config: Gene
         for other in participants:
             if other is not participant:
                 other.observe(word)
-        if (end := find_stop(text, config.stops)) is not None:
+        is_final = is_end or position >= config.max_tokens
+        if position <= config.min_tokens:
+            start = len(text) + (position < config.min_tokens)
+        elif (end := find_end(text, config, start, context=prompt, is_final=is_final)) is not None:
             return text[:end]
         if is_end:
             break

@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 from transformers import GenerationConfig, GenerationMixin, PreTrainedModel, initialization as init
 from transformers.utils import ModelOutput
 
-from revgen import schema
+from revgen import generation_file, schema
 from revgen.architectures.neural import NeuralModel
 from revgen.errors import OptionError
 from revgen.files import is_rank_zero, write_atomically
@@ -30,12 +30,11 @@ from revgen.interop.transformers_tokenizer import RevgenTokenizer, find_model_di
 from revgen.model import Model, Weights
 from revgen.networks.network import FunctionalModule
 from revgen.ops import tree_map
-from revgen.pending import CONFIG, WEIGHTS
+from revgen.pending import CONFIG, GENERATION_CONFIG, WEIGHTS
 from revgen.registry import architecture_class
 from revgen.storage import load_directory, write_directory
 from revgen.tokenizers import Tokenizer
 
-GENERATION_CONFIG = "generation_config.json"
 FILE_ENTRIES = {"format_version", "tokenizer", "weights", "index", "metadata", "package"}
 """Entries of config.json that describe the files of a model directory of revgen."""
 
@@ -94,7 +93,7 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
         for name, shape in self.revgen_model.weight_shapes().items():
             register_parameter(self, name, nn.Parameter(torch.empty(shape)))
         self.post_init()
-        self.generation_config = default_generation_config(config)
+        self.generation_config = default_generation_config(config, model)
 
     network: FunctionalModule
 
@@ -302,7 +301,7 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
         loaded = super().from_pretrained(str(directory), model, label, **options)
         lm = loaded[0] if options.get("output_loading_info") else loaded
         if options.get("generation_config") is None and not (directory / GENERATION_CONFIG).exists():
-            lm.generation_config = default_generation_config(lm.config)
+            lm.generation_config = default_generation_config(lm.config, model)
         return loaded
 
 
@@ -313,10 +312,11 @@ def check_network(model: Model) -> NeuralModel:
     return model
 
 
-def default_generation_config(config: RevgenConfig) -> GenerationConfig:
-    """Return the defaults of ``generate``, which suppress the tokens that no text contains."""
+def default_generation_config(config: RevgenConfig, model: Model | None) -> GenerationConfig:
+    """Return the defaults of ``generate``: those of the model, without the tokens that no text contains."""
     special = {name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    return GenerationConfig(**special, suppress_tokens=config.suppress_tokens)
+    own = generation_file.to_entries(model) if model is not None and model.generation_config else {}
+    return GenerationConfig(**(own | special | {"suppress_tokens": config.suppress_tokens}))
 
 
 def untrained_model(config: RevgenConfig) -> NeuralModel:

@@ -15,13 +15,14 @@ from revgen.errors import RevgenError
 from revgen.generation.batch import Batch
 from revgen.generation.config import GenerationConfig
 from revgen.generation.constraints import Constraints, TextState
+from revgen.generation.defaults import add_defaults, default_prompt
 from revgen.model import Model
 from revgen.serve.background import Background
 from revgen.serve.engine import Engine, Generation
 from revgen.serve.errors import ServeError
 from revgen.serve.logprobs import TokenLog, join_logprobs, prompt_logprobs
 from revgen.serve.prompts import EncodedPrompt, encode_prompts
-from revgen.serve.schema import OPTION_FIELDS, generation_options
+from revgen.serve.schema import DEFAULT_MAX_TOKENS, OPTION_FIELDS, generation_options
 
 SLOW_OPTIONS = {"regex", "choices", "max_copied_chars"}
 """The options whose preparation may take long."""
@@ -51,7 +52,9 @@ class Completion:
         self.created = int(time.time())
         self.on_end: Callable[[dict[str, int]], None] = lambda usage: None
         """Is called with the usage when all texts have ended."""
-        self.echoes = [self.prompts[row // self.batch.n].text if self.request.echo else "" for row in self.all_rows]
+        self.echoes = [
+            self.prompts[row // self.batch.n].text if has_echo(self.request) else "" for row in self.all_rows
+        ]
         self.lengths = [0] * len(self.all_rows)
         """The number of characters of each row that have been returned, without its prompt."""
 
@@ -118,6 +121,11 @@ class Completion:
             yield event(error.to_dict())
 
 
+def has_echo(request: Any) -> bool:
+    """Return whether texts begin with their prompts: if a request asks for it, or gives no prompt."""
+    return bool(request.echo) or request.prompt is None
+
+
 def event(data: dict[str, Any]) -> str:
     """Return a server-sent event."""
     return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
@@ -130,20 +138,21 @@ async def start_completion(engine: Engine, request: Any, background: Background)
         raise ServeError(400, f"best_of must be null or n, {n}", param="best_of")
     if (request.max_tokens or 0) > limits.max_tokens:
         raise ServeError(400, f"max_tokens must be at most {limits.max_tokens}", param="max_tokens")
-    options = generation_options(request)
+    options = resolve_options(model, generation_options(request), limits.max_tokens)
+    prompt = default_prompt(model) if request.prompt is None else request.prompt
     seed = options.pop("seed", None)
 
     def prepare() -> tuple[list[EncodedPrompt], Batch, list[TokenLog]]:
-        prompts = encode_prompts(model, request.prompt, "prompt", limits, n)
-        check_logprobs(request, prompts)
+        prompts = encode_prompts(model, prompt, "prompt", limits, n)
+        check_logprobs(request, prompts, options["max_tokens"])
         batch = prepare_batch(model, prompts, options, seed, n, whole=not request.stream)
         prompt_logs = []
-        if request.logprobs is not None and request.echo:
+        if request.logprobs is not None and has_echo(request):
             prompt_logs = [prompt_logprobs(model, p.ids, batch.label_offset, request.logprobs) for p in prompts]
         return prompts, batch, prompt_logs
 
-    is_slow = not SLOW_OPTIONS.isdisjoint(options) or (request.logprobs is not None and request.echo)
-    is_slow |= len(str(request.prompt)) > LONG_PROMPT
+    is_slow = not SLOW_OPTIONS.isdisjoint(options) or (request.logprobs is not None and has_echo(request))
+    is_slow |= len(str(prompt)) > LONG_PROMPT
     prompts, batch, prompt_logs = await background.run(prepare) if is_slow else prepare()
     logs: list[TokenLog] = []
     if request.logprobs is not None:
@@ -152,13 +161,19 @@ async def start_completion(engine: Engine, request: Any, background: Background)
     return Completion(request, prompts, batch, engine.submit(batch), logs, prompt_logs)
 
 
-def check_logprobs(request: Any, prompts: Sequence[EncodedPrompt]) -> None:
+def check_logprobs(request: Any, prompts: Sequence[EncodedPrompt], max_tokens: int) -> None:
     """Raise ServeError if a response would have too many log-probabilities."""
     if request.logprobs is None:
         return
-    tokens = sum((len(prompt.ids) if request.echo else 0) + (request.max_tokens or 0) for prompt in prompts)
+    tokens = sum((len(prompt.ids) if has_echo(request) else 0) + max_tokens for prompt in prompts)
     if tokens * (request.n or 1) * (request.logprobs + 1) > MAX_LOGPROBS:
         raise ServeError(400, f"a response may have at most {MAX_LOGPROBS:,} log-probabilities", param="logprobs")
+
+
+def resolve_options(model: Model, given: Mapping[str, Any], max_tokens: int) -> dict[str, Any]:
+    """Return the options of a request with the defaults of the model, of at most ``max_tokens``."""
+    own = min(model.generation_config.get("max_tokens", DEFAULT_MAX_TOKENS), max_tokens)
+    return add_defaults(model, {"max_tokens": own} | dict(given))
 
 
 def prepare_batch(

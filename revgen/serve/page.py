@@ -33,7 +33,8 @@ def describe_for_page(name: str, engine: Engine) -> dict[str, Any]:
     description = describe_model(engine.model)
     weights_bytes = sum(array.nbytes for array in engine.model.weights.values())
     limit = min(engine.limits.max_tokens, 10_000)
-    defaults = description["defaults"] | {"max_length": limit, "max_tokens": min(300, limit)}
+    defaults = description["defaults"]
+    defaults |= {"max_length": limit, "max_tokens": min(defaults["max_tokens"], limit)}
     return description | {
         "name": name,
         "defaults": defaults,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Annotated, Any, get_type_hints
 
 from fastapi import FastAPI
@@ -48,7 +49,11 @@ class CompletionFields(Request):
     """The fields of a completion that are not options of ``generate``."""
 
     model: str = Field(description="The name of a model; /v1/models lists them.")
-    prompt: Prompt = Field("", description="The text to continue, or its token ids, or a list of several.")
+    prompt: Prompt | None = Field(
+        None,
+        description="The text to continue, or its token ids, or a list of several. "
+        "Without it, the text begins with the prompt of the model.",
+    )
     n: int | None = Field(1, ge=1, description="The number of texts for each prompt.")
     stream: bool | None = Field(False, description="Send the text in pieces, as server-sent events.")
     stream_options: StreamOptions | None = None
@@ -68,7 +73,8 @@ def _option_fields() -> dict[str, Any]:
         if option.name not in NOT_IN_JSON:
             default = DEFAULT_MAX_TOKENS if option.name == "max_tokens" else option.default
             limits: Any = {"ge": 0, "lt": SEED_LIMIT} if option.name == "seed" else {}
-            field: Any = Field(default, description=option.metadata["help"], **limits)
+            own = "" if default is None else f" The default is {json.dumps(default)}, unless the model has its own."
+            field: Any = Field(None, description=f"{option.metadata['help']}{own}", **limits)
             fields[option.name] = (hints[option.name] | None, field)
     return fields
 
@@ -122,7 +128,7 @@ def add_schemas(app: FastAPI) -> None:
 
 
 def generation_options(request: Any) -> dict[str, Any]:
-    """Return the options of a request for ``GenerationConfig``."""
+    """Return the options that a request gives, for ``GenerationConfig``."""
     values = {name: getattr(request, name) for name in OPTION_FIELDS}
     options = {name: value for name, value in values.items() if value is not None}
     if "logit_bias" in options:

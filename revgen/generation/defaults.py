@@ -1,0 +1,73 @@
+"""The defaults of a model for the options of ``generate``: ``Model.generation_config``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from revgen.errors import OptionError
+from revgen.generation.config import DEFAULTS, GenerationConfig
+from revgen.generation_file import OPTIONS
+from revgen.options import as_float, check, is_int
+from revgen.registry import unknown_name_message
+
+if TYPE_CHECKING:
+    from revgen.model import Model
+
+SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p")
+"""Options of which beam search has none, and which change nothing or too much at the temperature 0."""
+BEAMS = ("num_beams", "length_penalty")
+LENGTH = ("max_tokens", "min_tokens", "stop", "stop_at_sentence", "max_copied_chars")
+"""Options of which a text that has to match a pattern has none."""
+MAX_PROMPT_CHARS = 10_000
+MAX_DEFAULT_TOKENS = 100_000
+"""The limits of defaults, which may come from an untrusted source."""
+MAX_DEFAULT_BEAMS = 64
+
+
+def check_defaults(defaults: Mapping[str, Any]) -> None:
+    """Raise OptionError unless the entries are a ``prompt`` and options of ``generate`` that a model may choose."""
+    is_mapping = isinstance(defaults, Mapping)
+    check("generation_config", defaults, is_mapping, "a dictionary of a prompt and options of generate")
+    options = dict(defaults)
+    prompt = options.pop("prompt", "")
+    is_prompt = isinstance(prompt, str) and len(prompt) <= MAX_PROMPT_CHARS
+    check("prompt", prompt, is_prompt, f"a string of at most {MAX_PROMPT_CHARS:,} characters")
+    for name in options:
+        if name not in OPTIONS:
+            raise OptionError(unknown_name_message("entry of generation_config", name, OPTIONS))
+    temperature = options.get("temperature", 0)
+    check("temperature", temperature, as_float(temperature) >= 0, "0 or more")
+    config = GenerationConfig(**options)
+    for name, limit in (("max_tokens", MAX_DEFAULT_TOKENS), ("num_beams", MAX_DEFAULT_BEAMS)):
+        value = getattr(config, name)
+        check(name, value, value is None or value <= limit, f"at most {limit:,} as the default of a model")
+
+
+def default_prompt(model: Model) -> str:
+    """Return the prompt of a model, for a call that gives none."""
+    return str(model.generation_config.get("prompt", ""))
+
+
+def add_defaults(model: Model, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a call together with those defaults of the model that the call does not exclude.
+
+    Options that the call gives count, also with the value None. Others exclude defaults: beam search, and the
+    temperature 0, those for sampling; a pattern or choices, those for the length of a text. If the call gives
+    ``max_tokens``, the default of ``min_tokens`` keeps its proportion to it.
+    """
+    defaults = {name: value for name, value in model.generation_config.items() if name not in ("prompt", *options)}
+    given = {name for name, value in options.items() if value is not None}
+    excluded: set[str] = set()
+    if "num_beams" in given or as_float(options.get("temperature")) == 0:
+        excluded.update(SAMPLING)
+    if not given.isdisjoint(SAMPLING):
+        excluded.update(BEAMS)
+    if not given.isdisjoint(("regex", "choices")):
+        excluded.update(LENGTH)
+    if not model.has_index or not given.isdisjoint(("guide", "forced_tokens")):
+        excluded.add("max_copied_chars")
+    if "min_tokens" in defaults and is_int(options.get("max_tokens"), 0):
+        maximum = model.generation_config.get("max_tokens", DEFAULTS["max_tokens"])
+        defaults["min_tokens"] = options["max_tokens"] * defaults["min_tokens"] // max(maximum, 1)
+    return {name: value for name, value in defaults.items() if name not in excluded} | dict(options)

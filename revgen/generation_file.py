@@ -1,0 +1,72 @@
+"""``generation_config.json``: the defaults of a model for the options of ``generate``, next to its weights.
+
+The names are those of ``transformers``, which reads the file too: ``do_sample``, ``max_new_tokens`` and so on. Options
+that only revgen has keep their names. Entries that revgen does not know are ignored.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from revgen import schema
+from revgen.errors import CheckpointError, OptionError
+from revgen.files import to_json, write_atomically
+from revgen.model import Model
+from revgen.pending import GENERATION_CONFIG
+
+OPTIONS = (
+    *("temperature", "top_k", "top_p", "min_p", "typical_p"),
+    *("repetition_penalty", "frequency_penalty", "presence_penalty"),
+    *("max_tokens", "min_tokens", "stop", "stop_at_sentence", "max_copied_chars", "num_beams", "length_penalty"),
+    *("prompt", "label"),
+)
+"""The entries of ``Model.generation_config``: a prompt, and options of ``generate``."""
+ENTRY_NAMES = {"max_tokens": "max_new_tokens", "min_tokens": "min_new_tokens"}
+"""The options that have another name in the file."""
+DISABLED = {"top_k": 0, "num_beams": 1}
+"""Values in the file of options that a model has no default for. Without them, ``transformers`` keeps 50 tokens."""
+
+
+def to_entries(model: Model) -> dict[str, Any]:
+    """Return the content of the file, with the ids that ``transformers`` needs. Raises OptionError for others."""
+    model.check_generation_config()
+    defaults = {name: value for name, value in model.generation_config.items() if value is not None}
+    is_greedy = defaults.get("temperature") == 0
+    if is_greedy:
+        del defaults["temperature"]
+    eos_id = model.tokenizer.eos_id
+    ids = {"bos_token_id": model.tokenizer.bos_id, "eos_token_id": eos_id, "pad_token_id": eos_id}
+    sampling = {"do_sample": not is_greedy and defaults.get("num_beams") is None}
+    options = {ENTRY_NAMES.get(name, name): value for name, value in defaults.items()}
+    return ids | {"suppress_tokens": model.suppressed_tokens} | sampling | DISABLED | options
+
+
+def from_entries(entries: dict[str, Any]) -> dict[str, Any]:
+    """Return the defaults in the content of the file, which may come from ``transformers``."""
+    named = {name: entries.get(ENTRY_NAMES.get(name, name)) for name in OPTIONS}
+    defaults = {name: value for name, value in named.items() if value is not None and value != DISABLED.get(name)}
+    if entries.get("do_sample") is False and "num_beams" not in defaults:
+        defaults["temperature"] = 0.0
+    return defaults
+
+
+def write_file(model: Model, directory: Path) -> None:
+    """Write the file of a model; without defaults, delete it. Raises OSError, and OptionError for invalid defaults."""
+    path = directory / GENERATION_CONFIG
+    if model.generation_config:
+        write_atomically(path, to_json(to_entries(model), indent=2).encode(), sync_name=False)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def read_file(model: Model, directory: Path) -> None:
+    """Set the defaults of a model by the file in its directory, if there is one. Raises CheckpointError."""
+    path = directory / GENERATION_CONFIG
+    if not path.exists():
+        return
+    model.generation_config = from_entries(schema.read_json(path))
+    try:
+        model.check_generation_config()
+    except OptionError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
