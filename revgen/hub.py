@@ -122,6 +122,7 @@ def pull(
         token: an access token; by default, the token from ``hf auth login`` or ``HF_TOKEN``.
         local_files_only: use only the cache.
     """
+    from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError
 
     api = make_api(token)
@@ -135,8 +136,9 @@ def pull(
     directory = config.parent
     content = read_config(directory)
     options["revision"] = directory.name
-    with convert_errors(repo_id, directory.name, api), suppress(EntryNotFoundError):  # many models have no defaults
-        download(api, repo_id, GENERATION_CONFIG, MAX_CONFIG_BYTES, **options)
+    if try_to_load_from_cache(repo_id, GENERATION_CONFIG, revision=directory.name) is None:
+        with convert_errors(repo_id, directory.name, api), suppress(EntryNotFoundError):  # the cache remembers it
+            download(api, repo_id, GENERATION_CONFIG, MAX_CONFIG_BYTES, **options)
     for entry, max_bytes in ((content["tokenizer"], MAX_TOKENIZER_BYTES), (content["weights"], None)):
         with convert_errors(repo_id, directory.name, api):
             file = download(api, repo_id, entry["file"], max_bytes, **options)

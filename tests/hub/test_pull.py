@@ -26,7 +26,7 @@ def test_each_load_requests_the_file_that_counts_downloads_once(hub: Hub, pushed
     for _ in range(3):
         revgen.load("me/model")
 
-    assert hub.count_requests("HEAD", "config.json") == 3, "each load sends one request"
+    assert hub.count_requests("HEAD", "/config.json") == 3, "each load sends one request"
     assert hub.count_requests("GET", "config.json") == 1, "only the first load downloads the file"
     assert hub.count_requests("HEAD", "model.safetensors") == hub.count_requests("GET", "model.safetensors") == 1
 
