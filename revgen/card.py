@@ -60,8 +60,8 @@ def make_card(
         f"print(model.generate({_example_arguments(model)}))\n```",
     ]
     if model.generation_config:
-        config = model.generation_config.items()
-        defaults = [f"`{name}={_to_literal(v) if isinstance(v, str) else v}`" for name, v in config]
+        own = model.generation_config.items()
+        defaults = [f"`{name}={_to_literal(v) if isinstance(v, str) else v}`" for name, v in own]
         parts.append(f"Unless you give others, `generate` uses {', '.join(defaults)}.")
     if package := model.package:
         parts.append(f"This model requires the package `{package}`: `pip install {package}`.")
