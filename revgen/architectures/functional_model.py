@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
+from operator import itemgetter
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -85,7 +86,12 @@ class FunctionalModel(NeuralModel):
         if tokens.shape == (1, 1) and self.compiled is not None:
             return self.compiled.step(int(tokens[0, 0]), state)
         definition, p = self.numpy_network
-        return definition.forward(p, tokens, state)
+        batch = tokens.shape[1]
+        if batch == 1 or batch % definition.row_block == 0 or state is None:
+            return definition.forward(p, tokens, state)
+        rows = np.append(np.arange(batch), np.zeros(-batch % definition.row_block, np.intp))  # copies of the first row
+        logits, state = definition.forward(p, tokens[:, rows], tree_map(itemgetter(rows), state))
+        return logits[:, :batch], tree_map(itemgetter(slice(batch)), state)
 
     def next_logits(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
         if len(tokens) == 1 or type(self).forward is not FunctionalModel.forward:  # a subclass may change the logits

@@ -66,6 +66,9 @@ class FunctionalNetwork(ABC):
     batch_axis: ClassVar[int] = 1
     """The axis of the batch in the arrays that are passed to ``Backend.dropout``."""
 
+    row_block: ClassVar[int] = 1
+    """The number of rows of a batch that NumPy computes at once: a batch of another size is padded to a multiple."""
+
     trains_in_bf16: ClassVar[bool] = False
     """True if layers can be trained in bfloat16 as a whole, instead of only their products. Then ``features`` calls
     ``Backend.cast`` for all arrays that do not come from a layer."""

@@ -60,6 +60,8 @@ class Stack(FunctionalNetwork):
     for the output of layer i.
     """
 
+    row_block = 4  # products of 31 rows take OpenBLAS longer than those of 32
+
     table: Array | None = None
     """The results of the first layer's ``project`` for all tokens, (vocab, …), precomputed for generation."""
 
