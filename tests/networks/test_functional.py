@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import revgen
-from revgen.ops import concatenate, embedding, relu, tanh
+from revgen.ops import concatenate, embedding, relu, tanh, tree_map
 from revgen.registry import architectures
 from revgen.testing import check_model
 
@@ -183,3 +183,21 @@ def test_double_precision_on_numpy_is_found() -> None:
             return logits.astype(np.float64) if isinstance(logits, np.ndarray) else logits
 
     assert_found(Double, "on NumPy the output is float64, not float32")
+
+
+@pytest.mark.parametrize("name", ["lstm-char", "textgenrnn-char"])
+@pytest.mark.parametrize("batch", [2, 5, 8])
+def test_a_batch_of_any_size_has_the_logits_of_its_rows(name: str, batch: int) -> None:
+    model = revgen.load(name)
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(3, len(model.tokenizer), (2, batch))
+
+    _, state = model.forward(tokens[:1], model.initial_state(batch))
+    logits, state = model.forward(tokens[1:], state)
+
+    assert logits.shape == (1, batch, len(model.tokenizer))
+    for row in range(batch):
+        _, alone = model.forward(tokens[:1, row : row + 1], model.initial_state(1))
+        expected, alone = model.forward(tokens[1:, row : row + 1], alone)
+        np.testing.assert_allclose(logits[0, row], expected[0, 0], atol=1e-4)
+        tree_map(lambda both, one, row=row: np.testing.assert_allclose(both[row], one[0], atol=1e-4), state, alone)
