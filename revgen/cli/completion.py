@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import Any
 
 from revgen import cli, datasets
@@ -48,9 +49,16 @@ def run_completion(options: argparse.Namespace) -> None:
         for action in command._actions:
             if action.dest in functions:
                 action.complete = functions[action.dest]  # type: ignore[attr-defined]
+            if isinstance(action.metavar, str):
+                action.metavar = action.metavar.partition("[")[0]  # a colon has a meaning in zsh
+            if options.shell == "zsh" and action.option_strings and action.nargs == "+":
+                action.metavar = f"*-*:{action.metavar}"  # all words up to the next option
     models = [*list_models(), *(model.name for model in list_cached() if is_repository(model.name))]
     names = {"models": " ".join(models), "datasets": " ".join(datasets.names())}
-    print(shtab.complete(parser, options.shell, preamble=PREAMBLES[options.shell].format(**names)))
+    script = shtab.complete(parser, options.shell, preamble=PREAMBLES[options.shell].format(**names))
+    if options.shell == "zsh":  # shtab completes only the first of several arguments
+        script = re.sub(r'^  "\(\*\)::?', '  "*:', script, flags=re.MULTILINE)
+    print(script)
 
 
 def _call(function: str) -> dict[str, str]:
