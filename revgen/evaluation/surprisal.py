@@ -118,10 +118,12 @@ def explain(model: Model, text: str, top: int = 5, label: str | float | bool | N
         logprobs = log_softmax(logits[:, 0].astype(np.float64))  # (time, vocab)
         with np.errstate(invalid="ignore"):
             entropies = -np.where(np.isneginf(logprobs), 0, np.exp(logprobs) * logprobs).sum(-1)
-        most_likely = np.argsort(-logprobs, axis=-1, kind="stable")[:, :top]
+        bounds = np.partition(logprobs, -min(top, len(tokenizer)), axis=-1)[:, -min(top, len(tokenizer))]
         for i, target in enumerate(targets.tolist()):
             row = logprobs[i]
-            alternatives = tuple((vocabulary[j], float(np.exp(row[j]))) for j in most_likely[i].tolist())
+            candidates = np.flatnonzero(~(row < bounds[i]))  # a sort of all tokens would take most of the time
+            most_likely = candidates[np.argsort(-row[candidates], kind="stable")][:top]
+            alternatives = tuple((vocabulary[j], float(np.exp(row[j]))) for j in most_likely.tolist())
             rank = 1 + int((row > row[target]).sum())
             logprob = float(row[target]) - (tokenizer.unknown_nats if target == tokenizer.unk_id else 0.0)
             tokens.append(
