@@ -312,6 +312,11 @@ class Model(ABC):
         return "fixed weights"
 
     @property
+    def has_large_states(self) -> bool:
+        """Whether the state of a text may take so much memory that few texts can be generated together."""
+        return False
+
+    @property
     def copies_training_text(self) -> bool:
         """Whether generated texts typically contain parts of the training text, as those of n-grams do."""
         return False

@@ -139,6 +139,10 @@ class Mixture(LanguageModel):
         return max((model.adaptation for model in self.models), key=ADAPTATIONS.index)
 
     @property
+    def has_large_states(self) -> bool:
+        return any(model.has_large_states for model in self.models)
+
+    @property
     def copies_training_text(self) -> bool:
         return any(model.copies_training_text for model in self.models)
 

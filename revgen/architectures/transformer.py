@@ -52,8 +52,10 @@ WIDTH_UNIT, MAX_WIDTH = 32, 512
 EPOCHS_WITHOUT_DROPOUT, DROPOUT_PER_DOUBLING = 5, 0.05
 """Dropout slows a run down that reads each token a few times only; then each doubling of the epochs adds some."""
 
-MAX_CACHE_VALUES = 1 << 28
-"""The largest number of keys of one text, over all layers; keys and values then take 2 GiB."""
+MAX_CACHE_VALUES = 1 << 26
+"""The largest number of keys of one text, over all layers; keys and values then take 512 MiB."""
+LARGE_CACHE_VALUES = 1 << 20
+"""The number of keys of one text from which fewer texts are generated together."""
 MAX_SCORES = 1 << 25
 """The number of attention scores of a layer, for all heads and texts, that are computed at once outside training."""
 
@@ -291,6 +293,10 @@ class TransformerModel(FunctionalModel):
     optimizer = "muon"
     sequence_length = 128
     max_batch_size = 32
+
+    @property
+    def has_large_states(self) -> bool:
+        return bool(self.config.num_layers * (self.config.hidden_size or 0) * self.config.context > LARGE_CACHE_VALUES)
 
     def suggest_sizes(self, recipe: Recipe, tokens: int) -> dict[str, Any]:
         """Return a width and a dropout rate that grow with the number of tokens to read."""

@@ -26,7 +26,9 @@ MAX_TEXTS = 1 << 20
 """The number of texts that one call of ``generate`` may return."""
 MIN_ROWS = 64
 MAX_BATCH_BYTES = 1 << 30
-"""The memory for texts that are generated together. At least ``MIN_ROWS`` texts are, whatever they take."""
+"""The memory for texts that are generated together. At least ``MIN_ROWS`` texts are, unless one takes more than
+``MAX_ROW_BYTES``."""
+MAX_ROW_BYTES = 1 << 26
 MAX_SEARCH_TOKENS = 1 << 22
 """The number of tokens of all hypotheses of a beam search."""
 
@@ -94,7 +96,7 @@ def decode(
     if config.num_beams is not None:
         searches = (search(model, ids, label_offset, constraints, state, n) for ids, state in begun)
         return ((i * n + rank, text) for i, texts in enumerate(searches) for rank, text in enumerate(texts))
-    max_rows = _max_rows(model) if len(begun) * n > MIN_ROWS else MIN_ROWS
+    max_rows = _max_rows(model, len(begun) * n)
     if len(begun) * n <= max_rows:
         return _decode_batch(model, Batch(model, constraints, begun, config.seed, n, whole=whole))
     return _decode_batches(model, constraints, begun, n, whole, max_rows)
@@ -105,16 +107,19 @@ def _check_beams(model: Model, config: GenerationConfig, num_beams: int, n: int)
     check("n", n, n <= num_beams, f"at most num_beams, {num_beams}")
     max_tokens = MAX_SEARCH_TOKENS // num_beams
     check("max_tokens", config.max_tokens, config.max_tokens <= max_tokens, f"at most {max_tokens:,} with these beams")
-    max_beams = _max_rows(model) if num_beams > MIN_ROWS else MIN_ROWS
+    max_beams = _max_rows(model, num_beams)
     check("num_beams", num_beams, num_beams <= max_beams, f"at most {max_beams:,}: more would take too much memory")
 
 
-def _max_rows(model: Model) -> int:
-    """Return how many texts may be generated together, so that their logits and states take about 1 GiB."""
+def _max_rows(model: Model, rows: int) -> int:
+    """Return how many of ``rows`` texts may be generated together: their logits and states take about 1 GiB."""
+    if rows == 1 or (rows <= MIN_ROWS and not model.has_large_states):
+        return rows
     _, state = model.forward(np.array([[model.tokenizer.bos_id]]), model.initial_state(1))
     sizes: list[int] = []
     tree_map(lambda array: sizes.append(array.nbytes), model.join_states([state]))
-    return max(MIN_ROWS, MAX_BATCH_BYTES // (4 * sum(sizes) + 32 * len(model.tokenizer)))
+    row_bytes = 4 * sum(sizes) + 32 * len(model.tokenizer)
+    return max(MIN_ROWS if row_bytes <= MAX_ROW_BYTES else 1, MAX_BATCH_BYTES // row_bytes)
 
 
 def _decode_batches(

@@ -8,6 +8,7 @@ that begin with a space. (The term comes from the library ``guidance``.)
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -18,7 +19,7 @@ from revgen.tokenizers import Tokenizer
 
 
 class TokenTexts:
-    """The texts of a tokenizer's tokens, and their prefixes.
+    """The texts of a tokenizer's tokens.
 
     Special tokens and parts of characters have an empty text.
     """
@@ -29,7 +30,7 @@ class TokenTexts:
             for token, spelled in enumerate(tokenizer.token_bytes)
         ]
         self.max_length = max(map(len, self.texts))
-        self.prefixes = {text[:end] for text in self.texts for end in range(1, len(text))}
+        self.sorted_texts = sorted(set(self.texts))
         self.allowed = lru_cache(maxsize=64)(self._allowed)
 
     def trim(self, ids: Sequence[int]) -> tuple[list[int], str]:
@@ -39,9 +40,14 @@ class TokenTexts:
             text = self.texts[token] + text
             if not self.texts[token] or len(text) >= self.max_length:
                 break
-            if text in self.prefixes:
+            if self.is_prefix(text):
                 num_removed, removed_text = i, text
         return list(ids[: len(ids) - num_removed]), removed_text
+
+    def is_prefix(self, text: str) -> bool:
+        """Return whether a longer token begins with a text."""
+        following = bisect_right(self.sorted_texts, text)
+        return following < len(self.sorted_texts) and self.sorted_texts[following].startswith(text)
 
     def _allowed(self, pending: str) -> NDArray[np.bool_]:
         """Return a mask (vocab,) of the tokens that begin with ``pending`` or are a prefix of it."""

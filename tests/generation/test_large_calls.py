@@ -131,3 +131,20 @@ def test_a_context_that_would_take_too_much_memory_is_an_error() -> None:
         revgen.create("transformer-char", context=65_536, hidden_size=1024, num_layers=8)
     with pytest.raises(OptionError, match=r"context must be a whole number from 1 to 1,024"):
         revgen.create("mlp-char", context=65_536)
+
+
+def test_texts_with_large_states_are_generated_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    from revgen.architectures import transformer
+
+    model = revgen.load("transformer-subword")
+    assert not model.has_large_states
+    with_mixture = [model, revgen.mix([model])]
+    for limit in (transformer, "LARGE_CACHE_VALUES"), (decoding, "MAX_BATCH_BYTES"), (decoding, "MAX_ROW_BYTES"):
+        monkeypatch.setattr(*limit, 1)
+
+    for model in with_mixture:
+        texts = model.generate("the ", n=3, max_tokens=5, seed=1)
+
+        assert len(texts) == 3 and texts[0] == model.generate("the ", max_tokens=5, seed=1)
+        with pytest.raises(OptionError, match="num_beams must be at most 1: more would take too much memory, not 2"):
+            model.generate("the ", num_beams=2, max_tokens=5)
