@@ -21,7 +21,7 @@ def to_bits(logprob: float) -> float:
 
 def surprisal_color(bits: float) -> tuple[int, int, int]:
     """Return the color of a surprisal, (red, green, blue), between white and the full color."""
-    strength = min(bits / FULL_COLOR_BITS, 1)
+    strength = bits / FULL_COLOR_BITS if bits < FULL_COLOR_BITS else 1  # also for NaN
     red, green, blue = (round(255 + (full - 255) * strength) for full in FULL_COLOR)
     return red, green, blue
 

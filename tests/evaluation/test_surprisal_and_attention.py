@@ -14,6 +14,7 @@ import pytest
 import revgen
 from revgen import LanguageModel, OptionError
 from revgen.cli import main
+from revgen.evaluation.coloring import FULL_COLOR, surprisal_color
 from revgen.ops import log_softmax, softmax
 
 TEXT = "the song,\nis <b>over & out"
@@ -203,3 +204,7 @@ def test_the_explain_command_prints_and_saves_the_explanation(
         re.sub(r"\x1b\[[\d;]*m", "", text) for text in (explanation.to_terminal(), capsys.readouterr().out)
     )
     assert colored.startswith(plain) and "alternatives" in colored
+
+
+def test_a_surprisal_that_is_no_number_has_the_full_color() -> None:
+    assert surprisal_color(float("nan")) == surprisal_color(float("inf")) == FULL_COLOR

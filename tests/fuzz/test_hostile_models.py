@@ -14,6 +14,7 @@ import shutil
 import struct
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,13 @@ from safetensors.numpy import load, save
 import revgen
 from revgen.card import make_card
 from revgen.errors import MAX_MESSAGE_CHARS, escape_controls
+from revgen.html_card import card_html
 from revgen.language_model import LanguageModel
 
 SIZES = {"hidden_size": 8, "num_layers": 1, "embedding_size": 8, "num_heads": 2, "context": 4, "order": 3}
 NAMES = ["gru-char", "kneser-ney-char", "transformer-subword", "ngram-char", "textgenrnn-char", "lstm-word", "mlp-char"]
 NAMES += ["awd-lstm-char", "mingru-char", "rglru-char", "slstm-char", "graves-lstm-char", "mixture-char"]
+NAMES += ["gated-mixture-char", "cm-char", "cm-word"]
 SHORT_NAMES = ["gru-char", "kneser-ney-char", "transformer-subword"]
 SHORT, LONG = 8, 400
 """The number of changed directories of each model."""
@@ -46,12 +49,17 @@ def make_model(name: str) -> LanguageModel:
     """Return a small trained model."""
     if name == "mixture-char":
         return revgen.mix([make_model("kneser-ney-char")] * 2)
+    if name == "gated-mixture-char":
+        mixture = revgen.mix([make_model("kneser-ney-char"), make_model("ngram-char")], gated=True)
+        mixture.fit(TEXTS[:2], epochs=1, progress=False)
+        return mixture
     level = name.rpartition("-")[2]
     tokenizer: dict[str, Any] = {"vocab_size": 290} if level == "subword" else {"min_count": 1}
     fields = type(revgen.create(name)).Config.__dataclass_fields__
     options: Any = {key: value for key, value in SIZES.items() if key in fields}
     model = revgen.create(name, tokenizer=tokenizer, **options)
     training: Any = {"epochs": 1, "batch_size": 2, "sequence_length": 8} if hasattr(model, "make_network") else {}
+    training |= {"epochs": 1} if name.startswith("cm") else {}
     model.fit(TEXTS, index_texts=name == "ngram-char", progress=False, **training)
     return model
 
@@ -73,10 +81,16 @@ def use(path: Path) -> None:
         "".join(model.stream("", max_tokens=5, seed=1, temperature=0))
         model.score("the song")
         model.evaluate(["the song of the band"])
-        model.explain("the", top=3)
+        model.explain("the", top=3).to_html()
+        card_html(model)
         make_card(model).encode()
         json.dumps(model.info())
         repr(model)
+        for write in (partial(model.export, path / "page.html"), partial(model.save, path / "copy", dtype="float16")):
+            try:
+                write()
+            except revgen.RevgenError as error:
+                assert escape_controls(str(error)) == str(error) and len(str(error)) <= MAX_MESSAGE_CHARS + 3
 
 
 def put(path: Path, entry: str, data: bytes) -> None:

@@ -163,3 +163,11 @@ def test_the_longest_end_that_begins_a_longer_token_is_removed(tokenizer: Tokeni
 
     assert removed_text == pending
     assert tokenizer.decode(ids) + pending == text
+
+
+def test_a_very_long_token_takes_little_memory() -> None:
+    tokens = (*WordTokenizer.train(["the song"], min_count=1).vocabulary, "x" * 50_000, "x" * 49_999)
+    texts = token_texts(WordTokenizer(tokens))
+
+    assert texts.is_prefix("x" * 49_999) and texts.is_prefix("th") and texts.is_prefix("x" * 20)
+    assert not texts.is_prefix("x" * 50_000) and not texts.is_prefix("the") and not texts.is_prefix("xy")
