@@ -79,6 +79,7 @@ class ModelOptions(TypedDict, total=False):
     max_bytes: int | None
     adapt: bool
     without: Sequence[str]
+    contexts: Sequence[str]
 
 
 @validate_call(open_ended=True)

@@ -168,14 +168,10 @@ class ContextMixingModel(LanguageModel):
         return {name: array.shape for name, array in saved_arrays(initial_mixers(), initial_maps()).items()}
 
     def validate_weights(self, arrays: Weights) -> str | None:
-        text = arrays.get("text")
-        if text is None or text.ndim != 1 or text.dtype.kind != "u":
-            return "the training text is missing, or is no list of token ids"
-        if len(text) == 0 or text.max() >= len(self.tokenizer):
-            return "the training text is empty, or has ids that are not in the vocabulary"
-        is_start = text == self.tokenizer.bos_id
-        if not is_start[0] or is_start[-1] or (is_start[1:] & is_start[:-1]).any():
-            return "the training text does not consist of documents"
+        from revgen.context_mixing.counting import check_text
+
+        if problem := check_text(arrays.get("text"), len(self.tokenizer)):
+            return problem
         mixing = {name: array for name, array in arrays.items() if name != "text"}
         return super().validate_weights(mixing)
 

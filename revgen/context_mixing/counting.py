@@ -61,17 +61,25 @@ def document_starts(text: NDArray[Any]) -> NDArray[np.int64]:
     return np.append(np.flatnonzero(text == Tokenizer.bos_id), len(text))
 
 
+def check_text(text: NDArray[Any] | None, vocab: int) -> str | None:
+    """Return a sentence that says why an array is not the training text of a model, or None if it is valid."""
+    if text is None or text.ndim != 1 or text.dtype.kind != "u":
+        return "the training text is missing, or is no list of token ids"
+    if len(text) == 0 or text.max() >= vocab:
+        return "the training text is empty, or has ids that are not in the vocabulary"
+    is_start = text == Tokenizer.bos_id
+    if not is_start[0] or is_start[-1] or (is_start[1:] & is_start[:-1]).any():
+        return "the training text does not consist of documents"
+    return None
+
+
 def count_contexts(text: NDArray[Any], vocabulary: Sequence[str], is_used: NDArray[np.bool_]) -> Tables:
     """Count the tokens after each context of a text, the ids of documents with their start and end tokens."""
     starts = document_starts(text)
     is_predicted = text != Tokenizer.bos_id
     tree = build_code_tree(np.bincount(text[is_predicted], minlength=len(vocabulary)))
     classes, folded = token_classes(vocabulary), case_folded(vocabulary)
-    hashes = np.empty((len(text), NUM_CONTEXTS), np.uint32)
-    capacity = int(np.diff(starts).max())
-    with np.errstate(over="ignore"):  # hashes are computed modulo 2^64
-        for begin, end in pairwise(starts.tolist()):
-            write_all_contexts(new_document(capacity), text[begin:end], classes, folded, hashes[begin:end])
+    hashes = hash_contexts(text, classes, folded)
     ends = np.flatnonzero(is_predicted)
     ranks = tree.ranks[text[ends]].astype(np.uint64)
     columns: dict[str, list[NDArray[Any]]] = {n: [] for n in ("buckets", "keys", "begins", "ranks", "counts")}
@@ -111,6 +119,17 @@ def count_contexts(text: NDArray[Any], vocabulary: Sequence[str], is_used: NDArr
         is_used=is_used,
         **arrays,
     )
+
+
+def hash_contexts(text: NDArray[Any], classes: NDArray[np.int64], folded: NDArray[np.uint64]) -> NDArray[np.uint32]:
+    """Return the hashes of all contexts after each token of a text, (tokens, contexts)."""
+    starts = document_starts(text)
+    hashes = np.empty((len(text), NUM_CONTEXTS), np.uint32)
+    capacity = int(np.diff(starts).max())
+    with np.errstate(over="ignore"):  # hashes are computed modulo 2^64
+        for begin, end in pairwise(starts.tolist()):
+            write_all_contexts(new_document(capacity), text[begin:end], classes, folded, hashes[begin:end])
+    return hashes
 
 
 def _first_of_equal(values: NDArray[Any]) -> NDArray[np.int64]:

@@ -1,0 +1,122 @@
+"""Measure how well counts, networks, context mixing and their mixtures predict a text.
+
+    python examples/best_mixture.py train.jsonl valid.jsonl --clean valid_clean.jsonl --out models
+
+A part of the training documents is held out to fit the gates of the mixtures. Each model is saved in a directory of
+``--out``; a later run loads the models that are there. Each row of the table says what changes while the model reads a
+document. The texts are lowercased.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import revgen
+
+ORDERS = 5, 8, 14
+
+
+class Recipe:
+    """The models, which are trained when they are needed, and the table of their losses."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        texts = [text.lower() for text in revgen.read(arguments.train)]
+        order = np.random.default_rng(arguments.seed).permutation(len(texts))
+        self.held_out, self.train = (
+            [texts[i] for i in np.sort(part)] for part in (order[: arguments.held_out], order[arguments.held_out :])
+        )
+        self.clean = [text.lower() for text in revgen.read(arguments.clean)] if arguments.clean else []
+        self.rest = [text.lower() for text in revgen.read(arguments.valid)]
+        self.rest = [text for text in self.rest if text not in set(self.clean)]
+        self.directory = Path(arguments.out)
+        self.epochs, self.residual_epochs = arguments.epochs, arguments.residual_epochs
+
+    def obtain(self, name: str, create: Callable[[], revgen.LanguageModel]) -> revgen.LanguageModel:
+        """Load the model with this name, or create it and save it; print its loss."""
+        directory, start = self.directory / name, time.process_time()
+        if (directory / "config.json").exists():
+            model, seconds = revgen.load(directory), "loaded"
+        else:
+            model = create()
+            seconds = f"{time.process_time() - start:.0f} s"
+            model.save(directory)
+        self.report(name, model, seconds)
+        return model
+
+    def report(self, name: str, model: revgen.LanguageModel, seconds: str = "") -> None:
+        """Print a row of the table: the nats per character on all and on the clean texts, and the CPU seconds."""
+        parts = [model.evaluate(texts) for texts in (self.rest, self.clean) if texts]
+        characters = sum(part.characters for part in parts)
+        total = sum(part.nats_per_char * part.characters for part in parts) / characters
+        clean = f"{parts[-1].nats_per_char:.4f}" if self.clean else ""
+        print(name, model.adaptation, f"{total:.4f}", clean, seconds, sep=" | ", flush=True)
+
+    def counts(self) -> revgen.LanguageModel:
+        """Return Kneser-Ney of several orders, with a gate that is fitted on folds of the training text."""
+        first = revgen.create("kneser-ney-char", order=ORDERS[0])
+        first.fit(self.train, progress=False)
+        models = [first, *(revgen.create("kneser-ney-char", order=n, tokenizer=first.tokenizer) for n in ORDERS[1:])]
+        for model in models[1:]:
+            model.fit(self.train, progress=False)
+        mixture = revgen.mix(models, gated=True)
+        mixture.fit(self.train, folds=8, epochs=3, progress=False)
+        return mixture
+
+    def network(self, counts: revgen.LanguageModel) -> revgen.LanguageModel:
+        """Return an LSTM."""
+        model = revgen.create("lstm-char", tokenizer=counts.tokenizer)
+        model.fit(self.train, self.held_out, preset="best", epochs=self.epochs, checkpoint=self.directory / "run-1")
+        return model
+
+    def residual(self, network: revgen.LanguageModel, counts: revgen.LanguageModel) -> revgen.LanguageModel:
+        """Return the LSTM after more training on top of the counts."""
+        epochs, checkpoint = self.residual_epochs, self.directory / "run-2"
+        network.fit(self.train, self.held_out, base=counts, epochs=epochs, checkpoint=checkpoint)
+        return network
+
+    def context_mixing(self, counts: revgen.LanguageModel) -> revgen.LanguageModel:
+        """Return context mixing."""
+        model = revgen.create("cm-char", tokenizer=counts.tokenizer)
+        model.fit(self.train, progress=False)
+        return model
+
+    def gated(self, *models: revgen.LanguageModel) -> revgen.LanguageModel:
+        """Return a mixture whose gate is fitted on the texts that were held out."""
+        mixture = revgen.mix(models, gated=True)
+        mixture.fit(self.held_out, progress=False)
+        return mixture
+
+    def run(self) -> None:
+        """Print the table."""
+        print("model", "changes while it reads", "all", "clean", "CPU time of the training", sep=" | ")
+        counts = self.obtain("counts", self.counts)
+        network = self.obtain("network", lambda: self.network(counts))
+        residual = self.obtain("residual", lambda: self.residual(network, counts))
+        orders = counts.models  # type: ignore[attr-defined]
+        fixed = self.obtain("mixture", lambda: self.gated(*orders, residual))
+        self.report("mixture + document cache", fixed.adaptive())
+        mixing = self.obtain("context-mixing", lambda: self.context_mixing(counts))
+        everything = self.obtain("everything", lambda: self.gated(*orders, residual.adaptive(), mixing))
+        self.report("everything + document cache", everything.adaptive())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("train")
+    parser.add_argument("valid")
+    parser.add_argument("--clean", help="the part of the validation text without copies of the training text")
+    parser.add_argument("--out", default="best-mixture", help="the directory of the models")
+    parser.add_argument("--held-out", type=int, default=64, help="the number of documents that fit the gates")
+    parser.add_argument("--epochs", type=int, default=16, help="of the network alone")
+    parser.add_argument("--residual-epochs", type=int, default=4, help="of the network on top of the counts")
+    parser.add_argument("--seed", type=int, default=7)
+    Recipe(parser.parse_args()).run()
+
+
+if __name__ == "__main__":
+    main()
