@@ -153,6 +153,7 @@ class NeuralModel(LanguageModel):
         labels: Any = None,
         epochs: int | None = None,
         max_seconds: float | None = None,
+        token_budget: int | None = None,
         batch_size: int | None = None,
         sequence_length: int | None = None,
         optimizer: str | None = None,
@@ -187,6 +188,8 @@ class NeuralModel(LanguageModel):
             epochs: passes over the text. If neither this nor ``max_seconds`` is given, ``preset`` and the size of the
                 corpus decide.
             max_seconds: a time budget, validation included. The learning-rate schedule ends with it.
+            token_budget: the number of tokens to read in total, over all epochs, which need not be whole. The same
+                budget takes the same steps on a fast and on a slow machine.
             batch_size: rows of text read in parallel. If not given, it depends on the size of the corpus.
             sequence_length: the average length of a chunk of a row, in tokens; the exact length is random. Gradients do
                 not reach back beyond a chunk. If not given, the architecture's default (100 for recurrent networks).
@@ -229,13 +232,14 @@ class NeuralModel(LanguageModel):
             max_seconds,
             batch_size,
             self.sequence_length if sequence_length is None else sequence_length,
-            self.optimizer if optimizer is None else optimizer,
+            optimizer,
             learning_rate,
             weight_decay,
             weight_averaging=self.weight_averaging if weight_averaging is None else weight_averaging,
             patience=patience,
             seed=seed,
             preset=preset,
+            token_budget=token_budget,
         )
         if labels is not None:
             self.check_labels()

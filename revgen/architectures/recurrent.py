@@ -29,6 +29,8 @@ class RecurrentModel(FunctionalModel):
     """
 
     Config: ClassVar[type[Any]] = RecurrentConfig
+    optimizer = "muon"
+    max_batch_size = 32
 
     def make_definition(self, vocab: int) -> Stack:
         return Stack(self.architecture, self.config, vocab)

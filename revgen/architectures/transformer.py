@@ -300,7 +300,7 @@ class TransformerModel(FunctionalModel):
 
     def suggest_sizes(self, recipe: Recipe, tokens: int) -> dict[str, Any]:
         """Return a width and a dropout rate that grow with the number of tokens to read."""
-        to_read = (recipe.epochs or math.inf) * tokens
+        to_read = recipe.planned_epochs(tokens) * tokens
         if recipe.max_seconds is not None:
             to_read = min(to_read, TOKENS_IN_A_MINUTE * (recipe.max_seconds / 60) ** 0.5)
         on_gpu = self.device != "cpu"

@@ -99,6 +99,10 @@ class Cell:
         limit = self.hidden_size**-0.5
         return rng.uniform(-limit, limit, shape)
 
+    def num_blocks(self, shape: tuple[int, ...]) -> int:
+        """Return how many matrices, such as those of several gates, a matrix of this shape joins along its columns."""
+        return max(1, shape[1] // self.hidden_size) if shape[1] % self.hidden_size == 0 else 1
+
     def fused_kernel_weights(self, p: Parameters) -> Sequence[Array]:
         """Return the weights for ``fused_kernel``: input matrix (gates, input), hidden matrix (gates, hidden), and the
         two biases, (gates,)."""

@@ -36,6 +36,7 @@ FIT_HELP = {
     "epochs": "passes over the text (default: chosen by the preset and the corpus)",
     "preset": 'how much text to read and how wide a new model is: "quick", "balanced" (default) or "best"',
     "max_seconds": "a time budget",
+    "token_budget": "the number of tokens to read in total",
     "batch_size": "rows of text to read in parallel (default: chosen by the corpus)",
     "gradient_accumulation_steps": "compute each batch in this many parts, to save memory",
     "sequence_length": "the number of tokens that gradients reach back (default: chosen by the architecture)",

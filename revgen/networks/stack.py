@@ -111,6 +111,10 @@ class Stack(FunctionalNetwork):
             return rng.normal(0, 1, shape)  # variance 1, as after a normalization
         return super().init_weight(name, shape, rng)
 
+    def num_blocks(self, name: str) -> int:
+        _, i, parameter = name.split(".")
+        return self.cells[int(i)].num_blocks(tuple(self.cells[int(i)].param_shapes()[parameter]))
+
     @property
     def supports_numpy(self) -> bool:
         return all(cell.supports_numpy for cell in self.cells)

@@ -95,7 +95,7 @@ def _fit(
     saved = checkpointer.read_latest() if checkpointer is not None and resume else {}
     fine_tunes = bool(saved.get("fine_tunes", model.is_fitted))
     recipe = recipe.resumed(saved).resolve(
-        len(train), model.learning_rate, fine_tunes, model.device, num_parts, model.max_batch_size
+        len(train), model.learning_rate, fine_tunes, model.device, num_parts, model.max_batch_size, model.optimizer
     )
     make_batches(train, recipe, 0)  # raises CorpusError if the text is too short
 

@@ -238,9 +238,9 @@ class Trainer:
     def _fraction_done(self, epochs: float) -> float:
         """Return the fraction of the run that is done after ``epochs`` epochs; at 1 or more, the run ends.
 
-        If the recipe limits both epochs and seconds, the larger of the two fractions counts.
+        If the recipe has several limits, the largest fraction counts.
         """
-        fraction = epochs / self.recipe.planned_epochs
+        fraction = epochs / self.recipe.planned_epochs(len(self.run.tokens))
         if self.recipe.max_seconds is not None:
             seconds_before_last_validation = max(self.recipe.max_seconds - self.validation_seconds, 1e-9)
             fraction = max(fraction, self.run.seconds / seconds_before_last_validation)

@@ -20,6 +20,7 @@ class FitOptions(ReadOptions, total=False):
     labels: Any
     epochs: int | None
     max_seconds: float | None
+    token_budget: int | None
     batch_size: int | None
     sequence_length: int | None
     optimizer: str | None

@@ -27,8 +27,8 @@ GPU_TOKENS_FACTOR, GPU_WIDTH_FACTOR = 4, 2
 SEED_LIMIT = 1 << 63
 """PyTorch takes seeds below this."""
 OPTIMIZERS = "adamw", "muon"
-BUDGET_FIELDS = ("epochs", "max_seconds")
-DEFAULT_FIELDS = (*BUDGET_FIELDS, "batch_size", "learning_rate")
+BUDGET_FIELDS = ("epochs", "max_seconds", "token_budget")
+DEFAULT_FIELDS = (*BUDGET_FIELDS, "batch_size", "learning_rate", "optimizer")
 """The fields for which ``Recipe.resolve`` chooses a value if they are None."""
 
 
@@ -59,7 +59,7 @@ class Recipe:
     max_seconds: float | None = None
     batch_size: int | None = None
     sequence_length: int = 100
-    optimizer: str = "adamw"
+    optimizer: str | None = None
     learning_rate: float | None = None
     weight_decay: float = 0.2
     clip: float = 1.0
@@ -67,10 +67,11 @@ class Recipe:
     patience: int | None = None
     seed: int = 0
     preset: str = "balanced"
+    token_budget: int | None = None
 
     def __post_init__(self) -> None:
         convert_fields(self)
-        for name in ("epochs", "batch_size", "sequence_length", "patience"):
+        for name in ("epochs", "batch_size", "sequence_length", "patience", "token_budget"):
             value = getattr(self, name)
             is_optional = name != "sequence_length"
             check(name, value, is_int(value, 1) or (is_optional and value is None), "a whole number of at least 1")
@@ -84,7 +85,7 @@ class Recipe:
         check("clip", self.clip, as_float(self.clip) > 0, "above 0")
         is_seed = is_int(self.seed, 0) and self.seed < SEED_LIMIT
         check("seed", self.seed, is_seed, "a whole number of at least 0 and below 2**63")
-        check("optimizer", self.optimizer, self.optimizer in OPTIMIZERS, " or ".join(map(repr, OPTIMIZERS)))
+        check("optimizer", self.optimizer, self.optimizer in (*OPTIMIZERS, None), " or ".join(map(repr, OPTIMIZERS)))
         check("preset", self.preset, self.preset in PRESETS, " or ".join(map(repr, PRESETS)))
 
     def budget(self) -> dict[str, Any]:
@@ -102,15 +103,19 @@ class Recipe:
         replaces the saved one, and the learning-rate schedule is stretched to it.
         """
         chosen = {**(saved.get("recipe") or {})}
-        if self.epochs is None and self.max_seconds is None:
+        if not self.has_budget:
             chosen |= saved.get("budget") or {}
         changes = {k: v for k, v in chosen.items() if k in DEFAULT_FIELDS and getattr(self, k) is None}
         return replace(self, **changes)
 
     @property
-    def planned_epochs(self) -> float:
-        """The number of epochs after which the run ends; infinity if only the seconds end it."""
-        return self.epochs or math.inf
+    def has_budget(self) -> bool:
+        """Whether the recipe says when the run ends."""
+        return any(value is not None for value in self.budget().values())
+
+    def planned_epochs(self, tokens: int) -> float:
+        """Return how often the run reads a corpus of ``tokens`` tokens; infinity if only the seconds end it."""
+        return min(self.epochs or math.inf, (self.token_budget or math.inf) / tokens)
 
     def resolve(
         self,
@@ -120,6 +125,7 @@ class Recipe:
         device: str = "cpu",
         num_parts: int = 1,
         max_batch_size: int = MAX_BATCH_SIZE,
+        optimizer: str = "adamw",
     ) -> Recipe:
         """Return the recipe with values for all fields that are None.
 
@@ -127,24 +133,27 @@ class Recipe:
         - ``learning_rate``: the argument of this name, the architecture's default; a fifth of it for fine-tuning.
         - ``batch_size``: a power of 2 from 16 to ``max_batch_size``, smaller for a small corpus, so that there are
           enough steps. It is rounded up to a multiple of ``num_parts``, the number of parts of a batch.
+        - ``optimizer``: the argument of this name, the architecture's default.
         """
         batch_size = self.batch_size
         is_multiple = batch_size is None or batch_size % num_parts == 0
         expected = f"a multiple of {num_parts} (processes × gradient_accumulation_steps)"
         check("batch_size", batch_size, is_multiple, expected)
         epochs = self.epochs
-        if epochs is None and self.max_seconds is None:
+        if not self.has_budget:
             epochs = self._suggest_epochs(tokens, device, MAX_FINE_TUNING_EPOCHS if fine_tunes else MAX_EPOCHS)
         return replace(
             self,
             epochs=epochs,
             batch_size=batch_size or self._suggest_batch_size(tokens, num_parts, max_batch_size),
             learning_rate=self.learning_rate or learning_rate * (FINE_TUNING_FACTOR if fine_tunes else 1),
+            optimizer=self.optimizer or optimizer,
         )
 
     def suggest_sizes(self, tokens: int, device: str = "cpu") -> dict[str, Any]:
         """Return ``hidden_size`` and ``dropout`` for a new network and a corpus with ``tokens`` tokens."""
-        epochs = self.epochs or self._suggest_epochs(tokens, device, MAX_EPOCHS)
+        planned = self.planned_epochs(tokens)
+        epochs = self._suggest_epochs(tokens, device, MAX_EPOCHS) if math.isinf(planned) else max(1.0, planned)
         return {
             "hidden_size": PRESETS[self.preset].hidden_size * (1 if device == "cpu" else GPU_WIDTH_FACTOR),
             "dropout": round(min(DROPOUT_PER_DOUBLING * math.log2(epochs), MAX_DROPOUT), 2),

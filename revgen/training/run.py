@@ -118,10 +118,11 @@ class TrainingRun:
         """Return whether the run takes so long on a CPU that compiled layers save more time than their compilation."""
         if torch.device(self.model.device).type != "cpu":
             return False
-        if math.isinf(self.recipe.planned_epochs):
+        epochs = self.recipe.planned_epochs(len(self.tokens))
+        if math.isinf(epochs):
             return (self.recipe.max_seconds or 0.0) >= MIN_COMPILED_SECONDS
         matrix_size = sum(weight.numel() for weight in self.network.params if weight.ndim > 1)
-        return bool(6 * matrix_size * len(self.tokens) * self.recipe.planned_epochs >= MIN_COMPILED_FLOP)
+        return bool(6 * matrix_size * len(self.tokens) * epochs >= MIN_COMPILED_FLOP)
 
     # One step
 

@@ -24,6 +24,7 @@ ALL_OPTIONS: dict[str, Any] = {
     "epochs": 3,
     "preset": "quick",
     "max_seconds": 60,
+    "token_budget": 1_000_000,
     "batch_size": 8,
     "gradient_accumulation_steps": 2,
     "sequence_length": 50,

@@ -119,6 +119,17 @@ def test_resumed_run_keeps_the_settings_that_the_first_call_chose(texts: list[st
         revgen.create("gru-char", dropout=0.5, **SMALL).fit(texts, checkpoint=tmp_path, resume=True, **SHORT)
 
 
+def test_resumed_run_keeps_the_optimizer_that_was_the_default_when_it_began(
+    texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, resumed = small(), small()
+    monkeypatch.setattr(type(first), "optimizer", "adamw")
+    first.fit(texts, checkpoint=tmp_path, **QUICK)
+    monkeypatch.setattr(type(first), "optimizer", "muon")
+    history = resumed.fit(texts, checkpoint=tmp_path, resume=True, **QUICK)
+    assert history.settings["optimizer"] == "adamw" and same_weights(first, resumed)
+
+
 @pytest.mark.parametrize("is_fast", [True, False])
 def test_resumed_run_keeps_its_precision_if_the_processor_is_measured_again(
     is_fast: bool, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -9,6 +9,7 @@ import torch
 
 import revgen
 from revgen.architectures.neural import NeuralModel
+from revgen.networks.stack import RecurrentConfig, Stack, make_cell
 from revgen.training.muon import UPDATE_SIZE, Muon, orthogonalize
 
 QUICK: dict[str, Any] = {"epochs": 3, "batch_size": 8, "sequence_length": 32, "progress": False}
@@ -72,10 +73,26 @@ def test_muon_trains_networks_and_is_named_in_the_settings(name: str, reviews: l
     assert history.settings["optimizer"] == "muon"
 
 
-def test_only_the_transformer_trains_with_muon_by_default() -> None:
-    defaults = {name: revgen.registry.architecture_class(name) for name in ("lstm", "mlp", "transformer")}
+def test_recurrent_networks_and_the_transformer_train_with_muon_by_default() -> None:
+    names = ("lstm", "rglru", "awd-lstm", "mlp", "transformer")
+    defaults = {name: revgen.registry.architecture_class(name) for name in names}
     assert {name: cls.optimizer for name, cls in defaults.items() if issubclass(cls, NeuralModel)} == {
-        "lstm": "adamw",
+        "lstm": "muon",
+        "rglru": "muon",
+        "awd-lstm": "muon",
         "mlp": "adamw",
         "transformer": "muon",
     }
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "rglru", "minlstm", "elman"])
+def test_the_matrix_of_each_gate_is_orthogonalized_on_its_own(name: str) -> None:
+    stack = Stack(name, RecurrentConfig(hidden_size=8, embedding_size=6), vocab=5)
+    for weight, shape in stack.param_shapes().items():
+        if weight.startswith("layers.") and len(shape) == 2:
+            assert shape[1] // stack.num_blocks(weight) == 8, weight
+
+
+@pytest.mark.parametrize("shape", [(8, 20), (8, 3)])
+def test_matrix_that_does_not_consist_of_gates_is_orthogonalized_whole(shape: tuple[int, int]) -> None:
+    assert make_cell("lstm", 8, 8, {}).num_blocks(shape) == 1

@@ -82,6 +82,27 @@ def test_max_seconds_ends_training_and_the_schedule(texts: list[str]) -> None:
     assert history[-1].learning_rate < 1e-3  # the schedule ends with the time budget
 
 
+def test_token_budget_ends_training_and_the_schedule_within_an_epoch(texts: list[str]) -> None:
+    rates: list[float] = []
+
+    class Record(revgen.Callback):
+        def on_step_end(self, model: LanguageModel, step: revgen.StepMetrics) -> None:
+            rates.append(step.learning_rate)
+
+    options = QUICK | {"epochs": None, "callbacks": [Record()]}
+    num_tokens = small().fit(texts, **QUICK | {"epochs": 1}).settings["tokens"]
+    history = small().fit(texts, token_budget=num_tokens * 3 // 2, **options)
+    assert len(history) == 2 and history.settings["epochs"] is None
+    tokens_per_step = options["batch_size"] * options["sequence_length"]
+    assert len(rates) == pytest.approx(1.5 * num_tokens / tokens_per_step, rel=0.15)
+    assert rates[-1] < 0.01 * max(rates)
+
+
+def test_smallest_of_several_budgets_ends_training(texts: list[str]) -> None:
+    assert len(small().fit(texts, **QUICK, token_budget=1 << 40)) == 3
+    assert len(small().fit(texts, **QUICK, token_budget=1)) == 1
+
+
 def test_ctrl_c_ends_training_and_keeps_the_best_weights(texts: list[str]) -> None:
     def interrupt(model: LanguageModel, epoch: revgen.EpochMetrics) -> None:
         if epoch.epoch == 2:
@@ -221,6 +242,8 @@ def test_text_that_cannot_be_trained_on_is_an_error(text: list[Any], message: st
         ("epochs", 0),
         ("epochs", 1.5),
         ("max_seconds", -1),
+        ("token_budget", 0),
+        ("token_budget", 1e6),
         ("batch_size", 0),
         ("sequence_length", 0),
         ("optimizer", "sgd"),
