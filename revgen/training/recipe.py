@@ -22,6 +22,8 @@ TOKENS_PER_ROW = 8_000
 DROPOUT_PER_DOUBLING = 0.075
 """The dropout that each doubling of the epochs adds by default: 0.25 for 10 epochs, 0.35 for 25."""
 MAX_DROPOUT = 0.5
+CPU_TOKENS_PER_SECOND = 75_000
+"""About how fast a recurrent network with two layers of 256 units trains on two CPU cores."""
 GPU_TOKENS_FACTOR, GPU_WIDTH_FACTOR = 4, 2
 """The factors by which a GPU increases the tokens of a preset and the width of a new network."""
 SEED_LIMIT = 1 << 63
@@ -152,16 +154,23 @@ class Recipe:
 
     def suggest_sizes(self, tokens: int, device: str = "cpu") -> dict[str, Any]:
         """Return ``hidden_size`` and ``dropout`` for a new network and a corpus with ``tokens`` tokens."""
-        planned = self.planned_epochs(tokens)
-        epochs = self._suggest_epochs(tokens, device, MAX_EPOCHS) if math.isinf(planned) else max(1.0, planned)
+        epochs = self.planned_epochs(tokens)
+        if self.max_seconds is not None:
+            epochs = min(epochs, CPU_TOKENS_PER_SECOND * self._scale(device) * self.max_seconds / tokens)
+        if math.isinf(epochs):
+            epochs = self._suggest_epochs(tokens, device, MAX_EPOCHS)
         return {
             "hidden_size": PRESETS[self.preset].hidden_size * (1 if device == "cpu" else GPU_WIDTH_FACTOR),
-            "dropout": round(min(DROPOUT_PER_DOUBLING * math.log2(epochs), MAX_DROPOUT), 2),
+            "dropout": round(min(DROPOUT_PER_DOUBLING * math.log2(max(1.0, epochs)), MAX_DROPOUT), 2),
         }
 
     def _suggest_epochs(self, tokens: int, device: str, max_epochs: int) -> int:
-        tokens_to_read = PRESETS[self.preset].tokens * (1 if device == "cpu" else GPU_TOKENS_FACTOR)
+        tokens_to_read = PRESETS[self.preset].tokens * self._scale(device)
         return max(1, min(round(tokens_to_read / tokens), max_epochs))
+
+    def _scale(self, device: str) -> int:
+        """Return the factor by which training on a device reads more tokens than training on a CPU."""
+        return 1 if device == "cpu" else GPU_TOKENS_FACTOR
 
     def _suggest_batch_size(self, tokens: int, num_parts: int, max_batch_size: int) -> int:
         power: int = 2 ** math.floor(math.log2(max(tokens / TOKENS_PER_ROW, 1)))

@@ -31,6 +31,7 @@ SMALLER = {
         "hidden_size=1024": "hidden_size=8, num_layers=1",
         "valid=0.1)": "valid=0.1, max_seconds=0.5, progress=False)",
         "valid=0.1, max_seconds=300)": "valid=0.1, max_seconds=0.5, progress=False)",
+        "valid=0.1, token_budget=5_000_000)": "valid=0.1, token_budget=1_000, progress=False)",
         "epochs=20": "epochs=1",
         '"cuda"': '"cpu"',
         ', revgen.WandB(project="reviews")': "",

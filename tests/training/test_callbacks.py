@@ -135,14 +135,21 @@ def test_overfitting_is_noted_in_the_history(reviews: list[str]) -> None:
     assert any("the model is overfitting" in note for note in history.notes)
 
 
+class StopAtOnce(revgen.Callback):
+    """A callback that ends the run after its first step."""
+
+    def on_step_end(self, model: LanguageModel, step: revgen.StepMetrics) -> bool:
+        return True
+
+
 @pytest.mark.parametrize(("preset", "width"), [("quick", 128), ("balanced", 256), ("best", 256)])
 def test_preset_and_corpus_decide_the_sizes_that_are_not_given(preset: str, width: int, reviews: list[str]) -> None:
     model = revgen.create("rnn-char", num_layers=1)
-    history = model.fit(reviews[:2], preset=preset, max_seconds=0.1, progress=False)
+    history = model.fit(reviews[:2], preset=preset, progress=False, callbacks=[StopAtOnce()])
     assert model.config.hidden_size == width and 0.3 < model.config.dropout < 0.5
     assert history.settings["preset"] == preset
     explicit = revgen.create("rnn-char", hidden_size=8, num_layers=1, dropout=0.1)
-    explicit.fit(reviews[:2], preset=preset, max_seconds=0.1, progress=False)
+    explicit.fit(reviews[:2], preset=preset, progress=False, callbacks=[StopAtOnce()])
     assert (explicit.config.hidden_size, explicit.config.dropout) == (8, 0.1)
 
 
@@ -152,6 +159,16 @@ def test_larger_corpus_gets_fewer_epochs_and_less_dropout() -> None:
     assert Recipe().suggest_sizes(50_000)["dropout"] > Recipe().suggest_sizes(5_000_000)["dropout"]
     with pytest.raises(revgen.OptionError, match="preset"):
         Recipe(preset="good")
+
+
+def test_dropout_follows_the_epochs_of_every_kind_of_budget() -> None:
+    def dropout(**budget: Any) -> float:
+        return float(Recipe(**budget).suggest_sizes(1_000_000)["dropout"])
+
+    assert dropout(epochs=8) == dropout(token_budget=8_000_000) == 0.22
+    assert dropout(epochs=8, token_budget=2_000_000) == dropout(token_budget=2_000_000) == 0.07
+    assert dropout(max_seconds=5) == 0 < dropout(max_seconds=50) < dropout(max_seconds=500)
+    assert dropout(epochs=1, max_seconds=500) == 0
 
 
 def test_weights_and_biases_gets_the_metrics_of_the_history(reviews: list[str], tmp_path: Path) -> None:
