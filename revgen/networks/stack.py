@@ -112,8 +112,9 @@ class Stack(FunctionalNetwork):
         return super().init_weight(name, shape, rng)
 
     def num_blocks(self, name: str) -> int:
-        _, i, parameter = name.split(".")
-        return self.cells[int(i)].num_blocks(tuple(self.cells[int(i)].param_shapes()[parameter]))
+        group, _, rest = name.partition(".")
+        i, _, parameter = rest.partition(".")
+        return self.cells[int(i)].num_blocks(self.cells[int(i)].param_shapes()[parameter]) if group == "layers" else 1
 
     @property
     def supports_numpy(self) -> bool:

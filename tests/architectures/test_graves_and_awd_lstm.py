@@ -276,7 +276,7 @@ def test_fit_minimizes_the_penalty_but_reports_cross_entropy(reviews: list[str])
     histories, sizes = [], []
     for alpha in (0.0, 1000.0):
         model: Any = revgen.create("awd-lstm-char", hidden_size=16, embedding_size=16, alpha=alpha, beta=alpha)
-        histories.append(model.fit(reviews[:10], epochs=1, **QUICK))
+        histories.append(model.fit(reviews[:10], epochs=1, optimizer="adamw", **QUICK))
         _, _, sites = in_training(model, random_tokens(model))
         sizes.append(float((sites[3][0] ** 2).mean()))
 
