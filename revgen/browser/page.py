@@ -25,6 +25,8 @@ ENGINE_FILES = ("tokenizers.js", "products.js", "networks.js", "sampler.js", "en
 PAGE_FILES = ("page_view.js", "page.js")
 OFFLINE = "The model runs in this page. Nothing you type leaves it, and it works without a network."
 SERVER = 'The models run on this server. Programs reach them by the <a href="docs">OpenAI protocol</a>.'
+MAX_NUMBER = 1e15
+"""Larger numbers in the metadata are not shown."""
 TEMPERATURE = 0.7
 """The temperature that the page suggests for a model without a default."""
 PAGE_OPTIONS = ("temperature", "top_k", "top_p", "min_p", "max_tokens", "min_tokens", "stop_at_sentence", "seed")
@@ -137,7 +139,7 @@ def describe_metadata(model: Model) -> dict[str, Any]:
         value if isinstance(value := metadata.get(name), dict) else {} for name in ("training", "evaluation")
     )
     texts = {name: metadata.get(name) for name in ("description", "data", "licence", "language")}
-    numbers = {"epochs": training.get("epochs"), "seconds": training.get("seconds")}
+    numbers: dict[str, Any] = {"epochs": training.get("epochs"), "seconds": training.get("seconds")}
     numbers["bits_per_char"] = evaluation.get("bits_per_char")
     samples = metadata.get("samples")
     return {
@@ -145,7 +147,11 @@ def describe_metadata(model: Model) -> dict[str, Any]:
         "vocabulary": len(model.tokenizer),
         "version": __version__,
         **{name: text for name, text in texts.items() if isinstance(text, str)},
-        **{name: number for name, number in numbers.items() if type(number) in (int, float)},
+        **{
+            name: number
+            for name, number in numbers.items()
+            if type(number) in (int, float) and abs(number) < MAX_NUMBER
+        },
         "samples": [text for text in samples if isinstance(text, str)] if isinstance(samples, list) else [],
     }
 

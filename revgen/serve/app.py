@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
@@ -25,6 +25,7 @@ from revgen.serve.background import Background
 from revgen.serve.completions import Completion, start_completion
 from revgen.serve.engine import Engine
 from revgen.serve.errors import ServeError, add_error_handlers
+from revgen.serve.json_response import StrictJSONResponse
 from revgen.serve.limits import Limits
 from revgen.serve.metrics import Metrics
 from revgen.serve.middleware import Gate
@@ -52,7 +53,13 @@ def create_app(
         for engine in engines.values():
             engine.stop()
 
-    app = FastAPI(title="revgen", version=__version__, lifespan=lifespan, redoc_url=None)
+    app = FastAPI(
+        title="revgen",
+        version=__version__,
+        lifespan=lifespan,
+        redoc_url=None,
+        default_response_class=StrictJSONResponse,
+    )
     metrics = Metrics(engines)
     app.add_middleware(Gate, api_key=api_key, limits=limits, metrics=metrics)
     add_error_handlers(app)
@@ -108,7 +115,7 @@ def add_model_routes(app: FastAPI, engines: Mapping[str, Engine], metrics: Metri
         if body.stream:
             return EventStream(completion)
         try:
-            return JSONResponse(await unless_disconnected(request, completion.response()))
+            return StrictJSONResponse(await unless_disconnected(request, completion.response()))
         finally:
             completion.generation.cancel()
 
@@ -127,10 +134,12 @@ def add_model_routes(app: FastAPI, engines: Mapping[str, Engine], metrics: Metri
             count, vectors = await background.run(compute)
         except RevgenError as error:
             raise ServeError(400, str(error), param="model") from None
+        if not np.isfinite(vectors).all():
+            raise ServeError(400, "the model has no vector of finite numbers for this text", param="input")
         encoded = [to_base64(v) for v in vectors] if body.encoding_format == "base64" else vectors.tolist()
         data = [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(encoded)]
         usage = {"prompt_tokens": count, "total_tokens": count}
-        return JSONResponse({"object": "list", "data": data, "model": body.model, "usage": usage})
+        return StrictJSONResponse({"object": "list", "data": data, "model": body.model, "usage": usage})
 
     @app.post("/v1/chat/completions")
     async def chat() -> None:

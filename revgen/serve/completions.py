@@ -20,6 +20,7 @@ from revgen.model import Model
 from revgen.serve.background import Background
 from revgen.serve.engine import Engine, Generation
 from revgen.serve.errors import ServeError
+from revgen.serve.json_response import to_text
 from revgen.serve.logprobs import TokenLog, join_logprobs, prompt_logprobs
 from revgen.serve.prompts import EncodedPrompt, encode_prompts
 from revgen.serve.schema import DEFAULT_MAX_TOKENS, OPTION_FIELDS, generation_options
@@ -128,7 +129,7 @@ def has_echo(request: Any) -> bool:
 
 def event(data: dict[str, Any]) -> str:
     """Return a server-sent event."""
-    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
+    return f"data: {to_text(data)}\n\n"
 
 
 async def start_completion(engine: Engine, request: Any, background: Background) -> Completion:

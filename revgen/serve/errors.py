@@ -5,7 +5,10 @@ from __future__ import annotations
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
+
+from revgen.errors import one_line
+from revgen.serve.json_response import StrictJSONResponse
 
 TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 """The type of the errors with a status, if it is not one of the request or of the server."""
@@ -18,7 +21,7 @@ class ServeError(Exception):
     def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
         self.status = status
-        self.message = message
+        self.message = one_line(message)  # it may quote a request of any content
         self.param = param
         self.code = code
 
@@ -30,7 +33,7 @@ class ServeError(Exception):
 
 def error_response(error: ServeError) -> Response:
     """Return the response for an error."""
-    return JSONResponse(error.to_dict(), error.status, HEADERS.get(error.status))
+    return StrictJSONResponse(error.to_dict(), error.status, HEADERS.get(error.status))
 
 
 def add_error_handlers(app: FastAPI) -> None:

@@ -62,8 +62,8 @@ class TokenLog:
 
 
 def finite(logprob: float) -> float:
-    """Return a log-probability as a number that JSON has: minus infinity becomes the smallest number of float32."""
-    return max(float(logprob), float(np.finfo(np.float32).min))
+    """Return a log-probability as a number that JSON has: minus infinity and NaN become the smallest of float32."""
+    return max(float(np.finfo(np.float32).min), float(logprob))  # a comparison with NaN is false
 
 
 def prompt_logprobs(model: Model, ids: list[int], label_offset: int, top: int) -> TokenLog:

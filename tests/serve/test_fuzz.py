@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from local_server import Server, running
 
@@ -93,3 +94,37 @@ def test_no_request_makes_the_server_fail(server: Server, count: int) -> None:
         elif isinstance(answer, str):
             assert answer.endswith("data: [DONE]\n\n"), (body, answer)
     assert statuses[200] > count / 10 and statuses[400] > count / 10, statuses
+
+
+@pytest.mark.parametrize("value", [np.nan, 3e38])
+def test_hostile_model_makes_no_request_fail(value: float) -> None:
+    texts = ["the band plays a song \ud800"] * 8
+    gru = revgen.create("gru-char", hidden_size=8, num_layers=1, tokenizer={"min_count": 1})
+    gru.fit(texts, epochs=1, progress=False)
+    counts = revgen.create("cm-char", tokenizer=gru.tokenizer)
+    counts.fit(texts, epochs=1, progress=False)
+    models = {"gru": gru, "cm": counts, "gated": revgen.mix([gru, gru], gated=True)}
+    for model in models.values():
+        model.weights = {n: np.full_like(a, value) if a.dtype.kind == "f" else a for n, a in model.weights.items()}
+        model.metadata = {
+            "description": "\ud800",
+            "training": {"epochs": value, "seconds": 10**400},
+            "samples": ["\ud800"],
+        }
+    with np.errstate(all="ignore"), running(models) as server:
+        assert server.get("/page/models")[0] == 200
+        for name in models:
+            for options in ({}, {"logprobs": 20, "echo": True}, {"n": 3, "stop": "b"}, {"regex": "a*"}):
+                for stream in (True, False):
+                    body = {"model": name, "prompt": "the", "max_tokens": 4, "stream": stream, **options}
+                    status, answer = server.post("/v1/completions", body)
+                    assert status == 200 and "NaN" not in str(answer), answer
+            status, answer = server.post("/v1/embeddings", {"model": name, "input": "the"})
+            assert status == 400 and len(answer["error"]["message"]) < 600
+
+
+@pytest.mark.parametrize("name", ["x" * 100_000, "\ud800", "\x1b[31m\n"])
+def test_errors_quote_little_of_a_request(name: str, server: Server) -> None:
+    status, answer = server.post("/v1/completions", {"model": name, "prompt": "the"})
+
+    assert status in (400, 404) and len(answer["error"]["message"]) < 600 and "\n" not in answer["error"]["message"]
