@@ -300,8 +300,12 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
             check_network(model)
         loaded = super().from_pretrained(str(directory), model, label, **options)
         lm = loaded[0] if options.get("output_loading_info") else loaded
-        if options.get("generation_config") is None and not (directory / GENERATION_CONFIG).exists():
-            lm.generation_config = default_generation_config(lm.config, model)
+        if options.get("generation_config") is None:
+            defaults = default_generation_config(lm.config, model)
+            if (directory / GENERATION_CONFIG).exists():  # it may have been written by hand
+                lm.generation_config.update(**defaults.to_dict(), defaults_only=True)
+            else:
+                lm.generation_config = defaults
         return loaded
 
 

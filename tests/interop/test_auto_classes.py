@@ -63,6 +63,30 @@ def test_auto_model_loads_a_model_directory(model: NeuralModel, directory: Path)
     assert lm.generation_config.to_dict() == revgen.to_transformers(model).generation_config.to_dict()
 
 
+def test_the_defaults_of_the_model_are_those_of_the_network(model: NeuralModel, tmp_path: Path) -> None:
+    own = {"prompt": "the ", "temperature": 0.8, "min_p": 0.05, "max_tokens": 40, "stop_at_sentence": True}
+    model = copy.copy(model)
+    model.generation_config = own
+
+    lm = transformers.AutoModelForCausalLM.from_pretrained(model.save(tmp_path / "model"))
+    lm.save_pretrained(tmp_path / "saved")
+
+    assert lm.generation_config.do_sample and lm.generation_config.max_new_tokens == 40
+    assert lm.generation_config.to_dict() == revgen.to_transformers(model).generation_config.to_dict()
+    assert lm.generate(torch.tensor([[0]])).shape[1] <= 41
+    assert revgen.load(tmp_path / "saved").generation_config == own
+
+
+def test_a_file_of_defaults_that_was_written_by_hand_needs_no_special_tokens(directory: Path) -> None:
+    (directory / "generation_config.json").write_text('{"max_new_tokens": 5}')
+
+    lm = transformers.AutoModelForCausalLM.from_pretrained(directory)
+
+    assert lm.generation_config.max_new_tokens == 5
+    assert lm.generation_config.eos_token_id == lm.config.eos_token_id
+    assert lm.generation_config.suppress_tokens == lm.config.suppress_tokens
+
+
 def test_save_pretrained_writes_a_directory_that_revgen_loads(
     model: NeuralModel, directory: Path, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import copy
 import json
 import subprocess
 from collections.abc import Iterator
@@ -21,8 +22,10 @@ LEVELS = ("char", "word", "subword")
 
 @pytest.fixture(scope="module")
 def server(models_by_level: dict[str, LanguageModel]) -> Iterator[Server]:
-    """A server with a small model of each level, by the name of the level."""
-    with running(models_by_level) as server:
+    """A server with a small model of each level, by the name of the level, and with one that has its own defaults."""
+    own = copy.deepcopy(models_by_level["char"])
+    own.generation_config = {"prompt": "the ", "temperature": 0.5, "min_p": 0.1, "max_tokens": 50, "min_tokens": 10}
+    with running({**models_by_level, "own": own}) as server:
         yield server
 
 
@@ -34,7 +37,7 @@ def client(server: Server) -> Iterator[OpenAI]:
 
 
 def test_models_are_listed(client: OpenAI) -> None:
-    assert [model.id for model in client.models.list()] == list(LEVELS)
+    assert [model.id for model in client.models.list()] == [*LEVELS, "own"]
     assert client.models.retrieve("word").owned_by == "revgen"
     with pytest.raises(NotFoundError, match="'other' does not exist"):
         client.models.retrieve("other")
@@ -75,6 +78,24 @@ def test_options_of_revgen_are_extra_fields(client: OpenAI, models_by_level: dic
 
         text = models_by_level["char"].generate("the ", max_tokens=10, seed=2, **options)
         assert "the " + completion.choices[0].text == text
+
+
+def test_fields_that_a_request_omits_are_the_defaults_of_the_model(
+    server: Server, models_by_level: dict[str, LanguageModel]
+) -> None:
+    def complete(**fields: Any) -> str:
+        _, body = server.post("/v1/completions", {"model": "own", "seed": 3, **fields})
+        return str(body["choices"][0]["text"])
+
+    def generate(prompt: str, **options: Any) -> str:
+        return models_by_level["char"].generate(prompt, **{"seed": 3, "temperature": 0.5, "min_p": 0.1, **options})
+
+    text = generate("the ", max_tokens=50, min_tokens=10)
+    assert complete() == complete(temperature=None, min_p=None, prompt=None) == text
+    assert complete(prompt="the ") == text.removeprefix("the ")
+    assert complete(prompt="", max_tokens=25, min_p=0) == generate("", max_tokens=25, min_tokens=5, min_p=0)
+    assert complete(temperature=0) == generate("the ", max_tokens=50, min_tokens=10, temperature=0, min_p=None)
+    assert len(complete(regex="[a-c]{30}")) == 34
 
 
 def test_a_stream_has_the_same_text_and_its_usage(client: OpenAI, models_by_level: dict[str, LanguageModel]) -> None:

@@ -29,9 +29,17 @@ def server(models_by_level: dict[str, LanguageModel], labelled_model: LanguageMo
     """A server with a small model of each level, and one with labels."""
     large = revgen.load("rnn-char")
     large.weights["bias"][large.tokenizer.eos_id] -= 5  # it writes longer texts
-    with running(
-        models_by_level | {"labelled": labelled_model, "large": large, "music": revgen.load("rnn-char")}
-    ) as server:
+    sentences = revgen.create("ngram-char", order=8)
+    sentences.fit(["It rained. We left. All was well."] * 9, progress=False)
+    sentences.generation_config = {
+        "prompt": "It ",
+        "temperature": 0.0,
+        "max_tokens": 40,
+        "min_tokens": 4,
+        "stop_at_sentence": True,
+    }
+    others = {"labelled": labelled_model, "large": large, "music": revgen.load("rnn-char"), "sentences": sentences}
+    with running(models_by_level | others) as server:
         yield server
 
 
@@ -206,3 +214,17 @@ def test_the_page_fits_a_phone_and_names_every_control(page: Page) -> None:
     assert page.run("document.documentElement.scrollWidth <= innerWidth")
     controls = page.browser.find_elements("css selector", "button, input, textarea, select")
     assert all(control.accessible_name for control in controls if control.is_displayed())
+
+
+def test_a_text_ends_at_a_sentence_and_can_be_continued(page: Page, server: Server) -> None:
+    choose_model(page, "sentences")
+    assert page["prompt"].get_property("value") == "It "
+    page.click("generate")
+    first = page.text
+    page.click("continue")
+
+    body = {"model": "sentences", "temperature": 0}
+    [choice] = server.post("/v1/completions", body)[1]["choices"]
+    assert first == choice["text"] == "It rained."
+    assert page.text == "It rained. We left."
+    assert "∎" not in page.tokens[-1]
