@@ -41,7 +41,7 @@ def test_the_page_ends_a_text_where_python_does(level: str, browser: Chrome, tmp
 
     for prompt in ("It", "« N", "Mr.", "床前", "Fin.", "So"):
         for minimum, target in ((0, 100), (3, 40), (8, 12), (11, 30), (25, 300), (7, 7)):
-            options = {"min_tokens": minimum, "max_tokens": target}
+            options: dict[str, Any] = {"min_tokens": minimum, "max_tokens": target}
             text = engine.model.generate(prompt, temperature=0, stop_at_sentence=True, **options)
             assert engine.run(WRITE, prompt, {"target": target, "minimum": minimum}) == text, options
 

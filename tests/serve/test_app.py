@@ -88,7 +88,8 @@ def test_fields_that_a_request_omits_are_the_defaults_of_the_model(
         return str(body["choices"][0]["text"])
 
     def generate(prompt: str, **options: Any) -> str:
-        return models_by_level["char"].generate(prompt, **{"seed": 3, "temperature": 0.5, "min_p": 0.1, **options})
+        model: Any = models_by_level["char"]
+        return str(model.generate(prompt, **{"seed": 3, "temperature": 0.5, "min_p": 0.1, **options}))
 
     text = generate("the ", max_tokens=50, min_tokens=10)
     assert complete() == complete(temperature=None, min_p=None, prompt=None) == text
