@@ -160,19 +160,39 @@ class LanguageModel(Model):
     # Adaptation
 
     @validate_call
-    def adaptive(self, *, cache: bool | Mapping[str, Any] = True) -> LanguageModel:
+    def adaptive(
+        self, *, cache: bool | Mapping[str, Any] = True, dynamic: bool | Mapping[str, Any] | None = None
+    ) -> LanguageModel:
         """Return a model around this one that also learns from each document while it reads it.
 
-        ``cache`` adds a cache of the n-grams of the document (``architectures.document_cache``); a dictionary changes
-        its settings. What the model learns is a part of its state: every document starts fresh, and this model does not
-        change. Raises NotFittedError if this model has no weights yet.
+        What it learns is a part of its state: every document starts fresh, and this model does not change.
+
+        Args:
+            cache: count the n-grams of the document (``architectures.document_cache``), on top of any model.
+            dynamic: let the networks of the model take steps of gradient descent while they read
+                (``architectures.dynamic_evaluation``). If not given, they do if there are any.
+
+        A dictionary instead of True changes the settings. Raises NotFittedError if the model has no weights yet, and
+        OptionError for invalid settings, and for ``dynamic`` if the model has no network.
         """
-        settings = cache if isinstance(cache, Mapping) else {}
-        adapted: LanguageModel = self
-        if cache is not False:
-            name = "document-cache"
-            adapted = architecture_class(name).around(name, adapted, settings)
-        return adapted
+        adapted: LanguageModel | None = self
+        if dynamic is not False:
+            adapted = self.with_dynamic_evaluation(dynamic if isinstance(dynamic, Mapping) else {})
+            if adapted is None and dynamic is not None:
+                raise OptionError(f"{self.name} has no network whose weights can adapt: pass dynamic=False")
+        adapted = adapted or self
+        return adapted if cache is False else adapted.wrapped("document-cache", cache)
+
+    def with_dynamic_evaluation(self, settings: Mapping[str, Any]) -> LanguageModel | None:
+        """Return this model with dynamic evaluation of its networks, or None if it has none."""
+        return None
+
+    def wrapped(self, name: str, settings: bool | Mapping[str, Any]) -> LanguageModel:
+        """Return a registered wrapper (``architectures.wrapper``) around this model."""
+        wrapper: LanguageModel = architecture_class(name).around(
+            name, self, settings if isinstance(settings, Mapping) else {}
+        )
+        return wrapper
 
     # Evaluation
 

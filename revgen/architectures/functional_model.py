@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from operator import itemgetter
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from revgen.architectures.neural import NeuralModel, prefers_torch
 from revgen.compiler import Program, trace
 from revgen.errors import NotTraceableError, OptionError
+from revgen.language_model import LanguageModel
 from revgen.model import CompiledStep, TokenReader, Weights, derived
 from revgen.networks.functional import PLAIN, Backend, FunctionalNetwork, unflatten
 from revgen.ops import Array, tree_map
@@ -123,6 +124,13 @@ class FunctionalModel(NeuralModel):
             program = self.numpy_program if self._num_tokens > MIN_TOKENS else None
             reader = None if program is None else program.reader(state)
         return super().token_reader(state, num_tokens) if reader is None else reader
+
+    def network_parts(self) -> tuple[None, FunctionalModule, tuple[float, float]]:
+        """Return base, network and their exponents, as a residual model does; a network alone has no base."""
+        return None, self.network, (0.0, 1.0)
+
+    def with_dynamic_evaluation(self, settings: Mapping[str, Any]) -> LanguageModel | None:
+        return self.wrapped("dynamic-evaluation", settings)
 
     def program(self) -> Program:
         """Record the computation of one token as a program, for a batch of 1.

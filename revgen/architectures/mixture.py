@@ -71,6 +71,15 @@ class Mixture(LanguageModel):
         super().__init__(*args, **options)
         self.models = list(models) or [unfitted(spec, self.level, self.tokenizer) for spec in self.config.models]
 
+    def with_dynamic_evaluation(self, settings: Mapping[str, Any]) -> LanguageModel | None:
+        models = [model.with_dynamic_evaluation(settings) or model for model in self.models]
+        if models == self.models:
+            return None
+        mixture = copy.copy(self)
+        mixture.models, mixture.saved_hashes = models, frozenset()
+        mixture.config = dataclasses.replace(self.config, models=[spec_of(model) for model in models])
+        return mixture
+
     @property
     def explained_by(self) -> tuple[type, ...]:
         return *super().explained_by, *dict.fromkeys(kind for model in self.models for kind in model.explained_by)

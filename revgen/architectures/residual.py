@@ -37,6 +37,7 @@ from revgen.tokenizers import Tokenizer
 if TYPE_CHECKING:
     from revgen.corpus import Corpus
     from revgen.corpus.tokens import Tokens
+    from revgen.networks.network import FunctionalModule
     from revgen.networks.residual import ResidualNetwork
     from revgen.training.recipe import Recipe
 
@@ -166,6 +167,13 @@ class ResidualModel(Mixture):
         raise OptionError("find_lr works for a network without a base: call it before fit(base=…)")
 
     # Prediction
+
+    def with_dynamic_evaluation(self, settings: Mapping[str, Any]) -> LanguageModel | None:
+        return self.wrapped("dynamic-evaluation", settings)
+
+    def network_parts(self) -> tuple[LanguageModel, FunctionalModule, NDArray[np.float32]]:
+        """Return the base, the network on the model's device, and their exponents."""
+        return self.models[0], self.network_model.network, self.exponents
 
     def forward(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
         return self._forward(self.network_model.forward, tokens, state)

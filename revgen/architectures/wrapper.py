@@ -70,6 +70,11 @@ class Wrapper(LanguageModel):
         wrapper.metadata["spelled"] = model.metadata.get("spelled", 0)
         return wrapper
 
+    def with_dynamic_evaluation(self, settings: Mapping[str, Any]) -> LanguageModel | None:
+        model = self.model.with_dynamic_evaluation(settings)
+        mine = {f.name: getattr(self.config, f.name) for f in dataclasses.fields(self.config) if f.name != "model"}
+        return None if model is None else type(self).around(self.architecture, model, mine)
+
     @validate_call
     def fit(self, texts: Any, valid: Any = None, **options: Unpack[FitOptions]) -> History:
         """Raise OptionError: only the wrapped model can be trained."""
