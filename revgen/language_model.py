@@ -183,6 +183,14 @@ class LanguageModel(Model):
         adapted = adapted or self
         return adapted if cache is False else adapted.wrapped("document-cache", cache)
 
+    def versions(self) -> list[LanguageModel]:
+        """Return the model, and versions of it that adapt more to a document, if its own weights are fixed."""
+        if self.adaptation != "fixed weights":
+            return [self]
+        dynamic = self.with_dynamic_evaluation({})
+        cached: list[LanguageModel] = [self.wrapped("document-cache", True)]
+        return [self, *cached, *([] if dynamic is None else [dynamic.wrapped("document-cache", True)])]
+
     def with_dynamic_evaluation(self, settings: Mapping[str, Any]) -> LanguageModel | None:
         """Return this model with dynamic evaluation of its networks, or None if it has none."""
         return None
@@ -204,12 +212,17 @@ class LanguageModel(Model):
         return score(self, text, label)
 
     @validate_call
-    def evaluate(self, texts: Any, *, labels: Any = None, **reading: Unpack[ReadOptions]) -> Evaluation:
+    def evaluate(
+        self, texts: Any, *, labels: Any = None, adaptive: bool = False, **reading: Unpack[ReadOptions]
+    ) -> Evaluation:
         """Measure how well the model predicts documents: nats and bits per character, perplexity per token.
 
         ``revgen.read`` describes ``texts``, ``labels`` and the options in ``reading``. By default, files are split into
         ``documents`` as those that the model was trained on were. With ``labels``, the prediction of each document is
         conditioned on its label. Warns about a file of short lines that is read as one document.
+
+        With ``adaptive``, the same model is also measured when it learns from each document: with a cache, and with a
+        cache and dynamic evaluation, as ``model.adaptive`` describes. For networks, this takes much longer.
         """
         from revgen.evaluation.likelihood import evaluate
 
@@ -218,7 +231,9 @@ class LanguageModel(Model):
         if (documents := self.metadata.get("documents")) in ("line", "blank"):
             reading.setdefault("documents", documents)
         corpus = read(texts, labels=labels, **reading)
-        return evaluate(self, corpus, () if labels is None else self.labels, advise="documents" not in reading)
+        model, *others = self.versions() if adaptive else [self]
+        known_labels = () if labels is None else self.labels
+        return evaluate(model, corpus, known_labels, adaptive=others, advise="documents" not in reading)
 
     @validate_call
     def explain(self, text: str, *, top: int = 5, label: Label = None) -> Explanation:

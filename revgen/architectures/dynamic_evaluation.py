@@ -94,6 +94,10 @@ class DynamicEvaluation(Wrapper):
     def adaptation(self) -> Adaptation:
         return "adapted weights"
 
+    @property
+    def has_large_states(self) -> bool:
+        return True
+
     @derived
     def dynamic_network(self) -> DynamicNetwork:
         """The network, and the learning rates of its weights, which are measured when they are first used."""
@@ -103,7 +107,7 @@ class DynamicEvaluation(Wrapper):
         _, network, (_, factor) = self._parts
         dynamic = DynamicNetwork(network, float(factor), config.segment_size, config.max_norm, config.decay)
         ids = sample_texts(self.model)
-        offsets, _ = self._base_offsets(ids[:-1], self.model.initial_state(ids.shape[1]))
+        offsets, _ = self._base_offsets(ids[:-1], self._base_state(ids.shape[1]))
         dynamic.set_rates(config.learning_rate, config.floor, ids, offsets)
         return dynamic
 
@@ -116,11 +120,15 @@ class DynamicEvaluation(Wrapper):
         offsets: NDArray[np.float32] = exponent * log_softmax(logits).clip(MIN_LOGPROB, None)
         return offsets, state
 
-    def initial_state(self, batch: int) -> Any:
+    def _base_state(self, batch: int) -> Any:
         base, _, _ = self._parts
+        return None if base is None else base.initial_state(batch)
+
+    def initial_state(self, batch: int) -> Any:
         rows = np.empty(batch, object)
-        rows[:] = [self.dynamic_network.initial_row()] * batch
-        return DynamicState(None if base is None else base.initial_state(batch), rows)
+        for i in range(batch):
+            rows[i] = self.dynamic_network.initial_row()
+        return DynamicState(self._base_state(batch), rows)
 
     def forward(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
         offsets, base_state = self._base_offsets(tokens, state.base)

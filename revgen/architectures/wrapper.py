@@ -67,8 +67,11 @@ class Wrapper(LanguageModel):
         config = cls.Config(spec_of(model), **settings)
         check_fields(config)
         wrapper = cls(name, model.level, config, model.tokenizer, model=model)
-        wrapper.metadata["spelled"] = model.metadata.get("spelled", 0)
+        wrapper.metadata = {name: model.metadata[name] for name in ("spelled", "documents") if name in model.metadata}
         return wrapper
+
+    def versions(self) -> list[LanguageModel]:
+        return [self.model.versions()[0], self]
 
     def with_dynamic_evaluation(self, settings: Mapping[str, Any]) -> LanguageModel | None:
         model = self.model.with_dynamic_evaluation(settings)
@@ -98,6 +101,10 @@ class Wrapper(LanguageModel):
     @property
     def copies_training_text(self) -> bool:
         return self.model.copies_training_text
+
+    @property
+    def has_large_states(self) -> bool:
+        return self.model.has_large_states
 
     @property
     def explained_by(self) -> tuple[type, ...]:

@@ -20,6 +20,9 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("texts", nargs="+", help=TEXTS)
     parser.add_argument("--labels", metavar="FIELD", help=LABELS)
+    parser.add_argument(
+        "--adaptive", action="store_true", help="also measure the model when it learns from each document it reads"
+    )
     add_device(parser)
     add_read_options(parser)
 
@@ -27,7 +30,9 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 def run_evaluate(options: argparse.Namespace) -> None:
     """Print nats and bits per character, and perplexity per token."""
     model = load(options.model, device=options.device, revision=options.revision)
-    evaluation = model.evaluate(as_paths(options.texts), labels=options.labels, **get_read_options(options))
+    evaluation = model.evaluate(
+        as_paths(options.texts), labels=options.labels, adaptive=options.adaptive, **get_read_options(options)
+    )
     if options.json:
         print_json(evaluation.to_dict(), indent=2)
     else:
@@ -100,6 +105,7 @@ COMMANDS = {
         run_evaluate,
         """\
   revgen evaluate lstm-char held_out.txt
+  revgen evaluate lstm-char held_out.txt --adaptive
   revgen evaluate my-model posts.csv --field body --json""",
     ),
     "explain": Command(

@@ -147,6 +147,9 @@ def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="the seed of the split, of training and of the samples (default: 0)"
     )
+    parser.add_argument(
+        "--adaptive", action="store_true", help="also measure each model when it learns from each held-out document"
+    )
     add_read_options(parser)
 
 
@@ -154,7 +157,7 @@ def run_compare(options: argparse.Namespace) -> None:
     """Train models, print the comparison, and save the report."""
     from revgen.comparison.compare import DEFAULT_MODELS, compare  # imports PyTorch
 
-    names = ("epochs", "max_seconds", "prompt", "max_tokens", "temperature", "max_order", "seed")
+    names = ("epochs", "max_seconds", "prompt", "max_tokens", "temperature", "max_order", "adaptive", "seed")
     settings: dict[str, Any] = {name: getattr(options, name) for name in names}
     if options.out:
         make_directory(options.out)

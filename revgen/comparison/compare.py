@@ -65,6 +65,7 @@ def compare(
     max_tokens: int = 300,
     temperature: float = 1.0,
     max_order: int = 10,
+    adaptive: bool = False,
     seed: int = 0,
     progress: bool = True,
     **reading: Unpack[ReadOptions],
@@ -84,6 +85,8 @@ def compare(
         epochs: the number of epochs for each model. N-gram models need neither ``epochs`` nor ``max_seconds``.
         max_seconds: the training time for each model.
         max_order: the highest order in the curve of loss against n-gram order; 0 for no curve.
+        adaptive: also measure each model when it learns from each held-out document, as ``model.adaptive`` describes,
+            in columns of its own. For networks, this takes much longer.
         seed: the seed of the held-out split, of training and of the samples.
         progress: show which model is being trained.
         reading: options of ``revgen.read`` for ``corpus`` and ``valid``.
@@ -99,7 +102,7 @@ def compare(
         if progress:
             print(f"[{number}/{len(named_models)}] {name}", file=progress_stream())
         try:
-            rows.append(measure(name, model, train, held_out, index, budget, sampling))
+            rows.append(measure(name, model, train, held_out, index, budget, sampling, adaptive))
         except Exception as error:  # the failure of one model must not stop the comparison
             prefix = "" if isinstance(error, RevgenError) else f"{type(error).__name__}: "
             rows.append(ModelResult(name, error=f"{prefix}{' '.join(str(error).split())}"))
@@ -146,13 +149,15 @@ def measure(
     index: SuffixIndex,
     budget: dict[str, Any],
     sampling: dict[str, Any],
+    adaptive: bool = False,
 ) -> ModelResult:
     """Train one model, evaluate it, and generate a sample."""
     accepted = inspect.signature(model.fit).parameters
     options = {key: value for key, value in budget.items() if key in accepted and value is not None}
     # Unlike a list, an iterator gives no warning if all of its texts are names of files.
     history = model.fit(iter(train), iter(held_out), **options)
-    evaluation = model.evaluate(iter(held_out))
+    evaluation = model.evaluate(iter(held_out), adaptive=adaptive)
+    nats = {e.adaptation: e.nats_per_char for e in (evaluation, *evaluation.adaptive)}
     sample = model.generate(**sampling)
     copies = find_copies(sample, index, MIN_COPIED_CHARS)
     return ModelResult(
@@ -162,6 +167,9 @@ def measure(
         epochs=len(history),
         seconds_per_epoch=history.seconds / max(len(history), 1),
         **evaluation.metrics(),
+        nats_with_document_state=nats.get("document state"),
+        nats_with_adapted_weights=nats.get("adapted weights"),
+        adaptation=evaluation.adaptation,
         chars_per_second=chars_per_second(model, sampling["prompt"], sampling["temperature"], sampling["seed"]),
         longest_copy=copies.longest,
         copied_fraction=copies.fraction,

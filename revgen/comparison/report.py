@@ -26,10 +26,11 @@ TITLE = "Comparison of language models"
 SAMPLES_TITLE = "Samples and computational graphs"
 TEMPLATE = Path(__file__).with_suffix(".html")
 LEGEND = (
-    "Nats and bits per character are measured on the held-out text and can be compared between all models. Perplexity "
-    "can be compared only between models with the same tokenizer. ∞: the model gives some of the held-out text "
-    "probability zero. Speed: generating one text at a time. Copied: the fraction of the sample in spans of at least "
-    "20 characters that also occur in the training text."
+    "Nats and bits per character are measured on the held-out text and can be compared between all models that adapt "
+    "alike. With fixed weights, a model learns nothing from a document; with a document state, it remembers the text; "
+    "with adapted weights, it changes inside the document. Perplexity can be compared only between models with the "
+    "same tokenizer. ∞: the model gives some of the held-out text probability zero. Speed: generating one text at a "
+    "time. Copied: the fraction of the sample in spans of at least 20 characters that also occur in the training text."
 )
 MIN_HIGHLIGHTED_FRACTION = 0.2
 """The smallest copied fraction that the table highlights."""
@@ -44,7 +45,7 @@ class Column:
     field: str
     title: str
     unit: str
-    format: Callable[[float], str]
+    format: Callable[[Any], str]
     best: Callable[[Sequence[float]], float] | None = None
     """``min`` or ``max`` if the best value is highlighted."""
 
@@ -59,6 +60,9 @@ COLUMNS = (
     Column("seconds", "Training", "total", format_duration),
     Column("seconds_per_epoch", "Training", "per epoch", format_duration),
     Column("nats_per_char", "Nats", "per character", "{:.4f}".format, min),
+    Column("nats_with_document_state", "Nats", "with document state", "{:.4f}".format, min),
+    Column("nats_with_adapted_weights", "Nats", "with adapted weights", "{:.4f}".format, min),
+    Column("adaptation", "Adaptation", "of the model itself", str),
     Column("bits_per_char", "Bits", "per character", "{:.4f}".format, min),
     Column("perplexity", "Perplexity", "per token", format_measurement),
     Column("chars_per_second", "Speed", "characters/s", format_count, max),
@@ -121,10 +125,16 @@ def samples_note(results: Results) -> str:
     )
 
 
+def columns_of(results: Results) -> list[Column]:
+    """Return the columns of the table."""
+    return [column for column in COLUMNS if column.field in results.columns]
+
+
 def format_value(column: Column, row: ModelResult) -> str:
     """Return the text of one table cell."""
     value = getattr(row, column.field)
-    return "–" if value is None else "∞" if math.isinf(value) else column.format(value)
+    is_infinite = isinstance(value, float) and math.isinf(value)
+    return "–" if value is None else "∞" if is_infinite else column.format(value)
 
 
 def is_best(results: Results, column: Column, row: ModelResult) -> bool:
@@ -154,7 +164,8 @@ def graph_file(row: ModelResult, title: str) -> str:
 
 def to_html(results: Results, charts: dict[str, str], charts_error: str) -> str:
     """Return the HTML page."""
-    headings = "".join(f"<th>{column.title}<small>{column.unit}</small></th>" for column in COLUMNS)
+    columns = columns_of(results)
+    headings = "".join(f"<th>{column.title}<small>{column.unit}</small></th>" for column in columns)
     return Template(TEMPLATE.read_text("utf-8")).substitute(
         title=TITLE,
         summary=escape(summary(results)),
@@ -170,14 +181,15 @@ def to_html(results: Results, charts: dict[str, str], charts_error: str) -> str:
 
 
 def _html_row(results: Results, row: ModelResult) -> str:
+    columns = columns_of(results)
     model, _, options = row.model.partition(":")
     subtitle = f"<small>{escape(options.replace(',', ', '))}</small>" if options else ""
     name = f'<td><a href="#{slug(row.model)}">{escape(model)}</a>{subtitle}</td>'
     if row.error is not None:
-        return f'<tr>{name}<td class="error" colspan="{len(COLUMNS)}">{escape(row.error)}</td></tr>'
+        return f'<tr>{name}<td class="error" colspan="{len(columns)}">{escape(row.error)}</td></tr>'
     finite = [nats for other in results if (nats := other.nats_per_char) is not None and math.isfinite(nats)]
     cells = []
-    for column in COLUMNS:
+    for column in columns:
         is_highlighted = column.field == "copied_fraction" and (row.copied_fraction or 0) >= MIN_HIGHLIGHTED_FRACTION
         css_class = ' class="best"' if is_best(results, column, row) else ' class="copies"' if is_highlighted else ""
         bar = ""
@@ -251,15 +263,16 @@ def mark_spans(text: str, spans: Sequence[Span]) -> str:
 
 def to_markdown(results: Results, charts: dict[str, str], charts_error: str) -> str:
     """Return the Markdown page, which links to the files of the charts and graphs."""
-    headings = ["Model", *(column.heading for column in COLUMNS)]
+    columns = columns_of(results)
+    headings = ["Model", *(column.heading for column in columns)]
     lines = [f"# {TITLE}", "", summary(results), ""]
-    lines += [_markdown_row(headings), _markdown_row(["---", *["---:"] * len(COLUMNS)])]
+    lines += [_markdown_row(headings), _markdown_row(["---", *["---:"] * len(columns)])]
     for row in results:
         if row.error is not None:
-            cells = [row.error.replace("|", "\\|"), *[""] * (len(COLUMNS) - 1)]
+            cells = [row.error.replace("|", "\\|"), *[""] * (len(columns) - 1)]
         else:
-            cells = [format_value(column, row) for column in COLUMNS]
-            bold = [is_best(results, column, row) for column in COLUMNS]
+            cells = [format_value(column, row) for column in columns]
+            bold = [is_best(results, column, row) for column in columns]
             cells = [f"**{cell}**" if best else cell for cell, best in zip(cells, bold, strict=True)]
         lines.append(_markdown_row([f"`{row.model}`", *cells]))
     lines += ["", LEGEND, ""]

@@ -25,6 +25,12 @@ class ModelResult:
     seconds_per_epoch: float | None = None
     nats_per_char: float | None = None
     """Loss on the held-out text; infinite if the model gives some of it probability zero."""
+    nats_with_document_state: float | None = None
+    """The same loss when the model remembers the text of the document, as the cache of ``adaptive`` does."""
+    nats_with_adapted_weights: float | None = None
+    """The same loss when the model also changes its weights inside the document, by dynamic evaluation."""
+    adaptation: str | None = None
+    """How the model itself adapts to a document, which is what ``nats_per_char`` shows: "fixed weights", or more."""
     bits_per_char: float | None = None
     perplexity: float | None = None
     """Perplexity per token on the held-out text."""
@@ -78,10 +84,10 @@ class Results:
 
     @property
     def columns(self) -> list[str]:
-        """The columns of the table: the measurements, and the errors if there are any."""
+        """The columns of the table: the measurements, and adaptive measurements and errors if there are any."""
         hidden = {"sample", "history", "copies", "graphs"}
-        if all(row.error is None for row in self.rows):
-            hidden.add("error")
+        optional = ("nats_with_document_state", "nats_with_adapted_weights", "error")
+        hidden |= {name for name in optional if all(getattr(row, name) is None for row in self.rows)}
         return [f.name for f in dataclasses.fields(ModelResult) if f.name not in hidden]
 
     def to_dicts(self) -> list[dict[str, Any]]:

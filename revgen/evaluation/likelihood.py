@@ -25,9 +25,10 @@ from revgen.corpus.tokens import tokenize
 from revgen.errors import CorpusError
 from revgen.evaluation.coloring import colored_html, to_bits
 from revgen.formatting import pluralize
-from revgen.html_tables import html_block, html_facts
+from revgen.html_tables import html_block, html_facts, html_table
 from revgen.model import Adaptation, Model
 from revgen.options import check
+from revgen.tables import to_text
 from revgen.tokenizers import Tokenizer
 
 LogProbs = Callable[[list[NDArray[Any]]], Iterator[tuple[int, NDArray[Any]]]]
@@ -55,7 +56,9 @@ class Evaluation:
     unknown: int
     """The number of characters that are not in the vocabulary."""
     adaptation: Adaptation = "fixed weights"
-    """How the model adapts to each document: these figures are comparable only with figures of the same kind."""
+    """How the model adapts to each document: "fixed weights", "document state" or "adapted weights"."""
+    adaptive: tuple[Evaluation, ...] = ()
+    """The figures of the same model when it adapts more, if they were asked for."""
 
     @property
     def bits_per_char(self) -> float:
@@ -70,21 +73,37 @@ class Evaluation:
             "perplexity": self.perplexity,
         }
 
-    def to_dict(self) -> dict[str, float]:
-        """Return all fields and ``bits_per_char`` by name."""
-        return dataclasses.asdict(self) | {"bits_per_char": self.bits_per_char}
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields and ``bits_per_char`` by name; without ``adaptive`` if it is empty."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields["adaptive"] = [evaluation.to_dict() for evaluation in self.adaptive]
+        return {k: v for k, v in fields.items() if k != "adaptive" or v} | {"bits_per_char": self.bits_per_char}
+
+    def to_rows(self) -> tuple[list[dict[str, Any]], list[str]]:
+        """Return a table with a row for each metric and a column for each way to adapt."""
+        evaluations = (self, *self.adaptive)
+        names = {"nats_per_char": "nats per character", "bits_per_char": "bits per character"}
+        rows = [
+            {"": names.get(name, f"{name} per token")} | {e.adaptation: e.metrics()[name] for e in evaluations}
+            for name in self.metrics()
+        ]
+        return rows, ["", *(evaluation.adaptation for evaluation in evaluations)]
 
     def __str__(self) -> str:
+        text = (
+            f"{pluralize(self.documents, 'document')}, {self.characters:,} characters, {self.tokens:,} tokens, "
+            f"{self.unknown:,} unknown"
+        )
+        if self.adaptive:
+            return f"{to_text(*self.to_rows())}\n{text}"
         return (
             f"{self.nats_per_char:.4f} nats per character ({self.bits_per_char:.4f} bits), "
-            f"perplexity {self.perplexity:.2f} per token; {pluralize(self.documents, 'document')}, "
-            f"{self.characters:,} characters, {self.tokens:,} tokens, {self.unknown:,} unknown"
+            f"perplexity {self.perplexity:.2f} per token; {text}; {self.adaptation}"
         )
 
     def _repr_html_(self) -> str:
-        names = {"nats_per_char": "nats per character", "bits_per_char": "bits per character"}
-        facts = {names.get(name, name): value for name, value in (self.metrics() | dataclasses.asdict(self)).items()}
-        return html_block(html_facts(facts))
+        counts = {name: getattr(self, name) for name in ("documents", "characters", "tokens", "unknown")}
+        return html_block(html_table(*self.to_rows()), html_facts(counts))
 
 
 @dataclass(frozen=True)
@@ -119,15 +138,27 @@ def score(model: Model, text: str, label: str | float | bool | None = None) -> S
     return Score(tuple(tokenizer.vocabulary[i] for i in ids[1:-1]), logprobs - unknown_nats)
 
 
-def evaluate(model: Model, corpus: Corpus, labels: Sequence[str | int] = (), *, advise: bool = False) -> Evaluation:
+def evaluate(
+    model: Model,
+    corpus: Corpus,
+    labels: Sequence[str | int] = (),
+    *,
+    adaptive: Sequence[Model] = (),
+    advise: bool = False,
+) -> Evaluation:
     """Evaluate a model on a corpus. With ``labels``, the model is given the label of each document.
 
-    With ``advise``, warns about a corpus that is one document of short lines.
+    ``adaptive`` are versions of the model that adapt more. With ``advise``, warns about a corpus that is one document
+    of short lines.
     """
     tokens = tokenize(corpus, model.tokenizer, labels)
     if advise and (hint := summarize(corpus, tokens, None, model.tokenizer).lines_hint) is not None:
         warnings.warn(hint, stacklevel=4)
-    return measure(model.logprobs, model.tokenizer, tokens.documents(), model.adaptation)
+    evaluation, *others = (
+        measure(version.logprobs, version.tokenizer, tokens.documents(), version.adaptation)
+        for version in (model, *adaptive)
+    )
+    return dataclasses.replace(evaluation, adaptive=tuple(others))
 
 
 def measure(

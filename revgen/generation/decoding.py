@@ -116,10 +116,15 @@ def _max_rows(model: Model, rows: int) -> int:
     if rows == 1 or (rows <= MIN_ROWS and not model.has_large_states):
         return rows
     _, state = model.forward(np.array([[model.tokenizer.bos_id]]), model.initial_state(1))
-    sizes: list[int] = []
-    tree_map(lambda array: sizes.append(array.nbytes), model.join_states([state]))
-    row_bytes = 4 * sum(sizes) + 32 * len(model.tokenizer)
+    row_bytes = 4 * state_bytes(model.join_states([state])) + 32 * len(model.tokenizer)
     return max(MIN_ROWS if row_bytes <= MAX_ROW_BYTES else 1, MAX_BATCH_BYTES // row_bytes)
+
+
+def state_bytes(state: Any) -> int:
+    """Return the size of a state in bytes. The objects in an array of objects have a size of their own, ``nbytes``."""
+    sizes: list[int] = []
+    tree_map(lambda x: sizes.append(sum(item.nbytes for item in x) if x.dtype == object else x.nbytes), state)
+    return sum(sizes)
 
 
 def _decode_batches(

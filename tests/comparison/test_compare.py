@@ -16,7 +16,7 @@ from hypothesis import given, strategies as st
 import revgen
 from revgen.cli import main
 from revgen.comparison.compare import Comparison, compare, parse_spec, split
-from revgen.comparison.report import COLUMNS, mark_spans
+from revgen.comparison.report import columns_of, mark_spans
 from revgen.errors import CorpusError, MissingExtraError, OptionError, TrainingError, UnknownNameError
 from revgen.formatting import format_duration
 from revgen.novelty import SuffixIndex, find_copies
@@ -90,6 +90,36 @@ def test_a_comparison_prints_iterates_and_converts_to_a_data_frame(comparison: C
     lines = str(comparison).splitlines()
     assert len(lines) == 2 + len(NAMES) and "error" not in lines[0]
     assert list(comparison.to_frame()["model"]) == NAMES
+
+
+def test_adaptive_figures_have_columns_of_their_own(texts: list[str], tmp_path: Path) -> None:
+    comparison = compare(
+        texts,
+        ["kneser-ney-char:order=5", "gru-char:hidden_size=16"],
+        epochs=1,
+        max_order=0,
+        adaptive=True,
+        max_tokens=20,
+        progress=False,
+    )
+    counts, network = comparison
+    assert counts.nats_with_document_state is not None and counts.nats_per_char is not None
+    assert counts.nats_with_document_state < counts.nats_per_char
+    assert counts.adaptation == "fixed weights" and counts.nats_with_adapted_weights is None
+    assert network.nats_with_adapted_weights is not None and network.nats_with_document_state is not None
+    assert network.nats_with_adapted_weights < network.nats_with_document_state
+    assert "nats_with_document_state" in str(comparison)
+    comparison.save(tmp_path)
+    content = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    assert content["models"][1]["nats_with_adapted_weights"] == network.nats_with_adapted_weights
+    for file in ("report.html", "report.md"):
+        text = (tmp_path / file).read_text("utf-8")
+        assert "with document state" in text and f"{network.nats_with_adapted_weights:.4f}" in text
+
+
+def test_columns_of_adaptive_figures_are_shown_only_if_they_were_measured(comparison: Comparison, report: Path) -> None:
+    assert "nats_with_document_state" not in comparison.columns and "adaptation" in comparison.columns
+    assert "with document state" not in (report / "report.md").read_text("utf-8").replace("with a document state", "")
 
 
 def test_a_model_that_fails_has_its_error_in_the_table(texts: list[str], tmp_path: Path) -> None:
@@ -181,7 +211,9 @@ def test_the_images_of_the_markdown_report_exist(comparison: Comparison, report:
     for image in images:
         assert ElementTree.parse(report / image).getroot().tag.endswith("svg")
     table = [line for line in text.splitlines() if line.startswith("|")]
-    assert len(table) == 2 + len(comparison) and {line.count("|") for line in table} == {len(COLUMNS) + 2}
+    assert len(table) == 2 + len(comparison) and {line.count("|") for line in table} == {
+        len(columns_of(comparison)) + 2
+    }
 
 
 def test_without_matplotlib_the_report_says_so(
