@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.architectures.wrapper import check_count, unfitted
+from revgen.architectures.wrapper import check_count, spec_of, unfitted
 from revgen.arguments import validate_call
 from revgen.corpus import read
 from revgen.corpus.tokens import tokenize
