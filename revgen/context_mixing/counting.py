@@ -22,12 +22,16 @@ from revgen.context_mixing.contexts import (
     write_all_contexts,
 )
 from revgen.context_mixing.parts import NUM_CONTEXTS
+from revgen.corpus.disk import free_memory
+from revgen.formatting import format_size
 from revgen.tokenizers import Tokenizer
 
 TOKEN_BITS = np.uint64(32)
 MIN_MATCH = 6
 """The number of equal tokens from which two positions match."""
 MATCH_HASH = NUM_CONTEXTS
+BYTES_PER_TOKEN = 1100
+"""The memory that ``count_contexts`` takes for each token of a text without repetitions."""
 
 
 class Tables(NamedTuple):
@@ -56,6 +60,15 @@ class Tables(NamedTuple):
     is_used: NDArray[np.bool_]
 
 
+def memory_problem(num_tokens: int) -> str | None:
+    """Return why a text of this length cannot be counted, or None if there is enough memory."""
+    needed, free = num_tokens * BYTES_PER_TOKEN, free_memory()
+    if free is None or needed <= free:
+        return None
+    size = f"counting its {num_tokens:,} tokens takes up to {format_size(needed)} of memory"
+    return f"the training text is too long: {size}, and {format_size(free)} are free"
+
+
 def document_starts(text: NDArray[Any]) -> NDArray[np.int64]:
     """Return the positions at which documents start, and the length of the text, (documents + 1,)."""
     return np.append(np.flatnonzero(text == Tokenizer.bos_id), len(text))
@@ -70,7 +83,7 @@ def check_text(text: NDArray[Any] | None, vocab: int) -> str | None:
     is_start = text == Tokenizer.bos_id
     if not is_start[0] or is_start[-1] or (is_start[1:] & is_start[:-1]).any():
         return "the training text does not consist of documents"
-    return None
+    return memory_problem(len(text))
 
 
 def count_contexts(text: NDArray[Any], vocabulary: Sequence[str], is_used: NDArray[np.bool_]) -> Tables:
@@ -93,16 +106,16 @@ def count_contexts(text: NDArray[Any], vocabulary: Sequence[str], is_used: NDArr
         bits = max(1, len(begins).bit_length() - 1)
         shifts.append(32 - bits)
         buckets = np.searchsorted(keys[begins] >> np.uint32(32 - bits), np.arange((1 << bits) + 1))
-        columns["buckets"].append(buckets + sizes[0])
+        columns["buckets"].append((buckets + sizes[0]).astype(np.int32))
         columns["keys"].append(keys[begins])
-        columns["begins"].append(begins + sizes[1])
-        columns["ranks"].append(pairs[first].astype(np.uint32))  # the low 32 bits
-        columns["counts"].append(np.diff(np.append(first, len(pairs))))
+        columns["begins"].append((begins + sizes[1]).astype(np.int32))
+        columns["ranks"].append(pairs[first].astype(np.uint32).view(np.int32))  # the low 32 bits
+        columns["counts"].append(np.diff(np.append(first, len(pairs))).astype(np.int32))
         bucket_begins.append(bucket_begins[-1] + len(buckets))
         sizes += len(begins), len(first)
-    columns["begins"].append(sizes[1:])
-    types = {"buckets": np.int32, "keys": np.uint32, "begins": np.int32, "ranks": np.int32, "counts": np.int32}
-    arrays: dict[str, Any] = {name: np.concatenate(parts).astype(types[name]) for name, parts in columns.items()}
+    columns["begins"].append(sizes[1:].astype(np.int32))
+    del hashes, pairs
+    arrays: dict[str, Any] = {name: np.concatenate(columns.pop(name)) for name in [*columns]}
     heads = np.full(1 << max(10, len(text).bit_length() - 2), -1, np.int32)
     chain = np.full(len(text), -1, np.int32)
     with np.errstate(over="ignore"):

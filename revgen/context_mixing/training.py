@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from revgen.context_mixing.code_tree import tree_depth
 from revgen.context_mixing.contexts import new_document, write_all_contexts
-from revgen.context_mixing.counting import Tables, add_to_counts, document_starts, find_entries
+from revgen.context_mixing.counting import Tables, add_to_counts, document_starts, find_entries, memory_problem
 from revgen.context_mixing.mixing import Maps, Mixers, initial_maps, initial_mixers, new_work, saved_arrays
 from revgen.context_mixing.parts import NUM_CONTEXTS
 from revgen.context_mixing.reading import score_document
@@ -33,7 +33,7 @@ OnStep = Callable[[float, float, float], None]
 def prune_documents(documents: list[NDArray[Any]], vocab: int, max_bytes: int) -> NDArray[Any]:
     """Return the documents as one text, without some random ones if a model with all would exceed ``max_bytes``.
 
-    Raises OptionError if no document fits.
+    Raises OptionError if no document fits, or if there is not enough memory to count them.
     """
     dtype = np.min_scalar_type(vocab - 1)
     fixed_size = sum(array.nbytes for array in saved_arrays(initial_mixers(), initial_maps()).values())
@@ -45,6 +45,8 @@ def prune_documents(documents: list[NDArray[Any]], vocab: int, max_bytes: int) -
             minimum = fixed_size + sizes[order[0]]
             raise OptionError(f"max_bytes must be at least {minimum:,} for these documents, not {max_bytes!r}")
         documents = [documents[i] for i in np.sort(fits)]
+    if problem := memory_problem(sum(map(len, documents))):
+        raise OptionError(f"{problem}: limit it by max_bytes")
     return np.concatenate(documents).astype(dtype)
 
 

@@ -1,4 +1,4 @@
-"""Limits of reading a corpus: the free space on the disk, and files that unpack to far more than their size."""
+"""Limits of reading a corpus: free disk space and memory, and files that unpack to far more than their size."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import io
 import os
 import shutil
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,15 @@ def check_free_space(directory: str | Path, size: int) -> None:
             errno.ENOSPC,
             f"about {format_size(size)} more are needed, and {format_size(max(free, 0))} of the disk can be used",
         )
+
+
+def free_memory() -> int | None:
+    """Return the bytes of memory that a process can take without swapping, or None if the system does not say."""
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text("ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    return None
 
 
 def warn_about_unpacking(name: object, packed: int, unpacked: int) -> bool:

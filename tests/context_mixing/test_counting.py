@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import revgen
+from revgen.context_mixing import counting
 from revgen.context_mixing.contexts import new_document, write_all_contexts
 from revgen.context_mixing.counting import (
     Tables,
@@ -94,3 +97,19 @@ def test_contexts_with_a_gap_ignore_the_tokens_in_it() -> None:
     equal = {name for name, x, y in zip(CONTEXTS, a, b, strict=True) if x == y}
     assert {"order 0", "skip 1, 2 tokens", "skip 1, 3 tokens", "column", "classes"} - equal == {"column"}
     assert not {"order 1", "order 2", "word", "skip the second, 2 tokens"} & equal
+
+
+def test_a_text_that_needs_more_memory_than_there_is_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = revgen.create("cm-char", tokenizer={"min_count": 1})
+    model.fit(["the band of the song"] * 4, epochs=1, progress=False)
+    directory = model.save(tmp_path / "model")
+    monkeypatch.setattr(counting, "free_memory", lambda: 50_000)
+
+    with pytest.raises(
+        revgen.CheckpointError, match=r"88 tokens takes up to 96\.8 kB of memory, and 50\.0 kB are free"
+    ):
+        revgen.load(directory)
+    with pytest.raises(revgen.OptionError, match="are free: limit it by max_bytes"):
+        model.fit(["the band of the song"] * 4, epochs=1, progress=False)
