@@ -13,12 +13,18 @@ import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import revgen
 
 ORDERS = 5, 8, 14
+CHAINS = (
+    ("order 1", "order 2", "order 3", "word", "1 word and word", "2 words and word"),
+    ("order 1", "order 2", "order 3", "word", "word before and word"),
+)
+"""The orders of Kneser-Ney, and the chains of contexts of n-grams that skip words."""
 
 
 class Recipe:
@@ -57,15 +63,15 @@ class Recipe:
         print(name, model.adaptation, f"{total:.4f}", clean, seconds, sep=" | ", flush=True)
 
     def counts(self) -> revgen.LanguageModel:
-        """Return Kneser-Ney of several orders, with a gate that is fitted on folds of the training text."""
+        """Return n-grams of several orders and n-grams that skip words, with a gate."""
         first = revgen.create("kneser-ney-char", order=ORDERS[0])
         first.fit(self.train, progress=False)
-        models = [first, *(revgen.create("kneser-ney-char", order=n, tokenizer=first.tokenizer) for n in ORDERS[1:])]
+        tokenizer = first.tokenizer
+        models = [first, *(revgen.create("kneser-ney-char", order=n, tokenizer=tokenizer) for n in ORDERS[1:])]
+        models += [revgen.create("skip-ngram-char", contexts=chain, tokenizer=tokenizer) for chain in CHAINS]
         for model in models[1:]:
             model.fit(self.train, progress=False)
-        mixture = revgen.mix(models, gated=True)
-        mixture.fit(self.train, folds=8, epochs=3, progress=False)
-        return mixture
+        return self.gated(*models)
 
     def network(self, counts: revgen.LanguageModel) -> revgen.LanguageModel:
         """Return an LSTM."""
@@ -73,10 +79,10 @@ class Recipe:
         model.fit(self.train, self.held_out, preset="best", epochs=self.epochs, checkpoint=self.directory / "run-1")
         return model
 
-    def residual(self, network: revgen.LanguageModel, counts: revgen.LanguageModel) -> revgen.LanguageModel:
-        """Return the LSTM after more training on top of the counts."""
-        epochs, checkpoint = self.residual_epochs, self.directory / "run-2"
-        network.fit(self.train, self.held_out, base=counts, epochs=epochs, checkpoint=checkpoint)
+    def residual(self, network: revgen.LanguageModel, counts: Any) -> revgen.LanguageModel:
+        """Return the LSTM after more training on top of some of the counts."""
+        base, epochs, checkpoint = self.gated(*counts.models[1:4]), self.residual_epochs, self.directory / "run-2"
+        network.fit(self.train, self.held_out, base=base, epochs=epochs, checkpoint=checkpoint)
         return network
 
     def context_mixing(self, counts: revgen.LanguageModel) -> revgen.LanguageModel:
@@ -94,15 +100,16 @@ class Recipe:
     def run(self) -> None:
         """Print the table."""
         print("model", "changes while it reads", "all", "clean", "CPU time of the training", sep=" | ")
-        counts = self.obtain("counts", self.counts)
+        counts: Any = self.obtain("counts", self.counts)
         network = self.obtain("network", lambda: self.network(counts))
+        self.obtain("counts and network", lambda: self.gated(*counts.models, network))
         residual = self.obtain("residual", lambda: self.residual(network, counts))
-        orders = counts.models  # type: ignore[attr-defined]
-        fixed = self.obtain("mixture", lambda: self.gated(*orders, residual))
-        self.report("mixture + document cache", fixed.adaptive())
-        mixing = self.obtain("context-mixing", lambda: self.context_mixing(counts))
-        everything = self.obtain("everything", lambda: self.gated(*orders, residual.adaptive(), mixing))
-        self.report("everything + document cache", everything.adaptive())
+        mixture = self.obtain("counts and residual", lambda: self.gated(*counts.models, residual))
+        self.report("counts and residual, cache", mixture.adaptive(dynamic=False))
+        mixing = self.obtain("context mixing", lambda: self.context_mixing(counts))
+        everything = self.obtain("everything", lambda: self.gated(*counts.models, residual, mixing))
+        self.report("everything, cache", everything.adaptive(dynamic=False))
+        self.report("everything, cache, dynamic evaluation", everything.adaptive())
 
 
 def main() -> None:
@@ -113,7 +120,7 @@ def main() -> None:
     parser.add_argument("--out", default="best-mixture", help="the directory of the models")
     parser.add_argument("--held-out", type=int, default=64, help="the number of documents that fit the gates")
     parser.add_argument("--epochs", type=int, default=16, help="of the network alone")
-    parser.add_argument("--residual-epochs", type=int, default=4, help="of the network on top of the counts")
+    parser.add_argument("--residual-epochs", type=int, default=3, help="of the network on top of the counts")
     parser.add_argument("--seed", type=int, default=7)
     Recipe(parser.parse_args()).run()
 

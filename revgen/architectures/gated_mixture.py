@@ -16,7 +16,7 @@ products of experts by minimizing contrastive divergence*.)
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Unpack, overload
 
@@ -103,8 +103,8 @@ class GatedMixture(Mixture):
 
         With ``folds``, ``texts`` are the texts on which the models were fitted, which must be models of counts: the
         documents are divided into this many folds, and each is predicted by the counts of the other folds. ``texts``
-        and ``reading`` are as in ``revgen.read``; ``valid`` is text to validate on. If there are more than 134 million
-        log-probabilities (tokens × models × vocabulary), random documents are left out.
+        and ``reading`` are as in ``revgen.read``; ``valid`` is text to validate on. Random documents with
+        about 134 million log-probabilities (tokens × models × vocabulary) are enough; others are ignored.
         """
         check_at_least("epochs", epochs, 1)
         start_time = time.perf_counter()
@@ -134,26 +134,24 @@ class GatedMixture(Mixture):
         self, documents: list[NDArray[Any]], folds: int | None, seed: int
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
         """Return the features, the log-probabilities of each model, and the next token at each position."""
-        order = np.random.default_rng(seed).permutation(len(documents))
-        sizes = np.cumsum([len(documents[i]) for i in order]) * len(self.models) * len(self.tokenizer)
-        chosen = set(order[: max(1, np.searchsorted(sizes, MAX_FITTED))].tolist())
         if folds is None:
-            parts: Iterable[Part] = (Part(i, 0, documents[i], 0, self) for i in chosen)
+            order = np.random.default_rng(seed).permutation(len(documents)).tolist()
+            parts: Iterator[Part] = (Part(i, 0, documents[i], 0, self) for i in order)
         else:
             parts = out_of_fold(self, documents, self.tokenizer, folds, seed)
         observed: list[tuple[NDArray[Any], ...]] = []
         size = 0
-        for part in parts:
-            if part.document in chosen and size < MAX_FITTED:
-                for values in part.model._read_document(part.ids.astype(np.int64), part.warm_up):
-                    observed.append(values)
-                    size += values[1].size
+        for values in (values for part in parts for values in part.model._read_document(part.ids, part.warm_up)):
+            observed.append(values)
+            size += values[1].size
+            if size > MAX_FITTED:  # the other folds need not be counted
+                break
         features, logprobs, targets = (np.concatenate(arrays) for arrays in zip(*observed, strict=True))
         return features, logprobs, targets
 
-    def _read_document(self, ids: NDArray[np.int64], warm_up: int) -> Iterator[tuple[NDArray[Any], ...]]:
+    def _read_document(self, ids: NDArray[Any], warm_up: int) -> Iterator[tuple[NDArray[Any], ...]]:
         """Yield features, log-probabilities and next tokens after the first ``warm_up`` tokens, in blocks."""
-        state = self.initial_state(1)
+        state, ids = self.initial_state(1), ids.astype(np.int64)
         for block in self._blocks(len(ids) - 1, 1):
             logprobs, features, state = self._read(ids[:-1, None][block], state)
             first = max(0, warm_up - block.start)

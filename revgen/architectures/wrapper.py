@@ -5,10 +5,13 @@ A directory with such a model contains the other model, as a directory with a mi
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, Unpack
+
+from numpy.typing import NDArray
 
 from revgen.arguments import check_fields, validate_call
 from revgen.errors import NotFittedError, OptionError
@@ -82,6 +85,12 @@ class Wrapper(LanguageModel):
     def fit(self, texts: Any, valid: Any = None, **options: Unpack[FitOptions]) -> History:
         """Raise OptionError: only the wrapped model can be trained."""
         raise OptionError(f"{self.name} has nothing to train: fit its model, and call adaptive() on it again")
+
+    def recount(self, documents: Sequence[NDArray[Any]], tokenizer: Tokenizer) -> Self:
+        wrapper = copy.copy(self)
+        wrapper.model = self.model.recount(documents, tokenizer)
+        wrapper.tokenizer = tokenizer
+        return wrapper
 
     def initial_state(self, batch: int) -> Any:
         return self.model.initial_state(batch)

@@ -186,3 +186,13 @@ def test_damaged_exponents_are_rejected(residual: LanguageModel) -> None:
     arrays = dict(residual.weights)
     for wrong in (arrays["exponents"][1:], arrays["exponents"] * np.nan):
         assert "exponents" in str(residual.validate_weights(arrays | {"exponents": wrong}))
+
+
+def test_base_may_adapt_to_the_document(network: LanguageModel, reviews: list[str], tmp_path: Path) -> None:
+    model: Any = copy_of(network, tmp_path)
+    counts = revgen.create("kneser-ney-char", order=3, tokenizer=model.tokenizer)
+    counts.fit(reviews[:5], progress=False)
+    model.fit(reviews[:20], base=counts.adaptive(), **OPTIONS | {"epochs": 1})
+    assert model.adaptation == "document state"
+    assert model.models[0].model.num_parameters > counts.num_parameters, "it has counted the training text"
+    assert revgen.load(model.save(tmp_path / "saved")).score("a song").total == model.score("a song").total
