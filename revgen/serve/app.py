@@ -142,6 +142,7 @@ def add_model_routes(app: FastAPI, engines: Mapping[str, Engine], metrics: Metri
         return StrictJSONResponse({"object": "list", "data": data, "model": body.model, "usage": usage})
 
     @app.post("/v1/chat/completions")
+    @app.post("/v1/responses")
     async def chat() -> None:
         """Answer that these models continue texts, and hold no conversations."""
         message = "these models continue texts and know no chat format: use /v1/completions"

@@ -136,7 +136,9 @@ async def start_completion(engine: Engine, request: Any, background: Background)
     """Check a request and submit its texts. Raises ServeError."""
     model, limits, n = engine.model, engine.limits, request.n or 1
     if request.best_of not in (None, n):
-        raise ServeError(400, f"best_of must be null or n, {n}", param="best_of")
+        raise ServeError(400, f"best_of must be null or equal to n, which is {n}", param="best_of")
+    if request.suffix:
+        raise ServeError(400, "suffix must be null: no text can be put between two others", param="suffix")
     if (request.max_tokens or 0) > limits.max_tokens:
         raise ServeError(400, f"max_tokens must be at most {limits.max_tokens}", param="max_tokens")
     options = resolve_options(model, generation_options(request), limits.max_tokens)

@@ -62,7 +62,7 @@ class CompletionFields(Request):
         None, ge=0, le=20, description="Return the log-probability of each token, and this number of alternatives."
     )
     best_of: int | None = Field(None, description="Only null and the value of n are possible.")
-    suffix: None = Field(None, description="Only null is possible: no text can be put before a given one.")
+    suffix: str | None = Field(None, description="Only null and an empty text are possible.")
     user: str | None = Field(None, description="Has no effect.")
 
 

@@ -221,6 +221,8 @@ def test_the_client_gets_embeddings_in_its_own_default_encoding(
 def test_chat_is_answered_with_an_error_that_says_what_to_use(client: OpenAI) -> None:
     with pytest.raises(NotFoundError, match="use /v1/completions"):
         client.chat.completions.create(model="char", messages=[{"role": "user", "content": "hello"}])
+    with pytest.raises(NotFoundError, match="use /v1/completions"):
+        client.responses.create(model="char", input="hello")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -53,6 +54,48 @@ def docker_command(dockerfile: Path) -> list[str]:
     """Return the arguments of ``revgen serve`` in a Dockerfile, without the models."""
     [entry] = re.findall(r'^ENTRYPOINT \["revgen", "serve", (.*)\]$', dockerfile.read_text("utf-8"), re.MULTILINE)
     return re.findall(r'"([^"]+)"', entry)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="needs root, for chroot")
+def test_the_image_is_small_and_serves(tmp_path: Path) -> None:
+    """Run the commands of the Dockerfile with a copy of this Python in place of /usr/local."""
+    python, image = tmp_path / "local" / "bin" / "python3", tmp_path / "image"
+    leave_out = shutil.ignore_patterns("test", "site-packages", "__pycache__", "*.a")
+    shutil.copytree(sys.base_prefix, tmp_path / "local", symlinks=True, ignore=leave_out)
+    libraries = [*tmp_path.glob("local/lib/libpython3.*.so.*"), *tmp_path.glob("local/lib/python3.*/lib-dynload/*.so")]
+    subprocess.run(["strip", "--strip-unneeded", *libraries], check=True)  # as those of the base image are
+    subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, ROOT], check=True)
+    [wheel] = tmp_path.glob("*.whl")
+    text = (FILES / "Dockerfile").read_text("utf-8").replace("\\\n", " ")
+    [install, directories, select] = re.findall("^RUN (.+)$", text, re.MULTILINE)
+    for old, new in {
+        "/usr/local": str(tmp_path / "local"),
+        "/image": str(image),
+        "pip install": f"{python} -m pip install --quiet",
+        "pip uninstall": f"{python} -m pip uninstall --quiet",
+        "--no-deps revgen": f"--no-deps {wheel}",
+        "useradd revgen &&": "",
+        "--owner revgen": "",
+    }.items():
+        install, directories, select = (command.replace(old, new) for command in (install, directories, select))
+    environment = os.environ | {"PIP_CONSTRAINT": str(ROOT / "constraints.txt"), "PIP_ROOT_USER_ACTION": "ignore"}
+    environment |= {"PYTHONDONTWRITEBYTECODE": "1", "LD_LIBRARY_PATH": str(tmp_path / "local" / "lib")}
+    environment.pop("PYTHONPATH", None)
+    prepare = f"{python} -m ensurepip && {python} -m pip uninstall --quiet --yes setuptools"
+    for command in (prepare, install, directories, select):
+        subprocess.run(["sh", "-ec", command], check=True, env=environment)
+
+    assert sum(path.stat().st_size for path in image.rglob("*") if path.is_file() and not path.is_symlink()) < 200e6
+    code = "import revgen, revgen.serve.server; print(revgen.load('lstm-char').generate('the ', max_tokens=5))"
+    result = subprocess.run(
+        [shutil.which("chroot") or "chroot", image, python, "-c", code],
+        env={"LD_LIBRARY_PATH": str(tmp_path / "local" / "lib")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.stdout.startswith("the "), result.stderr
 
 
 def test_replicas_of_compose_run_the_command_and_the_proxy_knows_them() -> None:
