@@ -78,6 +78,7 @@ class CompiledStep(Protocol):
         state: Any,
         uniforms: NDArray[Any],
         temperature: float,
+        log_min_p: float,
         biases: NDArray[Any],
         end: int,
         label_offset: int,
@@ -85,7 +86,8 @@ class CompiledStep(Protocol):
         """Read ``token``, then sample one token for each number in ``uniforms``, or fewer if ``end`` is sampled.
 
         ``uniforms`` are in [0, 1). ``biases`` (vocab,) are added to the logits, and ``label_offset`` to each token
-        before it is read. A ``temperature`` of 0 takes the most likely token. Returns the tokens and the next state.
+        before it is read. A ``temperature`` of 0 takes the most likely token. ``log_min_p`` is the logarithm of
+        ``min_p``, or minus infinity. Returns the tokens and the next state.
         """
 
 

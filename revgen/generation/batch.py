@@ -134,11 +134,12 @@ class Batch:
     def accept_block(self, row: int, block: list[int], remaining: int) -> list[Piece]:
         """Add a block of tokens to a row, of which at most ``remaining`` count; return the text that is ready."""
         streamer, pieces = self.streamers[row], []
+        unchecked = max(0, self.min_tokens - (self.max_tokens - remaining))
         del block[remaining:]
         if self.eos_id in block:
             del block[block.index(self.eos_id) + 1 :]
-        for tokens in [block] if self.whole else [[token] for token in block]:
-            streamer.write_all(tokens)
+        for i, tokens in enumerate([block] if self.whole else [[token] for token in block]):
+            streamer.write_all(tokens, unchecked - i)
             pieces.append((row, streamer.take()))
             if streamer.finished:
                 break

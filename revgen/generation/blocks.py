@@ -6,6 +6,7 @@ together, so the GPU does not wait for Python between two tokens.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -54,19 +55,26 @@ def block_sampler(model: Model, constraints: Constraints, label_offset: int, row
 
 def _text_sampler(model: Model, constraints: Constraints, label_offset: int) -> SampleBlock:
     """Return a sampler of one text, with NumPy or compiled code."""
-    max_tokens, temperature = constraints.config.max_tokens, constraints.temperature
+    config, temperature, end = constraints.config, constraints.temperature, constraints.eos_id
     assert isinstance(temperature, float), "is_unconstrained"
     bounded = bounded_temperature(temperature) if temperature else 0.0
+    log_min_p = math.log(config.min_p) if config.min_p else -math.inf
+    early_biases = constraints.biases.copy()
+    early_biases[end] = -np.inf
 
     def sample_block(
         last: NDArray[Any], state: Any, uniforms: Floats, positions: NDArray[np.intp]
     ) -> tuple[list[list[int]], Any]:
         sample_tokens = partial(sample_with_numpy, model) if model.compiled is None else model.compiled.sample_tokens
-        block = uniforms[: max_tokens - positions[0], 0]
-        tokens, state = sample_tokens(
-            int(last[0]), state, block, bounded, constraints.biases, constraints.eos_id, label_offset
-        )
-        return [tokens], state
+        position = int(positions[0])
+        block = uniforms[: config.max_tokens - position, 0]
+        num_early = max(0, config.min_tokens - position)
+        tokens = [int(last[0])]
+        for part, biases in ((block[:num_early], early_biases), (block[num_early:], constraints.biases)):
+            if len(part) and tokens[-1] != end:
+                new, state = sample_tokens(tokens[-1], state, part, bounded, log_min_p, biases, end, label_offset)
+                tokens += new
+        return [tokens[1:]], state
 
     return sample_block
 
@@ -77,6 +85,7 @@ def sample_with_numpy(
     state: Any,
     uniforms: Floats,
     temperature: float,
+    log_min_p: float,
     biases: Floats,
     end: int,
     label_offset: int,
@@ -103,6 +112,8 @@ def sample_with_numpy(
             x -= x[best]
             if temperature != 1:
                 x /= divisor
+            if log_min_p > -np.inf:
+                x[x < log_min_p] = -np.inf
             p[:] = x
             accumulate(np.exp(p, p), 0, None, p)
             token = int(p.searchsorted(uniform * p.item(-1), "right"))
@@ -125,13 +136,13 @@ def _network_sampler(model: Model, network: Network, constraints: Constraints, l
     from revgen.networks.cuda_graphs import CudaGraphCache
 
     device = torch.device(model.device)
-    block: Callable[..., Any] = tensor_block(network, constraints.filters, constraints.eos_id, label_offset)
+    rules = constraints.filters, constraints.eos_id, label_offset, constraints.config.min_tokens
+    block: Callable[..., Any] = tensor_block(network, *rules)
     if all(map(is_immutable, constraints.filters)):
-        key = (constraints.filters, constraints.eos_id, label_offset)
-        recording = network.gpu_samplers.get(key)
+        recording = network.gpu_samplers.get(rules)
         if recording is None:
             network.gpu_samplers.clear()  # a recording takes memory, and filters seldom change
-            recording = network.gpu_samplers.setdefault(key, CudaGraphCache(block, device))
+            recording = network.gpu_samplers.setdefault(rules, CudaGraphCache(block, device))
         block = recording
     biases = torch.as_tensor(constraints.biases, device=device)
 
@@ -150,7 +161,7 @@ def _network_sampler(model: Model, network: Network, constraints: Constraints, l
 
 
 def tensor_block(
-    network: Network, filters: tuple[Filter, ...], end: int, label_offset: int
+    network: Network, filters: tuple[Filter, ...], end: int, label_offset: int, min_tokens: int
 ) -> Callable[..., tuple[Tensor, Any]]:
     """Return a function of tensors that samples a block of tokens, (time, rows), and returns the next state."""
     import torch
@@ -164,6 +175,7 @@ def tensor_block(
             context = FilterContext(position, temperature)
             logits, state = network(tokens[None] + label_offset, state)
             logits = add_biases(finite(logits[-1].float()), context)
+            logits[:, end] = torch.where(position < min_tokens, -torch.inf, logits[:, end])
             logits[:, end] = torch.where(logits.amax(-1) == -torch.inf, 0, logits[:, end])  # no token is possible
             tokens = sample(probabilities(filters, logits, context), uniform)
             sampled.append(tokens)

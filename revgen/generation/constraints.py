@@ -19,6 +19,7 @@ from revgen.generation.filters import (
     FilterContext,
     Floats,
     LogitBias,
+    MinP,
     apply_filters,
     finite,
     is_immutable,
@@ -100,20 +101,21 @@ class Constraints:
 
     @property
     def is_context_free(self) -> bool:
-        """Whether the tokens that may follow do not depend on the text so far."""
-        depends = self.config.min_tokens or self.forced or self.guide or self.spelling or self.needs_tokens
-        return not depends
+        """Whether the tokens that may follow depend at most on the number of tokens so far, and not on the text."""
+        return not (self.forced or self.guide or self.spelling or self.needs_tokens)
 
     @property
     def is_unconstrained(self) -> bool:
-        """Whether a token depends on logits, biases and one temperature only."""
-        return self.is_context_free and len(self.filters) == 1 and isinstance(self.temperature, float)
+        """Whether a token depends on logits, biases, ``min_tokens``, one temperature and ``min_p`` only."""
+        is_simple = self.filters[1:] in ((), (MinP(self.config.min_p or 0),))
+        return self.is_context_free and is_simple and isinstance(self.temperature, float)
 
     @cached_property
     def merge_key(self) -> Any:
         """A key that calls with the same filters have in common, or None if this call is sampled on its own."""
         is_merged = self.is_context_free and isinstance(self.temperature, float)
-        return self.filters if is_merged and all(map(is_immutable, self.filters)) else None
+        key = self.filters, self.config.min_tokens
+        return key if is_merged and all(map(is_immutable, self.filters)) else None
 
     # Logits
 

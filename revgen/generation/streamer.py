@@ -87,13 +87,13 @@ class TextStreamer:
         undecided = max(beginnings, default=0)
         return undecided if self.sentences is None else max(undecided, self.sentences.undecided(text))
 
-    def write_all(self, tokens: Iterable[int]) -> None:
-        """Add tokens, until the text stops."""
+    def write_all(self, tokens: Iterable[int], unchecked: int = 0) -> None:
+        """Add tokens, until the text stops; it does not stop at the first ``unchecked`` ones."""
         if not self.may_stop:
             self.ready += "".join(map(self.decode, tokens))
             return
-        for token in tokens:
-            self.write(token)
+        for i, token in enumerate(tokens):
+            self.write(token, check_stops=i >= unchecked)
             if self.finished:
                 return
 

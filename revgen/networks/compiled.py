@@ -75,6 +75,7 @@ class CompiledNetwork:
         state: Any,
         uniforms: Floats,
         temperature: float,
+        log_min_p: float,
         biases: Floats,
         end: int,
         label_offset: int,
@@ -84,7 +85,7 @@ class CompiledNetwork:
 
         arrays = self.to_arrays(state, len(uniforms))
         tokens = np.empty(len(uniforms), np.int64)
-        settings = np.float32(temperature), end, biases, label_offset
+        settings = np.float32(temperature), np.float32(log_min_p), end, biases, label_offset
         count = sample_tokens(self.net, token, arrays, uniforms, tokens, *settings)
         return tokens[:count].tolist(), self.to_state(arrays)
 
@@ -128,18 +129,19 @@ class CompiledProgram:
         state: Any,
         uniforms: Floats,
         temperature: float,
+        log_min_p: float,
         biases: Floats,
         end: int,
         label_offset: int,
     ) -> tuple[list[int], Any]:
         """Sample a block of tokens, as ``model.CompiledStep`` describes."""
-        settings = np.float32(temperature), end, biases
+        settings = np.float32(temperature), np.float32(log_min_p), end, biases
         first_tokens: list[int] = []
         if (arrays := state_arrays(state, self.states)) is None:
             from revgen.networks.kernels import sample
 
             logits, state = self.forward(np.array([[token + label_offset]]), state)
-            token = int(sample(logits[0, 0], biases, settings[0], end, uniforms[0]))
+            token = int(sample(logits[0, 0], biases, *settings[:2], end, uniforms[0]))
             first_tokens, uniforms, arrays = [token], uniforms[1:], state_arrays(state, self.states)
             if token == end or arrays is None:
                 return first_tokens, state

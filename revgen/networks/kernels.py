@@ -214,8 +214,11 @@ def forward_token_for(net: Any, token: Any, state: Any) -> Any:
 
 
 @njit(error_model="numpy")
-def sample(logits: Any, biases: Any, temperature: Any, end: Any, uniform: Any) -> Any:
-    """Sample a token from the softmax of logits plus biases; return ``end`` if no token is possible."""
+def sample(logits: Any, biases: Any, temperature: Any, log_min_p: Any, end: Any, uniform: Any) -> Any:
+    """Sample a token from the softmax of logits plus biases; return ``end`` if no token is possible.
+
+    Tokens whose log-probability is less than that of the most likely one plus ``log_min_p`` are not sampled.
+    """
     x = np.empty(len(logits), np.float32)
     best = 0
     is_finite = True
@@ -237,7 +240,9 @@ def sample(logits: Any, biases: Any, temperature: Any, end: Any, uniform: Any) -
     cumulative = np.empty(len(x), np.float64)
     total = 0.0
     for j in range(len(x)):
-        total += np.exp((x[j] - highest) / temperature)
+        scaled = (x[j] - highest) / temperature
+        if scaled >= log_min_p:
+            total += np.exp(scaled)
         cumulative[j] = total
     limit = uniform * total
     low, high = 0, len(x)
@@ -258,14 +263,23 @@ def token_logits(net: Any, token: Any, state: Any) -> Any:
 
 @cached
 def sample_tokens(
-    net: Any, token: Any, state: Any, uniforms: Any, tokens: Any, temperature: Any, end: Any, biases: Any, offset: Any
+    net: Any,
+    token: Any,
+    state: Any,
+    uniforms: Any,
+    tokens: Any,
+    temperature: Any,
+    log_min_p: Any,
+    end: Any,
+    biases: Any,
+    offset: Any,
 ) -> Any:
     """Sample one token per number in ``uniforms``, until ``end``. Write them to ``tokens`` and return their count.
 
     ``token`` is read first. ``offset`` is added to each token before it is read.
     """
     for i in range(len(uniforms)):
-        token = sample(forward_token(net, token + offset, state), biases, temperature, end, uniforms[i])
+        token = sample(forward_token(net, token + offset, state), biases, temperature, log_min_p, end, uniforms[i])
         tokens[i] = token
         if token == end:
             return i + 1

@@ -60,9 +60,9 @@ def token_logits(weights, token, state):
 
 
 @cached
-def sample_tokens(weights, token, state, uniforms, tokens, temperature, end, biases, offset):
+def sample_tokens(weights, token, state, uniforms, tokens, temperature, log_min_p, end, biases, offset):
     for i in range(len(uniforms)):
-        token = sample(forward_token(weights, token + offset, state), biases, temperature, end, uniforms[i])
+        token = sample(forward_token(weights, token + offset, state), biases, temperature, log_min_p, end, uniforms[i])
         tokens[i] = token
         if token == end:
             return i + 1

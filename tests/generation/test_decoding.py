@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from toys import LETTERS, Floats, Table, alphabet, chars, chi_square, probabilit
 
 import revgen
 from revgen import LanguageModel, Tokenizer
+from revgen.generation import decoding
 from revgen.generation.constraints import token_biases
 from revgen.registry import tokenizers
 
@@ -334,3 +336,30 @@ def test_pytorch_and_numpy_generate_the_same_text(
     model._derived["numpy_network"] = None  # as on a device other than the CPU
 
     assert model.generate("the ", **options) == on_numpy
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"min_p": 0.1},
+        {"min_p": 0.1, "temperature": 0.5},
+        {"min_tokens": 70},
+        {"min_p": 0.05, "min_tokens": 70, "stop_at_sentence": True},
+        {"min_tokens": 40, "stop": ["th", " "]},
+        {"min_tokens": 90, "temperature": 0},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_blocks_of_tokens_are_those_that_are_sampled_one_by_one(
+    is_compiled: bool, options: dict[str, Any], small_model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = copy.copy(small_model)
+    if is_compiled:
+        pytest.importorskip("numba")
+        model.compile()
+    texts = [model.generate("the ", max_tokens=100, seed=seed, **options) for seed in range(4)]
+    pieces = ["the " + "".join(model.stream("the ", max_tokens=100, seed=seed, **options)) for seed in range(4)]
+    monkeypatch.setattr(decoding, "block_sampler", lambda *arguments: None)
+
+    assert texts == pieces == [model.generate("the ", max_tokens=100, seed=seed, **options) for seed in range(4)]

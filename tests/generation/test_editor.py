@@ -74,11 +74,12 @@ def test_suggestions_are_the_most_likely_texts_with_their_probabilities(small_mo
     logits[[token == b"" for token in small_model.tokenizer.token_bytes]] = -np.inf
     p = np.exp(logits - logits.max())
     p /= p.sum()
-    assert found[0][0] == "e"
+    best = small_model.tokenizer.token_bytes[int(p.argmax())].decode()
+    assert found[0][0] == best
     assert [probability for _, probability in found] == pytest.approx(np.sort(p)[::-1][:4], abs=1e-5)
     hotter = reader.suggestions("th", 2.0, 4)
     assert hotter[0][1] < found[0][1]
-    assert reader.suggestions("th", 0, 4) == [("e", 1.0)]
+    assert reader.suggestions("th", 0, 4) == [(best, 1.0)]
 
 
 @pytest.mark.parametrize("name", ["gru-subword", "lstm-word"])

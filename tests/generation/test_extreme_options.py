@@ -115,7 +115,7 @@ def test_a_block_of_tensors_samples_tokens_of_the_vocabulary(value: float) -> No
         options: list[dict[str, Any]] = [{}, {"top_p": 1e-300, "typical_p": 1e-300}, {"top_k": 10**30}]
         for option in options:
             filters = revgen.GenerationConfig(**option).build_filters()
-            block = tensor_block(network, filters, model.tokenizer.eos_id, 0)
+            block = tensor_block(network, filters, model.tokenizer.eos_id, 0, 0)
             uniforms = torch.full((BLOCK_SIZE, 2), 1 - 2**-53, dtype=torch.float64)
             positions = torch.zeros((BLOCK_SIZE, 2), dtype=torch.int64)
             temperatures = torch.full((BLOCK_SIZE, 2, 1), min(temperature, 1e30), dtype=torch.float32)

@@ -95,7 +95,6 @@ def test_options_for_a_single_model_are_errors() -> None:
     for options in (
         {"regex": "a"},
         {"num_beams": 2},
-        {"min_tokens": 2},
         {"max_copied_chars": 3},
         {"check_novelty": True},
     ):

@@ -163,13 +163,16 @@ def test_compiled_sampling_follows_the_distribution(reviews: list[str]) -> None:
     expected = np.exp((logits.astype(float) + biases) / 0.7)
     expected *= 20_000 / expected.sum()
 
-    samples = [sample(logits, biases, np.float32(0.7), 1, u) for u in np.random.default_rng(1).random(20_000)]
+    samples = [
+        sample(logits, biases, np.float32(0.7), np.float32(-np.inf), 1, u)
+        for u in np.random.default_rng(1).random(20_000)
+    ]
 
     counts, is_possible = np.bincount(samples, minlength=10), expected > 0
     assert counts[4] == 0
     # 8 degrees of freedom: above 31.8 by chance once in 10,000 times.
     assert ((counts[is_possible] - expected[is_possible]) ** 2 / expected[is_possible]).sum() < 31.8
-    assert sample(logits, np.full(10, -np.inf, np.float32), np.float32(1), 1, 0.5) == 1
+    assert sample(logits, np.full(10, -np.inf, np.float32), np.float32(1), np.float32(-np.inf), 1, 0.5) == 1
 
 
 @pytest.mark.slow  # a compiler runs

@@ -178,7 +178,7 @@ def test_generating_a_block_of_tokens_does_not_wait_for_the_device(
     model.prepare(tokenizers.get("char").train(reviews[:5]), seed=0)
     network = model.to("meta").network
     filters = revgen.GenerationConfig(top_k=5, top_p=0.9, min_p=0.1, typical_p=0.9).build_filters()
-    block = tensor_block(network, filters, model.tokenizer.eos_id, 0)
+    block = tensor_block(network, filters, model.tokenizer.eos_id, 0, 0)
     tokens = torch.zeros(3, dtype=torch.int64, device="meta")
     rest = [torch.zeros(shape, device="meta") for shape in [(2, 3), (2, 3), (2, 3, 1)]]
     biases = torch.zeros(len(model.tokenizer), device="meta")
