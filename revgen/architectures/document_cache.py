@@ -26,9 +26,10 @@ from revgen.model import ADAPTATIONS, Adaptation
 from revgen.ops import log_softmax
 from revgen.options import as_float, check, is_int
 from revgen.registry import register_model
-from revgen.sequences import READ_BLOCK_SIZE
 
 MAX_LENGTH = 64
+MAX_MATCHES = 1 << 21
+"""The largest number of tokens that are compared with the last ones at once, for all of a block of predictions."""
 
 
 @dataclass(frozen=True)
@@ -96,14 +97,20 @@ class DocumentCache(Wrapper):
 
     def forward(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
         logits, inner = self.model.forward(tokens, state[0])
-        matches, document = self._read(tokens, state[1])
-        logprobs = log_softmax(logits).reshape(-1, logits.shape[-1])
-        return self._predict(logprobs, matches).reshape(logits.shape), (inner, document)
+        logprobs, document = log_softmax(logits), state[1]
+        predicted = np.empty_like(logprobs)
+        for block in self._blocks(tokens, document):
+            matches, document = self._read(tokens[block], document)
+            part = logprobs[block]
+            predicted[block] = self._predict(part.reshape(-1, part.shape[-1]), matches).reshape(part.shape)
+        return predicted, (inner, document)
 
     def next_logits(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
         logits, inner = self.model.next_logits(tokens, state[0])
-        matches, document = self._read(tokens, state[1])
-        first = tokens[:-1].size  # the index of the first prediction after the last tokens
+        document = state[1]
+        for block in self._blocks(tokens, document):
+            matches, document = self._read(tokens[block], document)
+        first = tokens[block][:-1].size  # the index of the first prediction after the last tokens
         is_last = matches.predictions >= first
         last = Matches(matches.predictions[is_last] - first, matches.tokens[is_last], matches.lengths[is_last])
         return self._predict(log_softmax(logits), last), (inner, document)
@@ -112,8 +119,7 @@ class DocumentCache(Wrapper):
         for i, logprobs in self.model.logprobs(sequences):
             ids, mixed = sequences[i], np.empty_like(logprobs)
             _, document = self.initial_state(1)
-            for begin in range(0, len(logprobs), READ_BLOCK_SIZE):
-                block = slice(begin, begin + READ_BLOCK_SIZE)
+            for block in self._blocks(ids[:-1, None], document):
                 matches, document = self._read(ids[:-1][block, None], document)
                 predictions, tokens, p, scales = self._estimate(matches, np.exp(logprobs[block, None], dtype=float))
                 is_next = tokens == ids[1:][block][predictions] % len(self.tokenizer)
@@ -129,6 +135,13 @@ class DocumentCache(Wrapper):
             for fill, arrays in zip((-1, 0), zip(*documents, strict=True), strict=True)
         )
         return self.model.join_states(inner), Document(tokens, lengths)
+
+    def _blocks(self, tokens: NDArray[Any], document: Document) -> Iterator[slice]:
+        """Yield the parts of ``tokens`` (time, batch) to read at once: each may match all tokens in the window."""
+        time, batch = tokens.shape
+        window = min(self.config.window, document.tokens.shape[1] + time)
+        step = max(1, MAX_MATCHES // (batch * window))
+        return (slice(begin, begin + step) for begin in range(0, time, step))
 
     def _read(self, tokens: NDArray[Any], document: Document) -> tuple[Matches, Document]:
         """Read token ids (time, batch); return the matches after each of them, and the documents.

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import revgen
+from revgen.architectures import document_cache
 from revgen.architectures.document_cache import DocumentCache
 from revgen.language_model import LanguageModel
 from revgen.ops import log_softmax
@@ -95,6 +96,24 @@ def test_reading_in_blocks_or_alone_gives_the_same_logits(
     np.testing.assert_allclose(alone[:, 0], expected[:, 1], rtol=1e-6)
     last, _ = model.next_logits(documents, model.initial_state(3))
     np.testing.assert_allclose(last, expected[-1], rtol=1e-6)
+
+
+def test_a_text_of_equal_tokens_is_read_in_blocks_with_the_same_result(
+    cached: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = np.array(cached.encode_prompt("aaaaaaaaab" * 20))
+    tokens, state = np.stack([ids, ids[::-1]], 1), cached.initial_state(2)
+    expected, (_, document) = cached.forward(tokens, state)
+    last, _ = cached.next_logits(tokens, state)
+    _, logprobs = next(cached.logprobs([ids]))
+
+    monkeypatch.setattr(document_cache, "MAX_MATCHES", 7 * 2 * len(ids))
+
+    logits, (_, document_in_blocks) = cached.forward(tokens, state)
+    np.testing.assert_allclose(logits, expected, atol=1e-6)
+    np.testing.assert_allclose(cached.next_logits(tokens, state)[0], last, atol=1e-6)
+    np.testing.assert_allclose(next(cached.logprobs([ids]))[1], logprobs, atol=1e-6)
+    assert all(np.array_equal(a, b) for a, b in zip(document, document_in_blocks, strict=True))
 
 
 def test_scores_are_the_log_probabilities_of_the_logits(cached: LanguageModel, documents: np.ndarray) -> None:
