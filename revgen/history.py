@@ -46,6 +46,8 @@ class History:
     """Unplanned events: an interruption, early stopping, a return to earlier weights."""
     settings: dict[str, Any] = field(default_factory=dict)
     """The settings of the run, including the defaults that ``fit`` chose."""
+    is_interrupted: bool = False
+    """Whether Ctrl-C ended the run."""
 
     @property
     def best(self) -> EpochMetrics | None:

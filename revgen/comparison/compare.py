@@ -73,7 +73,7 @@ def compare(
     """Train models on the same text with the same budget, and compare them.
 
     If training a model fails, its row shows the error, and the other models are still compared. An unknown name or
-    option raises UnknownNameError or OptionError before anything is trained.
+    option raises UnknownNameError or OptionError before anything is trained. Ctrl-C raises KeyboardInterrupt.
 
     Args:
         corpus: the text, in any form that ``revgen.read`` accepts.
@@ -156,6 +156,8 @@ def measure(
     options = {key: value for key, value in budget.items() if key in accepted and value is not None}
     # Unlike a list, an iterator gives no warning if all of its texts are names of files.
     history = model.fit(iter(train), iter(held_out), **options)
+    if history.is_interrupted:
+        raise KeyboardInterrupt  # not only this model, but the whole comparison
     evaluation = model.evaluate(iter(held_out), adaptive=adaptive)
     nats = {e.adaptation: e.nats_per_char for e in (evaluation, *evaluation.adaptive)}
     sample = model.generate(**sampling)

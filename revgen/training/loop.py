@@ -82,6 +82,7 @@ class Trainer:
                     self.add_note(f"a callback stopped training in epoch {self.run.epochs_done}")
                     break
         except KeyboardInterrupt:
+            self.history.is_interrupted = True
             self.add_note(self._interruption_note())
         finally:
             self.progress.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import signal
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -136,6 +138,21 @@ def test_a_model_that_fails_has_its_error_in_the_table(texts: list[str], tmp_pat
     report = comparison.save(tmp_path)
     assert "the loss | diverged &lt;three&gt; times" in (report / "report.html").read_text("utf-8")
     assert "the loss \\| diverged" in (report / "report.md").read_text("utf-8")
+
+
+def test_ctrl_c_in_training_ends_the_comparison(texts: list[str]) -> None:
+    class Interrupt(revgen.Callback):
+        def on_step_end(self, model: revgen.LanguageModel, step: revgen.StepMetrics) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    model = revgen.create("gru-char", hidden_size=8, num_layers=1)
+    model.fit = functools.partial(model.fit, callbacks=[Interrupt()])  # type: ignore[method-assign]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore SIGINT
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            compare(texts, [model], epochs=1, max_order=0, progress=False)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_invalid_arguments_raise_an_error_before_anything_is_trained(texts: list[str]) -> None:
