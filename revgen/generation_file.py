@@ -29,17 +29,14 @@ DISABLED = {"top_k": 0, "num_beams": 1}
 
 
 def to_entries(model: Model) -> dict[str, Any]:
-    """Return the content of the file, with the ids that ``transformers`` needs. Raises OptionError for others."""
+    """Return the content of the file. Raises OptionError for other options."""
     model.check_generation_config()
     defaults = {name: value for name, value in model.generation_config.items() if value is not None}
     is_greedy = defaults.get("temperature") == 0
     if is_greedy:
         del defaults["temperature"]
-    eos_id = model.tokenizer.eos_id
-    ids = {"bos_token_id": model.tokenizer.bos_id, "eos_token_id": eos_id, "pad_token_id": eos_id}
     sampling = {"do_sample": not is_greedy and defaults.get("num_beams") is None}
-    options = {ENTRY_NAMES.get(name, name): value for name, value in defaults.items()}
-    return ids | {"suppress_tokens": model.suppressed_tokens} | sampling | DISABLED | options
+    return sampling | DISABLED | {ENTRY_NAMES.get(name, name): value for name, value in defaults.items()}
 
 
 def from_entries(entries: dict[str, Any]) -> dict[str, Any]:
