@@ -39,7 +39,7 @@ COMMANDS = {
 TOUR = """\
 revgen: small language models that you train on your own text. A short tour:
 
-  revgen generate lstm-char --prompt "the "     generate text with a model that is ready to use
+  revgen generate lstm-char                     generate text with a model that is ready to use
   revgen list                                   see all models
   revgen fit gru-char my.txt --out my-model     train a model on your own text
   revgen generate my-model -n 5                 let it generate 5 texts
@@ -50,7 +50,7 @@ revgen: small language models that you train on your own text. A short tour:
 revgen --help lists all commands, and revgen COMMAND --help explains one. revgen doctor shows what is installed."""
 
 EXAMPLES = """examples:
-  revgen generate lstm-char --prompt "the "
+  revgen generate lstm-char
   revgen fit gru-char reviews.txt --valid 0.1 --epochs 5 --out my-model
   revgen evaluate my-model held_out.txt
   revgen list "lstm-*\""""

@@ -138,7 +138,8 @@ COMMANDS = {
         add_generate_arguments,
         run_generate,
         """\
-  revgen generate lstm-char --prompt "the "
+  revgen generate lstm-char
+  revgen generate lstm-char --prompt "the " --no-stop-at-sentence --max-tokens 1000
   revgen generate my-model -n 5 --temperature 0.7 --top-p 0.95 --seed 1 --json
   revgen generate my-model -n 1000 --out samples.jsonl
   revgen generate me/my-model --revision v1""",
