@@ -38,7 +38,7 @@ def test_help_lists_every_command_and_shows_examples(capsys: pytest.CaptureFixtu
     text = capsys.readouterr().out
     assert end.value.code == 0
     assert {*COMMANDS, *HUB_COMMANDS} < set(text.split())
-    assert "revgen generate lstm-char  " in text
+    assert "revgen generate lstm-char\n" in text
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, *HUB_COMMANDS])
