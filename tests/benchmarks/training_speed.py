@@ -58,7 +58,7 @@ def revgen_training(cell: str, hidden: int, device: str = "cpu", epochs: int = 1
     def run() -> float:
         options: dict[str, Any] = {"residual": False, "layer_norm": False, "dropout": 0.0}
         model: Any = revgen.create(f"{cell}-char", hidden_size=hidden, num_layers=2, **options).to(device)
-        history = model.fit(texts, epochs=epochs, batch_size=64, sequence_length=70, progress=False)
+        history = model.fit(texts, epochs=epochs, batch_size=64, sequence_length=70, optimizer="adamw", progress=False)
         return float(history[-1].tokens_per_second)
 
     return run
@@ -82,7 +82,7 @@ def arithmetic_rate(name: str, hidden: int) -> Task:
 
     def run() -> float:
         model: Any = revgen.create(f"{name}-char", **options)
-        history = model.fit(texts, epochs=2, batch_size=64, sequence_length=70, progress=False)
+        history = model.fit(texts, epochs=2, batch_size=64, sequence_length=70, optimizer="adamw", progress=False)
         matrix_weights = sum(array.size for array in model.weights.values() if array.ndim > 1)
         return float(history[-1].tokens_per_second * 6 * matrix_weights / 1e9)
 
@@ -151,7 +151,9 @@ def learner(_: argparse.Namespace) -> Iterator[Row]:
         sizes = {"hidden_size": 128, "embedding_size": 128, "num_layers": 2, "embedding_dropout": 0.02}
         options: dict[str, Any] = {**sizes, **dropouts, "alpha": 2.0, "beta": 1.0}
         model = revgen.create("awd-lstm-char", **options)
-        history = model.fit(texts, epochs=1, batch_size=batch, sequence_length=length, progress=False)
+        history = model.fit(
+            texts, epochs=1, batch_size=batch, sequence_length=length, optimizer="adamw", progress=False
+        )
         return history[0].tokens_per_second
 
     fast, slow = medians(revgen_rate, fastai_rate)
@@ -168,7 +170,9 @@ def arithmetic(_: argparse.Namespace) -> Iterator[Row]:
 
     def training_flops() -> float:
         model = revgen.create("lstm-char", hidden_size=hidden, num_layers=2, dropout=0.0)
-        history = model.fit(texts, epochs=1, batch_size=batch, sequence_length=length, progress=False)
+        history = model.fit(
+            texts, epochs=1, batch_size=batch, sequence_length=length, optimizer="adamw", progress=False
+        )
         return history[0].tokens_per_second * flops / 1e9
 
     def product(rows: int, inner: int, columns: int) -> Callable[[], float]:
