@@ -27,10 +27,15 @@ COUNTS: dict[str, dict[str, Any]] = {"ngram-char": {"order": 6}, "kneser-ney-cha
 """The options of the models that count. Networks have their defaults."""
 
 TOKENS_PER_SECOND = {
+    "mlp-char": 176_000,
+    "elman-char": 187_000,
+    "rnn-char": 188_000,
     "lstm-char": 60_300,
     "gru-char": 80_700,
     "relu-gru-char": 66_700,
+    "relu-lstm-char": 62_100,
     "peephole-lstm-char": 57_200,
+    "graves-lstm-char": 50_300,
     "awd-lstm-char": 43_000,
     "textgenrnn-char": 105_000,
     "mingru-char": 73_200,
@@ -58,7 +63,7 @@ def main() -> None:
     train, valid, clean = (lowercased(options.corpus / f"{n}.jsonl") for n in ("train", "valid", "valid_clean"))
     for name in options.models:
         if name not in [row["name"] for row in read_rows(options.out)]:
-            seconds = options.seconds if name in TOKENS_PER_SECOND else None
+            seconds = None if name in COUNTS else options.seconds
             row = measure(name, train, valid, clean, seconds, options.busy)
             with options.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
