@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -17,6 +16,7 @@ from revgen.browser.vocabulary import describe_tokenizer
 from revgen.errors import CheckpointError
 from revgen.files import to_json, write_atomically
 from revgen.generation.config import DEFAULTS
+from revgen.html_tables import escape_text
 from revgen.model import Model
 from revgen.options import to_builtins
 from revgen.version import __version__
@@ -73,8 +73,8 @@ def fill_page(title: str, models: str, policy: str, footer: str, dialog: str) ->
         "base-uri 'none'; form-action 'none'"
     )
     return Template(read_file("page.html")).substitute(
-        title=html.escape(title),
-        policy=html.escape(policy),
+        title=escape_text(title),
+        policy=escape_text(policy),
         style=style,
         models=models,
         ui=ui,

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -18,7 +17,7 @@ from revgen.errors import MissingExtraError, RevgenError
 from revgen.files import write_atomically
 from revgen.formatting import format_count, format_duration, format_measurement, format_percent, pluralize
 from revgen.graphs.drawing import draw
-from revgen.html_tables import html_block, html_details, html_table
+from revgen.html_tables import escape_text, html_block, html_details, html_table
 from revgen.novelty import Span
 from revgen.version import __version__
 
@@ -90,7 +89,7 @@ def save(results: Results, directory: Path) -> Path:
     try:
         for file, text in files.items():
             (directory / file).parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(directory / file, text.encode())
+            write_atomically(directory / file, text.encode("utf-8", "replace"))  # lone surrogates become "?"
     except OSError as error:
         raise RevgenError(f"{directory}: could not save the report: {error.strerror or error}") from error
     return directory
@@ -168,13 +167,13 @@ def to_html(results: Results, charts: dict[str, str], charts_error: str) -> str:
     headings = "".join(f"<th>{column.title}<small>{column.unit}</small></th>" for column in columns)
     return Template(TEMPLATE.read_text("utf-8")).substitute(
         title=TITLE,
-        summary=escape(summary(results)),
+        summary=escape_text(summary(results)),
         head=f"<tr><th>Model</th>{headings}</tr>",
         rows="\n".join(_html_row(results, row) for row in results),
         legend=LEGEND,
         charts=_html_charts(charts, charts_error),
         samples_title=SAMPLES_TITLE,
-        samples_note=f"{escape(samples_note(results))} Copied text in a sample is <mark>marked</mark>.",
+        samples_note=f"{escape_text(samples_note(results))} Copied text in a sample is <mark>marked</mark>.",
         samples="\n".join(map(_html_sample, results)),
         version=__version__,
     )
@@ -183,10 +182,10 @@ def to_html(results: Results, charts: dict[str, str], charts_error: str) -> str:
 def _html_row(results: Results, row: ModelResult) -> str:
     columns = columns_of(results)
     model, _, options = row.model.partition(":")
-    subtitle = f"<small>{escape(options.replace(',', ', '))}</small>" if options else ""
-    name = f'<td><a href="#{slug(row.model)}">{escape(model)}</a>{subtitle}</td>'
+    subtitle = f"<small>{escape_text(options.replace(',', ', '))}</small>" if options else ""
+    name = f'<td><a href="#{slug(row.model)}">{escape_text(model)}</a>{subtitle}</td>'
     if row.error is not None:
-        return f'<tr>{name}<td class="error" colspan="{len(columns)}">{escape(row.error)}</td></tr>'
+        return f'<tr>{name}<td class="error" colspan="{len(columns)}">{escape_text(row.error)}</td></tr>'
     finite = [nats for other in results if (nats := other.nats_per_char) is not None and math.isfinite(nats)]
     cells = []
     for column in columns:
@@ -194,7 +193,7 @@ def _html_row(results: Results, row: ModelResult) -> str:
         css_class = ' class="best"' if is_best(results, column, row) else ' class="copies"' if is_highlighted else ""
         bar = ""
         if column.field == "nats_per_char" and row.nats_per_char in finite:
-            bar = f'<span class="bar"><i style="width:{100 * row.nats_per_char / max(finite):.0f}%"></i></span>'
+            bar = f'<span class="bar"><i style="width:{100 * row.nats_per_char / (max(finite) or 1):.0f}%"></i></span>'
         value = format_value(column, row)
         cells.append(f'<td data-label="{column.heading}"{css_class}><span>{value}</span>{bar}</td>')
     return f"<tr>{name}{''.join(cells)}</tr>"
@@ -202,23 +201,25 @@ def _html_row(results: Results, row: ModelResult) -> str:
 
 def _html_charts(charts: dict[str, str], charts_error: str) -> str:
     if charts_error:
-        return f'<p class="quiet">{escape(charts_error)}</p>'
+        return f'<p class="quiet">{escape_text(charts_error)}</p>'
     if not charts:
         return ""
     figures = [
-        f'<figure class="card"><figcaption>{escape(title)}</figcaption>{svg}</figure>' for title, svg in charts.items()
+        f'<figure class="card"><figcaption>{escape_text(title)}</figcaption>{svg}</figure>'
+        for title, svg in charts.items()
     ]
     return f'<h2>Charts</h2><div class="charts">{"".join(figures)}</div>'
 
 
 def _html_sample(row: ModelResult) -> str:
-    opening = f'<section class="card model" id="{slug(row.model)}"><header><h3>{escape(row.model)}</h3>'
+    opening = f'<section class="card model" id="{slug(row.model)}"><header><h3>{escape_text(row.model)}</h3>'
     if row.sample is None:
-        return f'{opening}<span style="color:var(--bad)">{escape(row.error or "")}</span></header></section>'
+        return f'{opening}<span style="color:var(--bad)">{escape_text(row.error or "")}</span></header></section>'
     units = {"parameters": "parameters", "seconds": "of training", "nats_per_char": "nats per character"}
     facts = " · ".join(f"{format_value(c, row)} {units[c.field]}" for c in COLUMNS if c.field in units)
     graphs = "".join(
-        f"<figure><figcaption>{escape(title)}</figcaption>{draw(graph)}</figure>" for title, graph in row.graphs.items()
+        f"<figure><figcaption>{escape_text(title)}</figcaption>{draw(graph)}</figure>"
+        for title, graph in row.graphs.items()
     )
     return (
         f'{opening}<span class="quiet">{facts}</span></header><div class="body">'
@@ -253,9 +254,9 @@ def mark_spans(text: str, spans: Sequence[Span]) -> str:
             merged.append(span)
     parts, position = [], 0
     for start, end in merged:
-        parts += [escape(text[position:start]), f"<mark>{escape(text[start:end])}</mark>"]
+        parts += [escape_text(text[position:start]), f"<mark>{escape_text(text[start:end])}</mark>"]
         position = end
-    return "".join([*parts, escape(text[position:])])
+    return "".join([*parts, escape_text(text[position:])])
 
 
 # Markdown

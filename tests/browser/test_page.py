@@ -68,6 +68,12 @@ def test_file_holds_the_weights_in_float16_and_little_else(tmp_path: Path) -> No
     assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
 
 
+def test_title_may_be_any_text(tmp_path: Path) -> None:
+    text = revgen.load("rnn-char").export(tmp_path / "page.html", title="\ud800</title>").read_text("utf-8")
+
+    assert "<title>?&lt;/title&gt;</title>" in text
+
+
 class Module(nn.Module):
     """A cell that needs PyTorch."""
 

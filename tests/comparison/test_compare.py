@@ -140,6 +140,16 @@ def test_a_model_that_fails_has_its_error_in_the_table(texts: list[str], tmp_pat
     assert "the loss \\| diverged" in (report / "report.md").read_text("utf-8")
 
 
+def test_text_that_is_predicted_for_certain_and_is_no_unicode_is_reported(tmp_path: Path) -> None:
+    texts = ["the \ud800 <script> band of song"] * 12
+
+    comparison = compare(texts, ["ngram-char:order=3"], max_order=0, progress=False)
+    comparison.save(tmp_path)
+
+    assert "the ? &lt;script&gt;" in (tmp_path / "report.html").read_text("utf-8")
+    assert "<script>" not in comparison._repr_html_()
+
+
 def test_ctrl_c_in_training_ends_the_comparison(texts: list[str]) -> None:
     class Interrupt(revgen.Callback):
         def on_step_end(self, model: revgen.LanguageModel, step: revgen.StepMetrics) -> None:
