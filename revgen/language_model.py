@@ -24,7 +24,7 @@ from revgen.generation.config import DEFAULTS, GenerationOptions
 from revgen.generation.defaults import check_defaults
 from revgen.model import Model
 from revgen.novelty import CopyReport, SuffixIndex, find_copies
-from revgen.options import ReadOptions, check_at_least
+from revgen.options import ReadOptions, check, check_at_least
 from revgen.registry import architecture_class, cells
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from revgen.training.options import FitOptions
 
 Label = str | float | bool | None
+CACHES = {"ngram": "document-cache", "neural": "neural-cache"}
+"""The architecture of each kind of cache."""
 logger = logging.getLogger(__name__)
 
 
@@ -161,7 +163,10 @@ class LanguageModel(Model):
 
     @validate_call
     def adaptive(
-        self, *, cache: bool | Mapping[str, Any] = True, dynamic: bool | Mapping[str, Any] | None = None
+        self,
+        *,
+        cache: bool | Literal["ngram", "neural"] | Mapping[str, Any] = True,
+        dynamic: bool | Mapping[str, Any] | None = None,
     ) -> LanguageModel:
         """Return a model around this one that also learns from each document while it reads it.
 
@@ -169,37 +174,43 @@ class LanguageModel(Model):
 
         Args:
             cache: count the n-grams of the document (``architectures.document_cache``), on top of any model.
+                "neural" compares states of the network instead (``architectures.neural_cache``).
             dynamic: let the networks of the model take steps of gradient descent while they read
-                (``architectures.dynamic_evaluation``). If not given, they do if there are any.
+                (``architectures.dynamic_evaluation``). If not given, they do if there are any, and ``cache`` is not
+                "neural".
 
-        A dictionary instead of True changes the settings. Raises NotFittedError if the model has no weights yet, and
-        OptionError for invalid settings, and for ``dynamic`` if the model has no network.
+        A dictionary instead of True changes the settings; its entry ``kind`` may be "neural" for a cache. Raises
+        NotFittedError if the model has no weights yet, and OptionError for invalid settings, for ``dynamic`` if the
+        model has no network, and for "neural" if it is not a network.
         """
-        adapted: LanguageModel | None = self
-        if dynamic is not False:
+        settings = dict(cache) if isinstance(cache, Mapping) else {}
+        kind = settings.pop("kind", cache if isinstance(cache, str) else "ngram")
+        check("the kind of cache", kind, kind in CACHES, " or ".join(map(repr, CACHES)))
+        adapted: LanguageModel | None = None
+        if kind == "neural":
+            check("dynamic", dynamic, not dynamic, 'False for cache="neural"')
+        elif dynamic is not False:
             adapted = self.with_dynamic_evaluation(dynamic if isinstance(dynamic, Mapping) else {})
             if adapted is None and dynamic is not None:
                 raise OptionError(f"{self.name} has no network whose weights can adapt: pass dynamic=False")
         adapted = adapted or self
-        return adapted if cache is False else adapted.wrapped("document-cache", cache)
+        return adapted if cache is False else adapted.wrapped(CACHES[kind], settings)
 
     def versions(self) -> list[LanguageModel]:
         """Return the model, and versions of it that adapt more to a document, if its own weights are fixed."""
         if self.adaptation != "fixed weights":
             return [self]
         dynamic = self.with_dynamic_evaluation({})
-        cached: list[LanguageModel] = [self.wrapped("document-cache", True)]
-        return [self, *cached, *([] if dynamic is None else [dynamic.wrapped("document-cache", True)])]
+        adaptive = [self] if dynamic is None else [self, dynamic]
+        return [self, *(model.wrapped(CACHES["ngram"], {}) for model in adaptive)]
 
     def with_dynamic_evaluation(self, settings: Mapping[str, Any]) -> LanguageModel | None:
         """Return this model with dynamic evaluation of its networks, or None if it has none."""
         return None
 
-    def wrapped(self, name: str, settings: bool | Mapping[str, Any]) -> LanguageModel:
+    def wrapped(self, name: str, settings: Mapping[str, Any]) -> LanguageModel:
         """Return a registered wrapper (``architectures.wrapper``) around this model."""
-        wrapper: LanguageModel = architecture_class(name).around(
-            name, self, settings if isinstance(settings, Mapping) else {}
-        )
+        wrapper: LanguageModel = architecture_class(name).around(name, self, settings)
         return wrapper
 
     # Evaluation

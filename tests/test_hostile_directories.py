@@ -34,7 +34,7 @@ TEXT = "the band of the song, the song of the band. "
 SIZES = {"hidden_size": 8, "num_layers": 1, "embedding_size": 8, "num_heads": 2, "context": 4, "order": 3}
 RAM_DISK = Path("/dev/shm")
 NAMES = [name for name in architecture_names() if levels_of(name)]
-AROUND_OTHERS = ["mixture-char", "gated-mixture-char", "document-cache-char", "dynamic-evaluation-char"]
+AROUND_OTHERS = ["mixture-char", "gated-mixture-char", "document-cache-char"]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,6 @@ def directories(tokenizers: dict[str, Tokenizer], tmp_path_factory: pytest.TempP
     models["mixture-char"] = revgen.mix([models["kneser-ney-char"], models["gru-char"]])
     models["gated-mixture-char"] = revgen.mix([models["kneser-ney-char"], models["gru-char"]], gated=True)
     models["document-cache-char"] = models["kneser-ney-char"].adaptive()
-    models["dynamic-evaluation-char"] = models["gru-char"].adaptive(cache=False)
     return {name: model.save(root / name) for name, model in models.items()}
 
 

@@ -30,29 +30,33 @@ from revgen.registry import register_model
 MAX_LENGTH = 64
 MAX_MATCHES = 1 << 21
 """The largest number of tokens that are compared with the last ones at once, for all of a block of predictions."""
+DEFAULTS = {"char": (3, 48.0), "word": (2, 24.0), "subword": (1, 24.0)}
+"""The shortest context and the strength for each level of tokenizer."""
 
 
 @dataclass(frozen=True)
 class DocumentCacheConfig(WrapperConfig):
     """The wrapped model, the lengths of the contexts in tokens, discount and strength.
 
-    The cache remembers the last ``window`` tokens of the document.
+    If ``shortest`` or ``strength`` is None, it depends on the level of the tokenizer (``DEFAULTS``). The cache
+    remembers the last ``window`` tokens of the document.
     """
 
-    shortest: int = 3
+    shortest: int | None = None
     longest: int = 16
     discount: float = 0.7
-    strength: float = 48.0
+    strength: float | None = None
     window: int = 16_384
 
     def __post_init__(self) -> None:
         super().__post_init__()
         is_length = is_int(self.longest, 1) and as_float(self.longest) <= MAX_LENGTH
         check("longest", self.longest, is_length, f"a whole number from 1 to {MAX_LENGTH}")
-        is_length = is_int(self.shortest, 1) and self.shortest <= self.longest
+        is_length = self.shortest is None or (is_int(self.shortest, 1) and self.shortest <= self.longest)
         check("shortest", self.shortest, is_length, "a whole number from 1 to longest")
         check("discount", self.discount, 0 <= as_float(self.discount) <= 1, "in the range 0 ≤ discount ≤ 1")
-        check("strength", self.strength, 0 < as_float(self.strength) < np.inf, "a positive number")
+        is_positive = self.strength is None or 0 < as_float(self.strength) < np.inf
+        check("strength", self.strength, is_positive, "a positive number")
         check("window", self.window, is_int(self.window, 1), "a whole number")
 
 
@@ -86,6 +90,14 @@ class DocumentCache(Wrapper):
     """
 
     Config = DocumentCacheConfig
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        shortest, strength = DEFAULTS.get(self.level, DEFAULTS["word"])
+        self.shortest: int = (
+            min(shortest, self.config.longest) if self.config.shortest is None else self.config.shortest
+        )
+        self.strength: float = strength if self.config.strength is None else self.config.strength
 
     @property
     def adaptation(self) -> Adaptation:
@@ -160,7 +172,7 @@ class DocumentCache(Wrapper):
             agrees = read[:, begin:end] == read[:, end : end + 1]
             longer = np.minimum(lengths[:, begin:end] + 1, self.config.longest, dtype=np.uint8)
             lengths[:, begin + 1 : end + 1] = longer * agrees
-            rows, indices = np.nonzero(lengths[:, begin + 1 : end + 1] >= self.config.shortest)
+            rows, indices = np.nonzero(lengths[:, begin + 1 : end + 1] >= self.shortest)
             indices += begin + 1
             found.append((t * batch + rows, read[rows, indices], lengths[rows, indices]))
         matches = Matches(*map(np.concatenate, zip(*found, strict=True)))
@@ -188,12 +200,12 @@ class DocumentCache(Wrapper):
         predictions, tokens = np.divmod(keys, vocab)
         p = probabilities[predictions, tokens if probabilities.shape[1] > 1 else 0]
         scales = np.ones(len(probabilities))
-        for n in range(self.config.shortest, self.config.longest + 1):
+        for n in range(self.shortest, self.config.longest + 1):
             is_long = matches.lengths >= n
             counts = np.bincount(inverse[is_long], minlength=len(keys))
             totals = np.bincount(matches.predictions[is_long], minlength=len(scales))
             kinds = np.bincount(predictions[counts > 0], minlength=len(scales))
-            strength = self.config.strength / n
+            strength = self.strength / n
             factors = (discount * kinds + strength) / (totals + strength)
             scales *= factors
             p = np.maximum(counts - discount, 0) / (totals + strength)[predictions] + factors[predictions] * p

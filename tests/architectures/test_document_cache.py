@@ -167,6 +167,15 @@ def test_cache_of_a_mixture_is_saved_and_loaded(counts: LanguageModel, tmp_path:
     assert loaded.config == cached.config
 
 
+@pytest.mark.parametrize("level", ["word", "subword"])
+def test_settings_depend_on_the_level_of_the_tokenizer(level: str, reviews: list[str]) -> None:
+    model = revgen.create(f"kneser-ney-{level}", order=3)
+    model.fit(reviews[:60], progress=False)
+    cached = model.adaptive()
+    assert isinstance(cached, DocumentCache) and cached.shortest < 3
+    assert cached.evaluate(reviews[60:70]).nats_per_char < model.evaluate(reviews[60:70]).nats_per_char
+
+
 def test_cache_of_a_model_with_labels_takes_the_label(reviews: list[str]) -> None:
     model = revgen.create("textgenrnn-char", hidden_size=8, num_layers=1)
     model.fit(reviews[:8], labels=["a", "b"] * 4, epochs=1, progress=False)
@@ -192,7 +201,7 @@ def test_model_itself_does_not_change(counts: LanguageModel) -> None:
         ({"shortest": 9, "longest": 4}, "shortest must be"),
         ({"longest": 1000}, "longest must be"),
         ({"window": 0}, "window must be"),
-        ("n-grams", "cache must be"),
+        ("n-grams", "cache must be True or False, 'ngram' or 'neural'"),
     ],
 )
 def test_invalid_settings_are_errors(counts: LanguageModel, cache: object, message: str) -> None:
