@@ -114,7 +114,7 @@ class ContextMixingModel(LanguageModel):
             reading=reading,
         )
         bar = Progress(progress)
-        for line in filter(None, (str(summary), summary.vocabulary_hint)):
+        for line in (str(summary), *summary.hints):
             bar.say(line)
         text = prune_documents([*train.documents()], len(tokenizer), self.config.max_bytes)
         self.tokenizer, tables = tokenizer, count_contexts(text, tokenizer.vocabulary, self.is_used)
@@ -138,7 +138,7 @@ class ContextMixingModel(LanguageModel):
         if corpus.sources:
             self.metadata["documents"] = corpus.documents
         self.metadata["training"] = history.settings | {"seconds": round(history.seconds, 2)}
-        history.notes.extend(filter(None, [summary.vocabulary_hint]))
+        history.notes.extend(summary.hints)
         if index_texts:
             self.index_texts(corpus)
         return history

@@ -225,3 +225,12 @@ def test_mixture_with_context_mixing_sums_to_one(model: LanguageModel, reviews: 
     logits, _ = mixture.forward(ids_of(model, reviews[60:62])[:40], mixture.initial_state(2))
     assert np.exp(log_softmax(logits)).sum(-1) == pytest.approx(1, abs=1e-5)
     assert np.exp(logits).sum(-1) == pytest.approx(1, abs=1e-5)
+
+
+def test_fit_points_out_that_lines_may_be_documents(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("\n".join(f"name{i % 7}" for i in range(300)))
+    model = revgen.create("cm-char")
+
+    history = model.fit(tmp_path / "names.txt", epochs=1, progress=False)
+
+    assert any('documents="line"' in note for note in history.notes)
