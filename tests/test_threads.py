@@ -246,3 +246,11 @@ def test_a_model_can_be_sent_to_a_new_process(reviews: list[str]) -> None:
     model = make_small("gru-char", reviews[:6])
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(generate_text, (model,)) == generate_text(model)
+
+
+@pytest.mark.parametrize(("given", "used"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_idle_threads_of_pytorch_sleep_soon_unless_the_user_decides(given: dict[str, str], used: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"} | given
+    code = "import os, revgen; print(os.environ['GOMP_SPINCOUNT'])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert result.stdout.strip() == used

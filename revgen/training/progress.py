@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from revgen.history import EpochMetrics
 from revgen.progress import progress_bar, progress_stream
 
@@ -26,13 +28,8 @@ class Progress:
 
     def on_epoch_end(self, epoch: EpochMetrics) -> None:
         """Print the metrics and the sample of an epoch."""
-        validation = "" if epoch.nats_per_char is None else f", validation loss {epoch.nats_per_char:.4f} nats/char"
-        if validation and epoch.best:
-            validation += " (best)"
-        self.say(
-            f"epoch {epoch.epoch}: training loss {epoch.train_loss:.4f} nats/token{validation}, "
-            f"{epoch.tokens_per_second:,.0f} tokens/s, {epoch.seconds:.0f} s"
-        )
+        speed = f"{epoch.tokens_per_second:,.0f} tokens/s, {epoch.seconds:.0f} s"
+        self.say(f"epoch {epoch.epoch}: {describe_losses(epoch)}, {speed}")
         if epoch.sample:
             self.say(f"    {epoch.sample!r}")
 
@@ -44,3 +41,12 @@ class Progress:
     def close(self) -> None:
         """Remove the bar."""
         self.bar.close()
+
+
+def describe_losses(epoch: EpochMetrics) -> str:
+    """Return the losses of an epoch in words, in the same unit, and the validation loss per character as well."""
+    if epoch.perplexity is None or epoch.nats_per_char is None:
+        return f"training loss {epoch.train_loss:.4f} nats/token"
+    best = ", best" if epoch.best and math.isfinite(epoch.nats_per_char) else ""
+    losses = f"training loss {epoch.train_loss:.4f}, validation loss {math.log(epoch.perplexity):.4f} nats/token"
+    return f"{losses} ({epoch.nats_per_char:.4f} nats/char{best})"
