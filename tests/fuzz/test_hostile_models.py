@@ -24,15 +24,18 @@ from fuzz_helpers import SEED, TEXTS, call
 from safetensors.numpy import load, save
 
 import revgen
+from revgen.architectures.wrapper import Wrapper
 from revgen.card import make_card
 from revgen.errors import MAX_MESSAGE_CHARS, escape_controls
 from revgen.html_card import card_html
 from revgen.language_model import LanguageModel
+from revgen.registry import architecture_class
 
 SIZES = {"hidden_size": 8, "num_layers": 1, "embedding_size": 8, "num_heads": 2, "context": 4, "order": 3}
 NAMES = ["gru-char", "kneser-ney-char", "transformer-subword", "ngram-char", "textgenrnn-char", "lstm-word", "mlp-char"]
 NAMES += ["awd-lstm-char", "mingru-char", "rglru-char", "slstm-char", "graves-lstm-char", "mixture-char"]
-NAMES += ["gated-mixture-char", "cm-char", "cm-word"]
+NAMES += ["gated-mixture-char", "cm-char", "cm-word", "skip-ngram-char"]
+WRAPPERS = ["document-cache", "neural-cache", "dynamic-evaluation"]
 SHORT_NAMES = ["gru-char", "kneser-ney-char", "transformer-subword"]
 SHORT, LONG = 8, 400
 """The number of changed directories of each model."""
@@ -53,6 +56,9 @@ def make_model(name: str) -> LanguageModel:
         mixture = revgen.mix([make_model("kneser-ney-char"), make_model("ngram-char")], gated=True)
         mixture.fit(TEXTS[:2], epochs=1, progress=False)
         return mixture
+    if name in WRAPPERS:
+        wrapper: type[Wrapper] = architecture_class(name)
+        return wrapper.around(name, make_model("gru-char"), {})
     level = name.rpartition("-")[2]
     tokenizer: dict[str, Any] = {"vocab_size": 290} if level == "subword" else {"min_count": 1}
     fields = type(revgen.create(name)).Config.__dataclass_fields__
@@ -246,6 +252,6 @@ def test_a_changed_model_is_refused_or_works(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.fuzz
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *WRAPPERS])
 def test_many_changed_models_are_refused_or_work(name: str, tmp_path: Path) -> None:
     attack(name, tmp_path, LONG)
