@@ -62,16 +62,23 @@ class Recipe:
         clean = f"{parts[-1].nats_per_char:.4f}" if self.clean else ""
         print(name, model.adaptation, f"{total:.4f}", clean, seconds, sep=" | ", flush=True)
 
-    def counts(self) -> revgen.LanguageModel:
-        """Return n-grams of several orders and n-grams that skip words, with a gate."""
+    def kneser_ney(self) -> revgen.LanguageModel:
+        """Return Kneser-Ney of several orders, with a gate that is fitted on folds of the training text."""
         first = revgen.create("kneser-ney-char", order=ORDERS[0])
         first.fit(self.train, progress=False)
-        tokenizer = first.tokenizer
-        models = [first, *(revgen.create("kneser-ney-char", order=n, tokenizer=tokenizer) for n in ORDERS[1:])]
-        models += [revgen.create("skip-ngram-char", contexts=chain, tokenizer=tokenizer) for chain in CHAINS]
+        models = [first, *(revgen.create("kneser-ney-char", order=n, tokenizer=first.tokenizer) for n in ORDERS[1:])]
         for model in models[1:]:
             model.fit(self.train, progress=False)
-        return self.gated(*models)
+        mixture = revgen.mix(models, gated=True)
+        mixture.fit(self.train, folds=8, epochs=3, progress=False)
+        return mixture
+
+    def counts(self, orders: Any) -> revgen.LanguageModel:
+        """Return Kneser-Ney of several orders and n-grams that skip words, with a gate."""
+        chains = [revgen.create("skip-ngram-char", contexts=chain, tokenizer=orders.tokenizer) for chain in CHAINS]
+        for model in chains:
+            model.fit(self.train, progress=False)
+        return self.gated(*orders.models, *chains)
 
     def network(self, counts: revgen.LanguageModel) -> revgen.LanguageModel:
         """Return an LSTM."""
@@ -83,7 +90,7 @@ class Recipe:
         """Return the LSTM after more training on top of some of the counts."""
         base, epochs, checkpoint = self.gated(*counts.models[1:4]), self.residual_epochs, self.directory / "run-2"
         network.fit(self.train, self.held_out, base=base, epochs=epochs, checkpoint=checkpoint)
-        return network
+        return network  # it is a residual model now
 
     def context_mixing(self, counts: revgen.LanguageModel) -> revgen.LanguageModel:
         """Return context mixing."""
@@ -100,12 +107,15 @@ class Recipe:
     def run(self) -> None:
         """Print the table."""
         print("model", "changes while it reads", "all", "clean", "CPU time of the training", sep=" | ")
-        counts: Any = self.obtain("counts", self.counts)
+        orders = self.obtain("kneser-ney", self.kneser_ney)
+        counts: Any = self.obtain("counts", lambda: self.counts(orders))
         network = self.obtain("network", lambda: self.network(counts))
-        self.obtain("counts and network", lambda: self.gated(*counts.models, network))
+        both = self.obtain("counts and network", lambda: self.gated(*counts.models, network))
+        self.report("counts and network, cache on top", both.adaptive(dynamic=False))
+        cached = counts.models[2].adaptive(dynamic=False)
+        self.obtain("counts and network, cache as a member", lambda: self.gated(*counts.models, network, cached))
         residual = self.obtain("residual", lambda: self.residual(network, counts))
-        mixture = self.obtain("counts and residual", lambda: self.gated(*counts.models, residual))
-        self.report("counts and residual, cache", mixture.adaptive(dynamic=False))
+        self.obtain("counts and residual", lambda: self.gated(*counts.models, residual))
         mixing = self.obtain("context mixing", lambda: self.context_mixing(counts))
         everything = self.obtain("everything", lambda: self.gated(*counts.models, residual, mixing))
         self.report("everything, cache", everything.adaptive(dynamic=False))
