@@ -185,8 +185,8 @@ class NeuralModel(LanguageModel):
                 trained are those of other documents. First train the network without a base: it learns more.
             labels: for architectures that can be conditioned on a label, the label of each text: a list with one label
                 per text or file, or the name of the field that holds them. Integers stay integers.
-            epochs: passes over the text. If neither this nor ``max_seconds`` is given, ``preset`` and the size of the
-                corpus decide.
+            epochs: passes over the text. If neither this, ``max_seconds`` nor ``token_budget`` is given, ``preset`` and
+                the size of the corpus decide.
             max_seconds: a time budget, validation included. The learning-rate schedule ends with it.
             token_budget: the number of tokens to read in total, over all epochs, which need not be whole. The same
                 budget takes the same steps on a fast and on a slow machine.
@@ -206,9 +206,8 @@ class NeuralModel(LanguageModel):
             extend_vocabulary: add tokens for characters and words that a fitted model does not know. Without it,
                 unknown characters raise VocabularyError.
             gradient_accumulation_steps: compute each batch in this many parts to save memory. The steps are the same.
-            preset: "quick", "balanced" or "best": how much text to read in total if neither ``epochs`` nor
-                ``max_seconds`` is given, and the width and dropout of a new network if its configuration does not set
-                them.
+            preset: "quick", "balanced" or "best": how much text to read in total if no budget is given, and the width
+                of a new network if its configuration does not set it.
             checkpoint: a directory for checkpoints, which are saved after each epoch and every minute. Give a
                 ``revgen.CheckpointConfig`` for other intervals.
             resume: continue from the latest checkpoint, if there is one.

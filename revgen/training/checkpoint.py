@@ -54,7 +54,7 @@ class CheckpointConfig:
 
     A checkpoint holds weights, optimizer, random states, the position in the text, and the history. It also identifies
     the tokenizer, the text and the recipe. All of these must be the same when the run is resumed; only the number of
-    epochs or seconds may change. A process that is killed while it saves leaves the previous checkpoint intact.
+    epochs, seconds or tokens may change. A process that is killed while it saves leaves the previous checkpoint intact.
     """
 
     directory: str | Path

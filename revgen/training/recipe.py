@@ -101,8 +101,8 @@ class Recipe:
     def resumed(self, saved: Mapping[str, Any]) -> Recipe:
         """Return the recipe with the defaults that were chosen when the run began.
 
-        ``saved`` has the values in a checkpoint (``Checkpointer.read_latest``). A new number of epochs or seconds
-        replaces the saved one, and the learning-rate schedule is stretched to it.
+        ``saved`` has the values in a checkpoint (``Checkpointer.read_latest``). A new number of epochs, seconds or
+        tokens replaces the saved one, and the learning-rate schedule is stretched to it.
         """
         chosen = {**(saved.get("recipe") or {})}
         if not self.has_budget:
