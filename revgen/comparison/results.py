@@ -84,10 +84,12 @@ class Results:
 
     @property
     def columns(self) -> list[str]:
-        """The columns of the table: the measurements, and adaptive measurements and errors if there are any."""
+        """The columns of the table: the measurements, and errors and figures of adaptive models if there are any."""
         hidden = {"sample", "history", "copies", "graphs"}
         optional = ("nats_with_document_state", "nats_with_adapted_weights", "error")
         hidden |= {name for name in optional if all(getattr(row, name) is None for row in self.rows)}
+        if all(row.adaptation in (None, "fixed weights") for row in self.rows):
+            hidden.add("adaptation")
         return [f.name for f in dataclasses.fields(ModelResult) if f.name not in hidden]
 
     def to_dicts(self) -> list[dict[str, Any]]:

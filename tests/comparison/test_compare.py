@@ -19,6 +19,7 @@ import revgen
 from revgen.cli import main
 from revgen.comparison.compare import Comparison, compare, parse_spec, split
 from revgen.comparison.report import columns_of, mark_spans
+from revgen.comparison.results import ModelResult
 from revgen.errors import CorpusError, MissingExtraError, OptionError, TrainingError, UnknownNameError
 from revgen.formatting import format_duration
 from revgen.novelty import SuffixIndex, find_copies
@@ -119,8 +120,13 @@ def test_adaptive_figures_have_columns_of_their_own(texts: list[str], tmp_path: 
         assert "with document state" in text and f"{network.nats_with_adapted_weights:.4f}" in text
 
 
+def test_the_column_of_adaptation_is_shown_if_a_model_adapts_by_itself() -> None:
+    rows = [ModelResult("gru-char", adaptation="fixed weights"), ModelResult("cm-char", adaptation="document state")]
+    assert "adaptation" in Comparison(rows, [], {}).columns
+
+
 def test_columns_of_adaptive_figures_are_shown_only_if_they_were_measured(comparison: Comparison, report: Path) -> None:
-    assert "nats_with_document_state" not in comparison.columns and "adaptation" in comparison.columns
+    assert "nats_with_document_state" not in comparison.columns and "adaptation" not in comparison.columns
     assert "with document state" not in (report / "report.md").read_text("utf-8").replace("with a document state", "")
 
 
