@@ -309,13 +309,14 @@ class LanguageModel(Model):
         self,
         directory: str | Path,
         *,
-        dtype: Literal["float32", "float16"] = "float32",
+        dtype: Literal["float32", "float16", "int8"] = "float32",
         overwrite: bool = False,
     ) -> Path:
         """Write the model directory, with a card if it has none yet, and return its path.
 
         A process that is killed at any moment leaves the previous model or the new one. ``dtype="float16"`` halves the
-        size of the weights. Of several processes under ``torchrun``, only the first writes.
+        size of the weights, and "int8" halves it again: a row of a matrix becomes 8-bit integers and a scale. Of
+        several processes under ``torchrun``, only the first writes.
 
         A model replaces itself in a directory: the model that it was loaded from, its earlier state, or one with the
         same name, configuration and tokenizer. Raises CheckpointError if the directory has any other model, unless

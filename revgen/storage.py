@@ -37,11 +37,13 @@ from revgen.pending import (
     replace_model,
 )
 from revgen.registry import architecture_class, tokenizers
-from revgen.tensors import check_header, parse_arrays
+from revgen.tensors import check_header, from_dtype, parse_arrays, to_dtype
 from revgen.tokenizers import Tokenizer
 from revgen.version import __version__
 
 FORMAT_VERSION = 1
+DTYPES = "float32", "float16", "int8"
+"""The types in which weights can be saved."""
 MAX_TOKENIZER_BYTES = 64 << 20
 SAVE_SECONDS = 30.0
 """How long a save waits for another process that saves into the same directory."""
@@ -53,21 +55,18 @@ SAVE_SECONDS = 30.0
 def save(model: Model, directory: Path, dtype: str = "float32", overwrite: bool = False) -> Path:
     """Write the model directory, with a card if it has none, and return its path.
 
-    ``dtype`` is "float32" or "float16". Of several processes under ``torchrun``, only the first writes. Raises
+    ``dtype`` is "float32", "float16" or "int8". Of several processes under ``torchrun``, only the first writes. Raises
     CheckpointError if the directory has another model and ``overwrite`` is False, if a weight is not finite in this
     type, or if a file cannot be written.
     """
     from safetensors.numpy import save as to_safetensors
 
-    if dtype not in ("float32", "float16"):
-        raise OptionError(f'dtype must be "float32" or "float16", not {dtype!r}')
+    if dtype not in DTYPES:
+        raise OptionError(f'dtype must be "float32", "float16" or "int8", not {dtype!r}')
     if not is_rank_zero():
         return directory
     with np.errstate(over="ignore"):
-        arrays = {
-            name: np.ascontiguousarray(array, dtype if array.dtype.kind == "f" else None)
-            for name, array in model.weights.items()
-        }
+        arrays = to_dtype(model.weights, dtype)
     if non_finite := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
         raise CheckpointError(
             f"{directory}: the model was not saved: the weight {non_finite[0]} has values that are not finite numbers "
@@ -126,7 +125,7 @@ def write_directory(
         config_bytes = to_json({**(extra or {}), **config}, indent=2).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise OptionError(f"metadata has a value that cannot be written to config.json: {error}") from None
-    model_card = make_card(model).encode()
+    model_card = make_card(model, dtype=dtype).encode()
     model.check_generation_config()
     _check_readable(model, directory, config_bytes, tokenizer, weights)
     files = {WEIGHTS: weights, tokenizer_file: tokenizer, **({} if index is None else {INDEX: index})}
@@ -168,7 +167,7 @@ def _check_readable(model: Model, directory: Path, config: bytes, tokenizer: byt
     read_back = type(model.tokenizer).from_bytes(tokenizer)
     if read_back.fingerprint != model.tokenizer.fingerprint:
         raise CheckpointError(f"{directory}: the model was not saved: its tokenizer would be different when loaded")
-    _assemble(type(model), content, read_back, parse_arrays(directory / WEIGHTS, weights), directory)
+    _assemble(type(model), content, read_back, from_dtype(parse_arrays(directory / WEIGHTS, weights)), directory)
 
 
 def _file_entry(file: str, data: bytes) -> dict[str, Any]:
@@ -202,8 +201,10 @@ def _load(directory: Path) -> Model:
     tokenizer = read_tokenizer(directory, content)
     path = directory / content["weights"]["file"]
     arrays = parse_arrays(path, _read(path, content["weights"]["sha256"], check=check_header))
-    with np.errstate(over="ignore"):  # a value that is too large becomes infinite, which is an error below
-        arrays = {name: a.astype(np.float32) if a.dtype.kind == "f" else a for name, a in arrays.items()}
+    try:
+        arrays = from_dtype(arrays)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     model = _assemble(model_class, content, tokenizer, arrays, directory)
     model.saved_hashes = frozenset([content["weights"]["sha256"]])
     metadata = content.get("metadata", {})

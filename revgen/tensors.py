@@ -1,8 +1,12 @@
-"""Safetensors files from untrusted sources: a check of the header, before the file takes memory, and the arrays."""
+"""Safetensors files from untrusted sources: a check of the header, before the file takes memory, and the arrays.
+
+In a file of the type "int8", a matrix is stored as 8-bit integers, and one scale for each row: value = integer · scale.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,10 @@ DTYPES = {"BF16": "<u2", "BOOL": "?"} | {
     f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "FIU" for size in (1, 2, 4, 8) if kind + str(size) != "F1"
 }
 """The NumPy type for each type of safetensors. NumPy has no bfloat16, so its bits are read as integers."""
+
+
+SCALE_SUFFIX = ".int8_scale"
+"""The end of the names of arrays with the scales of the rows of a matrix."""
 
 
 def check_header(head: bytes, size: int) -> None:
@@ -47,3 +55,42 @@ def parse_arrays(path: Path, data: bytes) -> dict[str, NDArray[Any]]:
         return arrays
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"{path} is damaged: {str(error)[:200]}") from None
+
+
+def to_dtype(arrays: Mapping[str, NDArray[Any]], dtype: str) -> dict[str, NDArray[Any]]:
+    """Return contiguous arrays for a file of the type "float32", "float16" or "int8". Integers stay what they are.
+
+    With "int8", vectors are stored in float16.
+    """
+    stored: dict[str, NDArray[Any]] = {}
+    for name, array in arrays.items():
+        if dtype == "int8" and array.dtype.kind == "f" and array.ndim > 1 and np.isfinite(array).all():
+            stored |= _quantize(name, array)
+        else:
+            vector_type = "float16" if dtype == "int8" else dtype
+            stored[name] = np.ascontiguousarray(array, vector_type if array.dtype.kind == "f" else None)
+    return stored
+
+
+def _quantize(name: str, array: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Return a matrix as 8-bit integers, and the scales of its rows, by name."""
+    rows = array.astype(np.float32).reshape(len(array), -1)
+    scales = np.maximum(np.abs(rows).max(1, initial=0), np.finfo(np.float32).tiny * 127) / np.float32(127)
+    integers = np.rint(rows / scales[:, None]).astype(np.int8).reshape(array.shape)
+    return {name: integers, name + SCALE_SUFFIX: scales.astype(np.float32)}
+
+
+def from_dtype(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a file in float32, without the scales. Integers stay what they are.
+
+    Raises ValueError for scales that do not fit a matrix.
+    """
+    with np.errstate(over="ignore"):  # a value that is too large becomes infinite
+        floats = {name: a.astype(np.float32) if a.dtype.kind == "f" else a for name, a in arrays.items()}
+        for name in [name for name in floats if name.endswith(SCALE_SUFFIX)]:
+            scales, matrix = floats.pop(name), floats.get(name.removesuffix(SCALE_SUFFIX))
+            if matrix is None or matrix.dtype != np.int8 or scales.shape != matrix.shape[:1] or matrix.ndim < 2:
+                raise ValueError(f"{name} does not belong to a matrix of 8-bit integers")
+            rows = scales.astype(np.float32).reshape(-1, *(1,) * (matrix.ndim - 1))
+            floats[name.removesuffix(SCALE_SUFFIX)] = matrix * rows
+    return floats

@@ -32,7 +32,7 @@ from revgen.networks.network import FunctionalModule
 from revgen.ops import tree_map
 from revgen.pending import CONFIG, GENERATION_CONFIG, WEIGHTS
 from revgen.registry import architecture_class
-from revgen.storage import load_directory, write_directory
+from revgen.storage import load_directory, read_config, save, write_directory
 from revgen.tokenizers import Tokenizer
 
 FILE_ENTRIES = {"format_version", "tokenizer", "weights", "index", "metadata", "package"}
@@ -298,7 +298,11 @@ class RevgenForCausalLM(PreTrainedModel, GenerationMixin):
         if "format_version" in schema.read_json(directory / CONFIG):
             model = load_directory(directory)
             check_network(model)
-        loaded = super().from_pretrained(str(directory), model, label, **options)
+        with TemporaryDirectory() as temporary:
+            source = directory
+            if model is not None and read_config(directory)["weights"].get("dtype") == "int8":
+                source = save(model, Path(temporary) / directory.name)  # which transformers can read
+            loaded = super().from_pretrained(str(source), model, label, **options)
         lm = loaded[0] if options.get("output_loading_info") else loaded
         if options.get("generation_config") is None:
             defaults = default_generation_config(lm.config, model)

@@ -103,6 +103,15 @@ def test_save_pretrained_writes_a_directory_that_revgen_loads(
     assert not any(path.name.endswith((".new", ".part")) for path in (tmp_path / "saved").iterdir())
 
 
+def test_auto_model_loads_weights_in_int8(model: NeuralModel, tmp_path: Path) -> None:
+    directory = model.save(tmp_path / "int8", dtype="int8")
+
+    lm, loading_info = transformers.AutoModelForCausalLM.from_pretrained(directory, output_loading_info=True)
+
+    assert not any(loading_info.values())
+    assert same_model(lm.to_revgen(), revgen.load(directory))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_weights_are_loaded_and_saved_in_half_precision(
     model: NeuralModel, directory: Path, tmp_path: Path, dtype: torch.dtype

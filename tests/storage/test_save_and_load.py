@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import same_model
-from storage_helpers import change_config, replace_file, run_python
+from numpy.typing import NDArray
+from storage_helpers import change_config, change_weights, replace_file, run_python
 
 import revgen
 from revgen.language_model import LanguageModel
@@ -45,6 +47,44 @@ def test_float16_halves_the_file_and_hardly_changes_the_scores(
     loaded = revgen.load(half)
     assert all(array.dtype == np.float32 for array in loaded.weights.values())
     np.testing.assert_allclose(loaded.score(reviews[50]).logprobs, model.score(reviews[50]).logprobs, atol=0.02)
+
+
+@pytest.mark.parametrize("level", ["char", "word", "subword"])
+def test_int8_quarters_the_matrices_and_hardly_changes_the_loss(
+    level: str, models_by_level: dict[str, LanguageModel], reviews: list[str], tmp_path: Path
+) -> None:
+    model = models_by_level[level]
+
+    directory = model.save(tmp_path, dtype="int8")
+
+    size = sum(array.size + 4 * len(array) if array.ndim > 1 else 2 * array.size for array in model.weights.values())
+    assert (directory / "model.safetensors").stat().st_size < size + 3_000
+    loaded = revgen.load(directory)
+    assert all(array.dtype == np.float32 for array in loaded.weights.values())
+    for name, array in model.weights.items():
+        step = np.abs(array).max(-1, keepdims=True) / 127
+        assert (np.abs(loaded.weights[name] - array) <= 0.51 * step + 1e-3 * np.abs(array)).all()
+    loss = model.evaluate(reviews[150:]).nats_per_char
+    assert loaded.evaluate(reviews[150:]).nats_per_char == pytest.approx(loss, abs=0.005)
+    assert "Multiply each row by its scale" in (directory / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda arrays: arrays.pop("embedding"),
+        lambda arrays: arrays.update({"embedding.int8_scale": np.ones(3, np.float32)}),
+        lambda arrays: arrays.update({"embedding": arrays["embedding"].astype(np.float32)}),
+    ],
+)
+def test_scales_that_do_not_belong_to_a_matrix_are_an_error(
+    change: Callable[[dict[str, NDArray[Any]]], object], small_model: LanguageModel, tmp_path: Path
+) -> None:
+    directory = small_model.save(tmp_path, dtype="int8")
+    change_weights(directory, change)
+
+    with pytest.raises(revgen.CheckpointError, match="scale does not belong to a matrix of 8-bit integers"):
+        revgen.load(directory)
 
 
 def test_models_of_any_level_can_be_saved_to_the_same_directory(
@@ -91,7 +131,7 @@ def test_a_model_without_weights_cannot_be_saved(tmp_path: Path) -> None:
 
 def test_an_unknown_dtype_is_an_error(small_model: LanguageModel, tmp_path: Path) -> None:
     with pytest.raises(revgen.OptionError, match="dtype must be"):
-        small_model.save(tmp_path, dtype="int8")  # type: ignore[arg-type]
+        small_model.save(tmp_path, dtype="int4")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("value", "dtype"), [(np.nan, "float32"), (np.inf, "float32"), (1e6, "float16")])
