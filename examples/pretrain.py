@@ -1,127 +1,193 @@
 """Train the models that ship in the package.
 
-    python examples/pretrain.py path/to/train.jsonl path/to/valid.jsonl --models lstm-char
+    python examples/pretrain.py train path/to/data --out runs --models "*.names" "lstm-char.*"
+    python examples/pretrain.py publish path/to/data --out runs
+    python examples/pretrain.py table
+    python examples/pretrain.py push organization
 
-    python examples/pretrain.py path/to/train.jsonl path/to/valid.jsonl --push organization
-    python examples/pretrain.py --table docs/models.md
-
-The training text and the validation text are files with one JSON object ``{"text": …}`` per line. Each model is saved
-to ``--out`` in half precision, with its card. ``--push`` pushes the trained models to the Hub. ``--table`` updates the
-table of pretrained models in Markdown pages that have one.
+``examples/pretrain.toml`` lists the corpora and the models with all their options. ``train`` trains each model that
+``--out`` does not have yet. ``publish`` measures the models in ``--out``, and writes them with their cards to
+``revgen/pretrained``; it needs pyspellchecker for its lists of words. ``table`` updates the tables and the samples in
+``docs``. ``push`` pushes the published models to the Hub.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import re
+import tempfile
+import time
+import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from pretrain_corpora import Split, read_split
+from pretrain_pages import write_pages
+from pretrain_quality import known_words, measure_names, measure_texts
+
 import revgen
 from revgen import pretrained
+from revgen.architectures.neural import NeuralModel
+from revgen.generation_file import OPTIONS
 from revgen.hub import push_all
+from revgen.novelty import SuffixIndex
+from revgen.registry import filter_names
+from revgen.tokenizers.word import WordTokenizer
 
-# The options of ``create`` and ``fit`` for each model. revgen's defaults apply to all others.
-RECIPES: dict[str, dict[str, Any]] = {
-    "lstm-char": {
-        "create": {"hidden_size": 384, "num_layers": 2, "dropout": 0.4},
-        "fit": {"epochs": 20, "batch_size": 64, "seed": 1},
-    },
-    "gru-char": {"create": {"hidden_size": 256, "dropout": 0.2}, "fit": {"max_seconds": 420, "seed": 1}},
-    "rnn-char": {"create": {"hidden_size": 256, "dropout": 0.2}, "fit": {"epochs": 14, "seed": 1}},
-    "textgenrnn-char": {"create": {"hidden_size": 128, "dropout": 0.1}, "fit": {"max_seconds": 480, "seed": 1}},
-    "lstm-word": {
-        "create": {"hidden_size": 256, "dropout": 0.3, "tokenizer": {"vocab_size": 6000}},
-        "fit": {"max_seconds": 600, "batch_size": 32, "sequence_length": 70, "seed": 1},
-    },
-    "gru-subword": {
-        "create": {"hidden_size": 256, "dropout": 0.3, "tokenizer": {"vocab_size": 2000}},
-        "fit": {"max_seconds": 360, "batch_size": 32, "sequence_length": 70, "seed": 1},
-    },
-    "transformer-subword": {
-        "create": {
-            "hidden_size": 192,
-            "num_layers": 3,
-            "context": 96,
-            "dropout": 0.1,
-            "tokenizer": {"vocab_size": 2000},
-        },
-        "fit": {"max_seconds": 480, "batch_size": 32, "sequence_length": 96, "seed": 1},
-    },
-}
-PROMPTS = ["the ", "The band ", "I first heard "]
+RECIPE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+CORPORA: dict[str, dict[str, Any]] = RECIPE["corpora"]
+MODELS: dict[str, dict[str, Any]] = RECIPE["models"]
+TEXTS = 60
+"""The number of texts of each model that are measured."""
+SAMPLES = 5
+"""The number of samples on the pages: those with the seeds 0, 1, 2, …"""
+TEMPERATURES = {"char": 0.6, "subword": 0.7, "word": 0.8}
+MIN_P = 0.05
+MIN_LENGTH = 0.2
+"""A text ends with the first sentence after this fraction of its largest length."""
 
 
-def main() -> None:
-    """Train, evaluate and save the models."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one of the commands."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("train", nargs="?", help="the text to train on")
-    parser.add_argument("valid", nargs="?", help="the text to validate on")
-    parser.add_argument("--also", action="append", default=[], help="another text to evaluate on; can be given again")
-    parser.add_argument("--models", nargs="+", default=list(RECIPES), choices=list(RECIPES))
-    parser.add_argument("--out", type=Path, default=pretrained.DIRECTORY)
-    parser.add_argument("--data", default="", help="the description of the data and its license, for the card")
-    parser.add_argument(
-        "--max-seconds", type=float, help="a time budget for each model, instead of the recipe's epochs"
-    )
-    parser.add_argument("--push", metavar="ORGANIZATION", help="push the models to this user or organization")
-    parser.add_argument(
-        "--table", nargs="+", type=Path, metavar="PAGE", help="update the table of pretrained models in these pages"
-    )
-    options = parser.parse_args()
-    if options.table:
-        for page in options.table:
-            page.write_text(with_table(page.read_text("utf-8")), "utf-8")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for command in (train, publish):
+        subparser = commands.add_parser(command.__name__, help=command.__doc__)
+        subparser.add_argument("data", type=Path, help="the folder with the corpora")
+        subparser.add_argument("--out", type=Path, required=True, help="the folder of the trained models")
+        subparser.add_argument("--models", nargs="+", default=["*"], help="names or wildcard patterns")
+        subparser.set_defaults(function=command)
+    commands.add_parser("push", help="push the published models").add_argument("organization")
+    commands.add_parser("table", help="update the pages about the models")
+    options = parser.parse_args(arguments)
+    if options.command == "table":
+        write_pages()
         return
-    if not options.train or not options.valid:
-        parser.error("give the text to train on and the text to validate on")
-    for name in options.models:
-        train(name, options)
-    if options.push:
-        print("\n".join(push_all([options.out / pretrained.add_corpus(name) for name in options.models], options.push)))
+    if options.command == "push":
+        print("\n".join(push_all([pretrained.DIRECTORY / name for name in pretrained.names()], options.organization)))
+        return
+    for name in filter_names(list(MODELS), options.models):
+        options.function(name, options.data, options.out)
 
 
-def train(name: str, options: argparse.Namespace) -> None:
-    """Train one model by its recipe, and save it with its card."""
-    recipe = RECIPES[name]
-    fit_options = dict(recipe["fit"])
-    if options.max_seconds:
-        fit_options |= {"epochs": None, "max_seconds": options.max_seconds}
-    model = revgen.create(name, **recipe["create"])
-    print(model.fit(options.train, options.valid, sample_prompt="the ", **fit_options))
+def train(name: str, data: Path, out: Path) -> None:
+    """Train one model by its recipe, and save it to ``out`` unless it is there."""
+    if (out / name / "config.json").exists():
+        return
+    corpus = CORPORA[name.partition(".")[2]]
+    split = read_split(corpus, data)
+    recipe = MODELS[name]
+    start = time.process_time()
+    if "start" in recipe:
+        model = start_from(revgen.load(out / recipe["start"]), split)
+    elif "first" in recipe:
+        model = cut_vocabulary(train_first(name, data, out), recipe.get("tokens"))
+    else:
+        model = revgen.create(name.partition(".")[0], **recipe["create"])
+    if "fit" in recipe or not model.is_fitted:
+        model.fit(split.train, split.valid, seed=1, progress=False, **recipe.get("fit", {}))
+    model.save(out / name)
+    loss = model.evaluate(split.valid, labels=split.valid.labels).nats_per_char
+    print(f"{name}: {loss:.4f} nats per character, {time.process_time() - start:.0f} s", flush=True)
 
-    evaluation = model.evaluate(options.valid)
-    model.metadata |= {
-        "licence": "MIT",
-        "language": "en",
+
+def train_first(name: str, data: Path, out: Path) -> revgen.LanguageModel:
+    """Return a model that is trained on the corpus before it is cleaned. It is kept in ``out``."""
+    directory = out / "first" / name
+    if not directory.exists():
+        split = read_split(CORPORA[name.partition(".")[2]] | {"clean": None}, data)
+        model = revgen.create(name.partition(".")[0], **MODELS[name]["create"])
+        model.fit(split.train, split.valid, seed=1, progress=False, **MODELS[name]["first"])
+        model.save(directory)
+    return revgen.load(directory)
+
+
+def start_from(model: revgen.LanguageModel, split: Split) -> revgen.LanguageModel:
+    """Return a model with the weights of another one, and embeddings for the labels of a corpus."""
+    if not (labels := split.train.label_names()):
+        return model
+    labeled = revgen.create(model.name, tokenizer=model.tokenizer, **vars(model.config) | {"labels": labels})
+    assert isinstance(labeled, NeuralModel)
+    labeled.weights = labeled.init_params(np.random.default_rng(1)) | model.weights
+    return labeled
+
+
+def cut_vocabulary(model: revgen.LanguageModel, tokens: int | None) -> revgen.LanguageModel:
+    """Return a word model with the first tokens of its vocabulary, which are the most frequent ones."""
+    if tokens is None or not isinstance(model.tokenizer, WordTokenizer):
+        return model
+    size = len(model.tokenizer)
+    tokenizer = WordTokenizer(model.tokenizer.vocabulary[:tokens], model.tokenizer.min_count, tokens)
+    smaller = revgen.create(model.name, tokenizer=tokenizer)
+    smaller.config = model.config
+    smaller.weights = {n: a[:tokens] if len(a) == size else a for n, a in model.weights.items()}
+    return smaller
+
+
+def publish(name: str, data: Path, out: Path) -> None:
+    """Measure a trained model, and write it with its card to the package."""
+    corpus = CORPORA[name.partition(".")[2]]
+    split = read_split(corpus, data)
+    dtype = MODELS[name].get("dtype", "float16")
+    model = revgen.load(out / name)
+    with tempfile.TemporaryDirectory() as temporary:
+        model = revgen.load(model.save(Path(temporary) / name, dtype=dtype))  # what users load is measured
+    options = corpus["generation"] | MODELS[name].get("generation", {})
+    model.generation_config = generation_defaults(model, split, options)
+    samples = [model.generate(seed=seed) for seed in range(SAMPLES)]
+    texts = samples + model.generate(n=TEXTS - SAMPLES, seed=SAMPLES)
+    model.metadata = {
+        "training": model.metadata.get("training", {}),
+        "evaluation": evaluate(model, split, corpus),
+        "generated": measure(texts, split, corpus),
+        "licence": corpus["licence"],
+        "language": corpus.get("language"),
         "load_as": name,
-        "description": f"A {model.level}-level {model.architecture} language model, trained on music reviews. "
-        "It ships with revgen, ready to use or to fine-tune.",
-        "data": options.data,
-        "evaluation": {"nats_per_char": evaluation.nats_per_char, "bits_per_char": evaluation.bits_per_char}
-        | {f"nats_per_char on {Path(path).stem}": model.evaluate(path).nats_per_char for path in options.also},
-        "samples": [model.generate(p, temperature=0.7, max_tokens=300, seed=1) for p in PROMPTS],
+        "description": f"A {model.level}-level {model.architecture} language model. It ships with revgen, ready to use "
+        "or to fine-tune.",
+        "data": f"{corpus['text']} Source: {corpus['source']}",
+        "samples": samples,
     }
-    directory = options.out / pretrained.add_corpus(name)
+    directory = pretrained.DIRECTORY / name
     (directory / "README.md").unlink(missing_ok=True)  # so that ``save`` writes a new card
-    model.save(directory, dtype="float16")
-    print(f"{directory}: {sum(f.stat().st_size for f in directory.iterdir()) / 1e6:.2f} MB")
+    model.save(directory, dtype=dtype, overwrite=True)
+    size = sum(path.stat().st_size for path in directory.iterdir())
+    print(f"{name}: {size / 1e6:.2f} MB, {model.metadata['evaluation']}, {model.metadata['generated']}", flush=True)
 
 
-def with_table(page: str) -> str:
-    """Return a Markdown page with an updated table of pretrained models, from the metadata of the models."""
-    rows = ["| model | parameters | size | nats/char | bits/char | trained |", "|---|--:|--:|--:|--:|---|"]
-    for info in revgen.models(pretrained=True):
-        content = json.loads((pretrained.DIRECTORY / info.name / "config.json").read_bytes())
-        evaluation, training = (content["metadata"][key] for key in ("evaluation", "training"))
-        rows.append(
-            f"| `{info.name}` | {info.parameters:,} | {(info.size or 0) / 1e6:.1f} MB "
-            f"| {evaluation['nats_per_char']:.3f} "
-            f"| {evaluation['bits_per_char']:.3f} | {training['epochs']} epochs, {training['seconds'] / 60:.0f} min |"
-        )
-    table = "\n".join(rows)
-    return re.sub(r"(?s)(<!-- pretrained -->\n).*?(<!-- end -->)", rf"\g<1>\n{table}\n\n\g<2>", page)
+def is_list(corpus: dict[str, Any]) -> bool:
+    """Return whether each line of a corpus is a document, such as a name."""
+    return corpus["train"].endswith(".txt") and "split_at" not in corpus
+
+
+def generation_defaults(model: revgen.LanguageModel, split: Split, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the defaults of ``generate``: the options of the recipe, with lengths in tokens."""
+    defaults = {"temperature": TEMPERATURES[model.level], "min_p": MIN_P} | options
+    if length := defaults.pop("length", None):
+        text = next(iter(split.valid))[:10_000]
+        tokens = round(length * len(model.tokenizer.encode(text)) / len(text))
+        defaults = {"stop_at_sentence": True, "max_tokens": tokens, "min_tokens": int(MIN_LENGTH * tokens)} | defaults
+    if defaults.get("stop_at_sentence") is False:
+        del defaults["stop_at_sentence"], defaults["min_tokens"]
+    return {name: defaults[name] for name in OPTIONS if name in defaults}
+
+
+def evaluate(model: revgen.LanguageModel, split: Split, corpus: dict[str, Any]) -> dict[str, float]:
+    """Return the loss of the held-out documents, and the one with a cache of the document."""
+    static = model.evaluate(split.valid, labels=split.valid.labels)
+    losses = {"nats_per_char": static.nats_per_char, "bits_per_char": static.bits_per_char}
+    if not is_list(corpus) and "labels" not in corpus:
+        losses["nats_per_char_adaptive"] = model.adaptive().evaluate(split.valid).nats_per_char
+    return losses
+
+
+def measure(texts: list[str], split: Split, corpus: dict[str, Any]) -> dict[str, Any]:
+    """Return how the generated texts read."""
+    if corpus.get("names"):
+        return measure_names(texts, split.train)
+    known = known_words([*split.train, *split.valid], corpus.get("language"))
+    return measure_texts(texts, SuffixIndex(split.train), known)
 
 
 if __name__ == "__main__":

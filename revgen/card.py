@@ -46,12 +46,7 @@ YAML_KEYWORDS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null", "n
 
 
 def make_card(
-    model: Model,
-    *,
-    load_as: str | None = None,
-    samples: Sequence[str] = (),
-    history_file: str | None = None,
-    dtype: str = "float32",
+    model: Model, *, load_as: str | None = None, samples: Sequence[str] = (), history_file: str | None = None
 ) -> str:
     """Return the model card as Markdown.
 
@@ -60,7 +55,6 @@ def make_card(
         load_as: the name to pass to ``revgen.load``; by default, the name in the metadata.
         samples: generated texts to show after the samples in the metadata.
         history_file: the name of a file next to the card with an image of the training history.
-        dtype: the type in which the weights are saved.
     """
     metadata = to_builtins(model.metadata)
     description = f"A {model.level}-level {model.architecture} language model, trained with revgen."
@@ -94,7 +88,7 @@ def make_card(
     saved_samples = metadata["samples"] if isinstance(metadata.get("samples"), list) else []
     if texts := [*saved_samples, *samples]:
         parts += ["## Samples", *("> " + str(text).replace("\n", "\n> ") for text in texts)]
-    parts += ["## Without revgen", *_explain_files(model, dtype)]
+    parts += ["## Without revgen", *_explain_files(model)]
     card = "\n\n".join(parts) + "\n"
     return card.encode("utf-8", "replace").decode("utf-8")  # replaces lone surrogates, which no file can hold
 
@@ -231,7 +225,7 @@ def _to_literal(value: Any) -> str:
 # Files, arrays and equations
 
 
-def _explain_files(model: Model, dtype: str) -> Iterator[str]:
+def _explain_files(model: Model) -> Iterator[str]:
     """Yield paragraphs that explain how to read the files and compute with the weights without revgen."""
     yield "The files can be read with [safetensors](https://huggingface.co/docs/safetensors) alone:"
     if model.tokenizer.file.endswith(".json"):
@@ -246,8 +240,7 @@ def _explain_files(model: Model, dtype: str) -> Iterator[str]:
             'weights = load_file("model.safetensors")  # arrays by name\n```'
         )
         yield f"`{model.tokenizer.file}` is a SentencePiece model."
-    if dtype == "int8":
-        yield f"Matrices are 8-bit integers. Multiply each row by its scale in the array `name{SCALE_SUFFIX}`."
+    yield f"If there is an array `name{SCALE_SUFFIX}`, multiply each row of the matrix `name` by its scale."
     yield "Token ids 0, 1 and 2 mean the start of a document, its end, and unknown text."
     yield "\n".join(["| array | shape |", "|---|---|", *_array_rows(model)])
     yield "Vectors are rows, and the initial state is zero."

@@ -125,7 +125,7 @@ def write_directory(
         config_bytes = to_json({**(extra or {}), **config}, indent=2).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise OptionError(f"metadata has a value that cannot be written to config.json: {error}") from None
-    model_card = make_card(model, dtype=dtype).encode()
+    model_card = make_card(model).encode()
     model.check_generation_config()
     _check_readable(model, directory, config_bytes, tokenizer, weights)
     files = {WEIGHTS: weights, tokenizer_file: tokenizer, **({} if index is None else {INDEX: index})}

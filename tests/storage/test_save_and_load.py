@@ -66,7 +66,7 @@ def test_int8_quarters_the_matrices_and_hardly_changes_the_loss(
         assert (np.abs(loaded.weights[name] - array) <= 0.51 * step + 1e-3 * np.abs(array)).all()
     loss = model.evaluate(reviews[150:]).nats_per_char
     assert loaded.evaluate(reviews[150:]).nats_per_char == pytest.approx(loss, abs=0.005)
-    assert "Multiply each row by its scale" in (directory / "README.md").read_text("utf-8")
+    assert "multiply each row of the matrix `name` by its scale" in (directory / "README.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize(
