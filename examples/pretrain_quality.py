@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 from revgen.novelty import SuffixIndex, find_copies
@@ -24,12 +26,8 @@ def split_words(text: str) -> list[str]:
 def known_words(texts: Iterable[str], language: str | None) -> set[str]:
     """Return the words of texts, and those of the word list of pyspellchecker for a language that it has."""
     words = {word for text in texts for word in split_words(text)}
-    try:
-        from spellchecker import SpellChecker
-
-        words.update(SpellChecker(language).word_frequency.dictionary)
-    except ValueError:  # no list for this language
-        pass
+    with suppress(ValueError):  # no list for this language
+        words.update(import_module("spellchecker").SpellChecker(language).word_frequency.dictionary)
     return words
 
 
