@@ -84,7 +84,7 @@ def gauge(server: Server, name: str) -> float:
 
 def wait_for(server: Server, name: str, value: float) -> None:
     """Wait until a number of the metrics has this value."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while gauge(server, name) != value:
         assert time.monotonic() < end, f"{name} is {gauge(server, name)}"
         time.sleep(0.02)
