@@ -90,7 +90,7 @@ class Recipe:
         """Return the LSTM after more training on top of some of the counts."""
         base, epochs, checkpoint = self.gated(*counts.models[1:4]), self.residual_epochs, self.directory / "run-2"
         network.fit(self.train, self.held_out, base=base, epochs=epochs, checkpoint=checkpoint)
-        return network  # it is a residual model now
+        return network
 
     def context_mixing(self, counts: revgen.LanguageModel) -> revgen.LanguageModel:
         """Return context mixing."""
@@ -116,6 +116,8 @@ class Recipe:
         self.obtain("counts and network, cache as a member", lambda: self.gated(*counts.models, network, cached))
         residual = self.obtain("residual", lambda: self.residual(network, counts))
         self.obtain("counts and residual", lambda: self.gated(*counts.models, residual))
+        alone = revgen.load(self.directory / "network")  # ``network`` has become the residual model
+        self.obtain("both networks and a cache", lambda: self.gated(*counts.models, alone, residual, cached))
         mixing = self.obtain("context mixing", lambda: self.context_mixing(counts))
         everything = self.obtain("everything", lambda: self.gated(*counts.models, residual, mixing))
         self.report("everything, cache", everything.adaptive(dynamic=False))
