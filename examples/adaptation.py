@@ -3,8 +3,8 @@
     python examples/adaptation.py train.jsonl valid.jsonl --clean valid_clean.jsonl
 
 It counts n-grams and trains a network on all training texts but 64, and fits a gated mixture of the two on these 64.
-Then it prints the nats per character of each model with fixed weights, with a document cache, and with dynamic
-evaluation too. The texts are lowercased. ``--network`` takes a network that was trained before.
+Then it prints the nats per character of each model with fixed weights, with a document cache, with dynamic
+evaluation, and with both. The texts are lowercased. ``--network`` takes a network that was trained before.
 """
 
 from __future__ import annotations
@@ -46,6 +46,14 @@ def train_models(
     return {"kneser-ney-char, order 10": counts, "lstm-char": recurrent, "gated mixture of the two": mixture}
 
 
+def adaptations(model: revgen.LanguageModel) -> dict[str, revgen.LanguageModel]:
+    """Return a model with fixed weights, with a cache, and with dynamic evaluation if it has a network, by name."""
+    ways = {"fixed weights": model, "document cache": model.adaptive(dynamic=False)}
+    if model.adaptive().adaptation == "adapted weights":
+        ways |= {"dynamic evaluation": model.adaptive(cache=False), "both": model.adaptive()}
+    return ways
+
+
 def main() -> None:
     """Print a line for each model and each way to adapt."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -60,14 +68,14 @@ def main() -> None:
     clean = {text.lower() for text in revgen.read(arguments.clean)} if arguments.clean else set()
     parts = [[text for text in valid if (text in clean) is is_clean] for is_clean in (True, False)]
     for name, model in train_models(train, arguments.network, arguments.epochs, arguments.out).items():
-        for version in model.versions():
+        for way, version in adaptations(model).items():
             start = time.process_time()
             evaluations = [version.evaluate(part) for part in parts if part]
             characters = sum(evaluation.characters for evaluation in evaluations)
             nats = sum(evaluation.nats_per_char * evaluation.characters for evaluation in evaluations) / characters
             losses = f"{nats:.4f} all" + (f" | {evaluations[0].nats_per_char:.4f} clean" if clean else "")
             speed = characters / (time.process_time() - start)
-            print(f"{name} | {version.adaptation} | {losses} | {speed:,.0f} characters/s", flush=True)
+            print(f"{name} | {way} | {losses} | {speed:,.0f} characters/s", flush=True)
 
 
 if __name__ == "__main__":
