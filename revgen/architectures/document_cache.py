@@ -39,14 +39,14 @@ class DocumentCacheConfig(WrapperConfig):
     """The wrapped model, the lengths of the contexts in tokens, discount and strength.
 
     If ``shortest`` or ``strength`` is None, it depends on the level of the tokenizer (``DEFAULTS``). The cache
-    remembers the last ``window`` tokens of the document.
+    remembers the last ``window`` tokens of the document: in a long document, old counts would outweigh the model.
     """
 
     shortest: int | None = None
     longest: int = 16
     discount: float = 0.7
     strength: float | None = None
-    window: int = 16_384
+    window: int = 2048
 
     def __post_init__(self) -> None:
         super().__post_init__()

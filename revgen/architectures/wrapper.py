@@ -9,7 +9,7 @@ import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
 from numpy.typing import NDArray
 
@@ -22,6 +22,9 @@ from revgen.options import check
 from revgen.registry import architecture_class, unknown_name_message
 from revgen.tokenizers import Tokenizer
 from revgen.training.options import FitOptions
+
+if TYPE_CHECKING:
+    from revgen.browser.network import BrowserNetwork
 
 MAX_MODELS = 64
 """The largest number of models in a mixture or a wrapper."""
@@ -118,6 +121,9 @@ class Wrapper(LanguageModel):
     @property
     def explained_by(self) -> tuple[type, ...]:
         return *super().explained_by, *self.model.explained_by
+
+    def browser_network(self) -> BrowserNetwork:
+        raise OptionError(f"{self.name} cannot be exported, because it learns while it reads: export its ``model``")
 
     @validate_call
     def to(self, device: str) -> Self:
