@@ -81,6 +81,7 @@ def find_directory(name: str | Path, *, revision: str | None, token: str | None,
     model = name.partition(".")[0]
     if not is_model(model):
         known = [other.removesuffix(f".{pretrained.DEFAULT_CORPUS}") for other in pretrained.names()]
+        known += sorted(config.parent.name for config in Path().glob("*/config.json"))
         message = unknown_name_message("pretrained model or directory", name, known)
         raise UnknownNameError(missing_level_message(name) or message)
     try:

@@ -336,7 +336,8 @@ function showModel(/** @type {Description} */ description) {
   document.title = name;
   for (const id of ["name", "about-title"]) $(id).textContent = name;
   const [sentence] = info.description?.match(/^.*?\.(?=\s|$)/s) ?? [];
-  $("tagline").textContent = sentence ?? `A ${level}-level ${architecture} language model.`;
+  const unit = { char: "character", word: "word" }[level] ?? "token";
+  $("tagline").textContent = sentence ?? `A language model (${architecture}) that writes one ${unit} at a time.`;
   $("about-description").textContent = info.description ?? "";
   $("about-facts").replaceChildren(
     ...facts(description).flatMap((pair) =>

@@ -6,7 +6,8 @@ import argparse
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,9 +162,13 @@ PAIRS: dict[str, tuple[str, Callable[[str], tuple[Any, Any]]]] = {
 
 @contextmanager
 def claim_directory(name: str) -> Iterator[None]:
-    """Make the directory of ``--out``, and let no other process save into it during the block."""
+    """Make the directory of ``--out``, and let no other process save into it during the block.
+
+    After an error, the directory is deleted if it is empty.
+    """
     make_directory(name)
     with ExitStack() as stack:
+        stack.push(partial(_delete_if_empty, expand_user(name)))
         if is_rank_zero():
             try:
                 stack.enter_context(lock(expand_user(name)))
@@ -174,6 +179,13 @@ def claim_directory(name: str) -> Iterator[None]:
             except OSError as error:
                 raise CheckpointError(f"--out {name}: {error.strerror or error}") from None
         yield
+
+
+def _delete_if_empty(directory: Path, *error: object) -> None:
+    """Delete an empty directory if an error has occurred, as the exit of a context manager."""
+    if error[0] is not None:
+        with suppress(OSError):
+            directory.rmdir()
 
 
 def make_directory(name: str) -> None:

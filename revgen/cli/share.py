@@ -71,7 +71,7 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
         "out", nargs="?", help="a page, such as page.html; or an ONNX graph, such as model.onnx, or its directory"
     )
     parser.add_argument("--out", dest="out_option", metavar="OUT", help="the same as OUT")
-    parser.add_argument("--title", help="the title of the page (default: the name of the model)")
+    parser.add_argument("--title", help="the title of the page (default: the name of the model or its directory)")
 
 
 def run_export(options: argparse.Namespace) -> None:
@@ -81,7 +81,9 @@ def run_export(options: argparse.Namespace) -> None:
         raise OptionError("export takes a model and one path, such as page.html or model.onnx")
     model = load(options.model, revision=options.revision)
     if Path(out).suffix.lower() in (".html", ".htm"):
-        kind, path = "page", model.export(out, title=options.title)
+        directory = Path(options.model)
+        title = options.title or (directory.resolve().name if directory.is_dir() else None)
+        kind, path = "page", model.export(out, title=title)
     else:
         from revgen.interop.onnx import export  # imports PyTorch
 

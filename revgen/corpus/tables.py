@@ -51,13 +51,19 @@ def _delimited_reader(delimiter: str) -> Reader:
     return read_rows
 
 
+def _missing_column(field: str, names: list[str], context: ReadContext) -> str:
+    """Return the message for a table without a column."""
+    hint = ": choose one with field (on the command line, --field)" if field == context.field else ""
+    return f"no column {field!r}; it has {', '.join(names)[:MAX_NAMES_LENGTH]}{hint}"
+
+
 def _check_names(names: list[str], source: Source, context: ReadContext) -> None:
     """Raise CorpusError unless the first line names each column that is read, and no name occurs twice."""
     if not names:
         raise CorpusError(f"no column {context.field!r}: the file is empty", source.name, 1)
     for field in context.fields:
         if field not in names:
-            raise CorpusError(f"no column {field!r}; it has {', '.join(names)[:MAX_NAMES_LENGTH]}", source.name, 1)
+            raise CorpusError(_missing_column(field, names, context), source.name, 1)
     for name, count in Counter(names).items():
         if name and count > 1:
             raise CorpusError(f"the first line names the column {safe_repr(name)} more than once", source.name, 1)
@@ -101,7 +107,7 @@ def _read_parquet(source: Source, context: ReadContext) -> Iterator[Block]:
         names = table.schema_arrow.names
         for field in context.fields:
             if field not in names:
-                raise CorpusError(f"no column {field!r}; it has {', '.join(names)[:MAX_NAMES_LENGTH]}", source.name)
+                raise CorpusError(_missing_column(field, names, context), source.name)
             if names.count(field) > 1:
                 raise CorpusError(f"it has the column {field!r} more than once", source.name)
         number = 0

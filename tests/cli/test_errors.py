@@ -158,3 +158,28 @@ def test_damaged_model_is_an_error_that_names_the_file(
     (Path(model_directory) / "model.safetensors").write_bytes(b"nothing")
 
     assert "model.safetensors cannot be read: its header is cut off" in run_failing(capsys, "generate", model_directory)
+
+
+def test_a_misspelled_directory_gets_a_suggestion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "my-villages").mkdir()
+    (tmp_path / "my-villages" / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+
+    assert "did you mean my-villages?" in run_failing(capsys, "generate", "my-vilages")
+
+
+@pytest.mark.parametrize("arguments", [("nowhere.txt",), ("names.csv",), ("empty.txt",)])
+def test_a_failed_fit_leaves_no_empty_directory(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty.txt").write_text("")
+    Path("names.csv").write_text("name,region\nLannion,Brittany\n")
+
+    message = run_failing(capsys, "fit", "kneser-ney-char", *arguments, "--out", "model", "--quiet")
+
+    assert not Path("model").exists()
+    if arguments == ("names.csv",):
+        assert "no column 'text'; it has name, region: choose one with field (on the command line, --field)" in message

@@ -45,4 +45,6 @@ def test_export_gives_a_page_the_title_that_a_friend_sees(
 
     assert "<title>Names &amp; &lt;titles></title>" in page.read_text("utf-8").replace("&gt;", ">")
     assert '"name": "Names & \\u003ctitles>"' in page.read_text("utf-8")
-    assert "<title>lstm-char</title>" in other.read_text("utf-8")
+    assert f"<title>{Path(model_directory).name}</title>" in other.read_text("utf-8")
+    run(capsys, "export", "rnn-char", str(other))
+    assert "<title>rnn-char</title>" in other.read_text("utf-8")
