@@ -16,11 +16,20 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 def write_pages() -> None:
     """Update the text between the markers in both pages."""
+    for path, text in updated_pages().items():
+        path.write_text(text, "utf-8")
+
+
+def updated_pages() -> dict[Path, str]:
+    """Return the pages with the present tables and samples."""
     contents = {name: read_config(name) for name in pretrained.names()}
-    for page, text in (("models.md", tables(contents)), ("gallery.md", gallery(contents))):
-        content = (DOCS / page).read_text("utf-8")
-        replaced = re.sub(r"(?s)(?<=<!-- pretrained -->\n).*?(?=<!-- end -->)", lambda _: f"\n{text}\n\n", content)  # noqa: B023
-        (DOCS / page).write_text(replaced, "utf-8")
+    sections = {DOCS / "models.md": tables(contents), DOCS / "gallery.md": gallery(contents)}
+    return {path: with_section(path.read_text("utf-8"), section) for path, section in sections.items()}
+
+
+def with_section(page: str, section: str) -> str:
+    """Return a page with this text between the markers."""
+    return re.sub(r"(?s)(?<=<!-- pretrained -->\n).*?(?=<!-- end -->)", lambda _: f"\n{section}\n\n", page)
 
 
 def read_config(name: str) -> dict[str, Any]:

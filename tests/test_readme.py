@@ -95,13 +95,13 @@ def test_the_python_code_in_the_extending_page_runs() -> None:
         architectures.unregister(name)
 
 
-def test_the_table_of_pretrained_models_is_up_to_date() -> None:
-    with_table = runpy.run_path(str(ROOT / "examples" / "pretrain.py"))["with_table"]
-    text = (ROOT / "docs" / "models.md").read_text("utf-8")
-    assert text == with_table(text)
-    assert all(
-        f"`{name}`" in with_table("<!-- pretrained -->\n<!-- end -->") for name in revgen.list_models(pretrained=True)
-    )
+def test_the_pages_about_pretrained_models_are_up_to_date() -> None:
+    pages = runpy.run_path(str(ROOT / "examples" / "pretrain_pages.py"))["updated_pages"]()
+
+    assert len(pages) == 2
+    for path, text in pages.items():
+        assert path.read_text("utf-8") == text
+        assert all(name in text for name in revgen.list_models(pretrained=True))
 
 
 def test_the_table_of_generation_options_is_up_to_date() -> None:
