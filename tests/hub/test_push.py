@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import runpy
-import sys
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -170,19 +168,25 @@ def test_push_all_pushes_nothing_if_one_directory_is_damaged(
     assert not hub.repositories
 
 
-def test_the_pretrain_script_trains_evaluates_and_pushes(
-    hub: Hub, reviews: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_pretrain_script_trains_publishes_and_pushes(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, texts in (("train", reviews[:60]), ("valid", reviews[60:70])):
-        lines = (json.dumps({"text": text}) for text in texts)
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines), "utf-8")
-    arguments = ["pretrain.py", str(tmp_path / "train.jsonl"), str(tmp_path / "valid.jsonl")]
-    arguments += ["--models", "rnn-char", "textgenrnn-char", "--max-seconds", "0.5"]
-    monkeypatch.setattr(sys, "argv", [*arguments, "--out", str(tmp_path / "models"), "--push", "me"])
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    pretrain = importlib.import_module("pretrain")
+    names = list(revgen.datasets.load("dinosaurs"))
+    (tmp_path / "train.txt").write_text("\n".join(names[:300]), "utf-8")
+    (tmp_path / "valid.txt").write_text("\n".join(names[300:350]), "utf-8")
+    corpus = pretrain.CORPORA["dinosaurs"] | {"train": "train.txt", "valid": "valid.txt"}
+    recipe = {"create": {"hidden_size": 8}, "fit": {"epochs": 1}, "dtype": "int8"}
+    monkeypatch.setitem(pretrain.CORPORA, "dinosaurs", corpus)
+    monkeypatch.setitem(pretrain.MODELS, "gru-char.dinosaurs", recipe)
+    monkeypatch.setattr("revgen.pretrained.DIRECTORY", tmp_path / "published")
 
-    runpy.run_path(str(ROOT / "examples" / "pretrain.py"), run_name="__main__")
+    for command in ("train", "publish"):
+        pretrain.main([command, str(tmp_path), "--out", str(tmp_path / "runs"), "--models", "*.dinosaurs"])
+    pretrain.main(["push", "me"])
 
-    for name in ("rnn-char.music", "textgenrnn-char.music"):
-        model = revgen.load(f"me/{name}")
-        assert f"{model.name}.music" == name and model.metadata["evaluation"]["nats_per_char"] > 0
-        assert "nats_per_char" in hub.repositories[f"me/{name}"].files()["README.md"].decode()
+    model = revgen.load("me/gru-char.dinosaurs")
+    assert model.metadata["evaluation"]["nats_per_char"] > 0
+    assert model.generation_config["temperature"] == 0.7 and len(model.metadata["samples"]) == 5
+    assert "nats_per_char" in hub.repositories["me/gru-char.dinosaurs"].files()["README.md"].decode()
