@@ -29,6 +29,7 @@ from pretrain_quality import known_words, measure_names, measure_texts
 import revgen
 from revgen import pretrained
 from revgen.architectures.neural import NeuralModel
+from revgen.card import describe
 from revgen.generation_file import OPTIONS
 from revgen.hub import push_all
 from revgen.novelty import SuffixIndex
@@ -144,8 +145,7 @@ def publish(name: str, data: Path, out: Path) -> None:
         "licence": corpus["licence"],
         "language": corpus.get("language"),
         "load_as": name,
-        "description": f"A {model.level}-level {model.architecture} language model. It ships with revgen, ready to use "
-        "or to fine-tune.",
+        "description": f"{describe(model)} It ships with revgen, ready to use or to fine-tune.",
         "data": f"{corpus['text']} Source: {corpus['source']}",
         "samples": samples,
     }

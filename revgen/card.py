@@ -45,6 +45,12 @@ YAML_KEYWORDS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null", "n
 """Words that YAML reads as strings only in quotes."""
 
 
+def describe(model: Model) -> str:
+    """Return a sentence about the architecture and the tokens of a model."""
+    unit = {"char": "character", "word": "word"}.get(model.level, "token")
+    return f"A language model ({model.architecture}) that writes one {unit} at a time."
+
+
 def make_card(
     model: Model, *, load_as: str | None = None, samples: Sequence[str] = (), history_file: str | None = None
 ) -> str:
@@ -57,7 +63,7 @@ def make_card(
         history_file: the name of a file next to the card with an image of the training history.
     """
     metadata = to_builtins(model.metadata)
-    description = f"A {model.level}-level {model.architecture} language model, trained with revgen."
+    description = f"{describe(model)} It was trained with revgen."
     parts = [
         "\n".join(["---", *_to_yaml(_hub_metadata(model)), "---"]),
         f"# {model.name}",
