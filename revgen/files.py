@@ -193,10 +193,12 @@ def write_atomically(path: Path, data: bytes, *, sync_name: bool = True) -> None
 def replace_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a new file, which replaces ``path`` when the block ends and is deleted if it raises.
 
-    Also deletes the temporary files of ``path`` that killed processes left. Raises OSError.
+    Also deletes the temporary files of ``path`` that killed processes left. Raises OSError, also for a device.
     """
     if not path.name:
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not path.is_symlink() and (path.is_char_device() or path.is_block_device()):
+        raise OSError(errno.EINVAL, "a device cannot be replaced by a file", str(path))
     delete_abandoned(path.parent, f".{glob.escape(path.name)}.*part")
     temporary, file = _create_temporary(path)
     try:

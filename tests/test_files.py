@@ -135,3 +135,11 @@ def test_only_a_process_among_several_may_not_save(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert is_rank_zero() is expected
+
+
+@pytest.mark.skipif(not Path("/dev/null").is_char_device(), reason="needs a device")
+def test_a_file_never_replaces_a_device() -> None:
+    with pytest.raises(OSError, match="a device cannot be replaced by a file"):
+        write_atomically(Path("/dev/null"), b"text")
+
+    assert Path("/dev/null").is_char_device() and not [*Path("/dev").glob(".null*")]

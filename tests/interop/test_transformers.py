@@ -166,9 +166,10 @@ def test_pipeline_example_in_the_documentation_runs(
 def test_text_is_streamed_without_a_prompt(lstm: Any, capsys: pytest.CaptureFixture[str]) -> None:
     import transformers
 
-    ids = lstm.generate(streamer=transformers.TextStreamer(lstm.tokenizer, skip_special_tokens=True), max_new_tokens=30)
+    streamer = transformers.TextStreamer(lstm.tokenizer, skip_special_tokens=True)
+    ids = lstm.generate(streamer=streamer, max_new_tokens=30, do_sample=False)
 
-    text = revgen.load("lstm-char").generate(temperature=0, max_tokens=30)
+    text = revgen.load("lstm-char").generate("", temperature=0, max_tokens=30)
     assert lstm.tokenizer.decode(ids[0], skip_special_tokens=True) == text
     assert capsys.readouterr().out == text + "\n"
 

@@ -12,9 +12,10 @@ from programs import STEPS, random_program, swapping_program
 import revgen
 from revgen import ops
 from revgen.architectures import functional_model
+from revgen.architectures.neural import NeuralModel
 from revgen.errors import NotTraceableError
 from revgen.networks.numpy_code import NumpyProgram
-from revgen.registry import architecture_names, cells
+from revgen.registry import architecture_class, architecture_names, cells
 from revgen.tokenizers import CharTokenizer
 
 
@@ -35,7 +36,9 @@ def model_of(name: str, **options: Any) -> Any:
     return model
 
 
-NETWORKS = sorted({*architecture_names()} - {"ngram", "kneser-ney", "mixture", "gated-mixture", "cm", "transformer"})
+NETWORKS = [
+    name for name in architecture_names() if name != "transformer" and issubclass(architecture_class(name), NeuralModel)
+]
 OPTIONS: dict[str, Any] = {"lstm": {"embedding_size": 20}, "gru": {"layer_norm": False, "residual": False}}
 
 

@@ -29,6 +29,8 @@ def server(models_by_level: dict[str, LanguageModel], labelled_model: LanguageMo
     """A server with a small model of each level, and one with labels."""
     large = revgen.load("rnn-char")
     large.weights["bias"][large.tokenizer.eos_id] -= 5  # it writes longer texts
+    music = revgen.load("rnn-char")
+    large.generation_config = music.generation_config = {}
     sentences = revgen.create("ngram-char", order=8)
     sentences.fit(["It rained. We left. All was well."] * 9, progress=False)
     sentences.generation_config = {
@@ -38,7 +40,7 @@ def server(models_by_level: dict[str, LanguageModel], labelled_model: LanguageMo
         "min_tokens": 4,
         "stop_at_sentence": True,
     }
-    others = {"labelled": labelled_model, "large": large, "music": revgen.load("rnn-char"), "sentences": sentences}
+    others = {"labelled": labelled_model, "large": large, "music": music, "sentences": sentences}
     with running(models_by_level | others) as server:
         yield server
 
