@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import threading
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from tempfile import TemporaryDirectory
@@ -15,6 +16,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from revgen.errors import RevgenError
 from revgen.options import check, check_at_least
 from revgen.serve.app import create_app
 from revgen.serve.connection import connection_class
@@ -50,8 +52,10 @@ class ServerOptions:
 def run_server(options: ServerOptions) -> int:
     """Serve until SIGINT or SIGTERM, and return the exit status, when all requests have been answered.
 
-    Each worker is a process with its own models. The system spreads the connections over them.
+    Each worker is a process with its own models. The system spreads the connections over them. Raises RevgenError if
+    the address cannot be used, or if a worker is killed, for example for a lack of memory.
     """
+    check_address(options.host, options.port)
     num_threads = max(1, (os.cpu_count() or 1) // options.workers)
     for name in options.models:
         load(name, device=options.device)  # raises its errors here, and downloads the model once
@@ -67,8 +71,10 @@ def run_workers(options: ServerOptions) -> int:
     """Start the workers, pass signals on to them, and return the exit status when they have ended."""
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=run_worker, args=(options,)) for _ in range(options.workers)]
+    signals: list[int] = []
 
-    def stop(*_: int | FrameType | None) -> None:
+    def stop(number: int = 0, _: FrameType | None = None) -> None:
+        signals.append(number)
         for worker in workers:
             if worker.pid is not None:
                 worker.terminate()
@@ -78,14 +84,19 @@ def run_workers(options: ServerOptions) -> int:
     for worker in workers:
         worker.start()
     wait([worker.sentinel for worker in workers])
+    is_wanted = bool(signals)
     stop()  # if one ends, all do
     for worker in workers:
         worker.join()
-    return max(0, *(worker.exitcode or 0 for worker in workers))  # negative for one that a signal has ended
+    killed = [-status for worker in workers if (status := worker.exitcode or 0) < 0 and status != -signal.SIGTERM]
+    if killed and not is_wanted:
+        raise RevgenError(f"signal {killed[0]} ended a process of the server, perhaps for a lack of memory")
+    return max(0, *(worker.exitcode or 0 for worker in workers))
 
 
 def run_worker(options: ServerOptions) -> None:
-    """Load the models, and serve until SIGINT or SIGTERM."""
+    """Load the models, and serve until SIGINT or SIGTERM, or until the parent process ends."""
+    threading.Thread(target=stop_with_parent, daemon=True).start()
     models = {name: load(name, device=options.device) for name in options.models}
     for model in models.values() if options.compile else ():
         model.compile()
@@ -93,6 +104,13 @@ def run_worker(options: ServerOptions) -> None:
     level = "warning" if options.quiet else "info"
     server = make_server(app, options.limits, host=options.host, port=options.port, log_level=level)
     server.run([shared_socket(options.host, options.port)] if options.workers > 1 else None)
+
+
+def stop_with_parent() -> None:
+    """Wait for the end of the parent process, and send this process SIGTERM."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        signal.raise_signal(signal.SIGTERM)
 
 
 def make_server(app: FastAPI, limits: Limits, **options: Any) -> uvicorn.Server:
@@ -106,6 +124,17 @@ def make_server(app: FastAPI, limits: Limits, **options: Any) -> uvicorn.Server:
         **options,
     )
     return uvicorn.Server(config)
+
+
+def check_address(host: str, port: int) -> None:
+    """Raise RevgenError unless a server can listen on an address."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+    except OSError as error:
+        raise RevgenError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from None
 
 
 def shared_socket(host: str, port: int) -> socket.socket:

@@ -93,6 +93,46 @@ def test_an_error_is_one_line(options: list[str], message: str, capfd: pytest.Ca
     assert len(errors) == 1 and message in errors[0]
 
 
+def test_a_port_in_use_is_an_error_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        assert main(["serve", "lstm-char", "--port", str(port)]) == 2
+
+    assert capfd.readouterr().err == f"revgen: cannot listen on 127.0.0.1, port {port}: Address already in use\n"
+
+
+def children_of(process: subprocess.Popen[str]) -> list[int]:
+    """Return the ids of the child processes of a process that run Python code."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(child) for child in children if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_worker_that_is_killed_ends_the_server_with_an_error(model_directory: str) -> None:
+    with serving(model_directory) as (_, process):
+        [worker] = children_of(process)
+        os.kill(worker, signal.SIGKILL)
+
+        assert process.wait(30) == 2
+        assert process.stderr is not None
+        assert "signal 9 ended a process of the server" in process.stderr.read()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_no_worker_outlives_a_server_that_is_killed(model_directory: str) -> None:
+    with serving(model_directory) as (_, process):
+        [worker] = children_of(process)
+        process.kill()
+        process.wait(30)
+
+        deadline = time.monotonic() + 30
+        while Path(f"/proc/{worker}").exists():
+            assert time.monotonic() < deadline, "the worker is still running"
+            time.sleep(0.1)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_server_listens_on_the_loopback_address_only(model_directory: str) -> None:
     with serving(model_directory) as (server, _):
