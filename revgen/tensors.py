@@ -22,6 +22,7 @@ DTYPES = {"BF16": "<u2", "BOOL": "?"} | {
 
 
 SCALE_SUFFIX = ".int8_scale"
+MAX_FLOAT16 = float(np.finfo(np.float16).max)
 """The end of the names of arrays with the scales of the rows of a matrix."""
 
 
@@ -64,7 +65,12 @@ def to_dtype(arrays: Mapping[str, NDArray[Any]], dtype: str) -> dict[str, NDArra
     """
     stored: dict[str, NDArray[Any]] = {}
     for name, array in arrays.items():
-        if dtype == "int8" and array.dtype.kind == "f" and array.ndim > 1 and np.isfinite(array).all():
+        if (
+            dtype == "int8"
+            and array.dtype.kind == "f"
+            and array.ndim > 1
+            and np.abs(array).max(initial=0) <= MAX_FLOAT16
+        ):
             stored |= _quantize(name, array)
         else:
             vector_type = "float16" if dtype == "int8" else dtype
@@ -83,7 +89,8 @@ def _quantize(name: str, array: NDArray[Any]) -> dict[str, NDArray[Any]]:
 def from_dtype(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Return the arrays of a file in float32, without the scales. Integers stay what they are.
 
-    Raises ValueError for scales that do not fit a matrix.
+    The values of 8-bit integers are rounded to float16, because pages have weights in float16. Raises ValueError for
+    scales that do not fit a matrix.
     """
     with np.errstate(over="ignore"):  # a value that is too large becomes infinite
         floats = {name: a.astype(np.float32) if a.dtype.kind == "f" else a for name, a in arrays.items()}
@@ -92,5 +99,5 @@ def from_dtype(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
             if matrix is None or matrix.dtype != np.int8 or scales.shape != matrix.shape[:1] or matrix.ndim < 2:
                 raise ValueError(f"{name} does not belong to a matrix of 8-bit integers")
             rows = scales.astype(np.float32).reshape(-1, *(1,) * (matrix.ndim - 1))
-            floats[name.removesuffix(SCALE_SUFFIX)] = matrix * rows
+            floats[name.removesuffix(SCALE_SUFFIX)] = (matrix * rows).astype(np.float16).astype(np.float32)
     return floats
