@@ -68,9 +68,9 @@ def log(x: Array) -> Array:
 
 def softplus(x: Array) -> Array:
     """Compute log(1 + exp(x))."""
-    return (
-        np.logaddexp(x, np.zeros((), x.dtype)) if isinstance(x, np.ndarray) else _library(x).nn.functional.softplus(x)
-    )
+    if isinstance(x, np.ndarray):
+        return np.logaddexp(x, np.zeros((), x.dtype))
+    return _library(x).nn.functional.softplus(x, threshold=40)  # from here on, it is x in float64 too
 
 
 def maximum(x: Array, y: Array) -> Array:

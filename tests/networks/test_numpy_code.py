@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings, strategies as st
 from programs import STEPS, random_program, swapping_program
 
@@ -125,3 +126,9 @@ def test_network_without_such_a_program_still_generates(name: str, monkeypatch: 
                 model.compile()
     finally:
         cells.unregister("own-functions")
+
+
+def test_softplus_of_large_numbers_is_the_same_in_numpy_and_pytorch() -> None:
+    x = np.linspace(-50, 50, 1001)
+
+    np.testing.assert_allclose(ops.softplus(torch.from_numpy(x)).numpy(), ops.softplus(x), rtol=1e-14, atol=0)
