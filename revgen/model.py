@@ -466,6 +466,10 @@ class Model(ABC):
         """Whether the model has an index of its training text."""
         return self._read_index is not None or self._index is not None  # in this order, for threads in ``index``
 
+    def forget_index(self) -> None:
+        """Remove the index of the training text, for example because the model is trained on another one."""
+        self._index = self._read_index = None
+
     @property
     def index(self) -> SuffixIndex:
         """The index of the training text. Raises NotFittedError if there is none."""

@@ -243,9 +243,7 @@ class Trie:
             depths[rows], indices[rows] = n - 2, self.suffixes[n - 1][indices[rows]]
         p = np.repeat(self.p[1][None], len(depths), 0)
         for n, rows, contexts in reversed(levels):
-            begins = self.begins[n][contexts]
-            sizes = self.begins[n][contexts + 1] - begins
-            children = np.arange(sizes.sum()) + np.repeat(begins - sizes.cumsum() + sizes, sizes)
+            sizes, children = entries_of(contexts, self.begins[n])
             p[rows] *= self.backoff[n][contexts][:, None]
             p[np.repeat(rows, sizes), self.words[n][children]] = self.p[n][children]
         return p
@@ -286,6 +284,16 @@ class Trie:
             contexts = np.repeat(np.arange(len(self.begins[n]) - 1), np.diff(self.begins[n]))
             self._cached_keys[n] = contexts * self.vocab + self.words[n]
         return self._cached_keys[n]
+
+
+def entries_of(contexts: NDArray[np.int64], begins: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return how many entries each context has, (contexts,), and the indices of all of these entries, (entries,).
+
+    The entries of context ``c`` are ``begins[c]`` to ``begins[c + 1]``.
+    """
+    first = begins[contexts]
+    sizes = begins[contexts + 1] - first
+    return sizes, np.arange(sizes.sum()) + np.repeat(first - sizes.cumsum() + sizes, sizes)
 
 
 def _concatenate(documents: Iterable[NDArray[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

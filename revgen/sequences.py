@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,30 +17,48 @@ Forward = Callable[[NDArray[Any], Any], tuple[NDArray[Any], Any]]
 READ_BLOCK_SIZE = 4096
 """The number of tokens that a model reads at once if only the logits after the last token are needed."""
 SCORE_BATCH_SIZE = 32
-"""The number of sequences that are scored together."""
+"""The number of sequences that are scored together by default."""
 SCORE_BLOCK_LOGITS = 1 << 18
 """The number of logits that are computed at once; they fit into the processor's caches."""
 MIN_SCORE_STEPS = 16
 """The smallest number of time steps that are computed at once, whatever the size of the vocabulary."""
 
 
+def slices(size: int, step: int) -> Iterator[slice]:
+    """Yield consecutive parts of an axis, each ``step`` long, or 1 if ``step`` is 0."""
+    step = max(1, step)
+    return (slice(begin, begin + step) for begin in range(0, size, step))
+
+
 def iter_blocks(tokens: NDArray[Any]) -> Iterator[NDArray[Any]]:
     """Yield token ids (time, batch) in consecutive blocks of about ``READ_BLOCK_SIZE`` tokens."""
-    step = max(1, READ_BLOCK_SIZE // tokens.shape[1])
-    for begin in range(0, len(tokens), step):
-        yield tokens[begin : begin + step]
+    return (tokens[block] for block in slices(len(tokens), READ_BLOCK_SIZE // tokens.shape[1]))
+
+
+def align_ends(arrays: Sequence[NDArray[Any]], fill: int = 0) -> NDArray[Any]:
+    """Join arrays (batch, time, …) to one batch in which all texts end at the same time, with ``fill`` before them."""
+    time = max(array.shape[1] for array in arrays)
+    return np.concatenate(
+        [
+            np.pad(array, ((0, 0), (time - array.shape[1], 0), *[(0, 0)] * (array.ndim - 2)), constant_values=fill)
+            for array in arrays
+        ]
+    )
 
 
 def score_sequences(
-    forward: Forward, initial_state: Callable[[int], Any], sequences: list[NDArray[Any]]
+    forward: Forward,
+    initial_state: Callable[[int], Any],
+    sequences: list[NDArray[Any]],
+    batch_size: int = SCORE_BATCH_SIZE,
 ) -> Iterator[tuple[int, NDArray[Any]]]:
     """Yield ``(index, logprobs)`` for each sequence of ids; ``logprobs`` has one entry per token after the first.
 
-    Sequences of similar length are scored together, in batches.
+    Sequences of similar length are scored together, in batches of ``batch_size``.
     """
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
-    for first in range(0, len(order), SCORE_BATCH_SIZE):
-        batch = order[first : first + SCORE_BATCH_SIZE]
+    for first in range(0, len(order), batch_size):
+        batch = order[first : first + batch_size]
         max_length = len(sequences[batch[-1]])
         ids = np.full((max_length, len(batch)), Tokenizer.eos_id, np.int64)  # (time, batch), padded
         for row, i in enumerate(batch):

@@ -23,7 +23,6 @@ predictive coding with PAQ8*.)
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.architectures.counting import measure_held_out, read_texts
+from revgen.architectures.counting import measure_held_out, read_texts, record_texts, recounted
 from revgen.arguments import validate_call
 from revgen.context_mixing.parts import PARTS
 from revgen.history import EpochMetrics, History
@@ -119,7 +118,7 @@ class ContextMixingModel(LanguageModel):
         text = prune_documents([*train.documents()], len(tokenizer), self.config.max_bytes)
         self.tokenizer, tables = tokenizer, count_contexts(text, tokenizer.vocabulary, self.is_used)
         mixers, maps = initial_mixers(), initial_maps()
-        self._index = self._read_index = None
+        self.forget_index()
         history = History(settings={"tokens": len(text), "seed": seed, "epochs": epochs})
         try:
             run = train_mixers(tables, mixers, maps, epochs, self.config.adapt, seed, bar.on_step_end)
@@ -134,9 +133,7 @@ class ContextMixingModel(LanguageModel):
                 bar.on_epoch_end(epoch_metrics)
         finally:
             bar.close()
-        self.metadata["spelled"] = round(summary.unknown_fraction, 6)
-        if corpus.sources:
-            self.metadata["documents"] = corpus.documents
+        record_texts(self, corpus, summary)
         self.metadata["training"] = history.settings | {"seconds": round(history.seconds, 2)}
         history.notes.extend(summary.hints)
         if index_texts:
@@ -176,11 +173,8 @@ class ContextMixingModel(LanguageModel):
         return super().validate_weights(mixing)
 
     def recount(self, documents: Sequence[NDArray[Any]], tokenizer: Tokenizer) -> Self:
-        model = copy.copy(self)
-        model.tokenizer = tokenizer
-        model.weights = self.weights | {"text": np.concatenate(documents).astype(self.weights["text"].dtype)}
-        model._index = model._read_index = None
-        return model
+        text = np.concatenate(documents).astype(self.weights["text"].dtype)
+        return recounted(self, tokenizer, self.weights | {"text": text})
 
     def initial_state(self, batch: int) -> Any:
         return self.predictor.initial_state(batch)

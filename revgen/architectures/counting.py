@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from revgen.corpus import Corpus, read
 from revgen.corpus.summary import CorpusSummary, summarize
 from revgen.corpus.tokens import Tokens, tokenize_train_valid
 from revgen.errors import OptionError
 from revgen.evaluation.likelihood import measure
-from revgen.model import Model
+from revgen.model import Model, Weights
 from revgen.tokenizers import Tokenizer
+
+M = TypeVar("M", bound=Model)
 
 
 class Texts(NamedTuple):
@@ -45,6 +48,21 @@ def read_texts(
     train, held_out = tokenize_train_valid(corpus, valid, tokenizer, seed, progress=progress)
     summary = summarize(corpus, train, None if isinstance(valid, Corpus) else held_out, tokenizer)
     return Texts(corpus, tokenizer, train, held_out, summary)
+
+
+def record_texts(model: Model, corpus: Corpus, summary: CorpusSummary) -> None:
+    """Keep in the metadata how the texts were split into documents, and the fraction of spelled characters."""
+    model.metadata["spelled"] = round(summary.unknown_fraction, 6)
+    if corpus.sources:
+        model.metadata["documents"] = corpus.documents
+
+
+def recounted(model: M, tokenizer: Tokenizer, weights: Weights) -> M:
+    """Return a copy of a model with other counts and another tokenizer, and without an index."""
+    copied = copy.copy(model)
+    copied.tokenizer, copied.weights = tokenizer, weights
+    copied.forget_index()
+    return copied
 
 
 def measure_held_out(model: Model, held_out: Tokens | None) -> dict[str, Any]:

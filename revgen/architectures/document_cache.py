@@ -26,6 +26,7 @@ from revgen.model import ADAPTATIONS, Adaptation
 from revgen.ops import log_softmax
 from revgen.options import as_float, check, is_int
 from revgen.registry import register_model
+from revgen.sequences import align_ends, slices
 
 MAX_LENGTH = 64
 MAX_MATCHES = 1 << 21
@@ -141,19 +142,14 @@ class DocumentCache(Wrapper):
 
     def join_states(self, states: Sequence[Any]) -> Any:
         inner, documents = zip(*states, strict=True)
-        size = max(document.tokens.shape[1] for document in documents)
-        tokens, lengths = (
-            np.concatenate([np.pad(a, ((0, 0), (size - a.shape[1], 0)), constant_values=fill) for a in arrays])
-            for fill, arrays in zip((-1, 0), zip(*documents, strict=True), strict=True)
-        )
-        return self.model.join_states(inner), Document(tokens, lengths)
+        tokens, lengths = zip(*documents, strict=True)
+        return self.model.join_states(inner), Document(align_ends(tokens, fill=-1), align_ends(lengths))
 
     def _blocks(self, tokens: NDArray[Any], document: Document) -> Iterator[slice]:
         """Yield the parts of ``tokens`` (time, batch) to read at once: each may match all tokens in the window."""
         time, batch = tokens.shape
         window = min(self.config.window, document.tokens.shape[1] + time)
-        step = max(1, MAX_MATCHES // (batch * window))
-        return (slice(begin, begin + step) for begin in range(0, time, step))
+        return slices(time, MAX_MATCHES // (batch * window))
 
     def _read(self, tokens: NDArray[Any], document: Document) -> tuple[Matches, Document]:
         """Read token ids (time, batch); return the matches after each of them, and the documents.

@@ -21,11 +21,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.architectures.out_of_fold import MIN_LOGPROB
+from revgen.architectures.out_of_fold import bounded_logprobs
 from revgen.architectures.wrapper import Wrapper, WrapperConfig
 from revgen.language_model import LanguageModel
 from revgen.model import Adaptation, derived
-from revgen.ops import log_softmax
 from revgen.options import as_float, check, check_fractions, is_int
 from revgen.registry import register_model
 from revgen.sequences import score_sequences
@@ -117,8 +116,7 @@ class DynamicEvaluation(Wrapper):
         if base is None:
             return None, None
         logits, state = base.forward(tokens, state)
-        offsets: NDArray[np.float32] = exponent * log_softmax(logits).clip(MIN_LOGPROB, None)
-        return offsets, state
+        return exponent * bounded_logprobs(logits), state
 
     def _base_state(self, batch: int) -> Any:
         base, _, _ = self._parts
@@ -146,9 +144,7 @@ class DynamicEvaluation(Wrapper):
         return DynamicState(None if base is None else base.join_states(base_states), np.concatenate(rows))
 
     def logprobs(self, sequences: list[NDArray[Any]]) -> Iterator[tuple[int, NDArray[np.floating[Any]]]]:
-        for i, ids in enumerate(sequences):
-            for _, logprobs in score_sequences(self.forward, self.initial_state, [ids]):
-                yield i, logprobs
+        return score_sequences(self.forward, self.initial_state, sequences, batch_size=1)
 
 
 def sample_texts(model: LanguageModel) -> NDArray[np.int64]:

@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.architectures.mixture import Mixture, MixtureConfig, check_array
-from revgen.architectures.out_of_fold import MIN_LOGPROB, Part, out_of_fold
-from revgen.architectures.wrapper import spec_of
+from revgen.architectures.out_of_fold import Part, bounded_logprobs, out_of_fold
+from revgen.architectures.wrapper import spec_of_fitted
 from revgen.arguments import validate_call
 from revgen.context_mixing.code_tree import PAUSE, token_classes
 from revgen.corpus import read
@@ -34,9 +34,10 @@ from revgen.errors import VocabularyError
 from revgen.history import EpochMetrics, History
 from revgen.language_model import LanguageModel
 from revgen.model import Model, Weights, derived
-from revgen.ops import log_softmax
+from revgen.ops import log_softmax, softmax
 from revgen.options import ReadOptions, as_float, check, check_at_least, is_int
 from revgen.registry import register_model
+from revgen.sequences import slices
 
 NUM_CLASSES = PAUSE + 1
 ADVANTAGE_RATE = 0.05
@@ -159,14 +160,13 @@ class GatedMixture(Mixture):
 
     def _blocks(self, time: int, batch: int) -> Iterator[slice]:
         """Yield the parts of a text that are read at once, because all models' log-probabilities take much memory."""
-        step = max(1, MAX_BLOCK // (batch * len(self.models) * len(self.tokenizer)))
-        return (slice(begin, begin + step) for begin in range(0, time, step))
+        return slices(time, MAX_BLOCK // (batch * len(self.models) * len(self.tokenizer)))
 
     def _read(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.float32], NDArray[np.float32], Any]:
         """Return log-probabilities (time, batch, models, vocab), features (time, batch, features) and the state."""
         states, last, advantage = state
         results = [model.forward(tokens, part) for model, part in zip(self.models, states, strict=True)]
-        logprobs = np.stack([log_softmax(logits) for logits, _ in results], 2).clip(MIN_LOGPROB, None)
+        logprobs = np.stack([bounded_logprobs(logits) for logits, _ in results], 2)
         previous = np.concatenate([last[None], logprobs[:-1]])
         of_tokens = np.take_along_axis(previous, tokens[..., None, None], -1)[..., 0]  # (time, batch, models)
         advantages = np.empty_like(of_tokens)
@@ -252,7 +252,7 @@ def mix(models: Sequence[LanguageModel], weights: Sequence[float] | None = None,
                 f"{first.name} and {model.name} have different tokenizers: create the second model with "
                 f"revgen.create('{model.architecture}-{first.level}', tokenizer=models[0].tokenizer)"
             )
-    specs = [spec_of(model) for model in models]
+    specs = [spec_of_fitted(model) for model in models]
     shares = [1 / len(models)] * len(models) if weights is None else [float(weight) for weight in weights]
     name, mixture_class = ("gated-mixture", GatedMixture) if gated else ("mixture", Mixture)
     mixture = mixture_class(name, first.level, mixture_class.Config(specs, shares), first.tokenizer, models=models)
@@ -270,7 +270,7 @@ def gate_values(
 def _split_outputs(outputs: NDArray[Any], shares: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     models = len(shares)
     powers = outputs[..., :models] + shares.astype(np.float32)
-    weights = np.exp(log_softmax(outputs[..., models:-1]))
+    weights = softmax(outputs[..., models:-1])
     return powers, weights, 1 / (1 + np.exp(-outputs[..., -1:].clip(-30, 30)))
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.architectures.wrapper import check_count, spec_of, unfitted
+from revgen.architectures.wrapper import check_count, spec_of_fitted, unfitted
 from revgen.arguments import validate_call
 from revgen.corpus import read
 from revgen.corpus.tokens import tokenize
@@ -77,7 +77,7 @@ class Mixture(LanguageModel):
             return None
         mixture = copy.copy(self)
         mixture.models, mixture.saved_hashes = models, frozenset()
-        mixture.config = dataclasses.replace(self.config, models=[spec_of(model) for model in models])
+        mixture.config = dataclasses.replace(self.config, models=[spec_of_fitted(model) for model in models])
         return mixture
 
     @property

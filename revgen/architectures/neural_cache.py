@@ -23,7 +23,7 @@ from revgen.model import Adaptation, Model
 from revgen.ops import log_softmax
 from revgen.options import as_float, check, check_fractions, is_int
 from revgen.registry import register_model
-from revgen.sequences import score_sequences
+from revgen.sequences import align_ends, score_sequences, slices
 
 BLOCK_SIZE = 64
 """The number of tokens of each document that are compared with the memory at once."""
@@ -88,8 +88,7 @@ class NeuralCache(Wrapper):
         features, _ = self.model.features(tokens, inner)
         logits, inner = self.model.forward(tokens, inner)
         p = np.exp(log_softmax(logits), dtype=np.float64)  # (time, batch, vocab)
-        for begin in range(0, len(tokens), BLOCK_SIZE):
-            block = slice(begin, begin + BLOCK_SIZE)
+        for block in slices(len(tokens), BLOCK_SIZE):
             memory, cached = self._look_up(memory, tokens[block] % len(self.tokenizer), features[block])
             has_cache = cached.any(-1, keepdims=True)
             p[block] += np.where(has_cache, self.config.weight, 0) * (cached - p[block])
@@ -121,16 +120,9 @@ class NeuralCache(Wrapper):
         return Memory(known[:, keep], followed[:, keep]), sums / np.maximum(sums.sum(-1, keepdims=True), 1e-300)
 
     def logprobs(self, sequences: list[NDArray[Any]]) -> Iterator[tuple[int, NDArray[np.floating[Any]]]]:
-        for i, ids in enumerate(sequences):
-            for _, logprobs in score_sequences(self.forward, self.initial_state, [ids]):
-                yield i, logprobs
+        return score_sequences(self.forward, self.initial_state, sequences, batch_size=1)
 
     def join_states(self, states: Sequence[Any]) -> Any:
         inner, memories = zip(*states, strict=True)
-        size = max(memory.tokens.shape[1] for memory in memories)
-        features, tokens = [], []
-        for memory in memories:
-            missing = size - memory.tokens.shape[1]
-            features.append(np.pad(memory.features, ((0, 0), (missing, 0), (0, 0))))
-            tokens.append(np.pad(memory.tokens, ((0, 0), (missing, 0)), constant_values=-1))
-        return self.model.join_states(inner), Memory(np.concatenate(features), np.concatenate(tokens))
+        features, tokens = zip(*memories, strict=True)
+        return self.model.join_states(inner), Memory(align_ends(features), align_ends(tokens, fill=-1))

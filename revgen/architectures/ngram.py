@@ -10,7 +10,6 @@ of character-level language models*.)
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.architectures.counting import measure_held_out, read_texts
+from revgen.architectures.counting import measure_held_out, read_texts, record_texts, recounted
 from revgen.arguments import validate_call
 from revgen.history import EpochMetrics, History
 from revgen.language_model import LanguageModel
@@ -27,7 +26,7 @@ from revgen.model import Weights, derived
 from revgen.ngrams import Counts, Estimate, Floats, Trie, count, text_loss, to_weights
 from revgen.options import ReadOptions, as_float, check, is_int
 from revgen.registry import register_model
-from revgen.sequences import SCORE_BLOCK_LOGITS
+from revgen.sequences import SCORE_BLOCK_LOGITS, slices
 from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -125,14 +124,12 @@ class NGramModel(LanguageModel):
         kept, probabilities, backoffs = self.estimate(orders)
         self.tokenizer, self.weights = tokenizer, to_weights(kept, probabilities, backoffs)
         seconds = time.perf_counter() - start_time
-        self._index = self._read_index = None
+        self.forget_index()
         if index_texts:
             self.index_texts(corpus)
 
         metrics = measure_held_out(self, held_out)
-        self.metadata["spelled"] = round(summary.unknown_fraction, 6)
-        if corpus.sources:
-            self.metadata["documents"] = corpus.documents
+        record_texts(self, corpus, summary)
         sample = self.generate("", max_tokens=80, seed=seed)
         if kept is orders:
             loss = text_loss(orders, probabilities)
@@ -187,14 +184,13 @@ class NGramModel(LanguageModel):
         trie = self.trie
         logits = np.empty((*tokens.shape, trie.vocab), np.float32)
         contexts = self._read_contexts(tokens, state)
-        step = max(1, SCORE_BLOCK_LOGITS // (tokens.shape[1] * trie.vocab))
-        for begin in range(0, len(tokens), step):
-            depths, indices, num_read = np.moveaxis(contexts[begin : begin + step].reshape(-1, 3), -1, 0)
+        for block in slices(len(tokens), SCORE_BLOCK_LOGITS // (tokens.shape[1] * trie.vocab)):
+            depths, indices, num_read = np.moveaxis(contexts[block].reshape(-1, 3), -1, 0)
             p = trie.distributions(depths, indices)
             if self.ends_unseen:
                 p[depths < np.minimum(num_read, trie.order - 1)] = np.eye(trie.vocab)[self.tokenizer.eos_id]
             with np.errstate(divide="ignore"):
-                logits[begin : begin + step] = np.log(p).reshape(-1, tokens.shape[1], trie.vocab)
+                logits[block] = np.log(p).reshape(-1, tokens.shape[1], trie.vocab)
         return logits, contexts[-1].copy() if len(tokens) else state
 
     def _read_contexts(self, tokens: NDArray[Any], state: Any) -> NDArray[np.int64]:
@@ -224,11 +220,8 @@ class NGramModel(LanguageModel):
         return logits[-1], state
 
     def recount(self, documents: Sequence[NDArray[Any]], tokenizer: Tokenizer) -> Self:
-        model = copy.copy(self)
         orders = count(documents, len(tokenizer), self.config.order)
-        model.tokenizer, model.weights = tokenizer, to_weights(*self.estimate(orders))
-        model._index = model._read_index = None
-        return model
+        return recounted(self, tokenizer, to_weights(*self.estimate(orders)))
 
     @property
     def copies_training_text(self) -> bool:

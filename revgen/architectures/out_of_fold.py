@@ -82,4 +82,10 @@ def read_logprobs(model: LanguageModel, ids: NDArray[Any]) -> Iterator[NDArray[n
     state = model.initial_state(1)
     for block in iter_blocks(ids[:, None].astype(np.int64)):
         logits, state = model.forward(block, state)
-        yield log_softmax(logits[:, 0]).clip(MIN_LOGPROB, None).astype(np.float32)
+        yield bounded_logprobs(logits[:, 0]).astype(np.float32)
+
+
+def bounded_logprobs(logits: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Return the log-probabilities of logits, which are at least ``MIN_LOGPROB``."""
+    bounded: NDArray[np.floating[Any]] = log_softmax(logits).clip(MIN_LOGPROB, None)
+    return bounded

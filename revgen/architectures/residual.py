@@ -23,12 +23,11 @@ from numpy.typing import NDArray
 
 from revgen.architectures.mixture import Mixture, check_array
 from revgen.architectures.neural import NeuralModel, prefers_torch
-from revgen.architectures.out_of_fold import MIN_LOGPROB, out_of_fold, read_logprobs
-from revgen.architectures.wrapper import check_count
+from revgen.architectures.out_of_fold import bounded_logprobs, out_of_fold, read_logprobs
+from revgen.architectures.wrapper import check_count, spec_of
 from revgen.errors import OptionError, VocabularyError
 from revgen.language_model import LanguageModel
 from revgen.model import Model, Weights
-from revgen.ops import log_softmax
 from revgen.options import as_float, check, is_int
 from revgen.registry import register_model
 from revgen.sequences import Forward, score_sequences
@@ -100,7 +99,9 @@ class ResidualModel(Mixture):
                 f"base and {network.name} have different tokenizers: create the base with "
                 f"revgen.create('{base.name}', tokenizer=network.tokenizer)"
             )
-        model = cls("residual", network.level, ResidualConfig([_spec(base), _spec(network)]), models=[base, network])
+        model = cls(
+            "residual", network.level, ResidualConfig([spec_of(base), spec_of(network)]), models=[base, network]
+        )
         model._tokenizer = network._tokenizer
         model.tokenizer_options = network.tokenizer_options
         model.metadata = dict(network.metadata)
@@ -133,7 +134,7 @@ class ResidualModel(Mixture):
         saved = sizes["models"][1]["config"] if "models" in sizes else {}
         self.network_model.prepare(tokenizer, seed, labels, {**sizes, **saved})
         self._tokenizer = tokenizer
-        self.config = dataclasses.replace(self.config, models=[_spec(model) for model in self.models])
+        self.config = dataclasses.replace(self.config, models=[spec_of(model) for model in self.models])
 
     def training_tokens(
         self, train: Tokens, held_out: Tokens | None, seed: int, say: Callable[[str], None]
@@ -182,7 +183,7 @@ class ResidualModel(Mixture):
         a, b = self.exponents
         base_logits, base_state = self.models[0].forward(tokens, state[0])
         logits, network_state = network(tokens, state[1])
-        return a * log_softmax(base_logits).clip(MIN_LOGPROB, None) + b * logits, (base_state, network_state)
+        return a * bounded_logprobs(base_logits) + b * logits, (base_state, network_state)
 
     def next_logits(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
         return Model.next_logits(self, tokens, state)
@@ -226,11 +227,6 @@ class ResidualModel(Mixture):
         if problem := check_array(arrays, EXPONENTS, (2,)):
             return problem
         return super().validate_weights(arrays)
-
-
-def _spec(model: LanguageModel) -> dict[str, Any]:
-    """Return the architecture and the configuration of a model, as plain values."""
-    return {"architecture": model.architecture, "config": dataclasses.asdict(model.config)}
 
 
 def _write(file: Any, row: int, model: LanguageModel, ids: NDArray[Any], warm_up: int = 0) -> None:

@@ -12,7 +12,6 @@ in language modeling*.)
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,19 +20,18 @@ from typing import Any, NamedTuple, Self, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.architectures.counting import measure_held_out, read_texts
+from revgen.architectures.counting import measure_held_out, read_texts, record_texts, recounted
 from revgen.architectures.kneser_ney import discounts
 from revgen.arguments import validate_call
-from revgen.context_mixing.parts import CONTEXTS, NUM_CONTEXTS
+from revgen.context_mixing.parts import CONTEXTS, NUM_CONTEXTS, TOKEN_BITS
 from revgen.history import EpochMetrics, History
 from revgen.language_model import LanguageModel
 from revgen.model import Weights, derived
+from revgen.ngrams import entries_of
 from revgen.options import ReadOptions, check
 from revgen.registry import register_model
-from revgen.sequences import SCORE_BLOCK_LOGITS
+from revgen.sequences import SCORE_BLOCK_LOGITS, slices
 from revgen.tokenizers import Tokenizer
-
-TOKEN_BITS = np.uint64(32)
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ class SkipNGramModel(LanguageModel):
         self.__dict__ |= self.recount([*train.documents()], tokenizer).__dict__
         metrics = measure_held_out(self, held_out)
         seconds = time.perf_counter() - start_time
-        self.metadata["spelled"] = round(summary.unknown_fraction, 6)
+        record_texts(self, corpus, summary)
         loss = -float(np.concatenate([logprobs for _, logprobs in self.logprobs([*train.documents()])]).mean())
         epoch = EpochMetrics(1, loss, 0.0, len(train) / seconds, seconds, **metrics, best=True)
         history = History([epoch], settings={"tokens": len(train), "seed": seed}, notes=summary.hints)
@@ -116,11 +114,8 @@ class SkipNGramModel(LanguageModel):
         return history
 
     def recount(self, documents: Sequence[NDArray[Any]], tokenizer: Tokenizer) -> Self:
-        model = copy.copy(self)
-        model.tokenizer = tokenizer
-        model.weights = {"text": np.concatenate(documents).astype(np.min_scalar_type(len(tokenizer) - 1))}
-        model._index = model._read_index = None
-        return model
+        text = np.concatenate(documents).astype(np.min_scalar_type(len(tokenizer) - 1))
+        return recounted(self, tokenizer, {"text": text})
 
     @derived
     def levels_of_counts(self) -> list[Level]:
@@ -165,10 +160,9 @@ class SkipNGramModel(LanguageModel):
         hashes, state = self._read(tokens, state)
         logits = np.empty((*tokens.shape, len(self.tokenizer)), np.float32)
         rows = logits.reshape(-1, logits.shape[-1])
-        step = max(1, SCORE_BLOCK_LOGITS // logits.shape[-1])
-        for begin in range(0, len(rows), step):
+        for block in slices(len(rows), SCORE_BLOCK_LOGITS // logits.shape[-1]):
             with np.errstate(divide="ignore"):
-                np.log(self._distributions(hashes[begin : begin + step]), out=rows[begin : begin + step])
+                np.log(self._distributions(hashes[block]), out=rows[block])
         return logits, state
 
     def next_logits(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
@@ -204,9 +198,7 @@ class SkipNGramModel(LanguageModel):
             contexts = level.keys.searchsorted(hashes[:, kind]).clip(max=len(level.keys) - 1)
             rows = np.flatnonzero(level.keys[contexts] == hashes[:, kind])
             contexts = contexts[rows]
-            begins = level.begins[contexts]
-            sizes = level.begins[contexts + 1] - begins
-            entries = np.arange(sizes.sum()) + np.repeat(begins - sizes.cumsum() + sizes, sizes)
+            sizes, entries = entries_of(contexts, level.begins)
             p[rows] *= level.gamma[contexts][:, None]
             p[np.repeat(rows, sizes), level.words[entries]] += level.p[entries]
         return p

@@ -70,7 +70,7 @@ class Wrapper(LanguageModel):
         known = [field.name for field in dataclasses.fields(cls.Config) if field.name != "model"]
         if unknown := [setting for setting in settings if setting not in known]:
             raise OptionError(unknown_name_message(f"setting of {name}", unknown[0], known))
-        config = cls.Config(spec_of(model), **settings)
+        config = cls.Config(spec_of_fitted(model), **settings)
         check_fields(config)
         wrapper = cls(name, model.level, config, model.tokenizer, model=model)
         wrapper.metadata = {name: model.metadata[name] for name in ("spelled", "documents") if name in model.metadata}
@@ -152,13 +152,18 @@ class Wrapper(LanguageModel):
         return self.model.validate_weights(arrays)
 
 
-def spec_of(model: LanguageModel) -> dict[str, Any]:
-    """Return the architecture and the configuration of a fitted model, from which ``unfitted`` builds it.
+def spec_of_fitted(model: LanguageModel) -> dict[str, Any]:
+    """Return ``spec_of`` a model that others can contain.
 
-    Raises NotFittedError if the model has no weights yet, because ``fit`` may choose parts of the configuration.
+    Raises NotFittedError if it has no weights yet, because ``fit`` may choose parts of the configuration.
     """
     if not model.is_fitted:
         raise NotFittedError(f"{model.name} has no weights yet: fit it, or load one that was saved")
+    return spec_of(model)
+
+
+def spec_of(model: LanguageModel) -> dict[str, Any]:
+    """Return the architecture and the configuration of a model, from which ``unfitted`` builds it."""
     return {"architecture": model.architecture, "config": dataclasses.asdict(model.config)}
 
 

@@ -21,12 +21,11 @@ from revgen.context_mixing.contexts import (
     new_document,
     write_all_contexts,
 )
-from revgen.context_mixing.parts import NUM_CONTEXTS
+from revgen.context_mixing.parts import NUM_CONTEXTS, TOKEN_BITS
 from revgen.corpus.disk import free_memory
 from revgen.formatting import format_size
 from revgen.tokenizers import Tokenizer
 
-TOKEN_BITS = np.uint64(32)
 MIN_MATCH = 6
 """The number of equal tokens from which two positions match."""
 MATCH_HASH = NUM_CONTEXTS

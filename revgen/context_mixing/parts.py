@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 ORDERS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24)
 """The numbers of last tokens that are contexts."""
 CONTEXTS = (
@@ -23,6 +25,8 @@ PARTS = (*CONTEXTS, "match", "document", "interpolated", *SELECTORS)
 "Match" is the longest match in the training text, "document" the counts and the longest match in the document, and
 "interpolated" an estimate from all orders.
 """
+TOKEN_BITS = np.uint64(32)
+"""The bits of a token in a number that joins the hash of a context and a token."""
 NUM_ORDERS, NUM_CONTEXTS = len(ORDERS), len(CONTEXTS)
 USES_MATCH, USES_DOCUMENT, USES_INTERPOLATED = (PARTS.index(name) for name in ("match", "document", "interpolated"))
 FIRST_SELECTOR = PARTS.index(SELECTORS[0])

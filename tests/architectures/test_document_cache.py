@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from reading import check_joined_states, read_in_blocks
 
 import revgen
 from revgen.architectures import document_cache
@@ -87,11 +88,7 @@ def test_reading_in_blocks_or_alone_gives_the_same_logits(
 ) -> None:
     model = counts.adaptive(cache={"window": window})
     expected, _ = model.forward(documents, model.initial_state(3))
-    state, blocks = model.initial_state(3), []
-    for begin in range(0, len(documents), 7):
-        logits, state = model.forward(documents[begin : begin + 7], state)
-        blocks.append(logits)
-    np.testing.assert_allclose(np.concatenate(blocks), expected, rtol=1e-6)
+    np.testing.assert_allclose(read_in_blocks(model, documents, 7), expected, rtol=1e-6)
     alone, _ = model.forward(documents[:, 1:2], model.initial_state(1))
     np.testing.assert_allclose(alone[:, 0], expected[:, 1], rtol=1e-6)
     last, _ = model.next_logits(documents, model.initial_state(3))
@@ -132,12 +129,7 @@ def test_states_are_independent_of_each_other(cached: LanguageModel, documents: 
 
 
 def test_documents_of_different_length_are_continued_together(cached: LanguageModel, documents: np.ndarray) -> None:
-    _, short = cached.forward(documents[:20, :1], cached.initial_state(1))
-    _, long = cached.forward(documents[:60, 1:2], cached.initial_state(1))
-    joined = cached.join_states([short, long])
-    logits, _ = cached.forward(np.stack([documents[20:40, 0], documents[60:80, 1]], 1), joined)
-    np.testing.assert_allclose(logits[:, :1], cached.forward(documents[20:40, :1], short)[0], rtol=1e-6)
-    np.testing.assert_allclose(logits[:, 1:], cached.forward(documents[60:80, 1:2], long)[0], rtol=1e-6)
+    check_joined_states(cached, documents, rtol=1e-6)
 
 
 def test_long_documents_are_evaluated_as_a_whole(cached: LanguageModel, reviews: list[str]) -> None:

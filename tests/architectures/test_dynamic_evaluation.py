@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from reading import read_in_blocks
 from torch.nn.functional import cross_entropy
 
 import revgen
@@ -126,11 +127,7 @@ def test_reading_in_blocks_or_alone_gives_the_same_logits(
     ids = documents_of(model, reviews)
     expected, _ = model.forward(ids, model.initial_state(3))
     for size in (1, 7):
-        state, blocks = model.initial_state(3), []
-        for begin in range(0, len(ids), size):
-            logits, state = model.forward(ids[begin : begin + size], state)
-            blocks.append(logits)
-        np.testing.assert_allclose(np.concatenate(blocks), expected, atol=1e-3)
+        np.testing.assert_allclose(read_in_blocks(model, ids, size), expected, atol=1e-3)
     alone, _ = model.forward(ids[:, 1:2], model.initial_state(1))
     np.testing.assert_allclose(alone[:, 0], expected[:, 1], atol=1e-3)
     scores = dict(model.logprobs([*ids.T]))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from reading import read_in_blocks
 
 import revgen
 from revgen.architectures import gated_mixture
@@ -87,11 +88,7 @@ def test_probabilities_sum_to_one_and_do_not_depend_on_later_tokens(mixture: Lan
 def test_reading_in_blocks_gives_the_same_logits(mixture: LanguageModel, reviews: list[str]) -> None:
     ids = np.array([mixture.encode_prompt(text)[:50] for text in reviews[140:142]]).T
     expected, _ = mixture.forward(ids, mixture.initial_state(2))
-    state, blocks = mixture.initial_state(2), []
-    for begin in range(0, len(ids), 7):
-        logits, state = mixture.forward(ids[begin : begin + 7], state)
-        blocks.append(logits)
-    np.testing.assert_allclose(np.concatenate(blocks), expected, atol=1e-4)
+    np.testing.assert_allclose(read_in_blocks(mixture, ids, 7), expected, atol=1e-4)
 
 
 def test_prompts_of_different_length_are_continued_together(mixture: LanguageModel) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from reading import check_joined_states, read_in_blocks
 
 import revgen
 from revgen.architectures.neural_cache import NeuralCache
@@ -56,23 +57,14 @@ def test_probabilities_sum_to_one_and_depend_on_earlier_tokens_only(
     changed = documents.copy()
     changed[70:] = documents[70:][::-1]
     np.testing.assert_allclose(model.forward(changed, model.initial_state(3))[0][:70], expected[:70], atol=1e-5)
-    state, blocks = model.initial_state(3), []
-    for begin in range(0, len(documents), 7):
-        logits, state = model.forward(documents[begin : begin + 7], state)
-        blocks.append(logits)
-    np.testing.assert_allclose(np.concatenate(blocks), expected, atol=1e-4)
+    np.testing.assert_allclose(read_in_blocks(model, documents, 7), expected, atol=1e-4)
     scores = dict(model.logprobs([*documents.T]))
     targets = np.take_along_axis(expected[:-1], documents[1:, :, None], -1)[..., 0]
     np.testing.assert_allclose(np.stack([scores[i] for i in range(3)], 1), targets, atol=1e-4)
 
 
 def test_documents_of_different_length_are_continued_together(cached: LanguageModel, documents: np.ndarray) -> None:
-    _, short = cached.forward(documents[:20, :1], cached.initial_state(1))
-    _, long = cached.forward(documents[:60, 1:2], cached.initial_state(1))
-    joined = cached.join_states([short, long])
-    logits, _ = cached.forward(np.stack([documents[20:40, 0], documents[60:80, 1]], 1), joined)
-    np.testing.assert_allclose(logits[:, :1], cached.forward(documents[20:40, :1], short)[0], atol=1e-4)
-    np.testing.assert_allclose(logits[:, 1:], cached.forward(documents[60:80, 1:2], long)[0], atol=1e-4)
+    check_joined_states(cached, documents, atol=1e-4)
 
 
 def test_cache_is_saved_generates_and_adapts(network: LanguageModel, cached: LanguageModel, tmp_path: Path) -> None:

@@ -38,10 +38,11 @@ def test_evaluation_splits_a_file_as_the_training_text_was(tmp_path: Path, recwa
     path.write_text(NAMES, "utf-8")
     network = revgen.create("gru-char", hidden_size=8, num_layers=1)
     network.fit(path, documents="line", progress=False, epochs=1)
-    counts = revgen.create("kneser-ney-char")
-    counts.fit(path, documents="line", progress=False)
+    counts = [revgen.create(name) for name in ("kneser-ney-char", "skip-ngram-char")]
+    for model in counts:
+        model.fit(path, documents="line", progress=False)
 
-    for model in (network, counts):
+    for model in (network, *counts):
         assert model.evaluate(path) == model.evaluate(path, documents="line")
         assert model.evaluate(path).documents == 68
         assert model.evaluate(path, documents="file").documents == 1
