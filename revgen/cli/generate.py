@@ -18,7 +18,7 @@ from revgen.cli.options import (
 from revgen.cli.parser import Command
 from revgen.errors import OptionError
 from revgen.files import expand_user
-from revgen.generation.defaults import default_prompt
+from revgen.generation.defaults import resolve_prompt
 from revgen.generation.editor import write
 from revgen.generation.together import synthesize
 from revgen.language_model import LanguageModel
@@ -46,8 +46,7 @@ def run_generate(options: argparse.Namespace) -> None:
     if options.resume and not options.out:
         raise OptionError("--resume continues a file: add --out")
     model = load(options.model, device=options.device, revision=options.revision)
-    if options.prompt is None:
-        options.prompt = default_prompt(model)
+    options.prompt = resolve_prompt(model, options.prompt)
     if options.out:
         count = model.write_samples(
             options.out,

@@ -19,6 +19,7 @@ import numpy as np
 from revgen.generation.batch import prompt_end
 from revgen.generation.constraints import Constraints, TextState, TokenHistory
 from revgen.generation.filters import Floats, apply_filters
+from revgen.generation.sentences import SentenceStop
 from revgen.generation.streamer import find_end
 from revgen.ops import log_softmax, tree_map
 from revgen.tokenizers import Tokenizer
@@ -134,7 +135,8 @@ class BeamSearch:
             return text, False
         start = max(0, len(self.tokenizer.decode(ids[: hypothesis.prompt_tokens + config.min_tokens])) - self.skip)
         is_final = ids[-1] == self.tokenizer.eos_id or hypothesis.position == config.max_tokens
-        end = find_end(text, config, start, context=self.context, is_final=is_final)
+        sentences = SentenceStop(self.context, start) if config.stop_at_sentence else None
+        end = find_end(text, config.stops, sentences, start, is_final=is_final)
         return (text, False) if end is None else (text[:end], True)
 
     def cannot_improve(self) -> bool:

@@ -13,7 +13,7 @@ from revgen.generation.blocks import BLOCK_SIZE, LARGE_BLOCK_SIZE, SampleBlock, 
 from revgen.generation.config import GenerationConfig
 from revgen.generation.constraints import Constraints, TextState
 from revgen.generation.decoder import Decoder
-from revgen.generation.defaults import add_defaults, default_prompt
+from revgen.generation.defaults import add_defaults, resolve_prompt
 from revgen.novelty import check_text
 from revgen.ops import tree_map
 from revgen.options import check, check_at_least
@@ -41,7 +41,7 @@ def generate(
 ) -> str | list[str] | list[list[str]]:
     """Generate texts; ``LanguageModel.generate`` describes the parameters."""
     config = GenerationConfig.from_kwargs(**add_defaults(model, options))
-    prompt = default_prompt(model) if prompt is None else prompt
+    prompt = resolve_prompt(model, prompt)
     prompts = list(prompt) if isinstance(prompt, list | tuple) else [prompt]
     count = 1 if n is None else n
     limit = f"at most {MAX_TEXTS:,} for all prompts together: generate more with write_samples"
@@ -62,7 +62,7 @@ def generate(
 def stream(model: Model, prompt: str | None, options: Mapping[str, Any]) -> Iterator[str]:
     """Yield the continuation of a prompt in pieces, as it is sampled."""
     config = GenerationConfig.from_kwargs(**add_defaults(model, options))
-    prompt = default_prompt(model) if prompt is None else prompt
+    prompt = resolve_prompt(model, prompt)
     check(
         "check_novelty",
         config.check_novelty,

@@ -44,9 +44,9 @@ def check_defaults(defaults: Mapping[str, Any]) -> None:
         check(name, value, value is None or value <= limit, f"at most {limit:,} as the default of a model")
 
 
-def default_prompt(model: Model) -> str:
-    """Return the prompt of a model, for a call that gives none."""
-    return str(model.generation_config.get("prompt", ""))
+def resolve_prompt(model: Model, prompt: Any) -> Any:
+    """Return the prompt of a call, or that of the model if the call gives none."""
+    return model.generation_config.get("prompt", "") if prompt is None else prompt
 
 
 def add_defaults(model: Model, options: Mapping[str, Any]) -> dict[str, Any]:

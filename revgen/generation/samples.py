@@ -18,7 +18,7 @@ from revgen.errors import OptionError
 from revgen.files import lock, make_directory, open_file, to_json, to_readable_json
 from revgen.generation.config import GenerationConfig
 from revgen.generation.decoding import decode, generate
-from revgen.generation.defaults import add_defaults, default_prompt
+from revgen.generation.defaults import add_defaults, resolve_prompt
 from revgen.options import check, check_at_least, is_int, safe_repr
 from revgen.progress import progress_bar
 
@@ -50,7 +50,7 @@ def write_samples(
     check_at_least("n", n, 1)
     check_at_least("batch_size", batch_size, 1)
     options = add_defaults(model, options)
-    prompt = default_prompt(model) if prompt is None else prompt
+    prompt = resolve_prompt(model, prompt)
     config = GenerationConfig.from_kwargs(**options)
     provenance: dict[str, Any] = {
         "model": source or model.name,

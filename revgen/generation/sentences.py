@@ -58,11 +58,14 @@ def is_abbreviation(text: str) -> bool:
 
 
 class SentenceStop:
-    """Finds the end of a sentence in a text that comes in pieces; ``context`` is the text before."""
+    """Finds the end of a sentence in a text that comes in pieces; ``context`` is the text before.
 
-    def __init__(self, context: str = "") -> None:
+    A sentence that ends in the first ``start`` characters does not count.
+    """
+
+    def __init__(self, context: str = "", start: int = 0) -> None:
         self.before = context[-CONTEXT_CHARS:]
-        self.first = len(self.before) + 1  # the text has at least one character
+        self.first = len(self.before) + max(start, 1)  # the text has at least one character
 
     def advance(self, text: str) -> None:
         """Go on to the text after ``text``, in which no sentence ends that counts, except with its last character."""

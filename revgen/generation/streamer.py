@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from revgen.generation.config import GenerationConfig
-from revgen.generation.sentences import SentenceStop, find_sentence_end
+from revgen.generation.sentences import SentenceStop
 from revgen.tokenizers import Tokenizer
 
 
@@ -15,20 +14,15 @@ def find_stop(text: str, stops: Sequence[str], start: int = 0) -> int | None:
 
 
 def find_end(
-    text: str, config: GenerationConfig, start: int, *, context: str = "", is_final: bool = False
+    text: str, stops: Sequence[str], sentences: SentenceStop | None, start: int = 0, *, is_final: bool = False
 ) -> int | None:
-    """Return where a text stops, from ``start`` on: before a stop string, or after a sentence. None if it does not.
+    """Return where a text stops: before a stop string, from ``start`` on, or after a sentence. None if it does not.
 
-    ``context`` is the text before, and nothing follows if it ``is_final``.
+    ``sentences`` is None if sentences do not count. Nothing follows the text if it ``is_final``.
     """
-    end = find_stop(text, config.stops, start)
-    if config.stop_at_sentence:
-        before = len(context)
-        first = before + max(start, 1)
-        sentence = find_sentence_end(context + text, first, is_final=is_final or end is not None)
-        if sentence is not None and (end is None or sentence - before < end):
-            return sentence - before
-    return end
+    stop = find_stop(text, stops, start)
+    sentence = None if sentences is None else sentences.find(text, is_final=is_final or stop is not None)
+    return min((end for end in (stop, sentence) if end is not None), default=None)
 
 
 class TextStreamer:
@@ -64,10 +58,7 @@ class TextStreamer:
 
     def _add(self, text: str, *, is_final: bool = False) -> None:
         """Add text, and hold back what may not belong to it; nothing if it ``is_final``."""
-        stop = end = find_stop(text, self.stops)
-        if self.sentences is not None:
-            sentence = self.sentences.find(text, is_final=is_final or stop is not None)
-            end = sentence if stop is None or (sentence is not None and sentence < stop) else stop
+        end = find_end(text, self.stops, self.sentences, is_final=is_final)
         self.finished = is_final or end is not None
         if end is None:
             end = len(text) - (0 if is_final else self._undecided(text))

@@ -15,8 +15,9 @@ from revgen.arguments import validate_call
 from revgen.errors import OptionError
 from revgen.generation.config import DEFAULTS, GenerationConfig, GenerationOptions
 from revgen.generation.constraints import Constraints, TextState, TokenHistory
-from revgen.generation.defaults import add_defaults, default_prompt
+from revgen.generation.defaults import add_defaults, resolve_prompt
 from revgen.generation.sampler import probabilities, sample
+from revgen.generation.sentences import SentenceStop
 from revgen.generation.streamer import find_end
 from revgen.options import check, check_at_least
 
@@ -54,7 +55,7 @@ def synthesize(
     Other options raise OptionError. Where no prompt or option is given, that of the first model applies.
     """
     check("models", models, isinstance(models, Sequence) and len(models) > 0, "a list of at least one model")
-    prompt = default_prompt(models[0]) if prompt is None else prompt
+    prompt = resolve_prompt(models[0], prompt)
     check("prompt", prompt, isinstance(prompt, str), "a string")
     if n is not None:
         check_at_least("n", n, 1)
@@ -85,8 +86,10 @@ def _continuation(participants: Sequence[Participant], prompt: str, config: Gene
         is_final = is_end or position >= config.max_tokens
         if position <= config.min_tokens:
             start = len(text) + (position < config.min_tokens)
-        elif (end := find_end(text, config, start, context=prompt, is_final=is_final)) is not None:
-            return text[:end]
+        else:
+            sentences = SentenceStop(prompt, start) if config.stop_at_sentence else None
+            if (end := find_end(text, config.stops, sentences, start, is_final=is_final)) is not None:
+                return text[:end]
         if is_end:
             break
     return text

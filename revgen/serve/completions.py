@@ -15,7 +15,7 @@ from revgen.errors import RevgenError
 from revgen.generation.batch import Batch
 from revgen.generation.config import GenerationConfig
 from revgen.generation.constraints import Constraints, TextState
-from revgen.generation.defaults import add_defaults, default_prompt
+from revgen.generation.defaults import add_defaults, resolve_prompt
 from revgen.model import Model
 from revgen.serve.background import Background
 from revgen.serve.engine import Engine, Generation
@@ -142,7 +142,7 @@ async def start_completion(engine: Engine, request: Any, background: Background)
     if (request.max_tokens or 0) > limits.max_tokens:
         raise ServeError(400, f"max_tokens must be at most {limits.max_tokens}", param="max_tokens")
     options = resolve_options(model, generation_options(request), limits.max_tokens)
-    prompt = default_prompt(model) if request.prompt is None else request.prompt
+    prompt = resolve_prompt(model, request.prompt)
     seed = options.pop("seed", None)
 
     def prepare() -> tuple[list[EncodedPrompt], Batch, list[TokenLog]]:
