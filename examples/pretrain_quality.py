@@ -8,10 +8,9 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
-from revgen.novelty import SuffixIndex, find_copies
+from revgen.evaluation.text_quality import copied_fraction
+from revgen.novelty import SuffixIndex
 
-MIN_COPY_LENGTH = 30
-"""The length of a copy in characters."""
 WORDS_COUNTED = 1_000
 """The number of words in which distinct words are counted."""
 SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’»)\]」』]*\s*$")
@@ -40,12 +39,11 @@ def measure_texts(texts: Sequence[str], index: SuffixIndex, known: set[str]) -> 
     """Return the fractions of real words, distinct words, copied characters, and texts that end with a sentence."""
     words = [word for text in texts for word in split_words(text)]
     first = words[:WORDS_COUNTED]
-    copied = sum(find_copies(text, index, MIN_COPY_LENGTH).fraction * len(text) for text in texts)
     return {
         "texts": len(texts),
         "real_words": sum(is_real(word, known) for word in words) / len(words),
         "distinct_words": len(set(first)) / len(first),
-        "copied": copied / sum(map(len, texts)),
+        "copied": copied_fraction(texts, index),
         "end_with_sentence": sum(SENTENCE_END.search(text) is not None for text in texts) / len(texts),
     }
 

@@ -81,12 +81,7 @@ def make_card(
         parts.append(f"This model requires the package `{package}`: `pip install {package}`.")
     config = {name: value for name, value in dataclasses.asdict(model.config).items() if value is not None}
     parts += ["## Configuration", _format_section(config)]
-    for title, key in (
-        ("Data", "data"),
-        ("Training", "training"),
-        ("Evaluation", "evaluation"),
-        ("Generated text", "generated"),
-    ):
+    for title, key in SECTIONS:
         if key in metadata:
             parts += [f"## {title}", _format_section(metadata[key])]
         if key == "training" and history_file:

@@ -48,11 +48,16 @@ def from_entries(entries: dict[str, Any]) -> dict[str, Any]:
     return defaults
 
 
+def to_bytes(model: Model) -> bytes:
+    """Return the file of a model. Raises OptionError for invalid defaults."""
+    return to_json(to_entries(model), indent=2).encode()
+
+
 def write_file(model: Model, directory: Path) -> None:
     """Write the file of a model; without defaults, delete it. Raises OSError, and OptionError for invalid defaults."""
     path = directory / GENERATION_CONFIG
     if model.generation_config:
-        write_atomically(path, to_json(to_entries(model), indent=2).encode(), sync_name=False)
+        write_atomically(path, to_bytes(model), sync_name=False)
     else:
         path.unlink(missing_ok=True)
 

@@ -22,7 +22,7 @@ from revgen import generation_file, pretrained
 from revgen.arguments import validate_call
 from revgen.card import HISTORY_FILE, draw_history, make_card
 from revgen.errors import CheckpointError, HubError, UnknownNameError
-from revgen.files import expand_user, hash_file, read_file, to_json
+from revgen.files import expand_user, hash_file, read_file
 from revgen.formatting import format_size
 from revgen.generation.decoding import generate
 from revgen.hub_client import NotOnHubError, convert_errors, download, make_api
@@ -219,7 +219,7 @@ def push(
             existing = [file.rfilename for file in api.model_info(repo_id, revision=revision).siblings or ()]
             files: dict[str, bytes | Path] = {name: directory / name for name in _model_files(directory)}
             if model.generation_config:
-                files[GENERATION_CONFIG] = to_json(generation_file.to_entries(model), indent=2).encode()
+                files[GENERATION_CONFIG] = generation_file.to_bytes(model)
             if overwrite_card or CARD not in existing:
                 files |= _card_files(model, directory, repo_id, samples)
             if progress:

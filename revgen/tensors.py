@@ -22,8 +22,8 @@ DTYPES = {"BF16": "<u2", "BOOL": "?"} | {
 
 
 SCALE_SUFFIX = ".int8_scale"
-MAX_FLOAT16 = float(np.finfo(np.float16).max)
 """The end of the names of arrays with the scales of the rows of a matrix."""
+MAX_FLOAT16 = float(np.finfo(np.float16).max)
 
 
 def check_header(head: bytes, size: int) -> None:
@@ -65,12 +65,8 @@ def to_dtype(arrays: Mapping[str, NDArray[Any]], dtype: str) -> dict[str, NDArra
     """
     stored: dict[str, NDArray[Any]] = {}
     for name, array in arrays.items():
-        if (
-            dtype == "int8"
-            and array.dtype.kind == "f"
-            and array.ndim > 1
-            and np.abs(array).max(initial=0) <= MAX_FLOAT16
-        ):
+        is_matrix = array.dtype.kind == "f" and array.ndim > 1
+        if dtype == "int8" and is_matrix and np.abs(array).max(initial=0) <= MAX_FLOAT16:
             stored |= _quantize(name, array)
         else:
             vector_type = "float16" if dtype == "int8" else dtype

@@ -7,7 +7,6 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -167,25 +166,23 @@ def claim_directory(name: str) -> Iterator[None]:
     After an error, the directory is deleted if it is empty.
     """
     make_directory(name)
-    with ExitStack() as stack:
-        stack.push(partial(_delete_if_empty, expand_user(name)))
-        if is_rank_zero():
-            try:
-                stack.enter_context(lock(expand_user(name)))
-            except BlockingIOError as error:
-                raise CheckpointError(
-                    f"--out {name}: {error.strerror}: wait for its end, or name another one"
-                ) from None
-            except OSError as error:
-                raise CheckpointError(f"--out {name}: {error.strerror or error}") from None
-        yield
-
-
-def _delete_if_empty(directory: Path, *error: object) -> None:
-    """Delete an empty directory if an error has occurred, as the exit of a context manager."""
-    if error[0] is not None:
-        with suppress(OSError):
+    directory = expand_user(name)
+    try:
+        with ExitStack() as stack:
+            if is_rank_zero():
+                try:
+                    stack.enter_context(lock(directory))
+                except BlockingIOError as error:
+                    raise CheckpointError(
+                        f"--out {name}: {error.strerror}: wait for its end, or name another one"
+                    ) from None
+                except OSError as error:
+                    raise CheckpointError(f"--out {name}: {error.strerror or error}") from None
+            yield
+    except BaseException:
+        with suppress(OSError):  # it is not empty
             directory.rmdir()
+        raise
 
 
 def make_directory(name: str) -> None:

@@ -14,6 +14,10 @@ MAX_UNKNOWN_FRACTION = 0.01
 
 MIN_LINES, MAX_LINE_LENGTH, MAX_TOKENS = 50, 25, 1 << 16
 """In a list of names, the first ``MAX_TOKENS`` have at least ``MIN_LINES`` lines, of at most this average length."""
+LINES_HINT = (
+    "all lines are one document; if each line is a text of its own, such as a name, read the file with "
+    'documents="line" (on the command line, --documents line)'
+)
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,7 @@ class CorpusSummary:
     @property
     def lines_hint(self) -> str | None:
         """Advice on the documents if the corpus is one document of short lines, such as a file of names, else None."""
-        if not self.has_short_lines:
-            return None
-        return (
-            "all lines are one document; if each line is a text of its own, such as a name, read the file with "
-            'documents="line" (on the command line, --documents line)'
-        )
+        return LINES_HINT if self.has_short_lines else None
 
     @property
     def vocabulary_hint(self) -> str | None:

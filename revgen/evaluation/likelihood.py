@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.corpus import Corpus
-from revgen.corpus.summary import summarize
+from revgen.corpus.summary import LINES_HINT, has_short_lines
 from revgen.corpus.tokens import tokenize
 from revgen.errors import CorpusError
 from revgen.evaluation.coloring import colored_html, to_bits
@@ -152,8 +152,8 @@ def evaluate(
     of short lines.
     """
     tokens = tokenize(corpus, model.tokenizer, labels)
-    if advise and (hint := summarize(corpus, tokens, None, model.tokenizer).lines_hint) is not None:
-        warnings.warn(hint, stacklevel=4)
+    if advise and len(tokens.spans) == 1 and has_short_lines(tokens, model.tokenizer):
+        warnings.warn(LINES_HINT, stacklevel=4)
     evaluation, *others = (
         measure(version.logprobs, version.tokenizer, tokens.documents(), version.adaptation)
         for version in (model, *adaptive)

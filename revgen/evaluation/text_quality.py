@@ -50,11 +50,10 @@ def text_quality(texts: Sequence[str], training: SuffixIndex, minimum: int = MIN
     words = [m[0].casefold() for text in texts for m in WORD.finditer(text) if m.end() < len(text)]
     if not words:
         raise OptionError("texts must have words")
-    copied = [find_copies(text, training, minimum).fraction * len(text) for text in texts]
     return TextQuality(
         real_words=sum(word in known for word in words) / len(words),
         distinct_words=len(set(words)) / len(words),
-        copied=sum(copied) / sum(map(len, texts)),
+        copied=copied_fraction(texts, training, minimum),
         complete=sum(ends_with_sentence(text) for text in texts) / len(texts),
     )
 
@@ -91,6 +90,12 @@ def compare_settings(
         texts: Any = generate(model, None, n, {"seed": 1, **options})
         rows.append((dict(options), text_quality(texts, training)))
     return sorted(rows, key=rank, reverse=True)
+
+
+def copied_fraction(texts: Sequence[str], training: SuffixIndex, minimum: int = MIN_COPIED_CHARS) -> float:
+    """Return the fraction of the characters of texts that are in copies of at least ``minimum`` characters."""
+    copied = sum(find_copies(text, training, minimum).fraction * len(text) for text in texts)
+    return copied / sum(map(len, texts))
 
 
 def ends_with_sentence(text: str) -> bool:

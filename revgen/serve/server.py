@@ -103,7 +103,7 @@ def run_worker(options: ServerOptions) -> None:
     app = create_app(models, api_key=options.api_key, limits=options.limits)
     level = "warning" if options.quiet else "info"
     server = make_server(app, options.limits, host=options.host, port=options.port, log_level=level)
-    server.run([shared_socket(options.host, options.port)] if options.workers > 1 else None)
+    server.run([bound_socket(options.host, options.port, is_shared=True)] if options.workers > 1 else None)
 
 
 def stop_with_parent() -> None:
@@ -129,19 +129,21 @@ def make_server(app: FastAPI, limits: Limits, **options: Any) -> uvicorn.Server:
 def check_address(host: str, port: int) -> None:
     """Raise RevgenError unless a server can listen on an address."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
+        bound_socket(host, port).close()
     except OSError as error:
         raise RevgenError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from None
 
 
-def shared_socket(host: str, port: int) -> socket.socket:
-    """Return a socket for connections to an address, which other processes have too."""
+def bound_socket(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
+    """Return a socket for connections to an address, which other processes may have too. Raises OSError."""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind, protocol)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listener.bind(address)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if is_shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
     return listener
