@@ -70,8 +70,8 @@ class GenerationOptions(TypedDict, total=False):
 class GenerationConfig:
     """The options of ``generate`` and ``stream``; each field describes itself in ``metadata["help"]``.
 
-    Logits pass through the penalties and ``logit_bias``, then the constraints, then ``temperature``, ``top_k``,
-    ``top_p``, ``min_p``, ``typical_p`` and ``filters`` in this order. Each step sees the result of the one before.
+    Logits pass through the penalties and ``logit_bias``, then the constraints, then ``filters``, ``temperature``,
+    ``top_k``, ``top_p``, ``min_p`` and ``typical_p`` in this order. Each step sees the result of the one before.
     """
 
     temperature: Temperature = field(
@@ -117,7 +117,9 @@ class GenerationConfig:
     banned_tokens: Collection[Token] | None = field(default=None, metadata={"help": "Never sample these tokens."})
     filters: Sequence[str | Filter] | None = field(
         default=None,
-        metadata={"help": "Apply these filters of your own last: functions, or names of registered filters."},
+        metadata={
+            "help": "Apply these filters of your own before the temperature: functions, or names of registered filters."
+        },
     )
     max_tokens: int = field(default=300, metadata={"help": "Sample at most this many tokens."})
     min_tokens: int = field(
@@ -190,8 +192,11 @@ class GenerationConfig:
         return tuple(penalties)
 
     def build_filters(self) -> tuple[Filter, ...]:
-        """Return the filters that make the distribution to sample from, in their order: first the temperature."""
-        filters: list[Filter] = [TemperatureScaling()]
+        """Return the filters that make the distribution to sample from, in their order: first those of the user.
+
+        Then a token that one of them bans is not the only one that the truncations leave.
+        """
+        filters: list[Filter] = [*make_filters(self.filters or ()), TemperatureScaling()]
         if self.top_k is not None:
             filters.append(TopK(self.top_k))
         if self.top_p is not None and self.top_p < 1:
@@ -200,7 +205,7 @@ class GenerationConfig:
             filters.append(MinP(self.min_p))
         if self.typical_p is not None and self.typical_p < 1:
             filters.append(TypicalP(self.typical_p))
-        return (*filters, *make_filters(self.filters or ()))
+        return tuple(filters)
 
     def __post_init__(self) -> None:
         convert_fields(self)

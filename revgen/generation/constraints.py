@@ -20,6 +20,7 @@ from revgen.generation.filters import (
     Floats,
     LogitBias,
     MinP,
+    TemperatureScaling,
     apply_filters,
     finite,
     is_immutable,
@@ -107,8 +108,8 @@ class Constraints:
     @property
     def is_unconstrained(self) -> bool:
         """Whether a token depends on logits, biases, ``min_tokens``, one temperature and ``min_p`` only."""
-        is_simple = self.filters[1:] in ((), (MinP(self.config.min_p or 0),))
-        return self.is_context_free and is_simple and isinstance(self.temperature, float)
+        simple = (TemperatureScaling(),), (TemperatureScaling(), MinP(self.config.min_p or 0))
+        return self.is_context_free and self.filters in simple and isinstance(self.temperature, float)
 
     @cached_property
     def merge_key(self) -> Any:

@@ -107,7 +107,7 @@ def test_a_filter_changes_every_text(letters: LanguageModel) -> None:
     assert "b" not in revgen.synthesize([letters], "a", max_tokens=30, seed=0, filters=[Ban(b)])
 
 
-def test_filters_run_in_their_order_after_the_built_in_ones(letters: LanguageModel) -> None:
+def test_filters_run_in_their_order_before_temperature_and_truncation(letters: LanguageModel) -> None:
     seen: list[Any] = []
 
     def record(logits: Any, context: FilterContext) -> Any:
@@ -117,8 +117,16 @@ def test_filters_run_in_their_order_after_the_built_in_ones(letters: LanguageMod
     a = int(letters.tokenizer.encode("a")[0])
     letters.generate("", max_tokens=1, top_k=2, temperature=0.5, filters=[record, Ban(a), record])
 
-    assert (seen[0] > -np.inf).sum() == 2 and seen[0][0, a] == 0
-    assert (seen[1] > -np.inf).sum() == 1 and seen[1][0, a] == -np.inf
+    assert np.ptp(seen[0][0, a : a + 3]) == 2 and np.isfinite(seen[0][0, a])
+    assert seen[1][0, a] == -np.inf and np.isfinite(seen[1][0, a + 1])
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0}, {"top_k": 1}, {"min_p": 1}, {"top_p": 0.01}], ids=str)
+def test_a_filter_bans_the_only_token_that_truncation_would_keep(letters: LanguageModel, options: Any) -> None:
+    a = int(letters.tokenizer.encode("a")[0])
+    for n in (1, 3):
+        texts = letters.generate("", n=n, max_tokens=3, seed=0, filters=[Ban(a)], **options)
+        assert set(texts) == {"bbb"}
 
 
 def test_a_filter_sees_the_tokens_so_far(letters: LanguageModel) -> None:
