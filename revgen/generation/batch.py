@@ -82,6 +82,10 @@ class Batch:
             self._is_settled = not any(self.states[row].pending for row in self.rows)
         return self._is_settled
 
+    def num_sampled(self, row: int) -> int:
+        """Return the number of tokens of a row so far, without its prompt."""
+        return self.endings[row][1] if row in self.endings else max(0, self.read - self.lengths[row])
+
     def uniforms(self, rows: list[int]) -> list[float]:
         """Return random numbers in [0, 1) for the next tokens of these rows.
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from revgen.errors import RevgenError
 from revgen.evaluation.embeddings import embed
 from revgen.language_model import LanguageModel
 from revgen.serve.background import Background
-from revgen.serve.completions import Completion, start_completion
+from revgen.serve.completions import start_completion
 from revgen.serve.engine import Engine
 from revgen.serve.errors import ServeError, add_error_handlers
 from revgen.serve.json_response import StrictJSONResponse
@@ -100,6 +99,13 @@ def add_status_routes(app: FastAPI, engines: Mapping[str, Engine], metrics: Metr
         find_engine(engines, name)
         return describe(name)
 
+    @app.post("/completions", include_in_schema=False)
+    @app.post("/embeddings", include_in_schema=False)
+    @app.get("/models", include_in_schema=False)
+    async def explain_base_url(request: Request) -> None:
+        """Answer a client whose base URL lacks ``/v1``."""
+        raise ServeError(404, f"use the base URL {request.base_url}v1", code="unknown_url")
+
 
 def add_model_routes(app: FastAPI, engines: Mapping[str, Engine], metrics: Metrics, background: Background) -> None:
     """Add the paths that use a model."""
@@ -111,13 +117,17 @@ def add_model_routes(app: FastAPI, engines: Mapping[str, Engine], metrics: Metri
         start = time.perf_counter()
         completion = await start_completion(find_engine(engines, body.model), body, background)
         completion.generation.on_first = lambda: metrics.first_token.observe(time.perf_counter() - start)
-        completion.on_end = partial(metrics.count_tokens, body.model)
+
+        def close() -> None:
+            completion.generation.cancel()
+            metrics.count_tokens(body.model, completion.usage())
+
         if body.stream:
-            return EventStream(completion)
+            return EventStream(completion.events(), close)
         try:
             return StrictJSONResponse(await unless_disconnected(request, completion.response()))
         finally:
-            completion.generation.cancel()
+            close()
 
     @app.post("/v1/embeddings", openapi_extra=describe_body("EmbeddingRequest"))
     async def create_embeddings(request: Request) -> Response:
@@ -163,17 +173,17 @@ def to_base64(vector: NDArray[np.float32]) -> str:
 
 
 class EventStream(StreamingResponse):
-    """The events of a completion, which is canceled if the client leaves."""
+    """Server-sent events; ``close`` is called when they have ended, or when the client leaves."""
 
-    def __init__(self, completion: Completion) -> None:
-        super().__init__(completion.events(), media_type="text/event-stream")
-        self.generation = completion.generation
+    def __init__(self, events: AsyncIterator[str], close: Callable[[], None]) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self.close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self.generation.cancel()
+            self.close()
 
 
 async def unless_disconnected(request: Request, work: Awaitable[Any]) -> Any:

@@ -6,7 +6,7 @@ import itertools
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -51,8 +51,6 @@ class Completion:
     def __post_init__(self) -> None:
         self.id = f"cmpl-{PROCESS_ID}-{next(NUMBERS)}"
         self.created = int(time.time())
-        self.on_end: Callable[[dict[str, int]], None] = lambda usage: None
-        """Is called with the usage when all texts have ended."""
         self.echoes = [
             self.prompts[row // self.batch.n].text if has_echo(self.request) else "" for row in self.all_rows
         ]
@@ -70,9 +68,9 @@ class Completion:
         return head | {"choices": choices} | ({"usage": self.usage()} if with_usage else {})
 
     def usage(self) -> dict[str, int]:
-        """Return the numbers of tokens."""
+        """Return the numbers of tokens so far."""
         prompt = sum(len(prompt.ids) for prompt in self.prompts)
-        generated = sum(count for _, count in self.batch.endings.values())
+        generated = sum(map(self.batch.num_sampled, self.all_rows))
         return {"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated}
 
     def choice(self, row: int, piece: str, *, is_first: bool, is_last: bool) -> dict[str, Any]:
@@ -94,7 +92,6 @@ class Completion:
         async for pieces, _ in self.generation.pieces():
             for row, piece in pieces:
                 texts[row] += piece
-        self.on_end(self.usage())
         return self.body([self.choice(row, text, is_first=True, is_last=True) for row, text in enumerate(texts)])
 
     async def events(self) -> AsyncIterator[str]:
@@ -113,7 +110,6 @@ class Completion:
                     events.append(event(self.body([choice], with_usage=False)))
                 unsent, open_rows = unsent - pieces.keys() - ended, open_rows - ended
                 if not open_rows:
-                    self.on_end(self.usage())
                     if options is not None and options.include_usage:
                         events.append(event(self.body([])))
                     events.append("data: [DONE]\n\n")

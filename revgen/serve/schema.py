@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.requests import Request as HttpRequest
 
 from revgen.generation.config import SEED_LIMIT, GenerationConfig
+from revgen.registry import unknown_name_message
 from revgen.serve.errors import ServeError
 
 NOT_IN_JSON = {"guide", "filters", "forced_tokens", "check_novelty", "num_beams", "length_penalty"}
@@ -25,6 +26,8 @@ JSON_TYPES: dict[str, Any] = {
     "choices": list[str] | None,
 }
 """The types of options for which JSON has no such type, or of which a request can have only one form."""
+SHOULD_BE = "Input should be "
+"""The beginning of Pydantic's messages about a value of the wrong type or range."""
 MAX_ID_DIGITS = 10
 DEFAULT_MAX_TOKENS = 16
 """The default of the OpenAI protocol."""
@@ -101,10 +104,23 @@ async def parse_body(request: HttpRequest, schema: type[BaseModel]) -> Any:
     try:
         return schema.model_validate_json(await request.body())
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        path = [str(part) for part in first["loc"]]
-        message = f"{'.'.join(path)}: {first['msg']}" if path else first["msg"]
-        raise ServeError(400, message, param=path[0] if path else None) from None
+        raise _request_error(error, schema) from None
+
+
+def _request_error(error: ValidationError, schema: type[BaseModel]) -> ServeError:
+    first, *others = error.errors(include_url=False, include_input=False, include_context=False)
+    if not first["loc"]:
+        return ServeError(400, first["msg"])
+    param = str(first["loc"][0])
+    if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
+        return ServeError(400, unknown_name_message("field", param, schema.model_fields), param=param)
+    # A field of several types has an error for each of them.
+    messages = [first["msg"], *(other["msg"] for other in others if other["loc"][0] == param)]
+    for message in messages:
+        if not message.startswith(SHOULD_BE):
+            return ServeError(400, f"{param}: {message}", param=param)
+    expected = dict.fromkeys(message.removeprefix(SHOULD_BE) for message in messages)
+    return ServeError(400, f"{param} must be {' or '.join(expected)}", param=param)
 
 
 def describe_body(name: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
@@ -59,6 +60,9 @@ def run_server(options: ServerOptions) -> int:
     num_threads = max(1, (os.cpu_count() or 1) // options.workers)
     for name in options.models:
         load(name, device=options.device)  # raises its errors here, and downloads the model once
+    if not options.quiet:
+        url = f"http://{f'[{options.host}]' if ':' in options.host else options.host}:{options.port}"
+        print(f"Serving {', '.join(options.models)}: page {url}, API {url}/v1, its options {url}/docs", file=sys.stderr)
     for name in THREAD_VARIABLES:
         os.environ.setdefault(name, str(num_threads))
     with TemporaryDirectory(prefix="revgen-metrics-") as directory:

@@ -254,6 +254,32 @@ def test_an_error_names_the_parameter(client: OpenAI, options: dict[str, Any], p
     assert error.value.type == "invalid_request_error"
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tempreature": 1}, "there is no field 'tempreature'; did you mean temperature?"),
+        ({"prompt": 5}, "prompt must be a valid string or a valid array"),
+        ({"max_tokens": "5"}, "max_tokens must be a valid integer"),
+        ({"n": 0}, "n must be greater than or equal to 1"),
+        ({"stop": ["."] * 99}, "at most 64 items"),
+        ({"stream_options": {"usage": True}}, "stream_options: Extra inputs are not permitted"),
+    ],
+    ids=str,
+)
+def test_an_error_says_what_a_field_must_be(server: Server, options: dict[str, Any], message: str) -> None:
+    status, body = server.post("/v1/completions", {"model": "char", **options})
+
+    assert status == 400
+    assert message in body["error"]["message"]
+
+
+def test_a_base_url_without_the_version_is_explained(server: Server) -> None:
+    client = OpenAI(base_url=server.url, api_key="none", max_retries=0)
+
+    with pytest.raises(NotFoundError, match=f"use the base URL {server.url}/v1"):
+        client.completions.create(model="char", prompt="the ")
+
+
 def test_curl_gets_a_completion_and_a_stream(server: Server) -> None:
     def curl(*options: str) -> str:
         request = '{"model": "char", "prompt": "the ", "max_tokens": 5, "temperature": 0, "stream": %s}'

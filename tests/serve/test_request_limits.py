@@ -79,7 +79,8 @@ def begin_stream(server: Server, body: dict[str, Any]) -> socket.socket:
 def gauge(server: Server, name: str) -> float:
     """Return a number of the metrics."""
     lines = server.get("/metrics")[1].splitlines()
-    return float(next(line for line in lines if line.startswith(f'{name}{{model="slow"}}')).split()[-1])
+    values = [line.split()[-1] for line in lines if line.startswith(f'{name}{{model="slow"}}')]
+    return float(values[0]) if values else 0.0
 
 
 def wait_for(server: Server, name: str, value: float) -> None:
@@ -93,6 +94,7 @@ def wait_for(server: Server, name: str, value: float) -> None:
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_leaves_stops_its_generation(slow: tuple[Server, Any], stream: bool) -> None:
     server, model = slow
+    num_tokens = gauge(server, "revgen_generated_tokens_total")
     connection = begin_stream(server, ENDLESS) if stream else begin_request(server, ENDLESS)
     wait_for(server, "revgen_running_requests", 1)
 
@@ -102,6 +104,7 @@ def test_a_client_that_leaves_stops_its_generation(slow: tuple[Server, Any], str
     steps = model.steps
     time.sleep(0.05)
     assert model.steps <= steps + 1
+    assert gauge(server, "revgen_generated_tokens_total") > num_tokens
 
 
 def test_requests_wait_until_there_is_room_and_are_refused_when_the_queue_is_full(slow: tuple[Server, Any]) -> None:

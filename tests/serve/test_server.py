@@ -60,6 +60,7 @@ def test_sigterm_lets_requests_end_and_torch_is_not_loaded(model_directory: str)
         thread.join()
         assert answers == [200]
         assert process.wait(30) == 0
+        assert process.stderr and f"API {server.url}/v1" in process.stderr.readline()
     assert not any("libtorch" in maps for maps in loaded)
 
 
