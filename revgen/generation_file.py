@@ -11,9 +11,8 @@ from typing import Any
 
 from revgen import schema
 from revgen.errors import CheckpointError, OptionError
-from revgen.files import to_json, write_atomically
+from revgen.files import to_json
 from revgen.model import Model
-from revgen.pending import GENERATION_CONFIG
 
 OPTIONS = (
     *("temperature", "top_k", "top_p", "min_p", "typical_p"),
@@ -53,20 +52,8 @@ def to_bytes(model: Model) -> bytes:
     return to_json(to_entries(model), indent=2).encode()
 
 
-def write_file(model: Model, directory: Path) -> None:
-    """Write the file of a model; without defaults, delete it. Raises OSError, and OptionError for invalid defaults."""
-    path = directory / GENERATION_CONFIG
-    if model.generation_config:
-        write_atomically(path, to_bytes(model), sync_name=False)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def read_file(model: Model, directory: Path) -> None:
-    """Set the defaults of a model by the file in its directory, if there is one. Raises CheckpointError."""
-    path = directory / GENERATION_CONFIG
-    if not path.exists():
-        return
+def read_file(model: Model, path: Path) -> None:
+    """Set the defaults of a model by a file. Raises CheckpointError."""
     model.generation_config = from_entries(schema.read_json(path))
     try:
         model.check_generation_config()

@@ -188,7 +188,7 @@ class Model(ABC):
         """Raise OptionError if no model can be built from the configuration. ``create`` calls this."""
 
     def check_generation_config(self) -> None:  # noqa: B027  the options are defined in a higher layer
-        """Raise OptionError unless ``generation_config`` holds a prompt and options of ``generate``."""
+        """Raise OptionError unless ``generation_config`` holds a prompt and options of ``generate`` for this model."""
 
     def validate_weights(self, arrays: Weights) -> str | None:
         """Return a sentence that says why these arrays cannot be the weights of this model, or None if they can."""

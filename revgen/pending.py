@@ -20,6 +20,8 @@ from revgen.files import delete_abandoned, hash_file, read_file, sync_directory,
 
 CONFIG, WEIGHTS, INDEX, CARD = "config.json", "model.safetensors", "index.safetensors", "README.md"
 GENERATION_CONFIG = "generation_config.json"
+UNHASHED = CARD, GENERATION_CONFIG
+"""Files that config.json does not describe, so that they can be edited. A save replaces them before config.json."""
 PENDING_SUFFIX = ".new"
 FILE_NAMES = frozenset({CONFIG, GENERATION_CONFIG, WEIGHTS, INDEX, CARD, "vocabulary.json", "tokenizer.model"})
 """The names whose pending and temporary files are deleted after an interrupted save."""
@@ -41,10 +43,11 @@ def pending(path: Path) -> Path:
 def replace_model(directory: Path, files: Mapping[str, bytes], config: bytes) -> None:
     """Replace the model in a directory, which the caller has locked, by files by name and their config.json.
 
-    Raises OSError if it fails. The directory then has the old or the new model.
+    The files are those that config.json describes, and perhaps those in ``UNHASHED``. Raises OSError if it fails. The
+    directory then has the old or the new model.
     """
     settle(directory, files)
-    previous = {entry["file"] for entry in _read_entries(directory / CONFIG)}
+    previous = {entry["file"] for entry in file_entries(_read_content(directory / CONFIG) or {})}
     try:
         for name, content in files.items():
             write_atomically(pending(directory / name), content, sync_name=False)
@@ -65,9 +68,10 @@ def settle(directory: Path, names: Iterable[str] = ()) -> None:
     ``names`` are files that it may have written, besides ``FILE_NAMES``. The caller has locked the directory. Raises
     OSError.
     """
-    entries = _read_entries(pending(directory / CONFIG))
+    entries = file_entries(_read_content(pending(directory / CONFIG)) or {})
     if entries and is_complete(directory, entries):
-        _rename(directory, [e["file"] for e in entries if _has_hash(pending(directory / e["file"]), e["sha256"])])
+        hashed = [e["file"] for e in entries if _has_hash(pending(directory / e["file"]), e["sha256"])]
+        _rename(directory, [*hashed, *(name for name in UNHASHED if pending(directory / name).is_file())])
     for name in {*FILE_NAMES, *names, *(entry["file"] for entry in entries)}:
         with suppress(IsADirectoryError, PermissionError):
             pending(directory / name).unlink(missing_ok=True)
@@ -82,26 +86,34 @@ def _rename(directory: Path, names: Iterable[str]) -> None:
     pending(directory / CONFIG).replace(directory / CONFIG)
 
 
-def _read_entries(path: Path) -> list[dict[str, str]]:
-    """Return the entries of the files in a config.json; an empty list if it is missing or damaged. Raises OSError."""
-    try:
-        content = schema.parse_json(read_file(path, schema.MAX_CONFIG_BYTES), path)
-        schema.check_config(content, path)
-    except CheckpointError:
-        return []
-    except OSError as error:
-        if error.errno in (*NO_REGULAR_FILE, errno.EFBIG):
-            return []
-        raise
-    return file_entries(content)
-
-
 # Reading
 
 
 def file_entries(content: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return the entries of config.json that describe files: each has the name and the SHA-256 of one."""
     return [content[name] for name in ("weights", "tokenizer", "index") if name in content]
+
+
+def read_valid_config(directory: Path) -> dict[str, Any] | None:
+    """Return the content of the valid config.json in a directory; None if it is missing or damaged. Raises OSError."""
+    content = _read_content(pending(directory / CONFIG))
+    if content is not None and is_complete(directory, file_entries(content)):
+        return content
+    return _read_content(directory / CONFIG)
+
+
+def _read_content(path: Path) -> dict[str, Any] | None:
+    """Return the content of a config.json; None if it is missing or damaged. Raises OSError."""
+    try:
+        content = schema.parse_json(read_file(path, schema.MAX_CONFIG_BYTES), path)
+        schema.check_config(content, path)
+    except CheckpointError:
+        return None
+    except OSError as error:
+        if error.errno in (*NO_REGULAR_FILE, errno.EFBIG):
+            return None
+        raise
+    return content
 
 
 def is_complete(directory: Path, entries: Iterable[Mapping[str, str]]) -> bool:
@@ -134,7 +146,7 @@ def read_consistently(directory: Path, read: Callable[[], T]) -> T:
 def model_stamp(directory: Path) -> list[tuple[int, ...]]:
     """Return numbers that change when a process replaces the model in a directory."""
     stamps: list[tuple[int, ...]] = []
-    for path in (pending(directory / CONFIG), directory / CONFIG):
+    for path in (pending(directory / GENERATION_CONFIG), pending(directory / CONFIG), directory / CONFIG):
         with suppress(OSError, ValueError):
             status = path.stat()
             stamps.append((status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))

@@ -20,13 +20,14 @@ import numpy as np
 from revgen import generation_file, schema
 from revgen.card import make_card
 from revgen.errors import CheckpointError, OptionError, UnknownNameError
-from revgen.files import Check, FileHandle, is_rank_zero, lock, make_directory, read_file, to_json, write_atomically
+from revgen.files import Check, FileHandle, is_rank_zero, lock, make_directory, read_file, to_json
 from revgen.model import Model, Weights
 from revgen.novelty import SuffixIndex
 from revgen.options import is_int, safe_repr
 from revgen.pending import (
     CARD,
     CONFIG,
+    GENERATION_CONFIG,
     INDEX,
     WEIGHTS,
     file_entries,
@@ -34,6 +35,7 @@ from revgen.pending import (
     model_stamp,
     pending,
     read_consistently,
+    read_valid_config,
     replace_model,
 )
 from revgen.registry import architecture_class, tokenizers
@@ -77,25 +79,26 @@ def save(model: Model, directory: Path, dtype: str = "float32", overwrite: bool 
 
 
 def find_other_model(model: Model, directory: Path) -> str | None:
-    """Return a description of the model in a directory if it is another one, or else None.
+    """Return a description of the model in a directory if it is another one, or else None. Raises OSError.
 
     It is the same model if ``model`` was loaded from these weights or saved as them, or if it has the same name,
-    configuration and tokenizer, as a model that was trained again.
+    configuration and tokenizer, as a model that was trained again. A missing or damaged model is no other one.
     """
-    try:
-        content = read_config(directory)
-    except (CheckpointError, OSError):  # no model, a damaged one, or a name that is too long
-        return None
-    if content["weights"]["sha256"] in model.saved_hashes:
+    content = read_valid_config(directory)
+    if content is None or content["weights"]["sha256"] in model.saved_hashes:
         return None
     described = configuration(model) | {"tokenizer": model.tokenizer.fingerprint}
     existing = content | {"tokenizer": content["tokenizer"]["sha256"]}
-    names = ("architecture", "level", "config", "tokenizer")
-    different = [name for name in names if existing[name] != described[name]]
+    names = ("format_version", "architecture", "level", "config", "tokenizer")
+    different = [name for name in names if existing.get(name) != described[name]]
     if not different:
         return None
-    reason = {"config": " with another configuration", "tokenizer": " with another vocabulary"}.get(different[0], "")
-    return f"{content['architecture']}-{content['level']}{reason}"
+    differences = {
+        "format_version": " in another format",
+        "config": " with another configuration",
+        "tokenizer": " with another vocabulary",
+    }
+    return f"{content['architecture']}-{content['level']}{differences.get(different[0], '')}"
 
 
 def write_directory(
@@ -125,20 +128,22 @@ def write_directory(
         config_bytes = to_json({**(extra or {}), **config}, indent=2).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise OptionError(f"metadata has a value that cannot be written to config.json: {error}") from None
-    model_card = make_card(model).encode()
-    model.check_generation_config()
+    files = {CARD: make_card(model).encode(), GENERATION_CONFIG: generation_file.to_bytes(model)}
+    files |= {WEIGHTS: weights, tokenizer_file: tokenizer, **({} if index is None else {INDEX: index})}
     _check_readable(model, directory, config_bytes, tokenizer, weights)
-    files = {WEIGHTS: weights, tokenizer_file: tokenizer, **({} if index is None else {INDEX: index})}
     try:
         make_directory(directory)
         with lock(directory, SAVE_SECONDS):
             other = find_other_model(model, directory)
             if other is not None and not overwrite:
                 raise CheckpointError(f"{directory} has another model, {other}: pass overwrite=True to replace it")
+            if other is None and (directory / CARD).exists():
+                del files[CARD]
+            if not model.generation_config and not (directory / GENERATION_CONFIG).exists():
+                del files[GENERATION_CONFIG]
             replace_model(directory, files, config_bytes)
-            generation_file.write_file(model, directory)
-            if other is not None or not (directory / CARD).exists():
-                write_atomically(directory / CARD, model_card, sync_name=False)
+            if not model.generation_config:
+                (directory / GENERATION_CONFIG).unlink(missing_ok=True)
     except OSError as error:
         raise CheckpointError(f"{directory}: could not save the model: {error.strerror or error}") from error
     model.saved_hashes = model.saved_hashes | {config["weights"]["sha256"]}
@@ -188,7 +193,7 @@ def load_directory(directory: Path) -> Model:
 
 def _load(directory: Path) -> Model:
     stamp = model_stamp(directory)
-    content = read_config(directory)
+    config_path, content = _find_config(directory)
     architecture = content["architecture"]
     try:
         model_class = architecture_class(architecture)
@@ -210,15 +215,19 @@ def _load(directory: Path) -> Model:
     metadata = content.get("metadata", {})
     model.metadata = metadata if isinstance(metadata, dict) else {}
     model.weights = arrays
-    generation_file.read_file(model, directory)
+    path = directory / GENERATION_CONFIG
+    if config_path == pending(directory / CONFIG) and pending(path).exists():
+        path = pending(path)
+    if path.exists():
+        generation_file.read_file(model, path)
     if (index := content.get("index")) is not None:
         path = directory / index["file"]
         path = pending(path) if pending(path).exists() else path
         # The index may have been deleted before the model was shared, because it contains the training text.
         if path.exists():
             model._read_index = partial(_read_index, FileHandle(path), index["sha256"])
-        if model_stamp(directory) != stamp:
-            raise CheckpointError(f"{directory}: another process is saving into this directory")
+    if model_stamp(directory) != stamp:
+        raise CheckpointError(f"{directory}: another process is saving into this directory")
     return model
 
 
@@ -228,14 +237,19 @@ def read_config(directory: Path) -> dict[str, Any]:
     Raises CheckpointError if the file lacks an entry, or if an entry has a type or a size that ``schema`` does not
     allow.
     """
+    return _find_config(directory)[1]
+
+
+def _find_config(directory: Path) -> tuple[Path, dict[str, Any]]:
+    """Return the path and the content of the valid config.json, as ``read_config`` does."""
     path = directory / CONFIG
     if pending(path).exists():
         content = _read_config(pending(path))
         if is_complete(directory, file_entries(content)):
-            return content
+            return pending(path), content
     if not path.exists():
         raise CheckpointError(f"{directory} is not a model directory: it has no {CONFIG}")
-    return _read_config(path)
+    return path, _read_config(path)
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -27,6 +27,7 @@ import revgen
 from revgen.architectures.wrapper import Wrapper
 from revgen.card import make_card
 from revgen.errors import MAX_MESSAGE_CHARS, escape_controls
+from revgen.generation_file import ENTRY_NAMES, OPTIONS
 from revgen.html_card import card_html
 from revgen.language_model import LanguageModel
 from revgen.registry import architecture_class
@@ -148,6 +149,14 @@ def damage_json(data: bytes, rng: random.Random) -> bytes:
     return json.dumps(content).encode("utf-8", "surrogatepass")
 
 
+def damage_defaults(data: bytes, rng: random.Random) -> bytes:
+    """Return a generation_config.json, whatever it was before."""
+    values = [*VALUES, 1, 2, 0.3, 1.5, -2.5, 100, 99_999, 1e-300, "a", "the", [""], ["the", "a"]]
+    names = [*OPTIONS, *ENTRY_NAMES.values(), "do_sample"]
+    entries = {rng.choice(names): rng.choice(values) for _ in range(rng.choice((1, 1, 2, 4)))}
+    return json.dumps(entries).encode("utf-8", "surrogatepass")
+
+
 def damage_tokens(data: bytes, rng: random.Random) -> bytes:
     """Change the list of tokens of a tokenizer."""
     if not data.startswith(b"{"):
@@ -222,6 +231,7 @@ DAMAGE: dict[str, list[Callable[[bytes, random.Random], bytes]]] = {
     "weights": [damage_arrays, damage_arrays, damage_arrays, damage_header, damage_bytes],
     "tokenizer": [damage_tokens, damage_bytes],
     "index": [damage_arrays, damage_header, damage_bytes],
+    "generation_config": [damage_defaults],
 }
 
 
@@ -231,15 +241,15 @@ def attack(name: str, folder: Path, count: int) -> None:
     for number in range(count):
         path = Path(shutil.copytree(original, folder / "model"))
         content = json.loads((path / "config.json").read_bytes())
-        entry = rng.choice([entry for entry in DAMAGE if entry in content or entry == "config"])
-        file = path / ("config.json" if entry == "config" else content[entry]["file"])
+        entry = rng.choice([entry for entry in DAMAGE if entry in content or entry.endswith("config")])
+        file = path / (f"{entry}.json" if entry.endswith("config") else content[entry]["file"])
         damage = rng.choice(DAMAGE[entry])
         with np.errstate(all="ignore"):
-            data = damage(file.read_bytes(), rng)
-        if entry == "config":
-            file.write_bytes(data)
-        else:
+            data = damage(file.read_bytes() if file.exists() else b"", rng)
+        if entry in content and entry != "config":
             put(path, entry, data)
+        else:
+            file.write_bytes(data)
         if (outcome := call(lambda: use(path))) != "null":
             failures.append(f"{name} {number}, {damage.__name__} of {entry}: {outcome[:300]}")
         shutil.rmtree(path)

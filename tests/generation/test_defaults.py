@@ -144,6 +144,7 @@ def test_a_file_of_transformers_is_understood(model: LanguageModel, tmp_path: Pa
         '{"stop_at_sentence": "yes"}',
         '{"min_new_tokens": 500, "max_new_tokens": 100}',
         '{"label": {"a": 1}}',
+        '{"label": "unknown"}',
         "[]",
         "{",
         "[" * 100_000,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -120,6 +121,26 @@ def test_a_save_interrupted_before_its_last_file_is_ignored(
         shutil.copy(other / name, saved / f"{name}.new")
 
     assert same_model(revgen.load(saved), models_by_level["char"])
+
+
+def test_a_config_file_that_cannot_be_read_for_a_moment_is_not_taken_for_a_missing_model(
+    models_by_level: dict[str, LanguageModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = models_by_level["char"].save(tmp_path / "model")
+    content = (directory / "config.json").read_bytes()
+    open_file = os.open
+
+    def fail_once(path: Any, *args: Any, **options: Any) -> int:
+        if Path(path).name == "config.json":
+            monkeypatch.setattr(os, "open", open_file)
+            raise OSError(errno.EMFILE, "Too many open files")
+        return open_file(path, *args, **options)
+
+    monkeypatch.setattr(os, "open", fail_once)
+    with pytest.raises(revgen.CheckpointError, match="could not save the model: Too many open files"):
+        models_by_level["word"].save(directory)
+
+    assert (directory / "config.json").read_bytes() == content
 
 
 @pytest.mark.parametrize("path", ["file", "file/below", "/dev/null", "/proc/nowhere/model", "x" * 5000])

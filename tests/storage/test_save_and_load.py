@@ -286,6 +286,16 @@ def test_save_replaces_another_model_only_with_overwrite(small_model: LanguageMo
     assert "ngram-char" in (saved / "README.md").read_text("utf-8")
 
 
+def test_save_replaces_a_model_in_a_newer_format_only_with_overwrite(small_model: LanguageModel, saved: Path) -> None:
+    content = json.loads((saved / "config.json").read_bytes())
+    content["format_version"] += 1
+    content["weights"]["sha256"] = "0" * 64
+    (saved / "config.json").write_text(json.dumps(content), "utf-8")
+
+    with pytest.raises(revgen.CheckpointError, match="has another model, lstm-char in another format"):
+        small_model.save(saved)
+
+
 def test_save_replaces_a_model_of_another_configuration_only_with_overwrite(tmp_path: Path) -> None:
     models = [revgen.create("ngram-char", order=order) for order in (2, 3)]
     for model in models:
