@@ -38,32 +38,42 @@ VALUES: list[Any] = [
 ]
 
 
+EPOCH: dict[str, Any] = QUICK | {"epochs": 1}
+KINDS = "network", "residual"
+
+
+def train(kind: str, **options: Any) -> list[str]:
+    """Train a model for one epoch, and return its fingerprint and the first note."""
+    base: dict[str, Any] = {"base": make_model("kneser-ney-char")} if kind == "residual" else {}
+    model = make_model()
+    history = model.fit(TEXTS, **EPOCH, **base, **options)
+    return [model.fingerprint, *history.notes[:1]]
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The directory of a run that was killed within an epoch, and the fingerprint of a run that was not."""
-    directory = tmp_path_factory.mktemp("run")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str]]:
+    """The directory of a run of each kind that was killed, and the fingerprint of a run that was not."""
+    root = tmp_path_factory.mktemp("runs")
 
     class Stop(revgen.Callback):
         def on_step_end(self, model: revgen.LanguageModel, step: revgen.StepMetrics) -> None:
             if step.step == 30:
                 raise InterruptedError
 
-    with pytest.raises(InterruptedError):
-        make_model().fit(TEXTS, checkpoint=CheckpointConfig(directory, steps=7), callbacks=[Stop()], **QUICK)
-    uninterrupted = make_model()
-    uninterrupted.fit(TEXTS, **QUICK)
-    return directory, uninterrupted.fingerprint
+    for kind in KINDS:
+        with pytest.raises(InterruptedError):
+            train(kind, checkpoint=CheckpointConfig(root / kind, steps=7), callbacks=[Stop()])
+    return {kind: (root / kind, train(kind)[0]) for kind in KINDS}
 
 
-def resume(directory: Path) -> str:
+@pytest.fixture
+def run(runs: dict[str, tuple[Path, str]]) -> tuple[Path, str]:
+    return runs["network"]
+
+
+def resume(directory: Path, kind: str = "network") -> str:
     """Resume a run in a forked process, and return its outcome: the fingerprint of the model and the first note."""
-
-    def fit() -> list[str]:
-        model = make_model()
-        history = model.fit(TEXTS, checkpoint=directory, resume=True, **QUICK)
-        return [model.fingerprint, *history.notes[:1]]
-
-    return call(fit)
+    return call(lambda: train(kind, checkpoint=directory, resume=True))
 
 
 @pytest.mark.parametrize("rounds", [4, pytest.param(400, marks=pytest.mark.fuzz)])
@@ -108,20 +118,21 @@ def test_a_checkpoint_without_a_hash_is_not_read(names: list[str], run: tuple[Pa
     assert "it has no hash" in resume(directory)
 
 
-@pytest.mark.parametrize("rounds", [5, pytest.param(500, marks=pytest.mark.fuzz)])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rounds", [3, pytest.param(300, marks=pytest.mark.fuzz)])
 def test_a_forged_checkpoint_with_the_right_hash_raises_no_other_error(
-    rounds: int, run: tuple[Path, str], tmp_path: Path
+    rounds: int, kind: str, runs: dict[str, tuple[Path, str]], tmp_path: Path
 ) -> None:
-    rng = random.Random(SEED)
+    rng = random.Random(f"{SEED} {kind}")
     for i in range(rounds):
-        directory = Path(shutil.copytree(run[0], tmp_path / str(i)))
+        directory = Path(shutil.copytree(runs[kind][0], tmp_path / str(i)))
         path = CheckpointConfig(directory).paths[-1]
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             values = json.loads(file.metadata()["state"])
         change = forge(values, tensors, rng)
         write_checkpoint(path, values, tensors)
-        outcome = resume(directory)
+        outcome = resume(directory, kind)
         assert outcome.startswith(("RevgenError", "[")), f"{change}: {outcome}"
         assert len(outcome) < 2000, change
         shutil.rmtree(directory)
