@@ -49,8 +49,11 @@ class LogprobFile:
         return row + len(logprobs)
 
     def to_tensor(self, device: str) -> Tensor:
-        """Return the content as a tensor: on the CPU a memory map, on another device a copy."""
-        self.file.flush()
+        """Return the content as a tensor: on the CPU a memory map, on another device a copy. Raises CorpusError."""
+        try:
+            self.file.flush()
+        except OSError as error:
+            raise self._error(error) from error
         return torch.from_numpy(np.memmap(self.file, np.float16, "r+", shape=self.shape)).to(device)
 
     def _error(self, error: OSError) -> CorpusError:

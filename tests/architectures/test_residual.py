@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import revgen
 from revgen.architectures.neural import NeuralModel
 from revgen.architectures.out_of_fold import out_of_fold
 from revgen.architectures.residual import ResidualModel
+from revgen.errors import CorpusError
 from revgen.language_model import LanguageModel
+from revgen.networks.residual import LogprobFile
 from revgen.training.callbacks import StepMetrics
 
 OPTIONS: dict[str, Any] = {"epochs": 2, "batch_size": 8, "progress": False}
@@ -196,3 +199,15 @@ def test_base_may_adapt_to_the_document(network: LanguageModel, reviews: list[st
     assert model.adaptation == "document state"
     assert model.models[0].model.num_parameters > counts.num_parameters, "it has counted the training text"
     assert revgen.load(model.save(tmp_path / "saved")).score("a song").total == model.score("a song").total
+
+
+def test_a_full_disk_is_an_error_also_if_the_last_rows_are_still_in_memory() -> None:
+    file = LogprobFile(2, 10)
+    file.write(0, np.zeros((2, 10), np.float32))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        with pytest.raises(CorpusError, match="for 2 tokens and a vocabulary of 10 take 40 B and cannot be written"):
+            file.to_tensor("cpu")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
