@@ -98,11 +98,10 @@ class ContextMixingModel(LanguageModel):
         from revgen.context_mixing.counting import count_contexts
         from revgen.context_mixing.mixing import initial_maps, initial_mixers, saved_arrays
         from revgen.context_mixing.training import prune_documents, train_mixers
-        from revgen.training.progress import Progress
 
         check_at_least("epochs", epochs, 1)
         start_time = time.perf_counter()
-        corpus, tokenizer, train, held_out, summary = read_texts(
+        corpus, tokenizer, train, held_out, summary, bar = read_texts(
             self,
             texts,
             valid,
@@ -112,9 +111,6 @@ class ContextMixingModel(LanguageModel):
             progress=progress,
             reading=reading,
         )
-        bar = Progress(progress)
-        for line in (str(summary), *summary.hints):
-            bar.say(line)
         text = prune_documents([*train.documents()], len(tokenizer), self.config.max_bytes)
         self.tokenizer, tables = tokenizer, count_contexts(text, tokenizer.vocabulary, self.is_used)
         mixers, maps = initial_mixers(), initial_maps()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from revgen.corpus import Corpus, read
 from revgen.corpus.summary import CorpusSummary, summarize
@@ -13,6 +13,9 @@ from revgen.errors import OptionError
 from revgen.evaluation.likelihood import measure
 from revgen.model import Model, Weights
 from revgen.tokenizers import Tokenizer
+
+if TYPE_CHECKING:
+    from revgen.training.progress import Progress
 
 M = TypeVar("M", bound=Model)
 
@@ -25,6 +28,7 @@ class Texts(NamedTuple):
     train: Tokens
     held_out: Tokens | None
     summary: CorpusSummary
+    bar: Progress
 
 
 def read_texts(
@@ -38,7 +42,12 @@ def read_texts(
     progress: bool,
     reading: Mapping[str, Any],
 ) -> Texts:
-    """Read and tokenize texts; the parameters are those of ``fit``. Raises OptionError if there are labels."""
+    """Read and tokenize texts, and print a summary; the parameters are those of ``fit``.
+
+    Raises OptionError if there are labels.
+    """
+    from revgen.training.progress import Progress
+
     if labels is not None:
         raise OptionError(f"{model.name} cannot be conditioned on labels")
     corpus = read(texts, **reading)
@@ -47,7 +56,10 @@ def read_texts(
     tokenizer = model.tokenizer_for(corpus, extend_vocabulary, progress)
     train, held_out = tokenize_train_valid(corpus, valid, tokenizer, seed, progress=progress)
     summary = summarize(corpus, train, None if isinstance(valid, Corpus) else held_out, tokenizer)
-    return Texts(corpus, tokenizer, train, held_out, summary)
+    bar = Progress(progress)
+    for line in (str(summary), *summary.hints):
+        bar.say(line)
+    return Texts(corpus, tokenizer, train, held_out, summary, bar)
 
 
 def record_texts(model: Model, corpus: Corpus, summary: CorpusSummary) -> None:

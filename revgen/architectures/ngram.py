@@ -104,10 +104,8 @@ class NGramModel(LanguageModel):
         ``valid`` is a fraction, and ``index_texts`` keeps an index of the texts with the model. The history has one
         epoch.
         """
-        from revgen.training.progress import Progress
-
         start_time = time.perf_counter()
-        corpus, tokenizer, train, held_out, summary = read_texts(
+        corpus, tokenizer, train, held_out, summary, bar = read_texts(
             self,
             texts,
             valid,
@@ -117,9 +115,6 @@ class NGramModel(LanguageModel):
             progress=progress,
             reading=reading,
         )
-        bar = Progress(progress)
-        for line in (str(summary), *summary.hints):
-            bar.say(line)
         orders = count(train.documents(), len(tokenizer), self.config.order)
         kept, probabilities, backoffs = self.estimate(orders)
         self.tokenizer, self.weights = tokenizer, to_weights(kept, probabilities, backoffs)

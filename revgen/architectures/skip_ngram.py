@@ -87,7 +87,7 @@ class SkipNGramModel(LanguageModel):
         The parameters are as in the ``fit`` of an n-gram model.
         """
         start_time = time.perf_counter()
-        corpus, tokenizer, train, held_out, summary = read_texts(
+        corpus, tokenizer, train, held_out, summary, bar = read_texts(
             self,
             texts,
             valid,
@@ -98,19 +98,19 @@ class SkipNGramModel(LanguageModel):
             reading=reading,
         )
         self.__dict__ |= self.recount([*train.documents()], tokenizer).__dict__
-        metrics = measure_held_out(self, held_out)
         seconds = time.perf_counter() - start_time
-        record_texts(self, corpus, summary)
-        loss = -float(np.concatenate([logprobs for _, logprobs in self.logprobs([*train.documents()])]).mean())
-        epoch = EpochMetrics(1, loss, 0.0, len(train) / seconds, seconds, **metrics, best=True)
-        history = History([epoch], settings={"tokens": len(train), "seed": seed}, notes=summary.hints)
-        self.metadata["training"] = history.settings | {"seconds": round(seconds, 2)}
         if index_texts:
             self.index_texts(corpus)
-        if progress:
-            from revgen.training.progress import Progress
 
-            Progress(shown=True).on_epoch_end(epoch)
+        metrics = measure_held_out(self, held_out)
+        record_texts(self, corpus, summary)
+        sample = self.generate("", max_tokens=80, seed=seed)
+        loss = -float(np.concatenate([logprobs for _, logprobs in self.logprobs([*train.documents()])]).mean())
+        epoch = EpochMetrics(1, loss, 0.0, len(train) / seconds, seconds, **metrics, best=True, sample=sample)
+        history = History([epoch], settings={"tokens": len(train), "seed": seed}, notes=summary.hints)
+        self.metadata["training"] = history.settings | {"seconds": round(seconds, 2)}
+        bar.on_epoch_end(epoch)
+        bar.close()
         return history
 
     def recount(self, documents: Sequence[NDArray[Any]], tokenizer: Tokenizer) -> Self:

@@ -79,3 +79,13 @@ def test_saved_model_contains_the_text_and_generates_the_same(model: LanguageMod
 def test_unknown_context_is_an_error_that_lists_the_names() -> None:
     with pytest.raises(revgen.OptionError, match=CONTEXTS[-1]):
         revgen.create("skip-ngram-char", contexts=["order 99"])
+
+
+@pytest.mark.parametrize("name", ["ngram-char", "kneser-ney-char", "skip-ngram-char", "cm-char"])
+def test_models_of_counts_describe_the_texts_and_print_a_sample(
+    name: str, reviews: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    revgen.create(name).fit(reviews[:20])
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("20 documents, ")
+    assert any(line.startswith("epoch 1: training loss") for line in lines) and lines[-1].startswith("    ")
