@@ -113,9 +113,6 @@ class GatedMixture(Mixture):
         features, logprobs, targets = self._observe(documents, folds, seed)
         self.gate, nats = fit_gate(self.gate, self.mixing_weights, features, logprobs, targets, epochs, seed)
         self._clear_caches()
-        seconds = time.perf_counter() - start_time
-        metrics = {} if valid is None else self.evaluate(valid, **reading).metrics()
-        epoch = EpochMetrics(epochs, nats, LAST_RATE, len(targets) / seconds, seconds, **metrics, best=True)
         powers, weights, sum_weight = gate_values(self.gate, self.mixing_weights, features)
         names = [model.name for model in self.models]
         summaries = [
@@ -125,11 +122,9 @@ class GatedMixture(Mixture):
         note = (
             f"mean exponents: {summaries[0]}; mean weights: {summaries[1]}; weight of the sum {sum_weight.mean():.3f}"
         )
-        if progress:
-            from revgen.training.progress import Progress
-
-            Progress(shown=True).say(note)
-        return History([epoch], notes=[note])
+        seconds = time.perf_counter() - start_time
+        epoch = EpochMetrics(epochs, nats, LAST_RATE, len(targets) / seconds, seconds, best=True)
+        return self._finish_fit(epoch, note, valid, reading, progress)
 
     def _observe(
         self, documents: list[NDArray[Any]], folds: int | None, seed: int

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.architectures.wrapper import check_count, spec_of_fitted, unfitted
+from revgen.architectures.wrapper import as_part, check_count, spec_of_fitted, unfitted
 from revgen.arguments import validate_call
 from revgen.corpus import read
 from revgen.corpus.tokens import tokenize
@@ -69,7 +69,12 @@ class Mixture(LanguageModel):
 
     def __init__(self, *args: Any, models: Sequence[LanguageModel] = (), **options: Any) -> None:
         super().__init__(*args, **options)
-        self.models = list(models) or [unfitted(spec, self.level, self.tokenizer) for spec in self.config.models]
+        self.models = [as_part(model) for model in models] or [
+            unfitted(spec, self.level, self.tokenizer) for spec in self.config.models
+        ]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"models": [as_part(model) for model in self.models]}
 
     def with_dynamic_evaluation(self, settings: Mapping[str, Any]) -> LanguageModel | None:
         models = [model.with_dynamic_evaluation(settings) or model for model in self.models]
@@ -107,16 +112,21 @@ class Mixture(LanguageModel):
         logprobs = self._component_logprobs([np.asarray(ids) for ids in tokens.documents()])
         weights, nats = fit_weights_em(np.concatenate([array for _, array in logprobs], 1), self.mixing_weights)
         self.config = dataclasses.replace(self.config, shares=weights.tolist())
-        seconds = time.perf_counter() - start_time
-        metrics = {} if valid is None else self.evaluate(valid, **reading).metrics()
-        epoch = EpochMetrics(1, nats, 0.0, len(tokens) / seconds, seconds, **metrics, best=True)
         summary = ", ".join(f"{m.name} {weight:.3f}" for m, weight in zip(self.models, weights, strict=True))
-        history = History([epoch], notes=[f"weights: {summary}"])
+        seconds = time.perf_counter() - start_time
+        epoch = EpochMetrics(1, nats, 0.0, len(tokens) / seconds, seconds, best=True)
+        return self._finish_fit(epoch, f"weights: {summary}", valid, reading, progress)
+
+    def _finish_fit(
+        self, epoch: EpochMetrics, note: str, valid: Any, reading: Mapping[str, Any], progress: bool
+    ) -> History:
+        """Add the metrics on the validation text to an epoch, print a note, and return the history with both."""
+        metrics = {} if valid is None else self.evaluate(valid, **reading).metrics()
         if progress:
             from revgen.training.progress import Progress
 
-            Progress(shown=True).say(history.notes[0])
-        return history
+            Progress(shown=True).say(note)
+        return History([dataclasses.replace(epoch, **metrics)], notes=[note])
 
     def _component_logprobs(self, sequences: list[NDArray[Any]]) -> Iterator[tuple[int, NDArray[Any]]]:
         """Yield ``(index, logprobs)`` for each sequence; ``logprobs`` (models, tokens) has one row per model."""

@@ -9,7 +9,7 @@ import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, Unpack
 
 from numpy.typing import NDArray
 
@@ -25,6 +25,8 @@ from revgen.training.options import FitOptions
 
 if TYPE_CHECKING:
     from revgen.browser.network import BrowserNetwork
+
+M = TypeVar("M", bound=LanguageModel)
 
 MAX_MODELS = 64
 """The largest number of models in a mixture or a wrapper."""
@@ -58,7 +60,10 @@ class Wrapper(LanguageModel):
         model: LanguageModel | None = None,
     ) -> None:
         super().__init__(architecture, level, config, tokenizer, tokenizer_options)
-        self.model = unfitted(config.model, level, tokenizer) if model is None else model
+        self.model = unfitted(config.model, level, tokenizer) if model is None else as_part(model)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"model": as_part(self.model)}
 
     @classmethod
     def around(cls, name: str, model: LanguageModel, settings: Mapping[str, Any]) -> Self:
@@ -150,6 +155,16 @@ class Wrapper(LanguageModel):
 
     def validate_weights(self, arrays: Weights) -> str | None:
         return self.model.validate_weights(arrays)
+
+
+def as_part(model: M) -> M:
+    """Return a copy of a model for a mixture or a wrapper: training the model later does not change the copy.
+
+    The copy has the same weights, and the values that were computed from them.
+    """
+    part = copy.copy(model)
+    part._derived = dict(model._derived)
+    return part
 
 
 def spec_of_fitted(model: LanguageModel) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -75,3 +76,19 @@ def test_mixture_cannot_be_created_by_name() -> None:
     assert not revgen.list_models("mixture*")
     with pytest.raises(revgen.UnknownNameError):
         revgen.create("mixture-char")
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_training_a_model_later_does_not_change_the_mixture(
+    gated: bool, parts: list[LanguageModel], reviews: list[str], tmp_path: Path
+) -> None:
+    counts, network = (copy.copy(model) for model in parts)
+    inner = revgen.mix([counts, network], gated=gated)
+    outer = revgen.mix([inner, counts.adaptive()], gated=gated)
+    expected = [model.score("a song").total for model in (inner, outer)]
+    network.fit(reviews[:20], base=revgen.create("kneser-ney-char", order=2), epochs=1, progress=False)
+    counts.fit(reviews[:9], extend_vocabulary=True, progress=False)
+    inner.models[1].fit(reviews[:20], epochs=1, progress=False)
+    assert network.name == "residual-char" and network.score("a song").total != expected[0]
+    assert outer.score("a song").total == expected[1] and inner.score("a song").total != expected[0]
+    assert revgen.load(outer.save(tmp_path)).score("a song").total == pytest.approx(expected[1])
