@@ -17,8 +17,8 @@ from revgen.model import Model
 OPTIONS = (
     *("temperature", "top_k", "top_p", "min_p", "typical_p"),
     *("repetition_penalty", "frequency_penalty", "presence_penalty"),
-    *("max_tokens", "min_tokens", "stop", "stop_at_sentence", "max_copied_chars", "num_beams", "length_penalty"),
-    *("prompt", "label"),
+    *("max_tokens", "min_tokens", "stop", "stop_at_sentence", "max_copied_chars", "known_words"),
+    *("num_beams", "length_penalty", "prompt", "label"),
 )
 """The entries of ``Model.generation_config``: a prompt, and options of ``generate``."""
 ENTRY_NAMES = {"max_tokens": "max_new_tokens", "min_tokens": "min_new_tokens"}

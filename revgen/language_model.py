@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from revgen import storage
 from revgen.arguments import validate_call
+from revgen.compact_index import CompactIndex
 from revgen.corpus import read
 from revgen.errors import OptionError
 from revgen.files import expand_user
@@ -288,14 +289,22 @@ class LanguageModel(Model):
     # Copied text
 
     @validate_call
-    def index_texts(self, texts: Any, **reading: Unpack[ReadOptions]) -> None:
+    def index_texts(self, texts: Any, *, compact: bool = False, **reading: Unpack[ReadOptions]) -> None:
         """Add texts to the index in which ``novelty`` finds copied text. The index is saved with the model.
 
-        ``fit(…, index_texts=True)`` adds the training texts. ``revgen.read`` describes ``texts`` and the options in
-        ``reading``.
+        ``fit(…, index_texts=True)`` adds the training texts. A ``compact`` index has the distinct words of the texts,
+        and a byte for each word instead of the text itself. That is enough for the options ``max_copied_chars`` and
+        ``known_words`` of ``generate``, but not for ``novelty``. An index that is compact remains so. ``revgen.read``
+        describes ``texts`` and the options in ``reading``.
         """
-        documents = self.index.documents() if self.has_index else []
-        self._index = SuffixIndex([*documents, *read(texts, **reading)])
+        existing = self.text_index if self.has_index else None
+        earlier = existing.documents() if isinstance(existing, SuffixIndex) else []
+        documents = [*earlier, *read(texts, **reading)]
+        if compact or isinstance(existing, CompactIndex):
+            base = existing if isinstance(existing, CompactIndex) else CompactIndex()
+            self._index = base.add(documents)
+        else:
+            self._index = SuffixIndex(documents)
 
     @validate_call
     def novelty(self, text: str, minimum: int = 20) -> CopyReport:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.arguments import validate_call
+from revgen.compact_index import TextIndex
 from revgen.corpus import Corpus
 from revgen.corpus.cache import train_or_load
 from revgen.corpus.progress import with_progress
@@ -146,8 +147,8 @@ class Model(ABC):
         self._tokenizer = tokenizer
         self._weights: Weights | None = None
         self._derived: dict[str, Any] = {}
-        self._index: SuffixIndex | None = None
-        self._read_index: Callable[[], SuffixIndex] | None = None  # reads the index from its file on first use
+        self._index: TextIndex | None = None
+        self._read_index: Callable[[], TextIndex] | None = None  # reads the index from its file on first use
         self._warned = False
 
     # Methods that subclasses define
@@ -472,7 +473,18 @@ class Model(ABC):
 
     @property
     def index(self) -> SuffixIndex:
-        """The index of the training text. Raises NotFittedError if there is none."""
+        """The index with the training text. Raises NotFittedError if there is none, or only a compact one."""
+        index = self.text_index
+        if not isinstance(index, SuffixIndex):
+            raise NotFittedError(
+                f"{self.name} has a compact index, without the training text, which only max_copied_chars and "
+                "known_words can use: call index_texts(texts)"
+            )
+        return index
+
+    @property
+    def text_index(self) -> TextIndex:
+        """The index of the training text, compact or not. Raises NotFittedError if there is none."""
         read_index = self._read_index
         if self._index is None:
             if read_index is None:

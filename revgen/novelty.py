@@ -7,9 +7,11 @@ that sorts only groups with equal ranks: Larsson & Sadakane 1999).
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -17,6 +19,9 @@ from numpy.typing import NDArray
 
 SEPARATOR = "\udfff"
 """The character between two documents: a lone surrogate, which valid text does not contain."""
+LETTER = r"[^\W\d_㐀-鿿]"
+WORD = re.compile(rf"[㐀-鿿]|{LETTER}+(?:['’-]{LETTER}+)*")
+"""A word: letters, joined by apostrophes and hyphens, or one Chinese character."""
 
 
 class Span(NamedTuple):
@@ -63,6 +68,11 @@ class SuffixIndex:
         """Return the training documents."""
         return self.text.split(SEPARATOR)
 
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """The words of the training documents, sorted and case-folded."""
+        return tuple(sorted({*find_words(self.text)}))
+
     def to_bytes(self) -> bytes:
         """Return the content of an index file."""
         from safetensors.numpy import save
@@ -92,6 +102,11 @@ class SuffixIndex:
         position = bisect_left(self.suffixes, string, key=lambda start: text[start : start + size])
         is_found = position < len(self.suffixes) and text.startswith(string, self.suffixes[position])
         return is_found and SEPARATOR not in string
+
+
+def find_words(text: str) -> Iterator[str]:
+    """Yield the words of a text in case-folded form."""
+    return (match[0].casefold() for match in WORD.finditer(text))
 
 
 def check_text(text: str, index: SuffixIndex) -> CheckedText:

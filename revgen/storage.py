@@ -19,10 +19,10 @@ import numpy as np
 
 from revgen import generation_file, schema
 from revgen.card import make_card
+from revgen.compact_index import TextIndex, read_index
 from revgen.errors import CheckpointError, OptionError, UnknownNameError
 from revgen.files import Check, FileHandle, is_rank_zero, lock, make_directory, read_file, to_json
 from revgen.model import Model, Weights
-from revgen.novelty import SuffixIndex
 from revgen.options import is_int, safe_repr
 from revgen.pending import (
     CARD,
@@ -117,7 +117,7 @@ def write_directory(
     """
     tokenizer = model.tokenizer.to_bytes()
     tokenizer_file = model.tokenizer.file
-    index = model.index.to_bytes() if model.has_index else None
+    index = model.text_index.to_bytes() if model.has_index else None
     config = configuration(model) | {
         "tokenizer": _file_entry(tokenizer_file, tokenizer) | {"tokens": len(model.tokenizer)},
         "weights": _file_entry(WEIGHTS, weights) | {"parameters": model.num_parameters, "dtype": dtype},
@@ -286,12 +286,12 @@ def read_tokenizer(directory: Path, content: Mapping[str, Any]) -> Tokenizer:
     return tokenizer
 
 
-def _read_index(file: FileHandle, sha256: object) -> SuffixIndex:
+def _read_index(file: FileHandle, sha256: object) -> TextIndex:
     try:
         data = file.read_bytes(check_header)
         if hashlib.sha256(data).hexdigest() != sha256:
             raise ValueError(f"its hash is not the one in {CONFIG}")
-        return SuffixIndex.from_bytes(data)
+        return read_index(data)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file} is damaged: {error}") from None
 

@@ -39,7 +39,7 @@ LAYERS = (
     ("tokenizers",),
     ("corpus", "datasets", "hub_client", "pretrained"),
     ("cells",),
-    ("history", "novelty"),
+    ("history", "novelty", "compact_index"),
     ("sequences",),
     ("model",),
     ("card", "generation_file", "storage"),

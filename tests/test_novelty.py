@@ -13,7 +13,7 @@ from toys import chars, table
 
 import revgen
 from revgen import CheckpointError, LanguageModel, NotFittedError, OptionError
-from revgen.generation.guides import CopyGuide
+from revgen.generation.text_guides import CopyGuide
 from revgen.novelty import CheckedText, SuffixIndex, find_copies
 from revgen.registry import tokenizers
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -13,10 +11,8 @@ from revgen.errors import OptionError
 from revgen.generation.decoding import generate
 from revgen.generation.sentences import find_sentence_end
 from revgen.model import Model
-from revgen.novelty import SuffixIndex, find_copies
+from revgen.novelty import WORD, SuffixIndex, find_copies
 
-WORD = re.compile(r"[㐀-鿿]|[^\W\d_㐀-鿿]+(?:['’-][^\W\d_㐀-鿿]+)*")
-"""A word: letters, joined by apostrophes and hyphens, or one Chinese character."""
 MIN_COPIED_CHARS = 30
 
 
@@ -46,7 +42,7 @@ def text_quality(texts: Sequence[str], training: SuffixIndex, minimum: int = MIN
     A copy has at least ``minimum`` characters. The last word of a text counts only if something follows it, since
     ``max_tokens`` may have cut it off. Raises OptionError if there are no words.
     """
-    known = words_of(training)
+    known = {*training.words}
     words = [m[0].casefold() for text in texts for m in WORD.finditer(text) if m.end() < len(text)]
     if not words:
         raise OptionError("texts must have words")
@@ -102,9 +98,3 @@ def ends_with_sentence(text: str) -> bool:
     """Return whether a sentence ends where the text ends, but for white space."""
     text = text.rstrip()
     return find_sentence_end(text, len(text), is_final=True) == len(text)
-
-
-@lru_cache(maxsize=4)
-def words_of(training: SuffixIndex) -> frozenset[str]:
-    """Return all words of a training text, in case-folded form."""
-    return frozenset(match[0].casefold() for match in WORD.finditer(training.text))

@@ -58,6 +58,7 @@ class GenerationOptions(TypedDict, total=False):
     regex: str | None
     choices: Sequence[str] | None
     max_copied_chars: int | None
+    known_words: bool
     guide: Guide | None
     check_novelty: bool
     num_beams: int | None
@@ -146,6 +147,10 @@ class GenerationConfig:
         metadata={
             "help": "Copy at most this many consecutive characters of the training text, if the model has its index."
         },
+    )
+    known_words: bool = field(
+        default=False,
+        metadata={"help": "Generate only words of the training text, if the model has its index."},
     )
     guide: Guide | None = field(
         default=None, metadata={"help": "Let this object of your own decide which tokens may follow each text."}
@@ -256,7 +261,7 @@ class GenerationConfig:
         check("choices", choices, choices is None or is_list, "a list of one or more strings")
         if self.max_copied_chars is not None:
             check_at_least("max_copied_chars", self.max_copied_chars, 1)
-        for name in ("check_novelty", "stop_at_sentence"):
+        for name in ("check_novelty", "stop_at_sentence", "known_words"):
             check(name, getattr(self, name), type(getattr(self, name)) is bool, "True or False")
         is_number = self.num_beams is None or (is_int(self.num_beams, 1) and self.num_beams <= MAX_BEAMS)
         check("num_beams", self.num_beams, is_number, f"a whole number from 1 to {MAX_BEAMS:,}")
@@ -266,7 +271,8 @@ class GenerationConfig:
 
     def _check_combinations(self) -> None:
         """Raise OptionError for options that contradict each other."""
-        guides = [name for name in ("guide", "regex", "choices", "max_copied_chars") if getattr(self, name) is not None]
+        names = ("guide", "regex", "choices", "max_copied_chars", "known_words")
+        guides = [name for name in names if getattr(self, name) not in (None, False)]
         if self.guide is not None:
             self._refuse("guide", {name: (name != "guide", "a text has one guide") for name in guides})
         if self.regex is not None or self.choices is not None:
@@ -278,11 +284,14 @@ class GenerationConfig:
                     "min_tokens": (self.min_tokens, "the length of the text is part of the match"),
                     "forced_tokens": (self.forced_tokens, "a forced token may not match"),
                     "max_copied_chars": (self.max_copied_chars, "every match may be a copy"),
+                    "known_words": (self.known_words, "every match may have other words"),
                     "choices": (self.regex is not None and self.choices, "both describe the whole text"),
                 },
             )
         elif self.max_copied_chars is not None:
             self._refuse("max_copied_chars", {"forced_tokens": (self.forced_tokens, "forced tokens may be copies")})
+        elif self.known_words:
+            self._refuse("known_words", {"forced_tokens": (self.forced_tokens, "forced tokens may be other words")})
         if self.num_beams is not None:
             reason = "beam search does not sample"
             names = ("temperature", "top_k", "top_p", "min_p", "typical_p")

@@ -26,10 +26,12 @@ from revgen.generation.filters import (
     is_immutable,
     needs_tokens,
 )
-from revgen.generation.guides import CopyGuide, Guide, PatternGuide, TextGuide, choices_guide
+from revgen.generation.guides import Guide, PatternGuide, TextGuide, choices_guide
 from revgen.generation.healing import token_texts
 from revgen.generation.sampler import probabilities
 from revgen.generation.spelling import NO_DIGITS, SpellingGuide, spelling_guide
+from revgen.generation.text_guides import CombinedGuide, CopyGuide, WordGuide, WordStartGuide
+from revgen.novelty import SuffixIndex
 from revgen.options import is_int
 from revgen.tokenizers import Tokenizer
 
@@ -293,6 +295,11 @@ def _make_guide(model: Model, config: GenerationConfig, biases: Floats) -> Guide
         return PatternGuide(model.tokenizer, config.regex, config.max_tokens, banned)
     if config.choices is not None:
         return choices_guide(model.tokenizer, config.choices, config.max_tokens, banned)
+    guides: list[TextGuide] = []
     if config.max_copied_chars is not None:
-        return CopyGuide(model.tokenizer, model.index, config.max_copied_chars)
-    return config.guide
+        index = model.text_index
+        guide_class: Any = CopyGuide if isinstance(index, SuffixIndex) else WordStartGuide
+        guides.append(guide_class(model.tokenizer, index, config.max_copied_chars))
+    if config.known_words:
+        guides.append(WordGuide(model.tokenizer, model.text_index.words))
+    return CombinedGuide(guides) if len(guides) > 1 else guides[0] if guides else config.guide

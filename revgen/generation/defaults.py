@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p")
 """Options of which beam search has none, and which change nothing or too much at the temperature 0."""
 BEAMS = ("num_beams", "length_penalty")
-LENGTH = ("max_tokens", "min_tokens", "stop", "stop_at_sentence", "max_copied_chars")
+INDEX = ("max_copied_chars", "known_words")
+"""Options that need an index of the training text."""
+LENGTH = ("max_tokens", "min_tokens", "stop", "stop_at_sentence", *INDEX)
 """Options of which a text that has to match a pattern has none."""
 MAX_PROMPT_CHARS = 10_000
 MAX_DEFAULT_TOKENS = 100_000
@@ -66,7 +68,7 @@ def add_defaults(model: Model, options: Mapping[str, Any]) -> dict[str, Any]:
     if not given.isdisjoint(("regex", "choices")):
         excluded.update(LENGTH)
     if not model.has_index or not given.isdisjoint(("guide", "forced_tokens")):
-        excluded.add("max_copied_chars")
+        excluded.update(INDEX)
     if "min_tokens" in defaults and is_int(options.get("max_tokens"), 0):
         maximum = model.generation_config.get("max_tokens", DEFAULTS["max_tokens"])
         defaults["min_tokens"] = options["max_tokens"] * defaults["min_tokens"] // max(maximum, 1)

@@ -1,10 +1,9 @@
-"""Guides decide which tokens may follow a text: to match a pattern, to be one of some choices, or not to be a copy."""
+"""Guides decide which tokens may follow a text: to match a pattern, or to be one of some choices."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
@@ -232,102 +231,3 @@ def _min_tokens(text: str, tokens: Collection[str], count_parts: Callable[[str],
         if minimum[end] >= UNREACHABLE:
             minimum[end] = min(minimum[end - 1] + count_parts(text[end - 1]), UNREACHABLE)
     return minimum[-1]
-
-
-class TrainingText(Protocol):
-    """A text in which strings can be looked up."""
-
-    def __contains__(self, string: str) -> bool: ...
-
-
-@dataclass(frozen=True)
-class TextEnd:
-    """The end of a text: complete characters, and the parts of an incomplete one."""
-
-    text: str
-    parts: tuple[int, ...] = ()
-
-
-class CopyGuide:
-    """A guide to texts that copy at most ``max_chars`` consecutive characters of the training text."""
-
-    is_strict = False
-
-    def __init__(self, tokenizer: Tokenizer, training: TrainingText, max_chars: int) -> None:
-        self.training = training
-        self.max_chars = max_chars
-        self.tokenizer = tokenizer
-        self.all_allowed = np.ones(len(tokenizer), bool)
-        self.root = _Node()
-        self.texts = token_texts(tokenizer).texts
-        for token, text in enumerate(self.texts):
-            if token not in tokenizer.partial_char_ids:
-                self.root.add(text, token)
-
-    def initial_state(self, prompt: str) -> TextEnd:
-        return self._end(prompt)
-
-    def next_state(self, state: TextEnd, token: int) -> TextEnd:
-        if token not in self.tokenizer.partial_char_ids:
-            return self._end(state.text + self.texts[token])
-        parts = (*state.parts, token)
-        character = self.tokenizer.spelled_character(parts)
-        return TextEnd(state.text, parts) if character is None else self._end(state.text + character)
-
-    def next_state_for_text(self, state: TextEnd, text: str) -> TextEnd:
-        return self._end(state.text + text)
-
-    def allows_text(self, state: TextEnd, text: str, remaining: int) -> bool:
-        return not any(self._may_copy(state.text + text[:end], 0) for end in range(1, len(text) + 1))
-
-    def _end(self, text: str) -> TextEnd:
-        return TextEnd(text[-(self.max_chars + 1) :])
-
-    def allowed_tokens(self, state: TextEnd, remaining: int) -> NDArray[np.bool_]:
-        if not self._may_copy(state.text, self.root.height):
-            return self.all_allowed
-        allowed = self.all_allowed.copy()
-        allowed[list(self._refused(self.root, state.text))] = False
-        for token in self.tokenizer.partial_char_ids:
-            after = self.next_state(state, token)
-            allowed[token] = bool(after.parts) or not self._may_copy(after.text, 0)
-        return allowed
-
-    def _refused(self, node: _Node, text: str) -> Iterable[int]:
-        """Yield the tokens below a node that copy too much; ``text`` is the text up to the node."""
-        for character, child in node.children.items():
-            longer = text + character
-            if self._may_copy(longer, 0):
-                yield from child.all_tokens()
-            elif self._may_copy(longer, child.height):
-                yield from self._refused(child, longer)
-
-    def _may_copy(self, text: str, more: int) -> bool:
-        """Return whether the end of a text copies too much, or may do so after ``more`` characters."""
-        length = self.max_chars + 1 - more
-        return length <= 0 or (len(text) >= length and text[-length:] in self.training)
-
-    def is_done(self, state: TextEnd) -> bool:
-        return False
-
-
-class _Node:
-    """A node in the tree of all tokens, character by character."""
-
-    def __init__(self) -> None:
-        self.children: dict[str, _Node] = {}
-        self.tokens: list[int] = []
-        self.height = 0  # characters of the longest token below
-
-    def add(self, text: str, token: int) -> None:
-        node = self
-        node.height = max(node.height, len(text))
-        for i, character in enumerate(text, 1):
-            node = node.children.setdefault(character, _Node())
-            node.height = max(node.height, len(text) - i)
-        node.tokens.append(token)
-
-    def all_tokens(self) -> Iterable[int]:
-        yield from self.tokens
-        for child in self.children.values():
-            yield from child.all_tokens()

@@ -25,7 +25,7 @@ from revgen.serve.logprobs import TokenLog, join_logprobs, prompt_logprobs
 from revgen.serve.prompts import EncodedPrompt, encode_prompts
 from revgen.serve.schema import DEFAULT_MAX_TOKENS, OPTION_FIELDS, generation_options
 
-SLOW_OPTIONS = {"regex", "choices", "max_copied_chars"}
+SLOW_OPTIONS = {"regex", "choices", "max_copied_chars", "known_words"}
 """The options whose preparation may take long."""
 LONG_PROMPT = 10_000
 """The number of characters of a prompt, or of the text of its ids, whose preparation may take long."""
