@@ -136,7 +136,7 @@ class Page:
         }"""
         self.browser.execute_script(code, values)
 
-    def generate(self, prompt: str = "the ", *, length: int = 40, seed: int = 1) -> str:
+    def generate(self, prompt: str = "the ", *, length: int | str = 40, seed: int = 1) -> str:
         """Fill in the fields, generate, and return the text."""
         self.fill(prompt=prompt, length=length, seed=seed)
         self.click("generate")

@@ -225,7 +225,10 @@ class App {
 }
 
 const textOf = (/** @type {Token[]} */ tokens) => tokens.map(({ text }) => text).join("");
-const numberIn = (id) => Math.min(Math.max(Number($(id).value) || 0, Number($(id).min)), Number($(id).max));
+const numberIn = (/** @type {string} */ id) => {
+  const { value, defaultValue, min, max } = $(id);
+  return Math.min(Math.max(Number(value || defaultValue), Number(min)), Number(max));
+};
 const newSeed = () => crypto.getRandomValues(new Uint32Array(1))[0] % 10000;
 const setSeed = (seed) => {
   $("seed").value = seed;
@@ -349,6 +352,7 @@ function showModel(/** @type {Description} */ description) {
   $("about-sample").lastElementChild.textContent = sample?.trim() ?? "";
   $("length-unit").textContent = level === "char" ? "characters" : "tokens";
   $("length").max = defaults.max_length ?? 10000;
+  $("length").defaultValue = defaults.max_tokens ?? 300; // of an empty field
   $("label-field").hidden = !labels.length;
   $("label").replaceChildren(...["any", ...labels].map((label) => new Option(String(label))));
   const request = {
@@ -357,7 +361,7 @@ function showModel(/** @type {Description} */ description) {
     seed: defaults.seed ?? newSeed(),
     temperature: defaults.temperature ?? 1,
     topP: defaults.top_p ?? 1,
-    length: defaults.max_tokens ?? 300,
+    length: Number($("length").defaultValue),
     isSentence: defaults.stop_at_sentence ?? false,
   };
   setFields(request, description);

@@ -30,7 +30,7 @@ async function describeModels() {
       return await (await send("page/models")).json();
     } catch (error) {
       if (error.status !== 401) throw error;
-      sessionStorage.setItem("revgen-key", await askForKey(sessionStorage.getItem("revgen-key") !== null));
+      sessionStorage.setItem("revgen-key", await askForKey(Boolean(sessionStorage.getItem("revgen-key"))));
     }
   }
 }

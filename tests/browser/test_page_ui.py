@@ -69,6 +69,12 @@ def test_text_appears_while_it_is_sampled_and_can_be_stopped(page: Page) -> None
     assert page["status"].get_attribute("textContent") == f"Stopped: {len(page.tokens):,} new tokens"
 
 
+def test_an_empty_field_means_the_default(page: Page) -> None:
+    page.generate(length="")
+
+    assert page["length"].get_attribute("value") == "300"
+
+
 def test_a_seed_gives_the_same_text_again(page: Page) -> None:
     text, other = page.generate(seed=1), page.generate(seed=2)
 
