@@ -124,3 +124,11 @@ def test_a_damaged_gzip_file_is_an_error_that_names_it(tmp_path: Path, file_form
         path.write_bytes(damaged)
         with pytest.raises(CorpusError, match=r"\.gz"):
             list(revgen.read(path))
+
+
+def test_an_empty_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "empty.txt"
+    path.touch()
+
+    with pytest.raises(CorpusError, match=r"empty\.txt: the corpus is empty"):
+        revgen.create("kneser-ney-char").fit(path, progress=False)
