@@ -9,6 +9,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+# The workers of pytest keep all processors busy, and then the threads of OpenBLAS mostly wait for each other. NumPy
+# reads this when it is imported, here and in the processes that tests start.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 from chromium import browser, chromium, online_browser  # noqa: F401  fixtures
