@@ -53,6 +53,8 @@ def test_a_lock_ends_with_its_process_even_if_a_child_lives_on(tmp_path: Path) -
         with lock(Path(sys.argv[1])):
             child = os.fork()
             if child == 0:
+                os.close(1)
+                os.close(2)
                 time.sleep(60)
                 os._exit(0)
             print(child, flush=True)
