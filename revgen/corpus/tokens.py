@@ -230,8 +230,8 @@ def _write_ids(
             ends.extend([size + end for end in ends_in_part])
             size += len(ids)
     if not size:
-        file = corpus.files[0] if len(corpus.files) == 1 else None
-        raise CorpusError("the corpus is empty: it has no text", file)
+        path = corpus.files[0] if len(corpus.files) == 1 else None
+        raise CorpusError("the corpus is empty: it has no text", path)
     file.flush()
     return np.frombuffer(ends, np.int64)
 
