@@ -2,9 +2,9 @@
 
     python examples/best_mixture.py train.jsonl valid.jsonl --clean valid_clean.jsonl --out models
 
-A part of the training documents is held out to fit the gates of the mixtures. Each model is saved in a directory of
-``--out``; a later run loads the models that are there. Each row of the table says what changes while the model reads a
-document. The texts are lowercased.
+A part of the training documents is held out to fit the gates of the mixtures. After that, the models of counts of the
+last mixtures count these documents too. Each model is saved in a directory of ``--out``; a later run loads the models
+that are there. Each row of the table says what changes while the model reads a document. The texts are lowercased.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ class Recipe:
     """The models, which are trained when they are needed, and the table of their losses."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
-        texts = [text.lower() for text in revgen.read(arguments.train)]
+        self.texts = texts = [text.lower() for text in revgen.read(arguments.train)]
         order = np.random.default_rng(arguments.seed).permutation(len(texts))
         self.held_out, self.train = (
             [texts[i] for i in np.sort(part)] for part in (order[: arguments.held_out], order[arguments.held_out :])
@@ -80,17 +81,24 @@ class Recipe:
             model.fit(self.train, progress=False)
         return self.gated(*orders.models, *chains)
 
-    def network(self, counts: revgen.LanguageModel) -> revgen.LanguageModel:
+    def lstm(self, counts: revgen.LanguageModel) -> revgen.LanguageModel:
         """Return an LSTM."""
         model = revgen.create("lstm-char", tokenizer=counts.tokenizer)
-        model.fit(self.train, self.held_out, preset="best", epochs=self.epochs, checkpoint=self.directory / "run-1")
+        model.fit(self.train, self.held_out, preset="best", epochs=self.epochs, checkpoint=self.directory / "run-lstm")
         return model
 
-    def residual(self, network: revgen.LanguageModel, counts: Any) -> revgen.LanguageModel:
-        """Return the LSTM after more training on top of some of the counts."""
-        base, epochs, checkpoint = self.gated(*counts.models[1:4]), self.residual_epochs, self.directory / "run-2"
-        network.fit(self.train, self.held_out, base=base, epochs=epochs, checkpoint=checkpoint)
-        return network
+    def transformer(self, counts: revgen.LanguageModel) -> revgen.LanguageModel:
+        """Return a transformer, whose size depends on the amount of training."""
+        model = revgen.create("transformer-char", tokenizer=counts.tokenizer)
+        model.fit(self.train, self.held_out, checkpoint=self.directory / "run-transformer")
+        return model
+
+    def residual(self, name: str, base: revgen.LanguageModel) -> revgen.LanguageModel:
+        """Return the network with this name after more training on top of some of the counts."""
+        model: Any = revgen.load(self.directory / name)
+        checkpoint = self.directory / f"run-{name}-on-counts"
+        model.fit(self.train, self.held_out, base=base, epochs=self.residual_epochs, checkpoint=checkpoint)
+        return model
 
     def context_mixing(self, counts: revgen.LanguageModel) -> revgen.LanguageModel:
         """Return context mixing."""
@@ -98,7 +106,7 @@ class Recipe:
         model.fit(self.train, progress=False)
         return model
 
-    def gated(self, *models: revgen.LanguageModel) -> revgen.LanguageModel:
+    def gated(self, *models: revgen.LanguageModel) -> Any:
         """Return a mixture whose gate is fitted on the texts that were held out."""
         mixture = revgen.mix(models, gated=True)
         mixture.fit(self.held_out, progress=False)
@@ -109,19 +117,22 @@ class Recipe:
         print("model", "changes while it reads", "all", "clean", "CPU time of the training", sep=" | ")
         orders = self.obtain("kneser-ney", self.kneser_ney)
         counts: Any = self.obtain("counts", lambda: self.counts(orders))
-        network = self.obtain("network", lambda: self.network(counts))
-        both = self.obtain("counts and network", lambda: self.gated(*counts.models, network))
-        self.report("counts and network, cache on top", both.adaptive(dynamic=False))
+        lstm = self.obtain("lstm", lambda: self.lstm(counts))
+        transformer = self.obtain("transformer", lambda: self.transformer(counts))
+        self.obtain("counts and lstm", lambda: self.gated(*counts.models, lstm))
+        base = self.gated(*counts.models[1:4])
+        trained_on_counts = [
+            self.obtain(f"{n} on counts", partial(self.residual, n, base)) for n in ("lstm", "transformer")
+        ]
+        self.obtain("counts and lstm on counts", lambda: self.gated(*counts.models, trained_on_counts[0]))
+        networks = [lstm, transformer, *trained_on_counts]
+        self.obtain("counts and networks", lambda: self.gated(*counts.models, *networks).with_counts(self.texts))
         cached = counts.models[2].adaptive(dynamic=False)
-        self.obtain("counts and network, cache as a member", lambda: self.gated(*counts.models, network, cached))
-        residual = self.obtain("residual", lambda: self.residual(network, counts))
-        self.obtain("counts and residual", lambda: self.gated(*counts.models, residual))
-        alone = revgen.load(self.directory / "network")  # ``network`` has become the residual model
-        self.obtain("both networks and a cache", lambda: self.gated(*counts.models, alone, residual, cached))
+        members = *counts.models, *networks, cached
+        self.obtain("counts, networks and a cache", lambda: self.gated(*members).with_counts(self.texts))
         mixing = self.obtain("context mixing", lambda: self.context_mixing(counts))
-        everything = self.obtain("everything", lambda: self.gated(*counts.models, residual, mixing))
-        self.report("everything, cache", everything.adaptive(dynamic=False))
-        self.report("everything, cache, dynamic evaluation", everything.adaptive())
+        members = *counts.models, *(network.adaptive(cache=False) for network in networks), cached, mixing
+        self.obtain("everything", lambda: self.gated(*members).with_counts(self.texts))
 
 
 def main() -> None:
@@ -131,8 +142,8 @@ def main() -> None:
     parser.add_argument("--clean", help="the part of the validation text without copies of the training text")
     parser.add_argument("--out", default="best-mixture", help="the directory of the models")
     parser.add_argument("--held-out", type=int, default=64, help="the number of documents that fit the gates")
-    parser.add_argument("--epochs", type=int, default=16, help="of the network alone")
-    parser.add_argument("--residual-epochs", type=int, default=3, help="of the network on top of the counts")
+    parser.add_argument("--epochs", type=int, default=16, help="of the LSTM alone")
+    parser.add_argument("--residual-epochs", type=int, default=2, help="of the networks on top of the counts")
     parser.add_argument("--seed", type=int, default=7)
     Recipe(parser.parse_args()).run()
 

@@ -212,12 +212,14 @@ class Model(ABC):
         """
         return score_sequences(self.forward, self.initial_state, sequences)
 
-    def recount(self, documents: Sequence[NDArray[Any]], tokenizer: Tokenizer) -> Self:
+    def recount(self, documents: Sequence[NDArray[Any]], tokenizer: Tokenizer, *, keep_networks: bool = False) -> Self:
         """Return a copy of this model with the counts of other documents of ids, and with this tokenizer.
 
         Whatever is not a count, such as the weights of a mixture, stays the same. Raises OptionError for a model that
-        does not count.
+        does not count; with ``keep_networks``, it stays the same too.
         """
+        if keep_networks:
+            return self
         raise OptionError(f"{self.name} has no counts, as kneser-ney and mixtures of such models have")
 
     def features(self, tokens: NDArray[Any], state: Any) -> tuple[NDArray[np.floating[Any]], Any]:

@@ -168,7 +168,7 @@ class ContextMixingModel(LanguageModel):
         mixing = {name: array for name, array in arrays.items() if name != "text"}
         return super().validate_weights(mixing)
 
-    def recount(self, documents: Sequence[NDArray[Any]], tokenizer: Tokenizer) -> Self:
+    def recount(self, documents: Sequence[NDArray[Any]], tokenizer: Tokenizer, *, keep_networks: bool = False) -> Self:
         text = np.concatenate(documents).astype(self.weights["text"].dtype)
         return recounted(self, tokenizer, self.weights | {"text": text})
 

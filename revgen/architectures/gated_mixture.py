@@ -48,7 +48,7 @@ MAX_BLOCK = 1 << 22
 """The largest number of log-probabilities of all models that are computed at once."""
 BATCH_SIZE = 256
 FIRST_RATE, LAST_RATE = 1e-2, 5e-4
-BETAS, EPSILON = (0.9, 0.99), 1e-8
+BETAS, EPSILON, WEIGHT_DECAY = (0.9, 0.99), 1e-8, 0.1
 HIDDEN, OUTPUT = "gate.hidden", "gate.output"
 
 
@@ -281,7 +281,7 @@ def fit_gate(
     """Return the gate that maximizes the likelihood of a text, and its nats per token in the last epoch.
 
     ``features`` are (tokens, features), ``logprobs`` (tokens, models, vocab), and ``targets`` (tokens,). The optimizer
-    is Adam (Kingma & Ba 2015).
+    is AdamW (Loshchilov & Hutter 2019).
     """
     gate = {name: array.copy() for name, array in gate.items()}
     moments = {name: (np.zeros_like(array), np.zeros_like(array)) for name, array in gate.items()}
@@ -304,6 +304,7 @@ def fit_gate(
                 mean += (1 - BETAS[0]) * (g - mean)
                 square += (1 - BETAS[1]) * (g**2 - square)
                 corrected = mean / (1 - BETAS[0] ** step)
+                gate[name] *= 1 - rate * WEIGHT_DECAY
                 gate[name] -= rate * corrected / (np.sqrt(square / (1 - BETAS[1] ** step)) + EPSILON)
     return gate, total / len(targets)
 

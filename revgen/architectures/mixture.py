@@ -169,10 +169,23 @@ class Mixture(LanguageModel):
         parts = zip(self.models, zip(*states, strict=True), strict=True)
         return tuple(model.join_states(part) for model, part in parts)
 
-    def recount(self, documents: Sequence[NDArray[Any]], tokenizer: Tokenizer) -> Self:
+    def recount(self, documents: Sequence[NDArray[Any]], tokenizer: Tokenizer, *, keep_networks: bool = False) -> Self:
         mixture = copy.copy(self)
-        mixture.models = [model.recount(documents, tokenizer) for model in self.models]
+        mixture.models = [model.recount(documents, tokenizer, keep_networks=keep_networks) for model in self.models]
         mixture.tokenizer = tokenizer
+        return mixture
+
+    @validate_call
+    def with_counts(self, texts: Any, **reading: Unpack[ReadOptions]) -> Self:
+        """Return a copy of the mixture whose models of counts count these texts, instead of those that they counted.
+
+        A mixture is fitted to text that none of its models knows. Then its models may count this text too. Networks and
+        the weights of the mixture stay the same. ``texts`` and ``reading`` are as in ``revgen.read``.
+        """
+        documents = [*tokenize(read(texts, **reading), self.tokenizer).documents()]
+        mixture = self.recount(documents, self.tokenizer, keep_networks=True)
+        mixture.config = dataclasses.replace(self.config, models=[spec_of_fitted(model) for model in mixture.models])
+        mixture.saved_hashes = frozenset()
         return mixture
 
     def browser_network(self) -> BrowserNetwork:

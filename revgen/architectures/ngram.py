@@ -214,7 +214,7 @@ class NGramModel(LanguageModel):
         logits, state = self.forward(tokens[-1:], state)
         return logits[-1], state
 
-    def recount(self, documents: Sequence[NDArray[Any]], tokenizer: Tokenizer) -> Self:
+    def recount(self, documents: Sequence[NDArray[Any]], tokenizer: Tokenizer, *, keep_networks: bool = False) -> Self:
         orders = count(documents, len(tokenizer), self.config.order)
         return recounted(self, tokenizer, to_weights(*self.estimate(orders)))
 

@@ -113,7 +113,7 @@ class SkipNGramModel(LanguageModel):
         bar.close()
         return history
 
-    def recount(self, documents: Sequence[NDArray[Any]], tokenizer: Tokenizer) -> Self:
+    def recount(self, documents: Sequence[NDArray[Any]], tokenizer: Tokenizer, *, keep_networks: bool = False) -> Self:
         text = np.concatenate(documents).astype(np.min_scalar_type(len(tokenizer) - 1))
         return recounted(self, tokenizer, {"text": text})
 

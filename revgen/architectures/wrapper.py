@@ -94,9 +94,9 @@ class Wrapper(LanguageModel):
         """Raise OptionError: only the wrapped model can be trained."""
         raise OptionError(f"{self.name} has nothing to train: fit its model, and call adaptive() on it again")
 
-    def recount(self, documents: Sequence[NDArray[Any]], tokenizer: Tokenizer) -> Self:
+    def recount(self, documents: Sequence[NDArray[Any]], tokenizer: Tokenizer, *, keep_networks: bool = False) -> Self:
         wrapper = copy.copy(self)
-        wrapper.model = self.model.recount(documents, tokenizer)
+        wrapper.model = self.model.recount(documents, tokenizer, keep_networks=keep_networks)
         wrapper.tokenizer = tokenizer
         return wrapper
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,6 +71,22 @@ def test_models_that_do_not_match_raise(parts: list[LanguageModel], small_model:
             revgen.mix(parts, weights=weights)
     with pytest.raises(revgen.OptionError, match="at least one"):
         revgen.mix([])
+
+
+def test_counts_of_a_mixture_are_replaced_and_networks_stay(parts: list[LanguageModel], reviews: list[str]) -> None:
+    counts, network = parts
+    residual = copy.copy(network)
+    residual.fit(reviews[:20], base=counts, epochs=1, progress=False)
+    mixture = revgen.mix([counts, network, residual, counts.adaptive()], gated=True)
+    again = mixture.with_counts(reviews[:140])
+    expected = revgen.create("kneser-ney-char", order=5, tokenizer=counts.tokenizer)
+    expected.fit(reviews[:140], progress=False)
+    recounted: Any = again.models
+    for model in (recounted[0], recounted[2].models[0], recounted[3].model):
+        assert model.fingerprint == expected.fingerprint
+    for before, after in ((network, recounted[1]), (residual.network_model, recounted[2].network_model)):
+        assert after.fingerprint == before.fingerprint
+    assert again.score(reviews[130]).total > mixture.score(reviews[130]).total
 
 
 def test_mixture_cannot_be_created_by_name() -> None:
