@@ -14,20 +14,25 @@ import time
 from collections.abc import Iterator, Sequence
 
 import revgen
-from revgen.context_mixing.parts import PARTS, SELECTORS
+from revgen.context_mixing.parts import CONTEXTS, PARTS, SELECTORS
 
+PARTS_OF_WORDS = [
+    part for part in CONTEXTS if any(name in part for name in ("stem", "ending", "long word", "sentence"))
+]
 GROUPS = {
     "orders 0 to 3": [f"order {n}" for n in range(4)],
     "orders 4 to 6": [f"order {n}" for n in range(4, 7)],
     "orders 7 to 24": [part for part in PARTS if part.startswith("order ") and int(part[6:]) > 6],
     "interpolated orders": ["interpolated"],
-    "words": [part for part in PARTS if "word" in part and part not in SELECTORS] + ["1 word and length"],
+    "words": [part for part in CONTEXTS if "word" in part and part not in PARTS_OF_WORDS],
+    "parts of words and long words": PARTS_OF_WORDS,
     "skipped tokens": [part for part in PARTS if part.startswith("skip")],
-    "lines and classes": ["column", "start of line", "classes"],
+    "lines and classes": ["column", "start of line", "classes", "2 tokens and classes"],
     "longest match": ["match"],
     "mixers selected by match and order": list(SELECTORS[:2]),
     "mixers selected by decision and document": [SELECTORS[2], SELECTORS[4]],
     "mixers selected by tokens and words": [SELECTORS[3], *SELECTORS[5:]],
+    "adaptive probability maps": ["refined"],
 }
 
 

@@ -11,16 +11,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.context_mixing.code_tree import LETTER, LINE_END, SPACE
+from revgen.context_mixing.code_tree import LETTER, LINE_END, SENTENCE_END, SPACE
 from revgen.context_mixing.compiling import compiled
 from revgen.context_mixing.parts import NUM_CONTEXTS, ORDERS
 
 MAX_ORDER = ORDERS[-1]
 _ORDERS = np.array(ORDERS)
 
-WORD, WORD_1, WORD_2, WORD_3, LINE_START, CLASSES, NUM_HASHES = range(7)
+WORD, WORD_1, WORD_2, WORD_3, LINE_START, CLASSES = range(6)
+STEM, STEM_1, STEM_2, ENDING_1, LONG_WORD, FIRST_WORD, NUM_HASHES = range(6, 13)
 """The indices of ``Document.rolling``: hashes of the current word, the three words before it, the first tokens of the
-line, and the classes of the last tokens."""
+line, and the classes of the last tokens. Then the stems of the current word and of the two words before it, the ending
+of the word before, the last long word, and the first word of the sentence."""
+STEM_SIZE, ENDING_SIZE, MIN_LONG_WORD = 4, 3, 5
+"""The numbers of tokens of a stem and of an ending, and of the shortest long word."""
 LENGTH, COLUMN, INDENT, WORD_LENGTH, PUNCTUATION, NUM_COUNTERS = range(6)
 MATCH, MATCH_LENGTH, RECENT, RECENT_LENGTH = range(NUM_COUNTERS, NUM_COUNTERS + 4)
 """The indices of ``Document.counters``: the number of tokens read, the column and the indentation of the line, the
@@ -85,6 +89,24 @@ def hash_last(tokens: Any, end: Any, count: Any) -> Any:
 
 
 @compiled
+def end_word(document: Any, folded: Any) -> None:
+    """Move the current word, which the last token ended, to the words before."""
+    counters, rolling = document.counters, document.rolling
+    last = counters[LENGTH] - 2
+    ending = np.uint64(0)
+    for k in range(min(ENDING_SIZE, counters[WORD_LENGTH])):
+        ending = combine(ending, folded[document.tokens[last - k]])
+    if counters[WORD_LENGTH] >= MIN_LONG_WORD:
+        rolling[LONG_WORD] = rolling[WORD]
+    if rolling[FIRST_WORD] == np.uint64(0):
+        rolling[FIRST_WORD] = rolling[WORD]
+    rolling[WORD_3], rolling[WORD_2], rolling[WORD_1] = rolling[WORD_2], rolling[WORD_1], rolling[WORD]
+    rolling[STEM_2], rolling[STEM_1], rolling[ENDING_1] = rolling[STEM_1], rolling[STEM], ending
+    rolling[WORD] = rolling[STEM] = np.uint64(0)
+    counters[WORD_LENGTH] = 0
+
+
+@compiled
 def append(document: Any, token: Any, classes: Any, folded: Any) -> None:
     """Append a token to the document, and update the values that ``write_contexts`` needs."""
     counters, rolling = document.counters, document.rolling
@@ -94,13 +116,15 @@ def append(document: Any, token: Any, classes: Any, folded: Any) -> None:
     if kind == LETTER:
         rolling[WORD] = combine(rolling[WORD], folded[token])
         counters[WORD_LENGTH] += 1
+        if counters[WORD_LENGTH] <= STEM_SIZE:
+            rolling[STEM] = combine(rolling[STEM], folded[token])
     else:
         if rolling[WORD] != np.uint64(0):
-            rolling[WORD_3], rolling[WORD_2], rolling[WORD_1] = rolling[WORD_2], rolling[WORD_1], rolling[WORD]
-            rolling[WORD] = np.uint64(0)
-            counters[WORD_LENGTH] = 0
+            end_word(document, folded)
         if kind != SPACE:
             counters[PUNCTUATION] = token
+        if kind in (SENTENCE_END, LINE_END):
+            rolling[FIRST_WORD] = np.uint64(0)
     if kind == LINE_END:
         counters[COLUMN] = counters[INDENT] = 0
         rolling[LINE_START] = np.uint64(0)
@@ -136,6 +160,7 @@ def write_contexts(document: Any, classes: Any, out: Any) -> None:
     word = combine(rolling[WORD], np.int64(0) if classes[c1] == LETTER else c1)
     word_1 = combine(word, w1)
     size = combine(c1, counters[WORD_LENGTH])
+    by_stem, by_long_word = combine(word, rolling[STEM_1]), combine(word, rolling[LONG_WORD])
     keys = (
         word,
         word_1,
@@ -155,6 +180,14 @@ def write_contexts(document: Any, classes: Any, out: Any) -> None:
         combine(combine(combine(rolling[LINE_START], counters[INDENT]), c1), c2),
         rolling[CLASSES],
         combine(rolling[CLASSES] & np.uint64(0x7FFF), word),
+        by_stem,
+        combine(word, rolling[ENDING_1]),
+        combine(by_stem, rolling[STEM_2]),
+        combine(combine(w1, c1), c2),
+        combine(word, rolling[FIRST_WORD]),
+        by_long_word,
+        combine(by_long_word, rolling[ENDING_1]),
+        combine(combine(rolling[CLASSES] & np.uint64(0xFFFFFF), c1), c2),
     )
     for key in keys:
         out[i] = finish(key, i)

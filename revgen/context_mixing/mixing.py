@@ -23,6 +23,7 @@ from revgen.context_mixing.contexts import (
     WORD_LENGTH,
 )
 from revgen.context_mixing.parts import FIRST_SELECTOR, NUM_CONTEXTS, NUM_ORDERS, USES_INTERPOLATED
+from revgen.context_mixing.refining import NUM_MAPS, NUM_POINTS, initial_refined
 
 MAX_RECENT = 24
 """The number of occurrences of a context in the document that are counted, the last ones."""
@@ -40,7 +41,10 @@ MIXER_SIZES = (40, 40, 256, 512, 64, 256, 512, 256)
 """The number of values of each small context, in the order of ``SELECTORS``."""
 NUM_MIXERS = len(MIXER_SIZES)
 _MIXER_BEGINS = np.concatenate([[0], np.cumsum(MIXER_SIZES)[:-1]])
-NUM_FINAL = 256 + MIXER_SIZES[0]
+FINAL_BY_MATCH, FINAL_BY_TOKEN = 256, 256 + MIXER_SIZES[0]
+"""The first sets of weights of the last mixer that are selected by the match and by the last token; the sets before are
+selected by the decision."""
+NUM_FINAL = FINAL_BY_TOKEN + 256
 COUNT_INPUTS, RECENT_INPUTS, MATCH_INPUTS, INTERPOLATED_INPUTS = 3, 2, 3, 4
 FIRST_RECENT = COUNT_INPUTS * NUM_CONTEXTS
 FIRST_MATCH = FIRST_RECENT + RECENT_INPUTS * NUM_CONTEXTS
@@ -68,18 +72,21 @@ class Maps(NamedTuple):
 
     ``counts`` (contexts, levels²) is for the training text, and ``recent`` (contexts, 2 levels²) for the document,
     where it matters too which child came last. ``match`` (2, levels) is the probability that a match predicts the
-    child. The others are the numbers of decisions from which each was estimated.
+    child. ``refined`` (maps, contexts, points) are the maps of ``refining``. The others are the numbers of decisions
+    from which each was estimated.
     """
 
     counts: NDArray[np.float32]
     recent: NDArray[np.float32]
     match: NDArray[np.float32]
+    refined: NDArray[np.float32]
     counts_hits: NDArray[np.float32]
     recent_hits: NDArray[np.float32]
     match_hits: NDArray[np.float32]
+    refined_hits: NDArray[np.float32]
 
 
-SAVED_MAPS = ("counts", "recent", "match")
+SAVED_MAPS = ("counts", "recent", "match", "refined")
 
 
 class Work(NamedTuple):
@@ -108,6 +115,7 @@ class Work(NamedTuple):
     recent_cells: NDArray[np.int64]
     match_cells: NDArray[np.int64]
     match_bits: NDArray[np.int64]
+    refined_cells: NDArray[np.int64]
     path: NDArray[np.int64]
     chances: NDArray[np.float32]
 
@@ -118,7 +126,7 @@ def initial_mixers() -> Mixers:
     weights[:, 0:FIRST_RECENT:COUNT_INPUTS] = 0.1
     weights[:, FIRST_RECENT:FIRST_MATCH:RECENT_INPUTS] = 0.05
     weights[:, FIRST_INTERPOLATED + 1] = 0.3
-    return Mixers(weights, np.full((NUM_FINAL, NUM_MIXERS), HALF / NUM_MIXERS))
+    return Mixers(weights, np.full((NUM_FINAL, NUM_MIXERS), ONE / (3 * NUM_MIXERS), np.float32))
 
 
 def initial_maps() -> Maps:
@@ -128,7 +136,9 @@ def initial_maps() -> Maps:
     by_recent = np.repeat((m + 0.4) / (m[:, None] + m + 0.8), 2)
     counts, recent = (np.tile(p.astype(np.float32).ravel(), (NUM_CONTEXTS, 1)) for p in (by_count, by_recent))
     match = np.full((2, NUM_MATCH_LEVELS), 0.8, np.float32)
-    return Maps(counts, recent, match, np.full_like(counts, 8), np.full_like(recent, 8), np.full_like(match, 2))
+    refined = initial_refined()
+    hits = [np.full_like(array, n) for array, n in ((counts, 8), (recent, 8), (match, 2), (refined, 8))]
+    return Maps(counts, recent, match, refined, *hits)
 
 
 def saved_arrays(mixers: Mixers, maps: Maps) -> dict[str, NDArray[np.float32]]:
@@ -140,9 +150,8 @@ def saved_arrays(mixers: Mixers, maps: Maps) -> dict[str, NDArray[np.float32]]:
 def from_saved(arrays: Mapping[str, NDArray[Any]]) -> tuple[Mixers, Maps]:
     """Return the mixers and the maps of the arrays that ``saved_arrays`` returned."""
     mixers = Mixers._make(arrays[f"mixers.{name}"] for name in Mixers._fields)
-    counts, recent, match = (1 / (1 + np.exp(-arrays[f"maps.{name}"].clip(-9, 9))) for name in SAVED_MAPS)
-    hits = [np.full_like(array, MAX_HITS) for array in (counts, recent, match)]
-    return mixers, Maps(counts, recent, match, hits[0], hits[1], hits[2])
+    maps = [1 / (1 + np.exp(-arrays[f"maps.{name}"].clip(-9, 9))) for name in SAVED_MAPS]
+    return mixers, Maps._make([*maps, *(np.full_like(array, MAX_HITS) for array in maps)])
 
 
 def new_work(depth: int) -> Work:
@@ -165,6 +174,7 @@ def new_work(depth: int) -> Work:
         np.zeros((depth, NUM_CONTEXTS), np.int64),
         np.zeros((depth, 2), np.int64),
         np.zeros((depth, 2), np.int64),
+        np.zeros((depth, NUM_MAPS), np.int64),
         np.zeros(depth, np.int64),
         np.zeros(depth, np.float32),
     )
@@ -332,7 +342,8 @@ def mix(mixers: Any, work: Any, depth: Any, node: Any) -> Any:
         x = min(max(x, -MAX_LOGIT), MAX_LOGIT)
         work.logits[depth, k] = x
         work.probabilities[depth, k] = logistic(x)
-        total += (mixers.final[min(node, 255), k] + mixers.final[256 + selected[0], k]) * x
+        weight = mixers.final[min(node, 255), k] + mixers.final[FINAL_BY_MATCH + selected[0], k]
+        total += (weight + mixers.final[FINAL_BY_TOKEN + selected[5], k]) * x
     return logistic(min(max(total, -MAX_LOGIT), MAX_LOGIT))
 
 
@@ -343,7 +354,8 @@ def learn(mixers: Any, work: Any, depth: Any, node: Any, bit: Any, p: Any, rate:
     error = final_rate * (target - p)
     for k in range(NUM_MIXERS):
         mixers.final[min(node, 255), k] += error * work.logits[depth, k]
-        mixers.final[256 + selected[0], k] += error * work.logits[depth, k]
+        mixers.final[FINAL_BY_MATCH + selected[0], k] += error * work.logits[depth, k]
+        mixers.final[FINAL_BY_TOKEN + selected[5], k] += error * work.logits[depth, k]
         weights = mixers.weights[_MIXER_BEGINS[k] + selected[k]]
         step = rate * (target - work.probabilities[depth, k])
         for j in range(NUM_INPUTS):
@@ -360,7 +372,7 @@ def adjust(values: Any, hits: Any, cell: Any, target: Any) -> None:
 
 @compiled
 def adjust_maps(maps: Any, work: Any, depth: Any, bit: Any) -> None:
-    """Move the probabilities that were the inputs of a decision towards it."""
+    """Move the probabilities that were looked up for a decision towards it."""
     target = np.float32(bit)
     for i in range(NUM_CONTEXTS):
         if work.count_cells[depth, i] >= 0:
@@ -371,3 +383,7 @@ def adjust_maps(maps: Any, work: Any, depth: Any, bit: Any) -> None:
         if work.match_cells[depth, which] >= 0:
             is_hit = ONE if work.match_bits[depth, which] == bit else ZERO
             adjust(maps.match[which], maps.match_hits[which], work.match_cells[depth, which], is_hit)
+    for which in range(NUM_MAPS):
+        cell = work.refined_cells[depth, which]
+        row, point = cell // NUM_POINTS, cell % NUM_POINTS
+        adjust(maps.refined[which, row], maps.refined_hits[which, row], point, target)

@@ -33,7 +33,8 @@ from revgen.context_mixing.mixing import (
     mix,
     write_inputs,
 )
-from revgen.context_mixing.parts import NUM_CONTEXTS, USES_DOCUMENT, USES_MATCH
+from revgen.context_mixing.parts import NUM_CONTEXTS, USES_DOCUMENT, USES_MATCH, USES_REFINED
+from revgen.context_mixing.refining import refine
 
 MAX_STEPS = 64
 """The largest number of positions of a slot that are looked at."""
@@ -42,7 +43,7 @@ MAX_COMPARED = 40
 MATCH_TRIES, RECENT_TRIES = 24, 8
 RECENT_ORDER, MIN_RECENT_MATCH = 4, 4
 """The number of equal tokens from which two positions in the document match; it is an index of ``ORDERS`` too."""
-MIN_WALKED = np.float32(1e-7)
+MIN_WALKED = np.float32(3e-5)
 """The tokens of a subtree with a smaller probability are predicted by their frequencies."""
 
 
@@ -150,6 +151,16 @@ def enter_right(work: Any, depth: Any) -> None:
 
 
 @compiled
+def corrected(tables: Any, maps: Any, document: Any, work: Any, depth: Any, node: Any, p: Any) -> Any:
+    """Return a probability of the mixers as the adaptive probability maps correct it, if the model uses them."""
+    if not tables.is_used[USES_REFINED]:
+        return p
+    tokens, length, ranks = document.tokens, document.counters[LENGTH], tables.tree.ranks
+    last, before = max(ranks[tokens[length - 1]], 0), max(ranks[tokens[max(length - 2, 0)]], 0)
+    return refine(maps, work, depth, node, last, before, p)
+
+
+@compiled
 def score_token(
     tables: Any, maps: Any, mixers: Any, document: Any, work: Any, token: Any, rates: Any, trains_maps: Any
 ) -> Any:
@@ -168,6 +179,7 @@ def score_token(
             write_inputs(tables, maps, document, work, depth, node)
             p = mix(mixers, work, depth, node)
             work.path[depth], work.chances[depth] = node, p
+            p = corrected(tables, maps, document, work, depth, node, p)
             enter_left(work, depth)
             if bit:
                 enter_right(work, depth)
@@ -224,7 +236,7 @@ def write_logits(tables: Any, maps: Any, mixers: Any, document: Any, work: Any, 
             p = tree.prior[node]
             if chance >= MIN_WALKED:
                 write_inputs(tables, maps, document, work, depth, node)
-                p = mix(mixers, work, depth, node)
+                p = corrected(tables, maps, document, work, depth, node, mix(mixers, work, depth, node))
                 enter_left(work, depth)
             child, child_chance = tree.left[node], chance * (ONE - p)
             right_chances[depth] = chance * p
