@@ -74,7 +74,7 @@ class Recipe:
         mixture.fit(self.train, folds=8, epochs=3, progress=False)
         return mixture
 
-    def counts(self, orders: Any) -> revgen.LanguageModel:
+    def counts(self, orders: Any) -> Any:
         """Return Kneser-Ney of several orders and n-grams that skip words, with a gate."""
         chains = [revgen.create("skip-ngram-char", contexts=chain, tokenizer=orders.tokenizer) for chain in CHAINS]
         for model in chains:
@@ -95,7 +95,7 @@ class Recipe:
 
     def residual(self, name: str, base: revgen.LanguageModel) -> revgen.LanguageModel:
         """Return the network with this name after more training on top of some of the counts."""
-        model: Any = revgen.load(self.directory / name)
+        model = revgen.load(self.directory / name)
         checkpoint = self.directory / f"run-{name}-on-counts"
         model.fit(self.train, self.held_out, base=base, epochs=self.residual_epochs, checkpoint=checkpoint)
         return model

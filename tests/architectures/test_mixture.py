@@ -75,7 +75,7 @@ def test_models_that_do_not_match_raise(parts: list[LanguageModel], small_model:
 
 def test_counts_of_a_mixture_are_replaced_and_networks_stay(parts: list[LanguageModel], reviews: list[str]) -> None:
     counts, network = parts
-    residual = copy.copy(network)
+    residual: Any = copy.copy(network)
     residual.fit(reviews[:20], base=counts, epochs=1, progress=False)
     mixture = revgen.mix([counts, network, residual, counts.adaptive()], gated=True)
     again = mixture.with_counts(reviews[:140])
