@@ -54,7 +54,7 @@ def describe(model: Model) -> str:
 def make_card(
     model: Model, *, load_as: str | None = None, samples: Sequence[str] = (), history_file: str | None = None
 ) -> str:
-    """Return the model card as Markdown.
+    """Return the model card as Markdown. Raises OptionError for invalid defaults of the model.
 
     Args:
         model: a fitted model.
@@ -62,6 +62,7 @@ def make_card(
         samples: generated texts to show after the samples in the metadata.
         history_file: the name of a file next to the card with an image of the training history.
     """
+    model.check_generation_config()
     metadata = to_builtins(model.metadata)
     description = f"{describe(model)} It was trained with revgen."
     parts = [

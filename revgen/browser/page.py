@@ -113,7 +113,8 @@ def make_script(model: Model, network: BrowserNetwork, title: str | None = None)
 
 
 def describe_model(model: Model) -> dict[str, Any]:
-    """Return what the page shows, as plain values."""
+    """Return what the page shows, as plain values. Raises OptionError for invalid defaults of the model."""
+    model.check_generation_config()
     own = model.generation_config
     defaults = {name: own.get(name, value) for name, value in DEFAULTS.items() if name in PAGE_OPTIONS}
     return {

@@ -69,7 +69,7 @@ def add_defaults(model: Model, options: Mapping[str, Any]) -> dict[str, Any]:
         excluded.update(LENGTH)
     if not model.has_index or not given.isdisjoint(("guide", "forced_tokens")):
         excluded.update(INDEX)
-    if "min_tokens" in defaults and is_int(options.get("max_tokens"), 0):
-        maximum = model.generation_config.get("max_tokens", DEFAULTS["max_tokens"])
-        defaults["min_tokens"] = options["max_tokens"] * defaults["min_tokens"] // max(maximum, 1)
+    minimum, maximum = defaults.get("min_tokens"), model.generation_config.get("max_tokens", DEFAULTS["max_tokens"])
+    if is_int(minimum, 0) and is_int(maximum, 0) and is_int(options.get("max_tokens"), 0):
+        defaults["min_tokens"] = options["max_tokens"] * minimum // max(maximum, 1)
     return {name: value for name, value in defaults.items() if name not in excluded} | dict(options)

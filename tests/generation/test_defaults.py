@@ -12,6 +12,7 @@ from toys import alphabet, scripted
 
 import revgen
 from revgen import CheckpointError, LanguageModel, OptionError
+from revgen.card import make_card
 from revgen.generation.defaults import add_defaults
 
 CONFIG: dict[str, Any] = {
@@ -157,6 +158,23 @@ def test_a_hostile_file_is_an_error_that_names_it(content: str, model: LanguageM
 
     with pytest.raises(CheckpointError, match=r"generation_config\.json"):
         LanguageModel.from_directory(tmp_path)
+
+
+@pytest.mark.parametrize("value", [object(), "many", {1}, 10**5000], ids=["object", "str", "set", "int"])
+@pytest.mark.parametrize("name", ["min_tokens", "temperature", "top_k", "label"])
+def test_a_default_of_a_wrong_type_is_an_error_that_names_it(
+    name: str, value: Any, model: LanguageModel, tmp_path: Path
+) -> None:
+    model.generation_config = {name: value}
+
+    for use in (
+        lambda: model.generate(max_tokens=3),
+        lambda: model.save(tmp_path),
+        lambda: model.export(tmp_path / "page.html"),
+        lambda: make_card(model),
+    ):
+        with pytest.raises(OptionError, match=name):
+            use()
 
 
 @pytest.mark.parametrize("config", [{"seed": 1}, {"temprature": 1}, {"temperature": -1}, [], {"prompt": None}])
