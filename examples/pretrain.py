@@ -7,13 +7,15 @@
 
 ``examples/pretrain.toml`` lists the corpora and the models with all their options. ``train`` trains each model that
 ``--out`` does not have yet. ``publish`` measures the models in ``--out``, and writes them with their cards to
-``revgen/pretrained``; it needs pyspellchecker for its lists of words. ``table`` updates the tables and the samples in
+``revgen/pretrained``; losses are measured again only for other weights. ``table`` updates the tables and the samples in
 ``docs``. ``push`` pushes the published models to the Hub.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import tempfile
 import time
 import tomllib
@@ -24,12 +26,13 @@ from typing import Any
 import numpy as np
 from pretrain_corpora import Split, read_split
 from pretrain_pages import write_pages
-from pretrain_quality import known_words, measure_names, measure_texts
 
 import revgen
 from revgen import pretrained
 from revgen.architectures.neural import NeuralModel
 from revgen.card import describe
+from revgen.evaluation.text_quality import text_quality
+from revgen.generation.defaults import INDEX
 from revgen.generation_file import OPTIONS
 from revgen.hub import push_all
 from revgen.novelty import SuffixIndex
@@ -45,6 +48,8 @@ SAMPLES = 5
 """The number of samples on the pages: those with the seeds 0, 1, 2, …"""
 TEMPERATURES = {"char": 0.6, "subword": 0.7, "word": 0.8}
 MIN_P = 0.05
+WORDS_OF_ONE_LETTER = "aAI"
+"""Other letters begin words that a word model spells, and spells wrongly; they are banned by default."""
 MIN_LENGTH = 0.2
 """A text ends with the first sentence after this fraction of its largest length."""
 
@@ -131,17 +136,22 @@ def publish(name: str, data: Path, out: Path) -> None:
     corpus = CORPORA[name.partition(".")[2]]
     split = read_split(corpus, data)
     dtype = MODELS[name].get("dtype", "float16")
-    model = revgen.load(out / name)
+    trained = revgen.load(out / name)
     with tempfile.TemporaryDirectory() as temporary:
-        model = revgen.load(model.save(Path(temporary) / name, dtype=dtype))  # what users load is measured
-    options = corpus["generation"] | MODELS[name].get("generation", {})
-    model.generation_config = generation_defaults(model, split, options)
+        model = revgen.load(trained.save(Path(temporary) / name, dtype=dtype))  # what users load is measured
+    options = generation_defaults(model, split, corpus["generation"] | MODELS[name].get("generation", {}))
+    training = training_texts(name, split, data)
+    for each in (trained, model):
+        each.generation_config = options
+        if not options.keys().isdisjoint(INDEX):
+            each.index_texts(training, compact=True)
     samples = [model.generate(seed=seed) for seed in range(SAMPLES)]
     texts = samples + model.generate(n=TEXTS - SAMPLES, seed=SAMPLES)
-    model.metadata = {
-        "training": model.metadata.get("training", {}),
-        "evaluation": evaluate(model, split, corpus),
-        "generated": measure(texts, split, corpus),
+    directory = pretrained.DIRECTORY / name
+    trained.metadata = {
+        "training": trained.metadata.get("training", {}),
+        "evaluation": published_evaluation(model, directory) or evaluate(model, split, corpus),
+        "generated": measure_names(texts, split) if corpus.get("names") else measure_texts(texts, training),
         "licence": corpus["licence"],
         "language": corpus.get("language"),
         "load_as": name,
@@ -149,11 +159,28 @@ def publish(name: str, data: Path, out: Path) -> None:
         "data": f"{corpus['text']} Source: {corpus['source']}",
         "samples": samples,
     }
-    directory = pretrained.DIRECTORY / name
     (directory / "README.md").unlink(missing_ok=True)  # so that ``save`` writes a new card
-    model.save(directory, dtype=dtype, overwrite=True)
+    trained.save(directory, dtype=dtype, overwrite=True)
     size = sum(path.stat().st_size for path in directory.iterdir())
-    print(f"{name}: {size / 1e6:.2f} MB, {model.metadata['evaluation']}, {model.metadata['generated']}", flush=True)
+    print(f"{name}: {size / 1e6:.2f} MB, {trained.metadata['evaluation']}, {trained.metadata['generated']}", flush=True)
+
+
+def training_texts(name: str, split: Split, data: Path) -> list[str]:
+    """Return all texts that a model was trained on, also before the cleaning, and as the model that it began with."""
+    recipe = MODELS[name]
+    if "start" in recipe:
+        return [*split.train, *read_split(CORPORA["music"] | {"clean": None}, data).train]
+    if "first" in recipe:
+        return [*split.train, *read_split(CORPORA[name.partition(".")[2]] | {"clean": None}, data).train]
+    return [*split.train]
+
+
+def published_evaluation(model: revgen.LanguageModel, directory: Path) -> dict[str, float] | None:
+    """Return the losses of the model in a directory if it has the same weights, or else None."""
+    if not (directory / "config.json").exists():
+        return None
+    content = json.loads((directory / "config.json").read_bytes())
+    return content["metadata"]["evaluation"] if content["weights"]["sha256"] in model.saved_hashes else None
 
 
 def is_list(corpus: dict[str, Any]) -> bool:
@@ -170,6 +197,9 @@ def generation_defaults(model: revgen.LanguageModel, split: Split, options: dict
         defaults = {"stop_at_sentence": True, "max_tokens": tokens, "min_tokens": int(MIN_LENGTH * tokens)} | defaults
     if defaults.get("stop_at_sentence") is False:
         del defaults["stop_at_sentence"], defaults["min_tokens"]
+    if isinstance(tokenizer := model.tokenizer, WordTokenizer):
+        letters = [token for token in tokenizer.vocabulary if len(token) == 1 and token.isalpha()]
+        defaults["banned_tokens"] = [letter for letter in letters if letter not in WORDS_OF_ONE_LETTER]
     return {name: defaults[name] for name in OPTIONS if name in defaults}
 
 
@@ -182,12 +212,19 @@ def evaluate(model: revgen.LanguageModel, split: Split, corpus: dict[str, Any]) 
     return losses
 
 
-def measure(texts: list[str], split: Split, corpus: dict[str, Any]) -> dict[str, Any]:
-    """Return how the generated texts read."""
-    if corpus.get("names"):
-        return measure_names(texts, split.train)
-    known = known_words([*split.train, *split.valid], corpus.get("language"))
-    return measure_texts(texts, SuffixIndex(split.train), known)
+def measure_texts(texts: list[str], training: list[str]) -> dict[str, Any]:
+    """Return how generated texts read."""
+    return {"texts": len(texts)} | dataclasses.asdict(text_quality(texts, SuffixIndex(training)))
+
+
+def measure_names(texts: list[str], split: Split) -> dict[str, Any]:
+    """Return the fractions of names that differ from each other, and that are not training names."""
+    known = {*split.train}
+    return {
+        "texts": len(texts),
+        "distinct_names": len({*texts}) / len(texts),
+        "new_names": sum(text not in known for text in texts) / len(texts),
+    }
 
 
 if __name__ == "__main__":

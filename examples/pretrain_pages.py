@@ -9,7 +9,7 @@ from typing import Any
 
 from revgen import pretrained
 
-TEXT_HEAD = "| model | parameters | size | nats/char | with a cache | real words | distinct words | copied |"
+TEXT_HEAD = "| model | parameters | size | nats/char | with a cache | real words | distinct | copied | sentence end |"
 NAME_HEAD = "| model | parameters | size | nats/char | new names | distinct names |"
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -49,7 +49,7 @@ def tables(contents: dict[str, dict[str, Any]]) -> str:
             cells += [f"{generated[key]:.0%}" for key in ("new_names", "distinct_names")]
         else:
             adaptive = losses.get("nats_per_char_adaptive")
-            keys = ("real_words", "distinct_words", "copied")
+            keys = ("real_words", "distinct_words", "copied", "complete")
             cells += ["" if adaptive is None else f"{adaptive:.3f}", *(f"{generated[key]:.1%}" for key in keys)]
         (names if "new_names" in generated else texts).append(f"| {' | '.join(cells)} |")
     return "\n".join([*texts, "", *names])

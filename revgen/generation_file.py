@@ -16,7 +16,7 @@ from revgen.model import Model
 
 OPTIONS = (
     *("temperature", "top_k", "top_p", "min_p", "typical_p"),
-    *("repetition_penalty", "frequency_penalty", "presence_penalty"),
+    *("repetition_penalty", "frequency_penalty", "presence_penalty", "banned_tokens"),
     *("max_tokens", "min_tokens", "stop", "stop_at_sentence", "max_copied_chars", "known_words"),
     *("num_beams", "length_penalty", "prompt", "label"),
 )

@@ -55,8 +55,8 @@ def add_defaults(model: Model, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of a call together with those defaults of the model that the call does not exclude.
 
     Options that the call gives count, also with the value None. Others exclude defaults: beam search, and the
-    temperature 0, those for sampling; a pattern or choices, those for the length of a text. If the call gives
-    ``max_tokens``, the default of ``min_tokens`` keeps its proportion to it.
+    temperature 0, those for sampling; a pattern or choices, those for the length of a text; these and forced tokens,
+    banned tokens. If the call gives ``max_tokens``, the default of ``min_tokens`` keeps its proportion to it.
     """
     defaults = {name: value for name, value in model.generation_config.items() if name not in ("prompt", *options)}
     given = {name for name, value in options.items() if value is not None}
@@ -67,6 +67,8 @@ def add_defaults(model: Model, options: Mapping[str, Any]) -> dict[str, Any]:
         excluded.update(BEAMS)
     if not given.isdisjoint(("regex", "choices")):
         excluded.update(LENGTH)
+    if not given.isdisjoint(("regex", "choices", "forced_tokens")):
+        excluded.add("banned_tokens")
     if not model.has_index or not given.isdisjoint(("guide", "forced_tokens")):
         excluded.update(INDEX)
     minimum, maximum = defaults.get("min_tokens"), model.generation_config.get("max_tokens", DEFAULTS["max_tokens"])

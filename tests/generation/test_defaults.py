@@ -93,6 +93,17 @@ def test_a_limit_of_copies_holds_only_with_an_index(model: LanguageModel) -> Non
     assert add_defaults(model, {})["max_copied_chars"] == 10
 
 
+def test_banned_tokens_are_a_default_where_no_text_is_required(model: LanguageModel, tmp_path: Path) -> None:
+    model.generation_config["banned_tokens"] = ["b"]
+    loaded = revgen.load(model.save(tmp_path / "model"))
+
+    assert loaded.generation_config["banned_tokens"] == ["b"]
+    assert add_defaults(loaded, {})["banned_tokens"] == ["b"]
+    assert add_defaults(loaded, {"banned_tokens": None})["banned_tokens"] is None
+    for required in ({"regex": "b+"}, {"choices": ["b"]}, {"forced_tokens": {0: "b"}}):
+        assert "banned_tokens" not in add_defaults(loaded, required)
+
+
 def test_beam_search_is_a_default_until_a_call_samples() -> None:
     model = alphabet()
     model.generation_config = {"num_beams": 2, "length_penalty": 0.5, "max_tokens": 3}
