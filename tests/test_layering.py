@@ -70,6 +70,7 @@ NEEDS_TORCH = (
     "interop.transformers_config",
     "interop.transformers_tokenizer",
     "networks.awd",
+    "networks.distillation",
     "networks.dynamic",
     "networks.fused",
     "networks.module_cell",

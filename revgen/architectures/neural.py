@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from revgen.architectures.distillation import check_teacher, predict
 from revgen.arguments import validate_call
 from revgen.card import history_metadata
 from revgen.errors import OptionError
@@ -64,6 +65,10 @@ class NeuralModel(LanguageModel):
 
     weight_averaging: ClassVar[float] = 0.0
     """The default fraction of a run, at its end, over which the weights are averaged."""
+
+    _teacher: LanguageModel | None = None
+    """The model whose predictions are learned too, during ``fit``."""
+    _teacher_logprobs: Any = None
 
     @abstractmethod
     def init_params(self, rng: np.random.Generator) -> Weights:
@@ -141,7 +146,20 @@ class NeuralModel(LanguageModel):
         self, train: Tokens, held_out: Tokens | None, seed: int, say: Callable[[str], None]
     ) -> tuple[Tokens, Tokens | None]:
         """Return the tokens as the network that is trained reads them. ``say`` prints a message."""
+        if self._teacher is None:
+            return train, held_out
+        say(f"{self._teacher.name} predicts the training text")
+        train, held_out, self._teacher_logprobs = predict(self._teacher, train, held_out, self.device)
         return train, held_out
+
+    def training_network(self) -> Network:
+        """Return the network that is trained, with the current weights."""
+        network = self.make_network()
+        if self._teacher is None:
+            return network
+        from revgen.networks.distillation import DistilledNetwork
+
+        return DistilledNetwork(network, self._teacher_logprobs, self.tokenizer.eos_id)
 
     @validate_call
     def fit(
@@ -150,6 +168,7 @@ class NeuralModel(LanguageModel):
         valid: Any = None,
         *,
         base: LanguageModel | None = None,
+        teacher: LanguageModel | None = None,
         labels: Any = None,
         epochs: int | None = None,
         max_seconds: float | None = None,
@@ -183,6 +202,8 @@ class NeuralModel(LanguageModel):
                 is then trained to predict what the counts do not know, and this model becomes a ``residual`` model:
                 the network together with the base, which counts the training text. The counts with which a document is
                 trained are those of other documents. First train the network without a base: it learns more.
+            teacher: a fitted model with the same tokenizer, such as a larger network or a mixture. Its predictions and
+                the text are learned with equal weights (Hinton et al. 2015). The teacher does not change.
             labels: for architectures that can be conditioned on a label, the label of each text: a list with one label
                 per text or file, or the name of the field that holds them. Integers stay integers.
             epochs: passes over the text. If neither this, ``max_seconds`` nor ``token_budget`` is given, ``preset`` and
@@ -242,12 +263,17 @@ class NeuralModel(LanguageModel):
         )
         if labels is not None:
             self.check_labels()
+        if teacher is not None:
+            if base is not None or labels is not None:
+                raise OptionError("teacher does not combine with base or labels")
+            check_teacher(self, teacher)
         if not (valid is None or isinstance(valid, int | float)):
             field = labels if isinstance(labels, str) else None  # a list labels ``texts`` only
             valid = read(valid, labels=field, **reading)
         was_published = self.is_fitted and "load_as" in self.metadata
         corpus = read(texts, labels=labels, **reading)
         model: Any = self if base is None else architecture_class("residual").combine(self, base)
+        self._teacher = teacher
         try:
             history = fit(
                 model,
@@ -263,6 +289,7 @@ class NeuralModel(LanguageModel):
                 sample_prompt=sample_prompt,
             )
         finally:
+            self._teacher = self._teacher_logprobs = None
             if model is not self and model.has_counts:  # training has begun
                 self.__class__, self.__dict__ = model.__class__, model.__dict__
         if was_published:

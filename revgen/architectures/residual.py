@@ -164,6 +164,8 @@ class ResidualModel(Mixture):
         network = self.network_model.make_network()
         return ResidualNetwork(network, self.exponents, self._logprobs)
 
+    training_network = make_network
+
     def find_lr(self, texts: Any, *args: Any, **options: Any) -> Any:
         raise OptionError("find_lr works for a network without a base: call it before fit(base=…)")
 

@@ -17,6 +17,7 @@ class FitOptions(ReadOptions, total=False):
     """The keyword arguments of ``NeuralModel.fit``, which describes them. Other models take some of them."""
 
     base: Any
+    teacher: Any
     labels: Any
     epochs: int | None
     max_seconds: float | None

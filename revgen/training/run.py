@@ -79,7 +79,7 @@ class TrainingRun:
         self.ranks = ranks
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.num_parts = ranks.size * gradient_accumulation_steps
-        self.network = model.make_network().to(model.device)
+        self.network = model.training_network().to(model.device)
         is_fast = ranks.is_first and bf16_matmul_is_fast(self.network.device)
         self.network.bf16_matmul = ranks.broadcast(is_fast)  # all processes round alike
         self.network.generator = fork_generator(self.network, model.device, recipe.seed)
