@@ -21,9 +21,9 @@ from typing import Any
 import revgen
 
 # For the screenshots.
-PROMPT = "The "
+PROMPT = "She was "
 SEED = 3
-HERO = "transformer-subword.music"
+HERO = "lstm-word.austen"
 
 INDEX = Template("""<!doctype html>
 <html lang="en">
@@ -103,9 +103,9 @@ def take_screenshots(folder: Path, out: Path) -> None:
     browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
     out.mkdir(parents=True, exist_ok=True)
     try:
-        generate(browser, folder / f"{HERO}.html", width=840, height=760, length=120)
+        generate(browser, folder / f"{HERO}.html", width=840, height=840, length=120)
         browser.execute_script("scrollTo(0, 0)")
-        max(browser.find_elements("class name", "token")[10:40], key=lambda token: len(token.text)).click()
+        max(browser.find_elements("class name", "token")[:20], key=lambda token: len(token.text)).click()
         save(browser.get_screenshot_as_png(), out / "page.png")
         generate(browser, folder / f"{HERO}.html", width=360, height=660, length=120, scheme="dark")
         browser.execute_script("scrollTo(0, 0)")
@@ -147,7 +147,7 @@ def save(png: bytes, path: Path) -> None:
     """Save a screenshot with few colors, which makes the file small."""
     from PIL import Image
 
-    Image.open(io.BytesIO(png)).convert("RGB").quantize(48).save(path, optimize=True)
+    Image.open(io.BytesIO(png)).convert("RGB").quantize(80).save(path, optimize=True)
     print(path)
 
 
