@@ -15,6 +15,7 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from revgen.errors import OptionError
 from revgen.novelty import SuffixIndex, find_words
 
 WINDOW = 21
@@ -23,8 +24,9 @@ MULTIPLIERS = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1)
 WORD_START = re.compile(r"(?<!\w)\w|[\u3040-\u9fff]|[^\w\s]")
 """The first character of a word; each ideograph and each punctuation mark is a word."""
 
+MAX_WORDS, MAX_FILTERS = 2_000_000, 100
 MAX_WORDS_BYTES = 64 << 20
-"""The size up to which the words of a file are decompressed."""
+"""The limits of an index, which may come from an untrusted source. Each call of ``add`` needs a filter."""
 
 
 class CompactIndex:
@@ -35,11 +37,17 @@ class CompactIndex:
         self.filters = tuple(filters)
 
     def add(self, documents: Iterable[str]) -> CompactIndex:
-        """Return the index of these documents and of those before."""
+        """Return the index of these documents and of those before. Raises OptionError if it has too many parts."""
         words, hashes = set(self.words), set[int]()
         for text in documents:
             words.update(find_words(text))
             hashes.update(hash_window(text[end - WINDOW : end]) for end in word_starts(text) if end >= WINDOW)
+        size = sum(len(word.encode()) + 1 for word in words)
+        if len(words) > MAX_WORDS or size > MAX_WORDS_BYTES or len(self.filters) == MAX_FILTERS:
+            raise OptionError(
+                f"a compact index has at most {MAX_WORDS:,} words of {MAX_WORDS_BYTES:,} bytes, and takes texts at "
+                f"most {MAX_FILTERS} times: index fewer texts, or all in one call"
+            )
         return CompactIndex(words, [*self.filters, bloom_filter(np.array([*hashes], np.uint64))])
 
     def is_copied(self, text: str, max_chars: int) -> bool:
@@ -73,11 +81,14 @@ class CompactIndex:
         try:
             arrays = load(data)
             filters = [arrays[name].tobytes() for name in arrays if name != "words"]
-            words = zlib.decompressobj().decompress(arrays["words"].tobytes(), MAX_WORDS_BYTES).decode()
+            decompressor = zlib.decompressobj()
+            words = decompressor.decompress(arrays["words"].tobytes(), MAX_WORDS_BYTES).decode()
         except (SafetensorError, KeyError, zlib.error, UnicodeDecodeError) as error:
             raise ValueError(f"not an index of training text: {error}") from None
-        if not all(filters):
-            raise ValueError("the windows in the index are missing")
+        if not decompressor.eof or words.count("\n") >= MAX_WORDS:
+            raise ValueError("the words in the index are cut off, or too many")
+        if not all(filters) or not 0 < len(filters) <= MAX_FILTERS:
+            raise ValueError("the windows in the index are missing, or too many")
         return cls(words.split("\n") if words else (), filters)
 
 

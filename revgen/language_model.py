@@ -77,8 +77,7 @@ class LanguageModel(Model):
 
     def check_generation_config(self) -> None:
         """Raise OptionError unless ``generation_config`` holds a prompt and options of ``generate`` for this model."""
-        check_defaults(self.generation_config)
-        self.label_offset(self.generation_config.get("label"))
+        check_defaults(self)
 
     @overload
     def generate(self, prompt: str | None = None, *, n: None = None, **options: Unpack[GenerationOptions]) -> str: ...

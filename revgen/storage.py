@@ -215,17 +215,17 @@ def _load(directory: Path) -> Model:
     metadata = content.get("metadata", {})
     model.metadata = metadata if isinstance(metadata, dict) else {}
     model.weights = arrays
-    path = directory / GENERATION_CONFIG
-    if config_path == pending(directory / CONFIG) and pending(path).exists():
-        path = pending(path)
-    if path.exists():
-        generation_file.read_file(model, path)
     if (index := content.get("index")) is not None:
         path = directory / index["file"]
         path = pending(path) if pending(path).exists() else path
         # The index may have been deleted before the model was shared, because it contains the training text.
         if path.exists():
             model._read_index = partial(_read_index, FileHandle(path), index["sha256"])
+    path = directory / GENERATION_CONFIG
+    if config_path == pending(directory / CONFIG) and pending(path).exists():
+        path = pending(path)
+    if path.exists():
+        generation_file.read_file(model, path)
     if model_stamp(directory) != stamp:
         raise CheckpointError(f"{directory}: another process is saving into this directory")
     return model

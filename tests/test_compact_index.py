@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 from toys import chars, table
 
 import revgen
-from revgen import CheckpointError, LanguageModel, NotFittedError
-from revgen.compact_index import WINDOW, CompactIndex, read_index, word_starts
+from revgen import CheckpointError, LanguageModel, NotFittedError, OptionError
+from revgen.compact_index import MAX_FILTERS, MAX_WORDS, WINDOW, CompactIndex, read_index, word_starts
 from revgen.novelty import SuffixIndex
 
 
@@ -72,6 +74,27 @@ def test_damaged_bytes_raise_an_error(index: CompactIndex) -> None:
             read_index(damaged)
 
 
+@pytest.mark.parametrize(
+    "words", [b"\n" * (70 << 20), b"\n" * MAX_WORDS, b"a" * (70 << 20)], ids=["bomb", "many", "long"]
+)
+def test_words_that_take_much_memory_are_refused(words: bytes) -> None:
+    arrays = {"words": zlib.compress(words, 1), "windows.0": b"\0"}
+    data = save({name: np.frombuffer(content, np.uint8) for name, content in arrays.items()})
+
+    with pytest.raises(ValueError, match="words in the index are cut off, or too many"):
+        read_index(data)
+
+
+def test_the_number_of_parts_is_limited() -> None:
+    index = CompactIndex(filters=[b"\0"] * MAX_FILTERS)
+
+    assert isinstance(read_index(index.to_bytes()), CompactIndex)
+    with pytest.raises(OptionError, match="index fewer texts, or all in one call"):
+        index.add(["a text"])
+    with pytest.raises(ValueError, match="windows in the index are missing, or too many"):
+        read_index(CompactIndex(filters=[b"\0"] * (MAX_FILTERS + 1)).to_bytes())
+
+
 def test_a_compact_index_is_saved_without_the_text(reviews: list[str], tmp_path: Path) -> None:
     model = revgen.create("kneser-ney-char", order=3)
     model.fit(reviews[:30], progress=False)
@@ -83,6 +106,9 @@ def test_a_compact_index_is_saved_without_the_text(reviews: list[str], tmp_path:
     assert b"guitar" not in (tmp_path / "model" / "index.safetensors").read_bytes()
     with pytest.raises(NotFittedError, match=r"compact index, without the training text.*index_texts\(texts\)"):
         loaded.novelty("a text")
+    loaded.generation_config = {"max_copied_chars": 5}
+    with pytest.raises(OptionError, match="max_copied_chars must be at least 20 with a compact index, not 5"):
+        loaded.save(tmp_path / "model")
     (tmp_path / "model" / "index.safetensors").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match=r"index\.safetensors is damaged"):
         revgen.load(tmp_path / "model").generate(max_copied_chars=20)

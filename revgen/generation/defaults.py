@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from revgen.errors import OptionError
 from revgen.generation.config import DEFAULTS, GenerationConfig
+from revgen.generation.text_guides import check_max_copied_chars
 from revgen.generation_file import OPTIONS
 from revgen.options import as_float, check, is_int
 from revgen.registry import unknown_name_message
@@ -27,8 +28,12 @@ MAX_DEFAULT_TOKENS = 100_000
 MAX_DEFAULT_BEAMS = 64
 
 
-def check_defaults(defaults: Mapping[str, Any]) -> None:
-    """Raise OptionError unless the entries are a ``prompt`` and options of ``generate`` that a model may choose."""
+def check_defaults(model: Model) -> None:
+    """Raise OptionError unless ``generation_config`` has a ``prompt`` and options of ``generate`` for this model.
+
+    Raises CheckpointError if the options need the index of the training text, and its file is damaged.
+    """
+    defaults = model.generation_config
     is_mapping = isinstance(defaults, Mapping)
     check("generation_config", defaults, is_mapping, "a dictionary of a prompt and options of generate")
     options = dict(defaults)
@@ -44,6 +49,9 @@ def check_defaults(defaults: Mapping[str, Any]) -> None:
     for name, limit in (("max_tokens", MAX_DEFAULT_TOKENS), ("num_beams", MAX_DEFAULT_BEAMS)):
         value = getattr(config, name)
         check(name, value, value is None or value <= limit, f"at most {limit:,} as the default of a model")
+    model.label_offset(config.label)
+    if model.has_index and (config.known_words or config.max_copied_chars is not None):
+        check_max_copied_chars(model.text_index, config.max_copied_chars)
 
 
 def resolve_prompt(model: Model, prompt: Any) -> Any:

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.compact_index import WINDOW, WORD_START, CompactIndex
+from revgen.compact_index import WINDOW, WORD_START, CompactIndex, TextIndex
 from revgen.errors import OptionError
 from revgen.generation.guides import TextGuide
 from revgen.generation.healing import token_texts
@@ -108,8 +108,7 @@ class WordStartGuide(TextEndGuide):
     """
 
     def __init__(self, tokenizer: Tokenizer, training: CompactIndex, max_chars: int) -> None:
-        if max_chars < WINDOW - 1:
-            raise OptionError(f"max_copied_chars must be at least {WINDOW - 1} with a compact index, not {max_chars}")
+        check_max_copied_chars(training, max_chars)
         super().__init__(tokenizer, max_chars + 2)  # with the character before, since it may be in the same word
         self.training = training
         self.max_chars = max_chars
@@ -134,6 +133,12 @@ class WordStartGuide(TextEndGuide):
         """Return whether a word that begins at the end of ``start`` would extend a copy."""
         text += start
         return self.training.is_copied(text, self.max_chars) and WORD_START.match(text, len(text) - 1) is not None
+
+
+def check_max_copied_chars(index: TextIndex, max_chars: int | None) -> None:
+    """Raise OptionError if the windows of a compact index are longer than the copies that are allowed."""
+    if isinstance(index, CompactIndex) and max_chars is not None and max_chars < WINDOW - 1:
+        raise OptionError(f"max_copied_chars must be at least {WINDOW - 1} with a compact index, not {max_chars}")
 
 
 class WordGuide(TextEndGuide):

@@ -35,7 +35,7 @@ from revgen.registry import architecture_class
 SIZES = {"hidden_size": 8, "num_layers": 1, "embedding_size": 8, "num_heads": 2, "context": 4, "order": 3}
 NAMES = ["gru-char", "kneser-ney-char", "transformer-subword", "ngram-char", "textgenrnn-char", "lstm-word", "mlp-char"]
 NAMES += ["awd-lstm-char", "mingru-char", "rglru-char", "slstm-char", "graves-lstm-char", "mixture-char"]
-NAMES += ["gated-mixture-char", "cm-char", "cm-word", "skip-ngram-char"]
+NAMES += ["gated-mixture-char", "residual-char", "cm-char", "cm-word", "skip-ngram-char"]
 WRAPPERS = ["document-cache", "neural-cache", "dynamic-evaluation"]
 SHORT_NAMES = ["gru-char", "kneser-ney-char", "transformer-subword"]
 SHORT, LONG = 8, 400
@@ -57,6 +57,10 @@ def make_model(name: str) -> LanguageModel:
         mixture = revgen.mix([make_model("kneser-ney-char"), make_model("ngram-char")], gated=True)
         mixture.fit(TEXTS[:2], epochs=1, progress=False)
         return mixture
+    if name == "residual-char":
+        residual = make_model("gru-char")
+        residual.fit(TEXTS, base=revgen.create("kneser-ney-char"), epochs=1, progress=False)
+        return residual
     if name in WRAPPERS:
         wrapper: type[Wrapper] = architecture_class(name)
         return wrapper.around(name, make_model("gru-char"), {})
@@ -68,6 +72,9 @@ def make_model(name: str) -> LanguageModel:
     training: Any = {"epochs": 1, "batch_size": 2, "sequence_length": 8} if hasattr(model, "make_network") else {}
     training |= {"epochs": 1} if name.startswith("cm") else {}
     model.fit(TEXTS, index_texts=name == "ngram-char", progress=False, **training)
+    if name == "skip-ngram-char":
+        model.index_texts(TEXTS, compact=True)
+        model.generation_config = {"known_words": True, "max_copied_chars": 30}
     return model
 
 
