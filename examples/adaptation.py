@@ -4,7 +4,8 @@
 
 It counts n-grams and trains a network on all training texts but 64, and fits a gated mixture of the two on these 64.
 Then it prints the nats per character of each model with fixed weights, with a document cache, with dynamic
-evaluation, and with both. The texts are lowercased. ``--network`` takes a network that was trained before.
+evaluation, with both, and a network with a neural cache. The texts are lowercased. ``--network`` takes a network that
+was trained before.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import revgen
+from revgen.architectures.neural import NeuralModel
 
 NUM_HELD_OUT = 64
 
@@ -47,10 +49,12 @@ def train_models(
 
 
 def adaptations(model: revgen.LanguageModel) -> dict[str, revgen.LanguageModel]:
-    """Return a model with fixed weights, with a cache, and with dynamic evaluation if it has a network, by name."""
+    """Return a model with fixed weights, and with each kind of adaptation that it supports, by name."""
     ways = {"fixed weights": model, "document cache": model.adaptive(dynamic=False)}
     if model.adaptive().adaptation == "adapted weights":
         ways |= {"dynamic evaluation": model.adaptive(cache=False), "both": model.adaptive()}
+    if isinstance(model, NeuralModel):
+        ways["neural cache"] = model.adaptive(cache="neural", dynamic=False)
     return ways
 
 

@@ -8,6 +8,7 @@ was followed by tokens on the left (n) and on the right (m), and a map turns the
     p(d) = logistic(v_s · logit(p_1 … p_K))     the last mixer
 
     w_k,s(k) += η (d - p_k) x                   each mixer learns from each decision, while it reads
+    p(d) = ½ p(d) + ¼ Σ a_c(p(d))               two maps a_c correct it, by the last tokens c
 
     p(token) = Π p(d) over the decisions on its path
 
@@ -58,7 +59,7 @@ class ContextMixingConfig:
 
     adapt: bool = True
     without: Sequence[str] = ()
-    max_bytes: int = 10_000_000
+    max_bytes: int = 13_000_000
 
     def __post_init__(self) -> None:
         check("adapt", self.adapt, isinstance(self.adapt, bool), "True or False")
