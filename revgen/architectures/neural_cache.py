@@ -37,7 +37,7 @@ class NeuralCacheConfig(WrapperConfig):
     """
 
     weight: float = 0.1
-    sharpness: float = 20.0
+    sharpness: float = 15.0
     window: int = 2048
 
     def __post_init__(self) -> None:
