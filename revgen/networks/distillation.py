@@ -8,37 +8,24 @@ The teacher's predictions are computed once, before training, and kept in a file
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from revgen.networks.network import Network
+from revgen.networks.residual import NumberedNetwork
 
 
-class DistilledNetwork(Network):
-    """A network in training. Its ids carry the row of the teacher's predictions, ``logprobs`` (rows, vocab)."""
+class DistilledNetwork(NumberedNetwork):
+    """A network that learns the predictions of a teacher, ``logprobs`` (rows, vocab), in addition to the text."""
 
     def __init__(self, network: Network, logprobs: Tensor, eos_id: int) -> None:
-        super().__init__({})
-        self.network = network
-        self.definition = network.definition
-        self.logprobs = logprobs
+        super().__init__(network, logprobs, {})
         self.eos_id = eos_id
-        self.names = network.names
-        self.params = nn.ParameterList(network.params)
-
-    def compile_layers(self, before_compilation: Callable[[], None]) -> str | None:
-        return self.network.compile_layers(before_compilation)
 
     def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        for name in ("generator", "batch_slice", "bf16_matmul", "is_validating"):
-            setattr(self.network, name, getattr(self, name))
-        vocab = self.logprobs.shape[1]
-        rows, tokens = tokens // vocab, tokens % vocab
-        logits, state = self.network(tokens, state)
-        self.penalty = self.network.penalty
+        logits, state, rows, tokens = self.run_network(tokens, state)
         if self.training:
             is_predicted = tokens != self.eos_id  # nothing follows the end of a document
             expected = (self.logprobs[rows].float().exp() * log_softmax(logits.float(), -1)).sum(-1)

@@ -76,34 +76,46 @@ def number_tokens(tokens: Tokens, first_row: int, vocab: int) -> Tokens:
     )
 
 
-class ResidualNetwork(Network):
-    """A network, and the weight ``exponents`` with a and b. It reads ids that carry the row of the base's predictions.
+class NumberedNetwork(Network):
+    """The base of networks in training whose ids carry rows of the predictions of another model.
 
-    ``logprobs`` (rows, vocab) are these predictions.
+    ``logprobs`` (rows, vocab) are these predictions, and ``params`` are trained together with the network.
     """
 
-    def __init__(self, network: Network, exponents: NDArray[Any], logprobs: Tensor) -> None:
-        super().__init__({"exponents": exponents})
+    def __init__(self, network: Network, logprobs: Tensor, params: Weights) -> None:
+        super().__init__(params)
         self.network = network
         self.definition = network.definition
         self.logprobs = logprobs
         self.names = [*network.names, *self.names]
         self.params = nn.ParameterList([*network.params, *self.params])
 
+    def compile_layers(self, before_compilation: Callable[[], None]) -> str | None:
+        return self.network.compile_layers(before_compilation)
+
+    def run_network(self, ids: Tensor, state: Any) -> tuple[Tensor, Any, Tensor, Tensor]:
+        """Return the logits of the network and its new state, and the rows and the tokens that the ids carry."""
+        for name in ("generator", "batch_slice", "bf16_matmul", "is_validating"):
+            setattr(self.network, name, getattr(self, name))
+        vocab = self.logprobs.shape[1]
+        rows, tokens = ids // vocab, ids % vocab
+        logits, state = self.network(tokens, state)
+        self.penalty = self.network.penalty
+        return logits, state, rows, tokens
+
+
+class ResidualNetwork(NumberedNetwork):
+    """A network on top of the predictions of a base, and the weight ``exponents`` with a and b."""
+
+    def __init__(self, network: Network, exponents: NDArray[Any], logprobs: Tensor) -> None:
+        super().__init__(network, logprobs, {"exponents": exponents})
+
     def to_numpy(self) -> Weights:
         """Return a copy of the weights, by their names in the residual model."""
         arrays = super().to_numpy()
         return {name if name == "exponents" else f"1.{name}": array for name, array in arrays.items()}
 
-    def compile_layers(self, before_compilation: Callable[[], None]) -> str | None:
-        return self.network.compile_layers(before_compilation)
-
     def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        for name in ("generator", "batch_slice", "bf16_matmul", "is_validating"):
-            setattr(self.network, name, getattr(self, name))
-        vocab = self.logprobs.shape[1]
-        rows, tokens = tokens // vocab, tokens % vocab
-        logits, state = self.network(tokens, state)
-        self.penalty = self.network.penalty
+        logits, state, rows, _ = self.run_network(tokens, state)
         a, b = self.params[-1]
         return a * self.logprobs[rows].float() + b * logits.float(), state
