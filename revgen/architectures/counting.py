@@ -1,9 +1,9 @@
-"""The parts of ``fit`` that models of counts share: reading the texts, and measuring held-out text."""
+"""The parts of ``fit`` that models of counts share: reading the texts, and measuring what was counted."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from revgen.corpus import Corpus, read
@@ -11,6 +11,8 @@ from revgen.corpus.summary import CorpusSummary, summarize
 from revgen.corpus.tokens import Tokens, tokenize_train_valid
 from revgen.errors import OptionError
 from revgen.evaluation.likelihood import measure
+from revgen.history import EpochMetrics, History
+from revgen.language_model import LanguageModel
 from revgen.model import Model, Weights
 from revgen.tokenizers import Tokenizer
 
@@ -60,6 +62,25 @@ def read_texts(
     for line in (str(summary), *summary.hints):
         bar.say(line)
     return Texts(corpus, tokenizer, train, held_out, summary, bar)
+
+
+def finish_counting(
+    model: LanguageModel, texts: Texts, train_loss: Callable[[], float], seconds: float, seed: int
+) -> History:
+    """Measure a model after it has counted its texts, print its metrics, and return a history of one epoch.
+
+    ``train_loss`` computes the nats per token of the training text, and ``seconds`` is the time that counting took.
+    """
+    metrics = measure_held_out(model, texts.held_out)
+    record_texts(model, texts.corpus, texts.summary)
+    sample = model.generate("", max_tokens=80, seed=seed)
+    size = len(texts.train)
+    epoch = EpochMetrics(1, train_loss(), 0.0, size / seconds, seconds, **metrics, best=True, sample=sample)
+    history = History([epoch], settings={"tokens": size, "seed": seed}, notes=texts.summary.hints)
+    model.metadata["training"] = history.settings | {"seconds": round(seconds, 2)}
+    texts.bar.on_epoch_end(epoch)
+    texts.bar.close()
+    return history
 
 
 def record_texts(model: Model, corpus: Corpus, summary: CorpusSummary) -> None:

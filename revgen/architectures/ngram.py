@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.architectures.counting import measure_held_out, read_texts, record_texts, recounted
+from revgen.architectures.counting import finish_counting, read_texts, recounted
 from revgen.arguments import validate_call
-from revgen.history import EpochMetrics, History
+from revgen.history import History
 from revgen.language_model import LanguageModel
 from revgen.model import Weights, derived
 from revgen.ngrams import Counts, Estimate, Floats, Trie, count, text_loss, to_weights
@@ -105,7 +105,7 @@ class NGramModel(LanguageModel):
         epoch.
         """
         start_time = time.perf_counter()
-        corpus, tokenizer, train, held_out, summary, bar = read_texts(
+        prepared = read_texts(
             self,
             texts,
             valid,
@@ -115,28 +115,20 @@ class NGramModel(LanguageModel):
             progress=progress,
             reading=reading,
         )
-        orders = count(train.documents(), len(tokenizer), self.config.order)
+        orders = count(prepared.train.documents(), len(prepared.tokenizer), self.config.order)
         kept, probabilities, backoffs = self.estimate(orders)
-        self.tokenizer, self.weights = tokenizer, to_weights(kept, probabilities, backoffs)
+        self.tokenizer, self.weights = prepared.tokenizer, to_weights(kept, probabilities, backoffs)
         seconds = time.perf_counter() - start_time
         self.forget_index()
         if index_texts:
-            self.index_texts(corpus)
+            self.index_texts(prepared.corpus)
 
-        metrics = measure_held_out(self, held_out)
-        record_texts(self, corpus, summary)
-        sample = self.generate("", max_tokens=80, seed=seed)
-        if kept is orders:
-            loss = text_loss(orders, probabilities)
-        else:
-            loss = -float(np.concatenate(self.trie.logprobs([*train.documents()])).mean())
-        epoch = EpochMetrics(1, loss, 0.0, len(train) / seconds, seconds, **metrics, best=True, sample=sample)
-        notes = summary.hints
-        history = History([epoch], settings={"tokens": len(train), "seed": seed}, notes=notes)
-        self.metadata["training"] = history.settings | {"seconds": round(seconds, 2)}
-        bar.on_epoch_end(epoch)
-        bar.close()
-        return history
+        def train_loss() -> float:
+            if kept is orders:
+                return text_loss(orders, probabilities)
+            return -float(np.concatenate(self.trie.logprobs([*prepared.train.documents()])).mean())
+
+        return finish_counting(self, prepared, train_loss, seconds, seed)
 
     @derived
     def trie(self) -> Trie:

@@ -20,11 +20,11 @@ from typing import Any, NamedTuple, Self, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.architectures.counting import measure_held_out, read_texts, record_texts, recounted
+from revgen.architectures.counting import finish_counting, read_texts, recounted
 from revgen.architectures.kneser_ney import discounts
 from revgen.arguments import validate_call
 from revgen.context_mixing.parts import CONTEXTS, NUM_CONTEXTS, TOKEN_BITS
-from revgen.history import EpochMetrics, History
+from revgen.history import History
 from revgen.language_model import LanguageModel
 from revgen.model import Weights, derived
 from revgen.ngrams import entries_of
@@ -87,7 +87,7 @@ class SkipNGramModel(LanguageModel):
         The parameters are as in the ``fit`` of an n-gram model.
         """
         start_time = time.perf_counter()
-        corpus, tokenizer, train, held_out, summary, bar = read_texts(
+        prepared = read_texts(
             self,
             texts,
             valid,
@@ -97,21 +97,16 @@ class SkipNGramModel(LanguageModel):
             progress=progress,
             reading=reading,
         )
-        self.__dict__ |= self.recount([*train.documents()], tokenizer).__dict__
+        documents = [*prepared.train.documents()]
+        self.__dict__ |= self.recount(documents, prepared.tokenizer).__dict__
         seconds = time.perf_counter() - start_time
         if index_texts:
-            self.index_texts(corpus)
+            self.index_texts(prepared.corpus)
 
-        metrics = measure_held_out(self, held_out)
-        record_texts(self, corpus, summary)
-        sample = self.generate("", max_tokens=80, seed=seed)
-        loss = -float(np.concatenate([logprobs for _, logprobs in self.logprobs([*train.documents()])]).mean())
-        epoch = EpochMetrics(1, loss, 0.0, len(train) / seconds, seconds, **metrics, best=True, sample=sample)
-        history = History([epoch], settings={"tokens": len(train), "seed": seed}, notes=summary.hints)
-        self.metadata["training"] = history.settings | {"seconds": round(seconds, 2)}
-        bar.on_epoch_end(epoch)
-        bar.close()
-        return history
+        def train_loss() -> float:
+            return -float(np.concatenate([logprobs for _, logprobs in self.logprobs(documents)]).mean())
+
+        return finish_counting(self, prepared, train_loss, seconds, seed)
 
     def recount(self, documents: Sequence[NDArray[Any]], tokenizer: Tokenizer, *, keep_networks: bool = False) -> Self:
         text = np.concatenate(documents).astype(np.min_scalar_type(len(tokenizer) - 1))
