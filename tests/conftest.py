@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 # The workers of pytest keep all processors busy, and then the threads of OpenBLAS mostly wait for each other. NumPy
 # reads this when it is imported, here and in the processes that tests start.
@@ -96,6 +99,17 @@ def small_model(reviews: list[str]) -> LanguageModel:
 def model_directory(small_model: LanguageModel, tmp_path: Path) -> str:
     """The directory of the saved small model."""
     return str(small_model.save(tmp_path / "model"))
+
+
+@pytest.fixture
+def run_example(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run a program of ``examples`` with arguments, as the command line does."""
+
+    def run(name: str, *arguments: Any) -> None:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        runpy.run_path(str(Path(__file__).parents[1] / "examples" / name), run_name="__main__")
+
+    return run
 
 
 @pytest.fixture

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import runpy
-import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -21,37 +17,32 @@ def corpus(reviews: list[str], tmp_path: Path) -> Path:
     return tmp_path
 
 
-def search(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
-    monkeypatch.setattr(sys, "argv", ["search.py", *map(str, arguments)])
-    runpy.run_path(str(ROOT / "examples" / "search.py"), run_name="__main__")
-
-
 def test_interrupted_search_trains_only_what_is_missing(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    corpus: Path, tmp_path: Path, run_example: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out.jsonl"
     arguments = [corpus, "gru-char", "hidden_size=8", "optimizer=adamw,muon", "--tokens", "2e3", "--out", out]
-    search(monkeypatch, *arguments)
+    run_example("search.py", *arguments)
     first, second = out.read_text("utf-8").splitlines()
     assert [json.loads(line)["options"]["optimizer"] for line in (first, second)] == ["adamw", "muon"]
     assert json.loads(first)["held out"] != json.loads(second)["held out"]
 
     out.write_text(first + "\n", "utf-8")
-    search(monkeypatch, *arguments)
+    run_example("search.py", *arguments)
     assert out.read_text("utf-8").splitlines()[0] == first
     assert json.loads(out.read_text("utf-8").splitlines()[1])["held out"] == json.loads(second)["held out"]
 
     capsys.readouterr()
-    search(monkeypatch, "--show", out)
+    run_example("search.py", "--show", out)
     table = capsys.readouterr().out
     assert table.count("hidden_size=8 optimizer=") == 2
 
 
 def test_random_search_tries_different_combinations(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corpus: Path, tmp_path: Path, run_example: Callable[..., None]
 ) -> None:
     out = tmp_path / "out.jsonl"
     values = ["hidden_size=4,8", "learning_rate=0.01,0.02", "--tokens", 500, "--random", 3, "--out", out]
-    search(monkeypatch, corpus, "elman-char", *values)
+    run_example("search.py", corpus, "elman-char", *values)
     options = [json.loads(line)["options"] for line in out.read_text("utf-8").splitlines()]
     assert len({json.dumps(option) for option in options}) == 3

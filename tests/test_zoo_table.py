@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import runpy
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import revgen
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -22,18 +19,13 @@ def corpus(reviews: list[str], tmp_path: Path) -> Path:
     return path
 
 
-def measure(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
-    monkeypatch.setattr(sys, "argv", ["zoo_table.py", *map(str, arguments)])
-    runpy.run_path(str(ROOT / "examples" / "zoo_table.py"), run_name="__main__")
-
-
 def test_last_tenth_of_a_text_is_held_out_and_the_budget_is_counted_in_tokens(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    corpus: Path, tmp_path: Path, run_example: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out.jsonl"
     options = ["hidden_size=8", "batch_size=4", "dropout=0"]
     arguments = [corpus, *options, "--models", "elman-char", "--seconds", 2, "--busy", "--rate", 500, "--out", out]
-    measure(monkeypatch, *arguments)
+    run_example("zoo_table.py", *arguments)
     (row,) = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
 
     text = corpus.read_text("utf-8")
@@ -43,8 +35,8 @@ def test_last_tenth_of_a_text_is_held_out_and_the_budget_is_counted_in_tokens(
     assert row["last tenth"] == model.evaluate([text[boundary:]]).nats_per_char
     assert row["options"] == {"hidden_size": 8, "batch_size": 4, "dropout": 0}
 
-    measure(monkeypatch, *arguments)
+    run_example("zoo_table.py", *arguments)
     assert len(out.read_text("utf-8").splitlines()) == 1
     capsys.readouterr()
-    measure(monkeypatch, "--show", out)
+    run_example("zoo_table.py", "--show", out)
     assert f"| {row['last tenth']:.4f} |" in capsys.readouterr().out
