@@ -95,6 +95,14 @@ class CompactIndex:
 TextIndex: TypeAlias = SuffixIndex | CompactIndex
 
 
+def extend_index(index: TextIndex | None, texts: Iterable[str], compact: bool) -> TextIndex:
+    """Return an index of these texts and of those in ``index``, which is compact if ``index`` or ``compact`` is."""
+    documents = [*(index.documents() if isinstance(index, SuffixIndex) else ()), *texts]
+    if isinstance(index, CompactIndex):
+        return index.add(documents)
+    return CompactIndex().add(documents) if compact else SuffixIndex(documents)
+
+
 def read_index(data: bytes) -> TextIndex:
     """Read an index of either kind from the content of its file. Raises ValueError if it is damaged."""
     header = data[8 : 8 + int.from_bytes(data[:8], "little")]

@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 
 from revgen import storage
 from revgen.arguments import validate_call
-from revgen.compact_index import CompactIndex
+from revgen.compact_index import extend_index
 from revgen.corpus import read
 from revgen.errors import OptionError
 from revgen.files import expand_user
 from revgen.generation.config import DEFAULTS, GenerationOptions
 from revgen.generation.defaults import check_defaults
 from revgen.model import Model
-from revgen.novelty import CopyReport, SuffixIndex, find_copies
-from revgen.options import ReadOptions, check, check_at_least
+from revgen.novelty import CopyReport, find_copies
+from revgen.options import ReadOptions, check, check_at_least, to_builtins
 from revgen.registry import architecture_class, cells
 
 if TYPE_CHECKING:
@@ -53,6 +53,17 @@ class LanguageModel(Model):
         from revgen.html_card import card_html
 
         return card_html(self)
+
+    def info(self) -> dict[str, Any]:
+        """Return the name, the sizes, the configuration and the metadata as plain values."""
+        return {
+            "name": self.name,
+            "parameters": self.num_parameters,
+            "tokens": len(self.tokenizer),
+            "config": dataclasses.asdict(self.config),
+            "generation_config": to_builtins(self.generation_config),
+            "metadata": to_builtins(self.metadata),
+        }
 
     # Training
 
@@ -149,15 +160,7 @@ class LanguageModel(Model):
         from revgen.generation.samples import write_samples
 
         return write_samples(
-            self,
-            Path(path),
-            prompt,
-            n,
-            options,
-            batch_size=batch_size,
-            resume=resume,
-            progress=progress,
-            source=source,
+            self, Path(path), prompt, n, options, batch_size=batch_size, resume=resume, progress=progress, source=source
         )
 
     # Adaptation
@@ -238,14 +241,7 @@ class LanguageModel(Model):
         """
         from revgen.evaluation.likelihood import evaluate
 
-        if labels is not None:
-            self.check_labels()
-        if (documents := self.metadata.get("documents")) in ("line", "blank"):
-            reading.setdefault("documents", documents)
-        corpus = read(texts, labels=labels, **reading)
-        model, *others = self.versions() if adaptive else [self]
-        known_labels = () if labels is None else self.labels
-        return evaluate(model, corpus, known_labels, adaptive=others, advise="documents" not in reading)
+        return evaluate(self, texts, labels, reading, self.versions() if adaptive else [self])
 
     @validate_call
     def explain(self, text: str, *, top: int = 5, label: Label = None) -> Explanation:
@@ -277,10 +273,7 @@ class LanguageModel(Model):
 
     @validate_call
     def similarity(self, text: str, texts: list[str] | tuple[str, ...], *, pool: str = "mean") -> NDArray[np.float32]:
-        """Return the cosine similarity between the vectors of a text and of each of the others, (texts,).
-
-        ``embed`` describes ``pool``.
-        """
+        """Return the cosine similarity of a text with each of the others, (texts,). ``embed`` describes ``pool``."""
         from revgen.evaluation.embeddings import similarity
 
         return similarity(self, text, texts, pool)
@@ -296,14 +289,7 @@ class LanguageModel(Model):
         ``known_words`` of ``generate``, but not for ``novelty``. An index that is compact remains so. ``revgen.read``
         describes ``texts`` and the options in ``reading``.
         """
-        existing = self.text_index if self.has_index else None
-        earlier = existing.documents() if isinstance(existing, SuffixIndex) else []
-        documents = [*earlier, *read(texts, **reading)]
-        if compact or isinstance(existing, CompactIndex):
-            base = existing if isinstance(existing, CompactIndex) else CompactIndex()
-            self._index = base.add(documents)
-        else:
-            self._index = SuffixIndex(documents)
+        self._index = extend_index(self.text_index if self.has_index else None, read(texts, **reading), compact)
 
     @validate_call
     def novelty(self, text: str, minimum: int = 20) -> CopyReport:
@@ -338,8 +324,8 @@ class LanguageModel(Model):
         """Write one HTML file that generates text offline, in any browser, and return its path.
 
         The file contains the weights in float16, the tokenizer and the sampler; its title is the name of the model by
-        default. Raises OptionError for a model that
-        cannot be exported, such as one with a cell that runs on PyTorch only.
+        default. Raises OptionError for a model that cannot be exported, such as one with a cell that runs on PyTorch
+        only.
         """
         from revgen.browser.page import write_page
 

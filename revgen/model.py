@@ -12,7 +12,7 @@ import json
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar, cast, get_args
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,90 +23,18 @@ from revgen.corpus import Corpus
 from revgen.corpus.cache import train_or_load
 from revgen.corpus.progress import with_progress
 from revgen.corpus.tokens import label_offset
+from revgen.derived import derived
 from revgen.errors import NotFittedError, NotTraceableError, OptionError, VocabularyError
 from revgen.novelty import SuffixIndex
 from revgen.ops import concatenate, tree_map
 from revgen.options import as_float, convert_fields, safe_repr, to_builtins
 from revgen.registry import package_of, tokenizers
-from revgen.schema import join_names
-from revgen.sequences import Forward, iter_blocks, score_sequences
+from revgen.sequences import Adaptation, CompiledStep, ForwardReader, TokenReader, iter_blocks, score_sequences
+from revgen.tensors import describe_misfit
 from revgen.tokenizers import Tokenizer
 from revgen.tokenizers.hex_fallback import MIN_SPELLED_FRACTION
 
 Weights = dict[str, NDArray[Any]]
-Adaptation = Literal["fixed weights", "document state", "adapted weights"]
-"""How a model uses the document that it reads: it computes a state with fixed weights, remembers its text, or changes
-its weights inside the document."""
-ADAPTATIONS: tuple[Adaptation, ...] = get_args(Adaptation)
-"""The least adaptive first."""
-T_co = TypeVar("T_co", covariant=True)
-
-
-class TokenReader(Protocol):
-    """One text that is read token by token, from a state on."""
-
-    def read(self, token: int, /) -> NDArray[np.floating[Any]]:
-        """Return the logits after one more token, (vocab,). Reading another token may overwrite them."""
-
-    @property
-    def state(self) -> Any:
-        """The state after the last token. Reading another token may overwrite it."""
-
-
-class ForwardReader:
-    """A ``TokenReader`` that calls ``forward``."""
-
-    def __init__(self, forward: Forward, state: Any) -> None:
-        self.forward = forward
-        self.state = state
-
-    def read(self, token: int, /) -> NDArray[np.floating[Any]]:
-        """Return the logits after one more token, (vocab,)."""
-        logits, self.state = self.forward(np.array([[token]]), self.state)
-        last: NDArray[np.floating[Any]] = logits[0, 0]
-        return last
-
-
-class CompiledStep(Protocol):
-    """Compiled code that generates one text at a time."""
-
-    def step(self, token: int, state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
-        """Return the logits after one more token, (1, 1, vocab), and the next state."""
-
-    def sample_tokens(
-        self,
-        token: int,
-        state: Any,
-        uniforms: NDArray[Any],
-        temperature: float,
-        log_min_p: float,
-        biases: NDArray[Any],
-        end: int,
-        label_offset: int,
-    ) -> tuple[list[int], Any]:
-        """Read ``token``, then sample one token for each number in ``uniforms``, or fewer if ``end`` is sampled.
-
-        ``uniforms`` are in [0, 1). ``biases`` (vocab,) are added to the logits, and ``label_offset`` to each token
-        before it is read. A ``temperature`` of 0 takes the most likely token. ``log_min_p`` is the logarithm of
-        ``min_p``, or minus infinity. Returns the tokens and the next state.
-        """
-
-
-class derived(Generic[T_co]):  # noqa: N801  it is used like ``property``
-    """A property that is computed once and shared by all threads, until ``Model._clear_caches`` drops its value."""
-
-    def __init__(self, compute: Callable[[Any], T_co]) -> None:
-        self.compute = compute
-        self.name = compute.__name__
-        self.__doc__ = compute.__doc__
-
-    def __get__(self, model: Any, owner: type | None = None) -> T_co:
-        if model is None:
-            return cast(T_co, self)  # accessed on the class, as documentation tools do
-        values: dict[str, Any] = model._derived  # ``_clear_caches`` may replace it meanwhile
-        if self.name not in values:
-            values.setdefault(self.name, self.compute(model))
-        return cast(T_co, values[self.name])
 
 
 class Model(ABC):
@@ -147,8 +75,7 @@ class Model(ABC):
         self._tokenizer = tokenizer
         self._weights: Weights | None = None
         self._derived: dict[str, Any] = {}
-        self._index: TextIndex | None = None
-        self._read_index: Callable[[], TextIndex] | None = None  # reads the index from its file on first use
+        self._index: TextIndex | Callable[[], TextIndex] | None = None  # a function reads it from its file on first use
         self._warned = False
 
     # Methods that subclasses define
@@ -179,10 +106,7 @@ class Model(ABC):
         return tree_map(lambda *arrays: concatenate(arrays, 0), *states)
 
     def token_reader(self, state: Any, num_tokens: int) -> TokenReader:
-        """Return a reader of ``num_tokens`` tokens of one text, from a state on.
-
-        It computes the same logits as ``forward``.
-        """
+        """Return a reader of ``num_tokens`` tokens of one text, from a state on, with the logits of ``forward``."""
         return ForwardReader(self.forward, state)
 
     def validate_config(self) -> None:  # noqa: B027  most configurations validate themselves
@@ -193,23 +117,10 @@ class Model(ABC):
 
     def validate_weights(self, arrays: Weights) -> str | None:
         """Return a sentence that says why these arrays cannot be the weights of this model, or None if they can."""
-        shapes = self.weight_shapes()
-        missing, extra = sorted(shapes.keys() - arrays.keys()), sorted(arrays.keys() - shapes.keys())
-        if missing or extra:
-            names = f"missing {join_names(missing)}, unknown {join_names(extra)}"
-            return f"the weights do not fit the configuration: {names}"
-        for name, shape in shapes.items():
-            if arrays[name].shape != shape:
-                return f"the weight {name} has the shape {arrays[name].shape}, not {shape}"
-            if arrays[name].dtype.kind != "f" or not np.isfinite(arrays[name]).all():
-                return f"the weight {name} has values that are not finite numbers"
-        return None
+        return describe_misfit(arrays, self.weight_shapes())
 
     def logprobs(self, sequences: list[NDArray[Any]]) -> Iterator[tuple[int, NDArray[np.floating[Any]]]]:
-        """Yield ``(index, logprobs)`` for each sequence of ids; ``logprobs`` has one entry per token after the first.
-
-        The sequences may come in any order.
-        """
+        """Yield ``(index, logprobs)`` for each sequence of ids, in any order: one entry per token after the first."""
         return score_sequences(self.forward, self.initial_state, sequences)
 
     def recount(self, documents: Sequence[NDArray[Any]], tokenizer: Tokenizer, *, keep_networks: bool = False) -> Self:
@@ -407,23 +318,12 @@ class Model(ABC):
     @property
     def package(self) -> str | None:
         """The plug-in package that provides the architecture, a cell or the tokenizer; None if they are built in."""
-        classes = (type(self), *self.explained_by, type(self.tokenizer))
+        classes = (*self.explained_by, type(self.tokenizer))
         return next(filter(None, map(package_of, classes)), None)
 
     def __repr__(self) -> str:
         size = f"{self.num_parameters:,} parameters, {len(self.tokenizer):,} tokens" if self.is_fitted else "not fitted"
         return f"<revgen model {self.name}: {size}>"
-
-    def info(self) -> dict[str, Any]:
-        """Return the name, the sizes, the configuration and the metadata as plain values."""
-        return {
-            "name": self.name,
-            "parameters": self.num_parameters,
-            "tokens": len(self.tokenizer),
-            "config": dataclasses.asdict(self.config),
-            "generation_config": to_builtins(self.generation_config),
-            "metadata": to_builtins(self.metadata),
-        }
 
     # Device and compiled code
 
@@ -467,11 +367,11 @@ class Model(ABC):
     @property
     def has_index(self) -> bool:
         """Whether the model has an index of its training text."""
-        return self._read_index is not None or self._index is not None  # in this order, for threads in ``index``
+        return self._index is not None
 
     def forget_index(self) -> None:
         """Remove the index of the training text, for example because the model is trained on another one."""
-        self._index = self._read_index = None
+        self._index = None
 
     @property
     def index(self) -> SuffixIndex:
@@ -487,14 +387,13 @@ class Model(ABC):
     @property
     def text_index(self) -> TextIndex:
         """The index of the training text, compact or not. Raises NotFittedError if there is none."""
-        read_index = self._read_index
-        if self._index is None:
-            if read_index is None:
-                raise NotFittedError(
-                    f"{self.name} has no index of its training text: fit it with index_texts=True, or call "
-                    "index_texts(texts) with the texts that it was fitted on",
-                    command=f"{self.name} has no index of its training text: fit it with index_texts=True",
-                )
-            self._index = read_index()
-            self._read_index = None
-        return self._index
+        index = self._index
+        if index is None:
+            raise NotFittedError(
+                f"{self.name} has no index of its training text: fit it with index_texts=True, or call "
+                "index_texts(texts) with the texts that it was fitted on",
+                command=f"{self.name} has no index of its training text: fit it with index_texts=True",
+            )
+        if callable(index):
+            index = self._index = index()
+        return index

@@ -1,9 +1,9 @@
-"""Reading and scoring sequences of tokens in blocks, with any function that computes logits."""
+"""How sequences of tokens are read: in blocks, token by token, or by compiled code; and how they are scored."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,62 @@ SCORE_BLOCK_LOGITS = 1 << 18
 """The number of logits that are computed at once; they fit into the processor's caches."""
 MIN_SCORE_STEPS = 16
 """The smallest number of time steps that are computed at once, whatever the size of the vocabulary."""
+
+Adaptation = Literal["fixed weights", "document state", "adapted weights"]
+"""How a model uses the document that it reads: it computes a state with fixed weights, remembers its text, or changes
+its weights inside the document."""
+ADAPTATIONS: tuple[Adaptation, ...] = get_args(Adaptation)
+"""The least adaptive first."""
+
+
+class TokenReader(Protocol):
+    """One text that is read token by token, from a state on."""
+
+    def read(self, token: int, /) -> NDArray[np.floating[Any]]:
+        """Return the logits after one more token, (vocab,). Reading another token may overwrite them."""
+
+    @property
+    def state(self) -> Any:
+        """The state after the last token. Reading another token may overwrite it."""
+
+
+class ForwardReader:
+    """A ``TokenReader`` that calls ``forward``."""
+
+    def __init__(self, forward: Forward, state: Any) -> None:
+        self.forward = forward
+        self.state = state
+
+    def read(self, token: int, /) -> NDArray[np.floating[Any]]:
+        """Return the logits after one more token, (vocab,)."""
+        logits, self.state = self.forward(np.array([[token]]), self.state)
+        last: NDArray[np.floating[Any]] = logits[0, 0]
+        return last
+
+
+class CompiledStep(Protocol):
+    """Compiled code that generates one text at a time."""
+
+    def step(self, token: int, state: Any) -> tuple[NDArray[np.floating[Any]], Any]:
+        """Return the logits after one more token, (1, 1, vocab), and the next state."""
+
+    def sample_tokens(
+        self,
+        token: int,
+        state: Any,
+        uniforms: NDArray[Any],
+        temperature: float,
+        log_min_p: float,
+        biases: NDArray[Any],
+        end: int,
+        label_offset: int,
+    ) -> tuple[list[int], Any]:
+        """Read ``token``, then sample one token for each number in ``uniforms``, or fewer if ``end`` is sampled.
+
+        ``uniforms`` are in [0, 1). ``biases`` (vocab,) are added to the logits, and ``label_offset`` to each token
+        before it is read. A ``temperature`` of 0 takes the most likely token. ``log_min_p`` is the logarithm of
+        ``min_p``, or minus infinity. Returns the tokens and the next state.
+        """
 
 
 def slices(size: int, step: int) -> Iterator[slice]:

@@ -220,7 +220,7 @@ def _load(directory: Path) -> Model:
         path = pending(path) if pending(path).exists() else path
         # The index may have been deleted before the model was shared, because it contains the training text.
         if path.exists():
-            model._read_index = partial(_read_index, FileHandle(path), index["sha256"])
+            model._index = partial(_read_index, FileHandle(path), index["sha256"])
     path = directory / GENERATION_CONFIG
     if config_path == pending(directory / CONFIG) and pending(path).exists():
         path = pending(path)

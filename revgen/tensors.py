@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.errors import CheckpointError
+from revgen.schema import join_names
 
 DTYPES = {"BF16": "<u2", "BOOL": "?"} | {
     f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "FIU" for size in (1, 2, 4, 8) if kind + str(size) != "F1"
 }
 """The NumPy type for each type of safetensors. NumPy has no bfloat16, so its bits are read as integers."""
-
-
 SCALE_SUFFIX = ".int8_scale"
 """The end of the names of arrays with the scales of the rows of a matrix."""
 MAX_FLOAT16 = float(np.finfo(np.float16).max)
@@ -56,6 +55,20 @@ def parse_arrays(path: Path, data: bytes) -> dict[str, NDArray[Any]]:
         return arrays
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"{path} is damaged: {str(error)[:200]}") from None
+
+
+def describe_misfit(arrays: Mapping[str, NDArray[Any]], shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """Return a sentence that says why arrays are not finite numbers of these shapes, or None if they are."""
+    missing, extra = sorted(shapes.keys() - arrays.keys()), sorted(arrays.keys() - shapes.keys())
+    if missing or extra:
+        names = f"missing {join_names(missing)}, unknown {join_names(extra)}"
+        return f"the weights do not fit the configuration: {names}"
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape:
+            return f"the weight {name} has the shape {arrays[name].shape}, not {shape}"
+        if arrays[name].dtype.kind != "f" or not np.isfinite(arrays[name]).all():
+            return f"the weight {name} has values that are not finite numbers"
+    return None
 
 
 def to_dtype(arrays: Mapping[str, NDArray[Any]], dtype: str) -> dict[str, NDArray[Any]]:

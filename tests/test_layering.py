@@ -40,7 +40,7 @@ LAYERS = (
     ("corpus", "datasets", "hub_client", "pretrained"),
     ("cells",),
     ("history", "novelty", "compact_index"),
-    ("sequences",),
+    ("derived", "sequences"),
     ("model",),
     ("card", "generation_file", "storage"),
     ("compiler",),

@@ -35,11 +35,13 @@ from numpy.typing import NDArray
 from revgen.architectures.counting import measure_held_out, read_texts, record_texts, recounted
 from revgen.arguments import validate_call
 from revgen.context_mixing.parts import PARTS
+from revgen.derived import derived
 from revgen.history import EpochMetrics, History
 from revgen.language_model import LanguageModel
-from revgen.model import Adaptation, TokenReader, Weights, derived
+from revgen.model import Weights
 from revgen.options import ReadOptions, check, check_at_least, is_int
 from revgen.registry import register_model
+from revgen.sequences import Adaptation, TokenReader
 from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:

@@ -22,11 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.architectures.wrapper import Wrapper, WrapperConfig
-from revgen.model import ADAPTATIONS, Adaptation
 from revgen.ops import log_softmax
 from revgen.options import as_float, check, is_int
 from revgen.registry import register_model
-from revgen.sequences import align_ends, slices
+from revgen.sequences import ADAPTATIONS, Adaptation, align_ends, slices
 
 MAX_LENGTH = 64
 MAX_MATCHES = 1 << 21

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from revgen.architectures.out_of_fold import bounded_logprobs
 from revgen.architectures.wrapper import Wrapper, WrapperConfig
+from revgen.derived import derived
 from revgen.language_model import LanguageModel
-from revgen.model import Adaptation, derived
 from revgen.options import as_float, check, check_fractions, is_int
 from revgen.registry import register_model
-from revgen.sequences import score_sequences
+from revgen.sequences import Adaptation, score_sequences
 
 if TYPE_CHECKING:
     from revgen.networks.dynamic import DynamicNetwork

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from revgen.architectures.neural import NeuralModel, prefers_torch
 from revgen.compiler import Program, trace
+from revgen.derived import derived
 from revgen.errors import NotTraceableError, OptionError
 from revgen.language_model import LanguageModel
-from revgen.model import CompiledStep, TokenReader, Weights, derived
+from revgen.model import Weights
 from revgen.networks.functional import PLAIN, Backend, FunctionalNetwork, unflatten
 from revgen.ops import Array, tree_map
-from revgen.sequences import iter_blocks
+from revgen.sequences import CompiledStep, TokenReader, iter_blocks
 from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:

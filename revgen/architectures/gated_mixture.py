@@ -30,10 +30,11 @@ from revgen.arguments import validate_call
 from revgen.context_mixing.code_tree import PAUSE, token_classes
 from revgen.corpus import read
 from revgen.corpus.tokens import tokenize
+from revgen.derived import derived
 from revgen.errors import VocabularyError
 from revgen.history import EpochMetrics, History
 from revgen.language_model import LanguageModel
-from revgen.model import Model, Weights, derived
+from revgen.model import Model, Weights
 from revgen.ops import log_softmax, softmax
 from revgen.options import ReadOptions, as_float, check, check_at_least, is_int
 from revgen.registry import register_model

@@ -27,10 +27,11 @@ from revgen.corpus.tokens import tokenize
 from revgen.errors import OptionError
 from revgen.history import EpochMetrics, History
 from revgen.language_model import LanguageModel
-from revgen.model import ADAPTATIONS, Adaptation, Weights
+from revgen.model import Weights
 from revgen.ops import log_softmax
 from revgen.options import ReadOptions, as_float, safe_repr
 from revgen.registry import register_model
+from revgen.sequences import ADAPTATIONS, Adaptation
 from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:

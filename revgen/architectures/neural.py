@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from revgen.architectures.distillation import check_teacher, predict
 from revgen.arguments import validate_call
 from revgen.card import history_metadata
+from revgen.derived import derived
 from revgen.errors import OptionError
 from revgen.language_model import LanguageModel
-from revgen.model import Weights, derived
+from revgen.model import Weights
 from revgen.options import ReadOptions
 from revgen.registry import architecture_class
 from revgen.sequences import score_sequences

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from revgen.architectures.wrapper import Wrapper, WrapperConfig
 from revgen.language_model import LanguageModel
-from revgen.model import Adaptation, Model
+from revgen.model import Model
 from revgen.ops import log_softmax
 from revgen.options import as_float, check, check_fractions, is_int
 from revgen.registry import register_model
-from revgen.sequences import align_ends, score_sequences, slices
+from revgen.sequences import Adaptation, align_ends, score_sequences, slices
 
 BLOCK_SIZE = 64
 """The number of tokens of each document that are compared with the memory at once."""

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from revgen.architectures.counting import finish_counting, read_texts, recounted
 from revgen.arguments import validate_call
+from revgen.derived import derived
 from revgen.history import History
 from revgen.language_model import LanguageModel
-from revgen.model import Weights, derived
+from revgen.model import Weights
 from revgen.ngrams import Counts, Estimate, Floats, Trie, count, text_loss, to_weights
 from revgen.options import ReadOptions, as_float, check, is_int
 from revgen.registry import register_model

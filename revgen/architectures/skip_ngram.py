@@ -24,9 +24,10 @@ from revgen.architectures.counting import finish_counting, read_texts, recounted
 from revgen.architectures.kneser_ney import discounts
 from revgen.arguments import validate_call
 from revgen.context_mixing.parts import CONTEXTS, NUM_CONTEXTS, TOKEN_BITS
+from revgen.derived import derived
 from revgen.history import History
 from revgen.language_model import LanguageModel
-from revgen.model import Weights, derived
+from revgen.model import Weights
 from revgen.ngrams import entries_of
 from revgen.options import ReadOptions, check
 from revgen.registry import register_model

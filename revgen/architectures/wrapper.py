@@ -17,9 +17,10 @@ from revgen.arguments import check_fields, validate_call
 from revgen.errors import NotFittedError, OptionError
 from revgen.history import History
 from revgen.language_model import LanguageModel
-from revgen.model import Adaptation, Weights
+from revgen.model import Weights
 from revgen.options import check
 from revgen.registry import architecture_class, unknown_name_message
+from revgen.sequences import Adaptation
 from revgen.tokenizers import Tokenizer
 from revgen.training.options import FitOptions
 

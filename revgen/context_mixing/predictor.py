@@ -74,7 +74,7 @@ class Predictor:
 
 
 class DocumentReader:
-    """A reader of one document, a ``model.TokenReader``, which overwrites a row of a state."""
+    """A reader of one document, a ``sequences.TokenReader``, which overwrites a row of a state."""
 
     def __init__(self, predictor: Predictor, state: State, row: int = 0) -> None:
         self.predictor = predictor

@@ -19,15 +19,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.corpus import Corpus
+from revgen.corpus import read
 from revgen.corpus.summary import LINES_HINT, has_short_lines
 from revgen.corpus.tokens import tokenize
 from revgen.errors import CorpusError
 from revgen.evaluation.coloring import colored_html, to_bits
 from revgen.formatting import pluralize
 from revgen.html_tables import html_block, html_facts, html_table
-from revgen.model import Adaptation, Model
-from revgen.options import check
+from revgen.model import Model
+from revgen.options import ReadOptions, check
+from revgen.sequences import Adaptation
 from revgen.tables import to_text
 from revgen.tokenizers import Tokenizer
 
@@ -138,25 +139,21 @@ def score(model: Model, text: str, label: str | float | bool | None = None) -> S
     return Score(tuple(tokenizer.vocabulary[i] for i in ids[1:-1]), logprobs - unknown_nats)
 
 
-def evaluate(
-    model: Model,
-    corpus: Corpus,
-    labels: Sequence[str | int] = (),
-    *,
-    adaptive: Sequence[Model] = (),
-    advise: bool = False,
-) -> Evaluation:
-    """Evaluate a model on a corpus. With ``labels``, the model is given the label of each document.
+def evaluate(model: Model, texts: Any, labels: Any, reading: ReadOptions, versions: Sequence[Model]) -> Evaluation:
+    """Evaluate the versions of a model, and return the first result, which has the others as ``adaptive``.
 
-    ``adaptive`` are versions of the model that adapt more. With ``advise``, warns about a corpus that is one document
-    of short lines.
+    ``LanguageModel.evaluate`` describes the other parameters.
     """
-    tokens = tokenize(corpus, model.tokenizer, labels)
-    if advise and len(tokens.spans) == 1 and has_short_lines(tokens, model.tokenizer):
+    if labels is not None:
+        model.check_labels()
+    if (documents := model.metadata.get("documents")) in ("line", "blank"):
+        reading.setdefault("documents", documents)
+    corpus = read(texts, labels=labels, **reading)
+    tokens = tokenize(corpus, model.tokenizer, () if labels is None else model.labels)
+    if "documents" not in reading and len(tokens.spans) == 1 and has_short_lines(tokens, model.tokenizer):
         warnings.warn(LINES_HINT, stacklevel=4)
     evaluation, *others = (
-        measure(version.logprobs, version.tokenizer, tokens.documents(), version.adaptation)
-        for version in (model, *adaptive)
+        measure(version.logprobs, version.tokenizer, tokens.documents(), version.adaptation) for version in versions
     )
     return dataclasses.replace(evaluation, adaptive=tuple(others))
 

@@ -90,7 +90,7 @@ def sample_with_numpy(
     end: int,
     label_offset: int,
 ) -> tuple[list[int], Any]:
-    """Sample one token for each of ``uniforms``, as ``model.CompiledStep.sample_tokens`` does, with any model.
+    """Sample one token for each of ``uniforms``, as ``sequences.CompiledStep.sample_tokens`` does, with any model.
 
     NumPy functions with an output array are used where they are faster.
     """

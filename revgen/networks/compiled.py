@@ -50,7 +50,7 @@ def same_state(arrays: Any) -> Any:
 
 @dataclass(frozen=True)
 class CompiledNetwork:
-    """Compiled code for one text, a ``model.CompiledStep``. Raises MissingExtraError without Numba."""
+    """Compiled code for one text, a ``sequences.CompiledStep``. Raises MissingExtraError without Numba."""
 
     net: Any
     """The weights in one of the layouts of ``networks.layouts``."""
@@ -80,7 +80,7 @@ class CompiledNetwork:
         end: int,
         label_offset: int,
     ) -> tuple[list[int], Any]:
-        """Sample a block of tokens, as ``model.CompiledStep`` describes."""
+        """Sample a block of tokens, as ``sequences.CompiledStep`` describes."""
         from revgen.networks.kernels import sample_tokens
 
         arrays = self.to_arrays(state, len(uniforms))
@@ -91,7 +91,7 @@ class CompiledNetwork:
 
 
 class CompiledProgram:
-    """Compiled code for the program of one token, a ``model.CompiledStep``.
+    """Compiled code for the program of one token, a ``sequences.CompiledStep``.
 
     ``forward`` is the same computation on NumPy. It reads the first token of a document if the network has no state
     before that token. Raises NotTraceableError if the program has no compiled form, and MissingExtraError without
@@ -134,7 +134,7 @@ class CompiledProgram:
         end: int,
         label_offset: int,
     ) -> tuple[list[int], Any]:
-        """Sample a block of tokens, as ``model.CompiledStep`` describes."""
+        """Sample a block of tokens, as ``sequences.CompiledStep`` describes."""
         settings = np.float32(temperature), np.float32(log_min_p), end, biases
         first_tokens: list[int] = []
         if (arrays := state_arrays(state, self.states)) is None:

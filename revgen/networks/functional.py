@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from revgen import ops
 from revgen.cells.cell import Cell, Parameters
-from revgen.model import CompiledStep
 from revgen.networks.block import Block
 from revgen.ops import Array
+from revgen.sequences import CompiledStep
 
 
 class Backend:

@@ -65,7 +65,7 @@ class NumpyProgram:
 
 
 class NumpyReader:
-    """A ``model.TokenReader`` for one text."""
+    """A ``sequences.TokenReader`` for one text."""
 
     def __init__(self, read: Callable[[int], NDArray[Any]], arrays: tuple[NDArray[Any], ...], structure: Any) -> None:
         self.read = read
