@@ -234,7 +234,7 @@ class Model(ABC):
 
     @property
     def copies_training_text(self) -> bool:
-        """Whether generated texts typically contain parts of the training text, as those of n-grams do."""
+        """Whether the model counts the training text: it predicts this text far too well, and generates parts of it."""
         return False
 
     @property

@@ -154,6 +154,10 @@ class ContextMixingModel(LanguageModel):
         return "adapted weights" if self.config.adapt else "fixed weights"
 
     @property
+    def copies_training_text(self) -> bool:
+        return True
+
+    @property
     def is_used(self) -> NDArray[np.bool_]:
         """Which of ``context_mixing.parts.PARTS`` the model uses, (parts,)."""
         return np.array([part not in self.config.without for part in PARTS])

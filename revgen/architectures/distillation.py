@@ -2,48 +2,39 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from revgen.architectures.out_of_fold import read_logprobs
+from revgen.architectures.out_of_fold import FOLDS, out_of_fold, whole_documents, write_logprobs
 from revgen.corpus.tokens import Tokens
-from revgen.errors import OptionError, VocabularyError
 from revgen.language_model import LanguageModel
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def check_teacher(student: Any, teacher: LanguageModel) -> None:
-    """Raise OptionError or VocabularyError if a teacher cannot teach a student; give a new student its tokenizer."""
-    if student.labels or teacher.labels:
-        raise OptionError("teacher does not combine with labels: its predictions do not depend on them")
-    if student.level != teacher.level:
-        raise OptionError(f"teacher must have the level {student.level!r} of {student.name}, not {teacher.level!r}")
-    if not student.has_tokenizer:
-        student.tokenizer = teacher.tokenizer
-    if student.tokenizer != teacher.tokenizer:
-        raise VocabularyError(
-            f"teacher and {student.name} have different tokenizers: create the network with "
-            f"revgen.create('{student.name}', tokenizer=teacher.tokenizer)"
-        )
-
-
 def predict(
-    teacher: LanguageModel, train: Tokens, held_out: Tokens | None, device: str
+    teacher: LanguageModel,
+    train: Tokens,
+    held_out: Tokens | None,
+    seed: int,
+    device: str,
+    say: Callable[[str], None],
 ) -> tuple[Tokens, Tokens | None, Tensor]:
     """Return training and held-out tokens that carry rows, and the teacher's log-probabilities (rows, vocab).
 
-    The rows of held-out tokens are not used. Raises CorpusError if the file of the log-probabilities cannot be written.
+    A teacher that counts predicts each training document by the counts of the other ones. The rows of held-out tokens
+    are not used. ``say`` prints a message. Raises CorpusError if the file of the log-probabilities cannot be written.
     """
-    from revgen.networks.residual import LogprobFile, number_tokens
+    from revgen.networks.residual import number_tokens
 
-    vocab = len(teacher.tokenizer)
-    documents = [*train.documents()]
-    file, row = LogprobFile(sum(map(len, documents)), vocab), 0
-    for ids in documents:
-        for logprobs in read_logprobs(teacher, np.asarray(ids)):
-            row = file.write(row, logprobs)
-    numbered = None if held_out is None else number_tokens(held_out, 0, vocab)
-    return number_tokens(train, 0, vocab), numbered, file.to_tensor(device)
+    documents, tokenizer = [*train.documents()], teacher.tokenizer
+    if teacher.copies_training_text:
+        say(f"{teacher.name} predicts the training text: {FOLDS} times, it counts all but one of the folds")
+        parts = out_of_fold(teacher, documents, tokenizer, FOLDS, seed, keep_networks=True)
+    else:
+        say(f"{teacher.name} predicts the training text")
+        parts = whole_documents(teacher, documents)
+    logprobs = write_logprobs(parts, documents, tokenizer, device)
+    vocab = len(tokenizer)
+    return number_tokens(train, 0, vocab), held_out and number_tokens(held_out, 0, vocab), logprobs

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.architectures.distillation import check_teacher, predict
+from revgen.architectures.distillation import predict
+from revgen.architectures.wrapper import check_fitted, check_partner
 from revgen.arguments import validate_call
 from revgen.card import history_metadata
 from revgen.derived import derived
@@ -149,8 +150,7 @@ class NeuralModel(LanguageModel):
         """Return the tokens as the network that is trained reads them. ``say`` prints a message."""
         if self._teacher is None:
             return train, held_out
-        say(f"{self._teacher.name} predicts the training text")
-        train, held_out, self._teacher_logprobs = predict(self._teacher, train, held_out, self.device)
+        train, held_out, self._teacher_logprobs = predict(self._teacher, train, held_out, seed, self.device, say)
         return train, held_out
 
     def training_network(self) -> Network:
@@ -204,7 +204,8 @@ class NeuralModel(LanguageModel):
                 the network together with the base, which counts the training text. The counts with which a document is
                 trained are those of other documents. First train the network without a base: it learns more.
             teacher: a fitted model with the same tokenizer, such as a larger network or a mixture. Its predictions and
-                the text are learned with equal weights (Hinton et al. 2015). The teacher does not change.
+                the text are learned with equal weights (Hinton et al. 2015). A teacher that counts predicts each
+                document by the counts of the other documents of ``texts``. The teacher does not change.
             labels: for architectures that can be conditioned on a label, the label of each text: a list with one label
                 per text or file, or the name of the field that holds them. Integers stay integers.
             epochs: passes over the text. If neither this, ``max_seconds`` nor ``token_budget`` is given, ``preset`` and
@@ -267,7 +268,8 @@ class NeuralModel(LanguageModel):
         if teacher is not None:
             if base is not None or labels is not None:
                 raise OptionError("teacher does not combine with base or labels")
-            check_teacher(self, teacher)
+            check_fitted(teacher)
+            check_partner(self, teacher, "teacher")
         if not (valid is None or isinstance(valid, int | float)):
             field = labels if isinstance(labels, str) else None  # a list labels ``texts`` only
             valid = read(valid, labels=field, **reading)

@@ -7,8 +7,8 @@ predictions: Wolpert 1992, *Stacked generalization*).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,11 @@ from revgen.options import check_at_least
 from revgen.sequences import iter_blocks
 from revgen.tokenizers import Tokenizer
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FOLDS = 8
+"""The default number of folds."""
 PARTS_PER_FOLD = 4
 """A document longer than a fold divided by this number is cut into parts, which may belong to different folds."""
 WARM_UP = 512
@@ -43,11 +48,18 @@ class Part(NamedTuple):
 
 
 def out_of_fold(
-    model: LanguageModel, documents: Sequence[NDArray[Any]], tokenizer: Tokenizer, folds: int, seed: int
+    model: LanguageModel,
+    documents: Sequence[NDArray[Any]],
+    tokenizer: Tokenizer,
+    folds: int,
+    seed: int,
+    *,
+    keep_networks: bool = False,
 ) -> Iterator[Part]:
     """Yield the parts of all documents of ids, fold by fold. ``seed`` divides them into folds.
 
-    Raises OptionError for a model that does not count, and CorpusError for a single short document.
+    Raises OptionError for a model that does not count, or, with ``keep_networks``, uses it as it is. Raises CorpusError
+    for a single short document.
     """
     check_at_least("folds", folds, 2)
     max_size = max(1, sum(map(len, documents)) // (folds * PARTS_PER_FOLD))
@@ -62,10 +74,15 @@ def out_of_fold(
     fold_of = np.random.default_rng(seed).permutation(len(spans)) % folds
     for fold in range(folds):
         counted = [_as_document(documents[i][start:end]) for i, start, end in _select(spans, fold_of != fold)]
-        fold_model = model.recount(counted, tokenizer)
+        fold_model = model.recount(counted, tokenizer, keep_networks=keep_networks)
         for i, start, end in _select(spans, fold_of == fold):
             begin = max(0, start - WARM_UP)
             yield Part(i, int(start), documents[i][begin:end], int(start - begin), fold_model)
+
+
+def whole_documents(model: LanguageModel, documents: Sequence[NDArray[Any]], first: int = 0) -> Iterator[Part]:
+    """Yield documents as parts that a model predicts as it is. ``first`` is the index of the first document."""
+    return (Part(i, 0, ids, 0, model) for i, ids in enumerate(documents, first))
 
 
 def _select(spans: list[Any], mask: NDArray[np.bool_]) -> list[Any]:
@@ -83,6 +100,25 @@ def read_logprobs(model: LanguageModel, ids: NDArray[Any]) -> Iterator[NDArray[n
     for block in iter_blocks(ids[:, None].astype(np.int64)):
         logits, state = model.forward(block, state)
         yield bounded_logprobs(logits[:, 0]).astype(np.float32)
+
+
+def write_logprobs(
+    parts: Iterable[Part], documents: Sequence[NDArray[Any]], tokenizer: Tokenizer, device: str
+) -> Tensor:
+    """Return the log-probabilities after each token of all documents, (tokens, vocab), in a temporary file.
+
+    ``parts`` are the parts of the documents, in any order. Raises CorpusError if the file cannot be written.
+    """
+    from revgen.networks.residual import LogprobFile
+
+    starts = np.cumsum([0, *map(len, documents)]).tolist()
+    file = LogprobFile(starts[-1], len(tokenizer))
+    for part in parts:
+        row, warm_up = starts[part.document] + part.start, part.warm_up
+        for logprobs in read_logprobs(part.model, part.ids):
+            skipped, warm_up = min(warm_up, len(logprobs)), max(0, warm_up - len(logprobs))
+            row = file.write(row, logprobs[skipped:])
+    return file.to_tensor(device)
 
 
 def bounded_logprobs(logits: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:

@@ -16,6 +16,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -23,9 +24,9 @@ from numpy.typing import NDArray
 
 from revgen.architectures.mixture import Mixture, check_array
 from revgen.architectures.neural import NeuralModel, prefers_torch
-from revgen.architectures.out_of_fold import bounded_logprobs, out_of_fold, read_logprobs
-from revgen.architectures.wrapper import check_count, spec_of
-from revgen.errors import OptionError, VocabularyError
+from revgen.architectures.out_of_fold import FOLDS, bounded_logprobs, out_of_fold, whole_documents, write_logprobs
+from revgen.architectures.wrapper import check_count, check_partner, spec_of
+from revgen.errors import OptionError
 from revgen.language_model import LanguageModel
 from revgen.model import Model, Weights
 from revgen.options import as_float, check, is_int
@@ -49,7 +50,7 @@ class ResidualConfig:
     """The architecture and configuration of the base and of the network, and the number of folds in training."""
 
     models: Sequence[Mapping[str, Any]] = field(default_factory=list)
-    folds: int = 8
+    folds: int = FOLDS
 
     def __post_init__(self) -> None:
         check("models", self.models, len(self.models) == 2, "a base and a network")
@@ -88,17 +89,7 @@ class ResidualModel(Mixture):
             network = network.network_model
         network = copy.copy(network)
         network.metadata = dict(network.metadata)
-        if network.labels:
-            raise OptionError(f"{network.name} is conditioned on labels, so it cannot be trained with a base")
-        if network.level != base.level:
-            raise OptionError(f"base must have the level {network.level!r}, as {network.name} has, not {base.level!r}")
-        if not network.has_tokenizer and base.has_tokenizer:
-            network.tokenizer = base.tokenizer
-        if base.has_tokenizer and base.tokenizer != network.tokenizer:
-            raise VocabularyError(
-                f"base and {network.name} have different tokenizers: create the base with "
-                f"revgen.create('{base.name}', tokenizer=network.tokenizer)"
-            )
+        check_partner(network, base, "base")
         model = cls(
             "residual", network.level, ResidualConfig([spec_of(base), spec_of(network)]), models=[base, network]
         )
@@ -140,21 +131,19 @@ class ResidualModel(Mixture):
         self, train: Tokens, held_out: Tokens | None, seed: int, say: Callable[[str], None]
     ) -> tuple[Tokens, Tokens | None]:
         """Count the training documents, and compute the predictions of the base. Returns ids that carry their rows."""
-        from revgen.networks.residual import LogprobFile, number_tokens
+        from revgen.networks.residual import number_tokens
 
-        base, tokenizer = self.models[0], self.tokenizer
+        base, tokenizer, folds = self.models[0], self.tokenizer, self.config.folds
         documents, held_out_documents = [*train.documents()], [] if held_out is None else [*held_out.documents()]
-        starts = np.cumsum([0, *map(len, documents), *map(len, held_out_documents)]).tolist()
-        say(f"{base.name} predicts the training text: {self.config.folds} times, it counts all but one of the folds")
+        say(f"{base.name} predicts the training text: {folds} times, it counts all but one of the folds")
         counted = base.recount(documents, tokenizer)
-        file = LogprobFile(starts[-1], len(tokenizer))
-        for part in out_of_fold(base, documents, tokenizer, self.config.folds, seed):
-            _write(file, starts[part.document] + part.start, part.model, part.ids, part.warm_up)
-        for row, ids in zip(starts[len(documents) :], held_out_documents, strict=False):
-            _write(file, row, counted, ids)
+        parts = chain(
+            out_of_fold(base, documents, tokenizer, folds, seed),
+            whole_documents(counted, held_out_documents, len(documents)),
+        )
+        self._logprobs = write_logprobs(parts, [*documents, *held_out_documents], tokenizer, self.device)
         self.models[0], self.has_counts = counted, True
-        self._logprobs = file.to_tensor(self.device)
-        first, vocab = starts[len(documents)], len(tokenizer)
+        first, vocab = sum(map(len, documents)), len(tokenizer)
         return number_tokens(train, 0, vocab), None if held_out is None else number_tokens(held_out, first, vocab)
 
     def make_network(self) -> ResidualNetwork:
@@ -229,10 +218,3 @@ class ResidualModel(Mixture):
         if problem := check_array(arrays, EXPONENTS, (2,)):
             return problem
         return super().validate_weights(arrays)
-
-
-def _write(file: Any, row: int, model: LanguageModel, ids: NDArray[Any], warm_up: int = 0) -> None:
-    """Write the log-probabilities after each token of a document but the first ``warm_up`` ones to rows of a file."""
-    for logprobs in read_logprobs(model, ids):
-        skipped, warm_up = min(warm_up, len(logprobs)), max(0, warm_up - len(logprobs))
-        row = file.write(row, logprobs[skipped:])

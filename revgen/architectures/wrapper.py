@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, Unpack
 from numpy.typing import NDArray
 
 from revgen.arguments import check_fields, validate_call
-from revgen.errors import NotFittedError, OptionError
+from revgen.errors import NotFittedError, OptionError, VocabularyError
 from revgen.history import History
 from revgen.language_model import LanguageModel
 from revgen.model import Weights
@@ -173,9 +173,14 @@ def spec_of_fitted(model: LanguageModel) -> dict[str, Any]:
 
     Raises NotFittedError if it has no weights yet, because ``fit`` may choose parts of the configuration.
     """
+    check_fitted(model)
+    return spec_of(model)
+
+
+def check_fitted(model: LanguageModel) -> None:
+    """Raise NotFittedError if a model has no weights yet."""
     if not model.is_fitted:
         raise NotFittedError(f"{model.name} has no weights yet: fit it, or load one that was saved")
-    return spec_of(model)
 
 
 def spec_of(model: LanguageModel) -> dict[str, Any]:
@@ -203,3 +208,23 @@ def check_count(specs: Sequence[Mapping[str, Any]]) -> None:
     """Raise OptionError if there are too many models."""
     count = count_models(specs)
     check("the number of models", count, count <= MAX_MODELS, f"at most {MAX_MODELS}")
+
+
+def check_partner(network: LanguageModel, partner: LanguageModel, role: str) -> None:
+    """Raise OptionError or VocabularyError if a network cannot be trained with another model, its base or its teacher.
+
+    A network without a tokenizer gets the one of the partner.
+    """
+    if network.labels or partner.labels:
+        raise OptionError(f"{role} does not combine with labels: its predictions do not depend on them")
+    if network.level != partner.level:
+        raise OptionError(f"{role} must have the level {network.level!r} of {network.name}, not {partner.level!r}")
+    if not partner.has_tokenizer:
+        return
+    if not network.has_tokenizer:
+        network.tokenizer = partner.tokenizer
+    if network.tokenizer != partner.tokenizer:
+        raise VocabularyError(
+            f"{role} and {network.name} have different tokenizers: create the network with "
+            f"revgen.create('{network.name}', tokenizer={role}.tokenizer)"
+        )

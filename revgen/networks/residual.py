@@ -59,7 +59,7 @@ class LogprobFile:
     def _error(self, error: OSError) -> CorpusError:
         rows, vocab = self.shape
         return CorpusError(
-            f"the log-probabilities of the base for {rows:,} tokens and a vocabulary of {vocab:,} take "
+            f"the predictions for {rows:,} tokens and a vocabulary of {vocab:,} take "
             f"{format_size(self.num_bytes)} and cannot be written to {tempfile.gettempdir()}: "
             f"{error.strerror or error}; free some disk space, set TMPDIR to another directory, or use less text"
         )

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 import revgen
-from revgen import LanguageModel, OptionError, VocabularyError
+from revgen import LanguageModel, NotFittedError, OptionError, VocabularyError
+from revgen.architectures.distillation import predict
 from revgen.architectures.out_of_fold import read_logprobs
+from revgen.corpus.tokens import tokenize
 from revgen.networks.distillation import DistilledNetwork
 from revgen.networks.residual import LogprobFile
 
@@ -29,15 +31,47 @@ def student(teacher: LanguageModel) -> LanguageModel:
     return revgen.create("rnn-char", hidden_size=48, num_layers=1, tokenizer=teacher.tokenizer)
 
 
-def test_a_student_learns_more_from_a_teacher_that_has_read_more(teacher: LanguageModel, reviews: list[str]) -> None:
-    alone, taught = student(teacher), student(teacher)
+def test_a_student_learns_more_from_a_network_that_has_read_more(reviews: list[str]) -> None:
+    network = revgen.load("gru-char")
+    alone, taught = student(network), student(network)
     options = OPTIONS | {"epochs": 20, "batch_size": 4}
     alone.fit(reviews[:10], **options)
-    history = taught.fit(reviews[:10], reviews[140:], teacher=teacher, **options)
+    history = taught.fit(reviews[:10], reviews[140:], teacher=network, **options)
 
     loss = taught.evaluate(reviews[140:]).nats_per_char
     assert loss < alone.evaluate(reviews[140:]).nats_per_char - 0.05
     assert history[-1].nats_per_char == pytest.approx(loss, abs=1e-3)
+
+
+def test_a_student_learns_more_from_counts_of_its_own_text(teacher: LanguageModel, reviews: list[str]) -> None:
+    alone, taught = student(teacher), student(teacher)
+    options = OPTIONS | {"token_budget": 100_000, "epochs": None}
+    alone.fit(reviews[:140], **options)
+    taught.fit(reviews[:140], teacher=teacher, **options)
+
+    assert taught.evaluate(reviews[140:]).nats_per_char < alone.evaluate(reviews[140:]).nats_per_char - 0.02
+
+
+def test_a_teacher_that_counts_predicts_each_document_by_the_others(teacher: LanguageModel, reviews: list[str]) -> None:
+    lstm = revgen.load("rnn-char")
+    counts = revgen.create("kneser-ney-char", order=5, tokenizer=lstm.tokenizer)
+    counts.fit(reviews[:40], progress=False)
+    train = tokenize(revgen.read(reviews[:40]), lstm.tokenizer)
+    documents = [np.asarray(ids) for ids in train.documents()]
+
+    def loss(model: LanguageModel) -> float:
+        numbered, _, logprobs = predict(model, train, None, 0, "cpu", lambda message: None)
+        rows = np.concatenate([np.asarray(ids) // len(lstm.tokenizer) for ids in numbered.documents()])
+        np.testing.assert_array_equal(rows, np.arange(len(rows)))
+        targets = torch.from_numpy(np.concatenate([[*ids[1:], -1] for ids in documents]))
+        return -logprobs[targets >= 0].gather(1, targets[targets >= 0, None]).double().mean().item()
+
+    own = -np.concatenate([logprobs for _, logprobs in counts.logprobs(documents)]).mean()
+    network = -np.concatenate([logprobs for _, logprobs in lstm.logprobs(documents)]).mean()
+    assert loss(counts) > own + 0.5  # the counts know the text
+    assert loss(lstm) == pytest.approx(network, abs=1e-2)
+    mixture = revgen.mix([counts, lstm], weights=[0.5, 0.5])
+    assert own < loss(mixture) < loss(counts)
 
 
 def test_the_loss_adds_the_cross_entropy_with_the_teacher(teacher: LanguageModel, reviews: list[str]) -> None:
@@ -99,5 +133,7 @@ def test_a_teacher_must_fit_the_student(teacher: LanguageModel, reviews: list[st
         student(teacher).fit(reviews[:10], teacher=words)
     with pytest.raises(VocabularyError, match=r"different tokenizers: create the network with revgen\.create"):
         other.fit(reviews[:10], teacher=teacher)
+    with pytest.raises(NotFittedError, match="gru-char has no weights yet"):
+        student(teacher).fit(reviews[:10], teacher=revgen.create("gru-char"))
     with pytest.raises(OptionError, match="teacher does not combine with base"):
         student(teacher).fit(reviews[:10], teacher=teacher, base=revgen.create("kneser-ney-char"))

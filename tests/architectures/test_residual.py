@@ -164,7 +164,7 @@ def test_invalid_base_is_an_error_and_the_network_stays_as_it_was(
         (model, trained_network(reviews, tokenizer=model.tokenizer), revgen.OptionError, "gru-char has no counts"),
         (model, revgen.create("kneser-ney-word"), revgen.OptionError, "base must have the level 'char'"),
         (model, other, revgen.VocabularyError, "different tokenizers"),
-        (labeled, other, revgen.OptionError, "conditioned on labels"),
+        (labeled, other, revgen.OptionError, "base does not combine with labels"),
     ]
     for case, base, error, message in cases:
         with pytest.raises(error, match=message):
@@ -180,7 +180,7 @@ def test_predictions_that_do_not_fit_on_the_disk_are_an_error(
 
     model = copy_of(network, tmp_path)
     monkeypatch.setattr("revgen.networks.residual.check_free_space", is_full)
-    with pytest.raises(revgen.CorpusError, match=r"of the base for .* free some disk space"):
+    with pytest.raises(revgen.CorpusError, match=r"the predictions for .* free some disk space"):
         model.fit(reviews[:20], base=revgen.create("kneser-ney-char"), **OPTIONS)
     assert type(model) is type(network)
 
