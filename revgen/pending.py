@@ -30,6 +30,8 @@ MAX_READS = 100
 NO_REGULAR_FILE = errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ELOOP, errno.ENAMETOOLONG
 
 T = TypeVar("T")
+ConfigReader = Callable[[Path], dict[str, Any] | None]
+"""A function that returns the content of a config.json, or None if there is none."""
 
 
 def pending(path: Path) -> Path:
@@ -47,7 +49,7 @@ def replace_model(directory: Path, files: Mapping[str, bytes], config: bytes) ->
     directory then has the old or the new model.
     """
     settle(directory, files)
-    previous = {entry["file"] for entry in file_entries(_read_content(directory / CONFIG) or {})}
+    previous = {entry["file"] for entry in file_entries(read_if_valid(directory / CONFIG) or {})}
     try:
         for name, content in files.items():
             write_atomically(pending(directory / name), content, sync_name=False)
@@ -68,7 +70,7 @@ def settle(directory: Path, names: Iterable[str] = ()) -> None:
     ``names`` are files that it may have written, besides ``FILE_NAMES``. The caller has locked the directory. Raises
     OSError.
     """
-    entries = file_entries(_read_content(pending(directory / CONFIG)) or {})
+    entries = file_entries(read_if_valid(pending(directory / CONFIG)) or {})
     if entries and is_complete(directory, entries):
         hashed = [e["file"] for e in entries if _has_hash(pending(directory / e["file"]), e["sha256"])]
         _rename(directory, [*hashed, *(name for name in UNHASHED if pending(directory / name).is_file())])
@@ -94,15 +96,19 @@ def file_entries(content: Mapping[str, Any]) -> list[dict[str, str]]:
     return [content[name] for name in ("weights", "tokenizer", "index") if name in content]
 
 
-def read_valid_config(directory: Path) -> dict[str, Any] | None:
-    """Return the content of the valid config.json in a directory; None if it is missing or damaged. Raises OSError."""
-    content = _read_content(pending(directory / CONFIG))
+def find_config(directory: Path, read: ConfigReader) -> tuple[Path, dict[str, Any] | None]:
+    """Return the path of the valid config.json in a directory, and what ``read`` returns for it.
+
+    Once a save has written all files, the pending one is valid. Raises OSError.
+    """
+    path = directory / CONFIG
+    content = read(pending(path))
     if content is not None and is_complete(directory, file_entries(content)):
-        return content
-    return _read_content(directory / CONFIG)
+        return pending(path), content
+    return path, read(path)
 
 
-def _read_content(path: Path) -> dict[str, Any] | None:
+def read_if_valid(path: Path) -> dict[str, Any] | None:
     """Return the content of a config.json; None if it is missing or damaged. Raises OSError."""
     try:
         content = schema.parse_json(read_file(path, schema.MAX_CONFIG_BYTES), path)

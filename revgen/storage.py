@@ -30,12 +30,11 @@ from revgen.pending import (
     GENERATION_CONFIG,
     INDEX,
     WEIGHTS,
-    file_entries,
-    is_complete,
+    find_config,
     model_stamp,
     pending,
     read_consistently,
-    read_valid_config,
+    read_if_valid,
     replace_model,
 )
 from revgen.registry import architecture_class, tokenizers
@@ -84,7 +83,7 @@ def find_other_model(model: Model, directory: Path) -> str | None:
     It is the same model if ``model`` was loaded from these weights or saved as them, or if it has the same name,
     configuration and tokenizer, as a model that was trained again. A missing or damaged model is no other one.
     """
-    content = read_valid_config(directory)
+    _, content = find_config(directory, read_if_valid)
     if content is None or content["weights"]["sha256"] in model.saved_hashes:
         return None
     described = configuration(model) | {"tokenizer": model.tokenizer.fingerprint}
@@ -242,14 +241,10 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 def _find_config(directory: Path) -> tuple[Path, dict[str, Any]]:
     """Return the path and the content of the valid config.json, as ``read_config`` does."""
-    path = directory / CONFIG
-    if pending(path).exists():
-        content = _read_config(pending(path))
-        if is_complete(directory, file_entries(content)):
-            return pending(path), content
-    if not path.exists():
+    path, content = find_config(directory, lambda path: _read_config(path) if path.exists() else None)
+    if content is None:
         raise CheckpointError(f"{directory} is not a model directory: it has no {CONFIG}")
-    return path, _read_config(path)
+    return path, content
 
 
 def _read_config(path: Path) -> dict[str, Any]:
