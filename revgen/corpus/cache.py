@@ -200,14 +200,14 @@ def train_or_load(level: type[Tokenizer], corpus: Corpus, options: dict[str, Any
     Only tokenizers of this package are cached: their version shows when their code has changed.
     """
     if not (corpus.is_large and level.__module__.startswith("revgen.")):
-        return level.train(corpus.pieces(), **options)
+        return _train(level, corpus, options, progress)
     stamp = file_stamp(corpus)
     name = entry_name(corpus, level.level, options)
     with suppress(OSError, RevgenError), open_entry(name) as file:
         if has_valid_checksum(file):
             file.seek(0)
             return level.from_bytes(file.read()[:-CHECKSUM_SIZE])
-    tokenizer = level.train(with_progress(corpus.pieces(), corpus, "vocabulary", progress), **options)
+    tokenizer = _train(level, corpus, options, progress)
     if file_stamp(corpus) == stamp:
         try:
             with create_entry(name) as file:
@@ -216,3 +216,10 @@ def train_or_load(level: type[Tokenizer], corpus: Corpus, options: dict[str, Any
         except OSError as error:
             warn_unusable(str(error))
     return tokenizer
+
+
+def _train(level: type[Tokenizer], corpus: Corpus, options: dict[str, Any], progress: bool) -> Tokenizer:
+    try:
+        return level.train(with_progress(corpus.pieces(), corpus, "vocabulary", progress), **options)
+    except CorpusError as error:  # a tokenizer reads texts and does not know their files
+        raise error if error.path else CorpusError(str(error), corpus.only_file) from None

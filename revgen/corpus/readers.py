@@ -132,6 +132,11 @@ class Corpus:
         return sum(stat(path).st_size for path in self.files)
 
     @property
+    def only_file(self) -> Path | None:
+        """The file that has all texts; None if they are in several files or in memory."""
+        return self.files[0] if len(self.files) == 1 else None
+
+    @property
     def is_large(self) -> bool:
         """Whether reading takes long enough for a progress bar and the cache. A corpus with streams is never large."""
         return self.size >= LARGE_CORPUS_SIZE and not self._is_streamed

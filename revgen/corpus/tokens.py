@@ -230,8 +230,7 @@ def _write_ids(
             ends.extend([size + end for end in ends_in_part])
             size += len(ids)
     if not size:
-        path = corpus.files[0] if len(corpus.files) == 1 else None
-        raise CorpusError("the corpus is empty: it has no text", path)
+        raise CorpusError("the corpus is empty: it has no text", corpus.only_file)
     file.flush()
     return np.frombuffer(ends, np.int64)
 

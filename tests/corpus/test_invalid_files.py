@@ -126,9 +126,10 @@ def test_a_damaged_gzip_file_is_an_error_that_names_it(tmp_path: Path, file_form
             list(revgen.read(path))
 
 
-def test_an_empty_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("level", ["char", "word", "subword"])
+def test_an_empty_file_is_an_error_that_names_it(level: str, tmp_path: Path) -> None:
     path = tmp_path / "empty.txt"
     path.touch()
 
     with pytest.raises(CorpusError, match=r"empty\.txt: the corpus is empty"):
-        revgen.create("kneser-ney-char").fit(path, progress=False)
+        revgen.create(f"kneser-ney-{level}").fit(path, progress=False)
