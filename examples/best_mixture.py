@@ -41,7 +41,8 @@ class Recipe:
         self.rest = [text.lower() for text in revgen.read(arguments.valid)]
         self.rest = [text for text in self.rest if text not in set(self.clean)]
         self.directory = Path(arguments.out)
-        self.epochs, self.residual_epochs = arguments.epochs, arguments.residual_epochs
+        self.epochs, self.transformer_epochs = arguments.epochs, arguments.transformer_epochs
+        self.residual_epochs = arguments.residual_epochs
 
     def obtain(self, name: str, create: Callable[[], revgen.LanguageModel]) -> revgen.LanguageModel:
         """Load the model with this name, or create it and save it; print its loss."""
@@ -88,22 +89,26 @@ class Recipe:
         return model
 
     def transformer(self, counts: revgen.LanguageModel) -> revgen.LanguageModel:
-        """Return a transformer, whose size depends on the amount of training."""
-        model = revgen.create("transformer-char", tokenizer=counts.tokenizer)
-        model.fit(self.train, self.held_out, checkpoint=self.directory / "run-transformer")
+        """Return a wide transformer, with much dropout and a longer context than the default one."""
+        sizes = {"hidden_size": 256, "num_layers": 5, "context": 256, "dropout": 0.18}
+        model = revgen.create("transformer-char", tokenizer=counts.tokenizer, **sizes)
+        checkpoint = self.directory / "run-transformer"
+        batch = {"sequence_length": 256, "batch_size": 16}
+        model.fit(self.train, self.held_out, **batch, epochs=self.transformer_epochs, checkpoint=checkpoint)
         return model
 
-    def residual(self, name: str, base: revgen.LanguageModel) -> revgen.LanguageModel:
-        """Return the network with this name after more training on top of some of the counts."""
-        model = revgen.load(self.directory / name)
-        checkpoint = self.directory / f"run-{name}-on-counts"
-        model.fit(self.train, self.held_out, base=base, epochs=self.residual_epochs, checkpoint=checkpoint)
-        return model
-
-    def context_mixing(self, counts: revgen.LanguageModel) -> revgen.LanguageModel:
+    def context_mixing(self, counts: revgen.LanguageModel, adapt: bool = True) -> revgen.LanguageModel:
         """Return context mixing."""
-        model = revgen.create("cm-char", tokenizer=counts.tokenizer)
+        model = revgen.create("cm-char", tokenizer=counts.tokenizer, adapt=adapt)
         model.fit(self.train, progress=False)
+        return model
+
+    def residual(self, network: str, base: str) -> revgen.LanguageModel:
+        """Return the network with this name after more training on top of context mixing."""
+        model = revgen.load(self.directory / network)
+        checkpoint = self.directory / f"run-{network}-on-{base}"
+        options = {"epochs": self.residual_epochs, "checkpoint": checkpoint}
+        model.fit(self.train, self.held_out, base=revgen.load(self.directory / base), **options)
         return model
 
     def gated(self, *models: revgen.LanguageModel) -> Any:
@@ -120,19 +125,18 @@ class Recipe:
         lstm = self.obtain("lstm", lambda: self.lstm(counts))
         transformer = self.obtain("transformer", lambda: self.transformer(counts))
         self.obtain("counts and lstm", lambda: self.gated(*counts.models, lstm))
-        base = self.gated(*counts.models[1:4])
-        trained_on_counts = [
-            self.obtain(f"{n} on counts", partial(self.residual, n, base)) for n in ("lstm", "transformer")
-        ]
-        self.obtain("counts and lstm on counts", lambda: self.gated(*counts.models, trained_on_counts[0]))
-        networks = [lstm, transformer, *trained_on_counts]
-        self.obtain("counts and networks", lambda: self.gated(*counts.models, *networks).with_counts(self.texts))
-        cached = counts.models[2].adaptive(dynamic=False)
-        members = *counts.models, *networks, cached
-        self.obtain("counts, networks and a cache", lambda: self.gated(*members).with_counts(self.texts))
+        fixed = self.obtain("fixed context mixing", lambda: self.context_mixing(counts, adapt=False))
         mixing = self.obtain("context mixing", lambda: self.context_mixing(counts))
-        members = *counts.models, *(network.adaptive(cache=False) for network in networks), cached, mixing
-        self.obtain("everything", lambda: self.gated(*members).with_counts(self.texts))
+        fixed_networks, networks = (
+            [self.obtain(f"{n} on {base}", partial(self.residual, n, base)) for n in ("lstm", "transformer")]
+            for base in ("fixed context mixing", "context mixing")
+        )
+        members = *counts.models, lstm, transformer, fixed, *fixed_networks
+        self.obtain("all with fixed weights", lambda: self.gated(*members).with_counts(self.texts))
+        cached = counts.models[2].adaptive(dynamic=False)
+        self.obtain("all with fixed weights and a cache", lambda: self.gated(*members, cached).with_counts(self.texts))
+        dynamic = [network.adaptive(cache=False) for network in (lstm, transformer, *networks)]
+        self.obtain("everything", lambda: self.gated(*counts.models, cached, mixing, *dynamic).with_counts(self.texts))
 
 
 def main() -> None:
@@ -143,7 +147,8 @@ def main() -> None:
     parser.add_argument("--out", default="best-mixture", help="the directory of the models")
     parser.add_argument("--held-out", type=int, default=64, help="the number of documents that fit the gates")
     parser.add_argument("--epochs", type=int, default=16, help="of the LSTM alone")
-    parser.add_argument("--residual-epochs", type=int, default=2, help="of the networks on top of the counts")
+    parser.add_argument("--transformer-epochs", type=int, default=22, help="of the transformer alone")
+    parser.add_argument("--residual-epochs", type=int, default=2, help="of the networks on top of context mixing")
     parser.add_argument("--seed", type=int, default=7)
     Recipe(parser.parse_args()).run()
 

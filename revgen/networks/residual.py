@@ -43,7 +43,7 @@ class LogprobFile:
         """Write the rows from ``row`` on, (rows, vocab), and return the next row. Raises CorpusError."""
         try:
             self.file.seek(2 * row * self.shape[1])
-            self.file.write(logprobs.astype(np.float16).data)
+            self.file.write(np.ascontiguousarray(logprobs, np.float16).data)
         except OSError as error:
             raise self._error(error) from error
         return row + len(logprobs)

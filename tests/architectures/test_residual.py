@@ -72,6 +72,16 @@ def test_probabilities_sum_to_one_and_do_not_depend_on_later_tokens(
     np.testing.assert_allclose(np.concatenate(blocks), logits, atol=1e-4)
 
 
+def test_base_can_be_context_mixing(network: LanguageModel, reviews: list[str], tmp_path: Path) -> None:
+    base = revgen.create("cm-char", tokenizer=network.tokenizer)
+    base.fit(reviews[:60], epochs=1, progress=False)
+    model = copy_of(network, tmp_path)
+    model.fit(reviews[:60], base=base, epochs=1, batch_size=8, progress=False)
+    loss = model.evaluate(reviews[145:]).nats_per_char
+    assert loss < network.evaluate(reviews[145:]).nats_per_char - 0.2
+    assert revgen.load(model.save(tmp_path / "residual")).evaluate(reviews[145:]).nats_per_char == pytest.approx(loss)
+
+
 def test_counts_out_of_fold_have_not_seen_the_document() -> None:
     letters = "abcdefghijklmnopqrst"
     texts = [f"a text with its own letter {letter.upper()} {letter.upper()}" for letter in letters]
