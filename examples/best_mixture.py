@@ -90,11 +90,11 @@ class Recipe:
 
     def transformer(self, counts: revgen.LanguageModel) -> revgen.LanguageModel:
         """Return a wide transformer, with much dropout and a longer context than the default one."""
-        sizes = {"hidden_size": 256, "num_layers": 5, "context": 256, "dropout": 0.18}
-        model = revgen.create("transformer-char", tokenizer=counts.tokenizer, **sizes)
-        checkpoint = self.directory / "run-transformer"
-        batch = {"sequence_length": 256, "batch_size": 16}
-        model.fit(self.train, self.held_out, **batch, epochs=self.transformer_epochs, checkpoint=checkpoint)
+        options: dict[str, Any] = {"epochs": self.transformer_epochs, "sequence_length": 256, "batch_size": 16}
+        model = revgen.create(
+            "transformer-char", tokenizer=counts.tokenizer, hidden_size=256, num_layers=5, context=256, dropout=0.18
+        )
+        model.fit(self.train, self.held_out, checkpoint=self.directory / "run-transformer", **options)
         return model
 
     def context_mixing(self, counts: revgen.LanguageModel, adapt: bool = True) -> revgen.LanguageModel:
@@ -106,9 +106,8 @@ class Recipe:
     def residual(self, network: str, base: str) -> revgen.LanguageModel:
         """Return the network with this name after more training on top of context mixing."""
         model = revgen.load(self.directory / network)
-        checkpoint = self.directory / f"run-{network}-on-{base}"
-        options = {"epochs": self.residual_epochs, "checkpoint": checkpoint}
-        model.fit(self.train, self.held_out, base=revgen.load(self.directory / base), **options)
+        options: dict[str, Any] = {"base": revgen.load(self.directory / base), "epochs": self.residual_epochs}
+        model.fit(self.train, self.held_out, checkpoint=self.directory / f"run-{network}-on-{base}", **options)
         return model
 
     def gated(self, *models: revgen.LanguageModel) -> Any:

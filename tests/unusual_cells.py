@@ -252,6 +252,14 @@ class Powers(Custom):
         return h, ops.tanh(h)
 
 
+class DroppedUnits(Custom):
+    """Units that no result uses, so that a part of a vector has no gradient."""
+
+    def step(self, p: Any, z: Array, h: Array) -> tuple[Array, Array]:
+        a, b = z[:, :3] + p.g[:3], z[:, 3:] + p.g[3:]
+        return z, ops.concatenate([a, b, z])[:, 3 : 3 + self.hidden_size] + 0.1 * h
+
+
 class Clock(Custom):
     """A state that counts steps, as a float."""
 

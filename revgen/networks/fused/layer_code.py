@@ -159,8 +159,9 @@ class LayerCode:
             "products": {i: [g for _, g in pairs] for i, pairs in gradient.products.items()},
         }
         program = slice_first(divide_once(Program(tuple(operations), outputs).without_unused()))
-        copier = Copier(program)
-        self.results: dict[str, Any] = tree_map(copier.copy_view, program.outputs)
+        copier, zeros = Copier(program), set(fixed_values(program))  # gradients are linear in those of the results
+        outputs = program.outputs | {"sums": {i: g for i, g in program.outputs["sums"].items() if g not in zeros}}
+        self.results: dict[str, Any] = tree_map(copier.copy_view, outputs)
         states = {copier.source(i) for i in self.results["states"]}  # an array of all time steps does not hold them
         for i, products in self.results["products"].items():
             copied = [copier.copy(g) if copier.source(g) in states else g for g in products]
@@ -178,13 +179,11 @@ class LayerCode:
                 self.sources[kind, i] = self.forward.history(saved)
         carried = dict(zip(self.d_states, self.results["states"], strict=True))
         schedule = Schedule(program, fixed, carried, [self.results["x"]])
-        sums = self.results["sums"].values()
-        if not all(schedule.without_reshapes(i) in schedule.positions for i in sums):
-            raise NotTraceableError("a gradient that is a copy of an input has no compiled form")
         operands = [g for pairs in self.results["products"].values() for g in pairs]
         rounded = [i for (_, i), (key, _) in self.sources.items() if self.forward.is_bfloat16(key)]
         rounded += [self.dy] if self.rounds_output else []
         rows = [i for name, i in names.items() if name == MASK]
+        sums = self.results["sums"].values()
         return SequenceWriter(schedule, operands, sums, rounded, rows, keeps_states=False, dtype=self.dtype)
 
     # Weights
