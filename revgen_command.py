@@ -6,6 +6,7 @@ import sys
 def run() -> int:
     """Run the command and return its exit status."""
     sys.excepthook = _show_exception  # before anything else is imported
+    sys.unraisablehook = _interrupt_again
     import signal
 
     is_interactive = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not in the background of a shell
@@ -37,3 +38,15 @@ def _show_exception(kind: type[BaseException], error: BaseException, traceback: 
     """Print an exception as usual, but nothing for Ctrl-C."""
     if not issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, traceback)  # type: ignore[arg-type]
+
+
+def _interrupt_again(ignored: "sys.UnraisableHookArgs") -> None:
+    """Repeat a Ctrl-C that Python ignored because it arrived in a destructor or a callback; print other exceptions."""
+    if not issubclass(ignored.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(ignored)
+        return
+    import os
+    import signal
+    import threading
+
+    threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()  # after the destructor

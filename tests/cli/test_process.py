@@ -56,3 +56,30 @@ def test_character_that_the_terminal_cannot_encode_is_replaced(model_directory: 
     assert done.returncode == 0
     assert done.stdout.startswith(b"the ?")
     assert b"Traceback" not in done.stderr
+
+
+INTERRUPTED_DESTRUCTOR = """
+import os, signal, sys, time
+from revgen.language_model import LanguageModel
+from revgen_command import run
+
+class Interrupted:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0)
+
+def generate(*arguments, **options):
+    Interrupted()
+    time.sleep(60)
+
+LanguageModel.generate = LanguageModel.stream = LanguageModel.generate_many = generate
+sys.exit(run())
+"""
+
+
+def test_ctrl_c_in_a_destructor_which_python_ignores_ends_the_command(model_directory: str) -> None:
+    command = [sys.executable, "-c", INTERRUPTED_DESTRUCTOR, "generate", model_directory]
+
+    done = subprocess.run(command, capture_output=True, check=False, text=True, env=ENVIRONMENT, timeout=50)
+
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
