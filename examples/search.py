@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import revgen
+from revgen.display.tables import to_text
 from revgen.options import parse_assignment
-from revgen.tables import to_text
 from revgen.training.options import FitOptions
 
 COLUMNS = "model", "options", "tokens", "held out", "parameters", "cpu seconds"

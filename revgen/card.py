@@ -12,12 +12,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from revgen.display.formatting import format_field
+from revgen.display.svg_chart import draw_curves
 from revgen.files import to_json
-from revgen.formatting import format_field
 from revgen.history import History
 from revgen.model import Model
 from revgen.options import to_builtins
-from revgen.svg_chart import draw_curves
 from revgen.tensors import SCALE_SUFFIX
 
 SECTIONS = (

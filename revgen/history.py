@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from revgen.html_tables import html_block, html_table, to_html
-from revgen.plots import COLORS, pyplot_figure, style_axes
-from revgen.tables import to_frame, to_text
+from revgen.display.html_tables import html_block, html_table, to_html
+from revgen.display.plots import COLORS, pyplot_figure, style_axes
+from revgen.display.tables import to_frame, to_text
 
 
 @dataclass(frozen=True)

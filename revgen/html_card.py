@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from revgen.formatting import format_field, format_size, pluralize
+from revgen.display.formatting import format_field, format_size, pluralize
+from revgen.display.html_tables import html_block, html_details, html_facts, html_quote, to_html
 from revgen.generation.decoding import generate
 from revgen.graphs.builder import build_graphs
 from revgen.graphs.drawing import draw
-from revgen.html_tables import html_block, html_details, html_facts, html_quote, to_html
 from revgen.model import Model
 from revgen.options import to_builtins
 

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 from revgen import generation_file, pretrained
 from revgen.arguments import validate_call
 from revgen.card import HISTORY_FILE, draw_history, make_card
+from revgen.display.formatting import format_size
 from revgen.errors import CheckpointError, HubError, UnknownNameError
 from revgen.files import expand_user, hash_file, read_file
-from revgen.formatting import format_size
 from revgen.generation.decoding import generate
 from revgen.hub_client import NotOnHubError, convert_errors, download, make_api
 from revgen.model import Model

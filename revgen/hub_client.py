@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from revgen.corpus.disk import check_free_space
+from revgen.display.formatting import format_size
 from revgen.errors import HubError, OptionError, RevgenError, one_line
-from revgen.formatting import format_size
 from revgen.version import __version__
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ from typing import Any, TypedDict, Unpack, cast
 from revgen import pretrained as pretrained_models
 from revgen.arguments import check_fields, validate_call
 from revgen.cells import Cell
+from revgen.display.html_tables import html_block, html_table
+from revgen.display.tables import to_frame, to_text
 from revgen.errors import OptionError, UnknownNameError
-from revgen.html_tables import html_block, html_table
 from revgen.language_model import LanguageModel
 from revgen.registry import (
     architecture_class,
@@ -31,7 +32,6 @@ from revgen.registry import (
     unknown_name_message,
 )
 from revgen.storage import read_config
-from revgen.tables import to_frame, to_text
 from revgen.tokenizers import Tokenizer
 from revgen.training.options import FitOptions
 

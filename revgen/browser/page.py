@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from revgen.browser.network import BrowserNetwork, to_half
 from revgen.browser.vocabulary import describe_tokenizer
+from revgen.display.html_tables import escape_text
 from revgen.errors import CheckpointError
 from revgen.files import to_json, write_atomically
 from revgen.generation.config import DEFAULTS
-from revgen.html_tables import escape_text
 from revgen.model import Model
 from revgen.options import to_builtins
 from revgen.version import __version__

@@ -13,10 +13,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from revgen.display.formatting import format_cell
+from revgen.display.tables import has_numbers, to_text
 from revgen.errors import escape_controls
 from revgen.files import to_readable_json
-from revgen.formatting import format_cell
-from revgen.tables import has_numbers, to_text
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -7,9 +7,9 @@ import argparse
 from revgen import datasets
 from revgen.cli.console import note, print_json, print_table
 from revgen.cli.parser import Command
+from revgen.display.formatting import format_size
 from revgen.errors import OptionError
 from revgen.files import expand_user, replace_file, to_readable_json
-from revgen.formatting import format_size
 
 
 def add_datasets_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from revgen.cli.console import print_json, print_sections
 from revgen.cli.parser import Command
 from revgen.corpus.cache import cache_directory
-from revgen.formatting import format_size, pluralize
+from revgen.display.formatting import format_size, pluralize
 from revgen.version import __version__
 
 CPU_FEATURES = ("avx2", "fma", "f16c", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "asimd", "asimdhp", "bf16")

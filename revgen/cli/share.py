@@ -10,8 +10,8 @@ from revgen.cli.console import print_json, print_table
 from revgen.cli.options import add_model
 from revgen.cli.parser import Command
 from revgen.corpus.cache import prune
+from revgen.display.formatting import format_size
 from revgen.errors import OptionError
-from revgen.formatting import format_size
 from revgen.hub import list_cached, pull, push, remove_cached, resolve_repo_id
 from revgen.language_model import LanguageModel
 from revgen.space import push_space

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from revgen.comparison.results import Results
-from revgen.plots import COLORS, HEIGHT, WIDTH, new_figure, pyplot_figure, style_axes
+from revgen.display.plots import COLORS, HEIGHT, WIDTH, new_figure, pyplot_figure, style_axes
 
 PLACEHOLDER_COLOR = "#010203"
 """The color of text, which no other element has. In SVG, it becomes ``currentColor``, the text color of the page."""

@@ -15,12 +15,12 @@ from revgen.comparison import charts, report
 from revgen.comparison.results import ModelResult, OrderPoint, Results
 from revgen.corpus import Corpus, read
 from revgen.corpus.tokens import Tokens
+from revgen.display.progress import progress_stream
 from revgen.errors import CorpusError, OptionError, RevgenError
 from revgen.graphs.builder import build_graphs
 from revgen.language_model import LanguageModel
 from revgen.novelty import SuffixIndex, find_copies
 from revgen.options import ReadOptions, check, parse_assignment, safe_repr
-from revgen.progress import progress_stream
 from revgen.zoo import create
 
 DEFAULT_MODELS = ("ngram-char", "kneser-ney-char", "elman-char", "rnn-char", "gru-char", "lstm-char")

@@ -13,11 +13,11 @@ from typing import Any
 
 from revgen.comparison.charts import svg_charts
 from revgen.comparison.results import ModelResult, Results
+from revgen.display.formatting import format_count, format_duration, format_measurement, format_percent, pluralize
+from revgen.display.html_tables import escape_text, html_block, html_details, html_table
 from revgen.errors import MissingExtraError, RevgenError
 from revgen.files import write_atomically
-from revgen.formatting import format_count, format_duration, format_measurement, format_percent, pluralize
 from revgen.graphs.drawing import draw
-from revgen.html_tables import escape_text, html_block, html_details, html_table
 from revgen.novelty import Span
 from revgen.version import __version__
 

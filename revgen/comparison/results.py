@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from revgen.display.tables import to_frame, to_text
 from revgen.files import to_json
 from revgen.graphs.graph import Graph
 from revgen.novelty import Span
-from revgen.tables import to_frame, to_text
 
 
 @dataclass(frozen=True)

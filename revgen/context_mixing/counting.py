@@ -23,7 +23,7 @@ from revgen.context_mixing.contexts import (
 )
 from revgen.context_mixing.parts import NUM_CONTEXTS, TOKEN_BITS
 from revgen.corpus.disk import free_memory
-from revgen.formatting import format_size
+from revgen.display.formatting import format_size
 from revgen.tokenizers import Tokenizer
 
 MIN_MATCH = 6

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from revgen.formatting import format_size
+from revgen.display.formatting import format_size
 
 MAX_RESERVE = 1 << 28
 """Bytes that stay free on the disk, or 5 % of it if that is less."""

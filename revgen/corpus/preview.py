@@ -7,9 +7,9 @@ from itertools import islice
 from typing import Any
 
 from revgen.corpus.text import Block
+from revgen.display.formatting import format_size
+from revgen.display.html_tables import html_block, html_facts, html_quote, to_html
 from revgen.errors import CorpusError
-from revgen.formatting import format_size
-from revgen.html_tables import html_block, html_facts, html_quote, to_html
 
 NUM_BLOCKS, NUM_CHARACTERS = 3, 200
 """At most this many blocks are read, and this many characters of each document are shown."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from revgen.corpus.readers import Corpus
-from revgen.progress import progress_bar
+from revgen.display.progress import progress_bar
 
 Item = TypeVar("Item")
 

@@ -22,9 +22,9 @@ from pathlib import Path, PurePath
 from typing import IO, Any, cast
 
 from revgen.corpus.disk import GzipStream, check_free_space, warn_about_unpacking
+from revgen.display.formatting import pluralize
 from revgen.errors import CorpusError
 from revgen.files import NO_WAIT, OPEN_FLAGS, POLL_SECONDS
-from revgen.formatting import pluralize
 
 FORMATS = (".txt", ".md", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 ARCHIVE_FORMAT = ".zip"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from revgen.corpus.readers import Corpus
 from revgen.corpus.tokens import Tokens
-from revgen.formatting import pluralize
+from revgen.display.formatting import pluralize
 from revgen.tokenizers import Tokenizer
 
 MAX_UNKNOWN_FRACTION = 0.01

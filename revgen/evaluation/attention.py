@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.arguments import validate_call
+from revgen.display.plots import new_figure, png_image, pyplot_figure
 from revgen.errors import MissingExtraError, OptionError
 from revgen.model import Model
 from revgen.options import check
-from revgen.plots import new_figure, png_image, pyplot_figure
 
 MAX_LABELED_TOKENS = 60
 """The figure of a longer text has no labels for its tokens."""

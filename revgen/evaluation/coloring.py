@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import log
 
-from revgen.html_tables import NO_FORMULAS, escape_text
+from revgen.display.html_tables import NO_FORMULAS, escape_text
 
 FULL_COLOR_BITS = 8
 """Tokens with at least this surprisal have the full color."""

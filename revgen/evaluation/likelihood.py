@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 from revgen.corpus import read
 from revgen.corpus.summary import LINES_HINT, has_short_lines
 from revgen.corpus.tokens import tokenize
+from revgen.display.formatting import pluralize
+from revgen.display.html_tables import html_block, html_facts, html_table
+from revgen.display.tables import to_text
 from revgen.errors import CorpusError
 from revgen.evaluation.coloring import colored_html, to_bits
-from revgen.formatting import pluralize
-from revgen.html_tables import html_block, html_facts, html_table
 from revgen.model import Model
 from revgen.options import ReadOptions, check
 from revgen.sequences import Adaptation
-from revgen.tables import to_text
 from revgen.tokenizers import Tokenizer
 
 LogProbs = Callable[[list[NDArray[Any]]], Iterator[tuple[int, NDArray[Any]]]]

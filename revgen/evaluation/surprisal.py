@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from revgen.display.tables import to_frame, to_text
 from revgen.evaluation.coloring import colored_html, surprisal_color, to_bits
 from revgen.model import Model
 from revgen.ops import log_softmax
 from revgen.options import check, check_at_least
-from revgen.tables import to_frame, to_text
 
 BLOCK_VALUES = 1 << 18
 """The number of logits that are computed at a time."""

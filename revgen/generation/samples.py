@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from revgen.display.progress import progress_bar
 from revgen.errors import OptionError
 from revgen.files import lock, make_directory, open_file, to_json, to_readable_json
 from revgen.generation.config import GenerationConfig
 from revgen.generation.decoding import decode, generate
 from revgen.generation.defaults import add_defaults, resolve_prompt
 from revgen.options import check, check_at_least, is_int, safe_repr
-from revgen.progress import progress_bar
 
 if TYPE_CHECKING:
     from revgen.model import Model

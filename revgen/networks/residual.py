@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from revgen.corpus.disk import check_free_space
 from revgen.corpus.tokens import Tokens
+from revgen.display.formatting import format_size
 from revgen.errors import CorpusError
-from revgen.formatting import format_size
 from revgen.model import Weights
 from revgen.networks.network import Network
 

@@ -15,9 +15,9 @@ import torch
 
 from revgen.corpus import Corpus
 from revgen.corpus.tokens import tokenize_train_valid
+from revgen.display.plots import COLORS, pyplot_figure, style_axes
 from revgen.errors import OptionError
 from revgen.options import as_float, check, check_at_least
-from revgen.plots import COLORS, pyplot_figure, style_axes
 from revgen.training.cpu import flush_denormals, keep_freed_memory
 from revgen.training.device import to_device
 from revgen.training.recipe import Recipe

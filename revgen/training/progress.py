@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from revgen.display.progress import progress_bar, progress_stream
 from revgen.history import EpochMetrics
-from revgen.progress import progress_bar, progress_stream
 
 
 class Progress:

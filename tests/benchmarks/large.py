@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import revgen
-from revgen.tables import to_text
+from revgen.display.tables import to_text
 
 MAX_MEMORY = 1.5e9  # bytes
 

@@ -33,7 +33,7 @@ from training_speed import arithmetic, cells, gpu, learner, training
 from transformer_speed import transformer
 
 import revgen
-from revgen.tables import to_text
+from revgen.display.tables import to_text
 
 
 def seconds(command: list[str]) -> Task:

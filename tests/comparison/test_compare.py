@@ -20,8 +20,8 @@ from revgen.cli import main
 from revgen.comparison.compare import Comparison, compare, parse_spec, split
 from revgen.comparison.report import columns_of, mark_spans
 from revgen.comparison.results import ModelResult
+from revgen.display.formatting import format_duration
 from revgen.errors import CorpusError, MissingExtraError, OptionError, TrainingError, UnknownNameError
-from revgen.formatting import format_duration
 from revgen.novelty import SuffixIndex, find_copies
 
 NAMES = ["ngram-char:order=8", "kneser-ney-char:order=4", "elman-char:hidden_size=8", "gru-char:hidden_size=8"]

@@ -12,9 +12,9 @@ import pytest
 import revgen
 from revgen.comparison.compare import Comparison
 from revgen.comparison.results import ModelResult
+from revgen.display.html_tables import html_facts, html_table, to_html
 from revgen.evaluation.attention import Attention
 from revgen.history import EpochMetrics, History
-from revgen.html_tables import html_facts, html_table, to_html
 from revgen.zoo import ModelInfo, ModelTable
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&lt;$\\href{javascript:alert(1)}{x}$"

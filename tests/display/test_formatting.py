@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from revgen.formatting import format_cell, format_size
-from revgen.tables import to_text
+from revgen.display.formatting import format_cell, format_size
+from revgen.display.tables import to_text
 
 
 @pytest.mark.parametrize(

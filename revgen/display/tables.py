@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from revgen.display.formatting import format_cell
 from revgen.errors import MissingExtraError
-from revgen.formatting import format_cell
 
 
 def to_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:

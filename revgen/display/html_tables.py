@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from revgen.formatting import format_cell
-from revgen.tables import has_numbers
+from revgen.display.formatting import format_cell
+from revgen.display.tables import has_numbers
 
 NO_FORMULAS = 'class="tex2jax_ignore mathjax_ignore"'
 """The classes of an element in which MathJax 2 and 3 leave the text as it is."""
