@@ -22,7 +22,7 @@ from revgen.options import to_builtins
 from revgen.version import __version__
 
 ENGINE_FILES = ("tokenizers.js", "products.js", "networks.js", "sampler.js", "engine.js", "sentences.js")
-PAGE_FILES = ("page_view.js", "page.js")
+PAGE_FILES = ("page_view.js", "page_fields.js", "page.js")
 OFFLINE = "The model runs in this page. Nothing you type leaves it, and it works without a network."
 SERVER = 'The models run on this server. Programs reach them by the <a href="docs">OpenAI protocol</a>.'
 MAX_NUMBER = 1e15
