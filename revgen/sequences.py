@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,21 @@ class ForwardReader:
         return last
 
 
+class SamplingRule(NamedTuple):
+    """How the next token of one text is sampled from its logits."""
+
+    temperature: float
+    """0 takes the most likely token."""
+    log_min_p: float
+    """The logarithm of ``min_p``, or minus infinity."""
+    biases: NDArray[Any]
+    """The numbers that are added to the logits, (vocab,)."""
+    end: int
+    """The token after which no other is sampled."""
+    label_offset: int
+    """The number that is added to a token before it is read."""
+
+
 class CompiledStep(Protocol):
     """Compiled code that generates one text at a time."""
 
@@ -62,21 +77,11 @@ class CompiledStep(Protocol):
         """Return the logits after one more token, (1, 1, vocab), and the next state."""
 
     def sample_tokens(
-        self,
-        token: int,
-        state: Any,
-        uniforms: NDArray[Any],
-        temperature: float,
-        log_min_p: float,
-        biases: NDArray[Any],
-        end: int,
-        label_offset: int,
+        self, token: int, state: Any, uniforms: NDArray[Any], rule: SamplingRule
     ) -> tuple[list[int], Any]:
-        """Read ``token``, then sample one token for each number in ``uniforms``, or fewer if ``end`` is sampled.
+        """Read ``token``, then sample one token for each number in [0, 1) in ``uniforms``, or fewer if the text ends.
 
-        ``uniforms`` are in [0, 1). ``biases`` (vocab,) are added to the logits, and ``label_offset`` to each token
-        before it is read. A ``temperature`` of 0 takes the most likely token. ``log_min_p`` is the logarithm of
-        ``min_p``, or minus infinity. Returns the tokens and the next state.
+        Returns the tokens and the next state.
         """
 
 

@@ -1,4 +1,4 @@
-"""Sampling blocks of tokens, before any of them is looked at.
+"""Sampling of blocks of tokens that are decoded together.
 
 One text on a CPU is sampled in a short loop, with NumPy or with compiled code. On a GPU, model and filters are recorded
 together, so the GPU does not wait for Python between two tokens.
@@ -26,6 +26,7 @@ from revgen.generation.filters import (
 )
 from revgen.generation.sampler import probabilities, sample
 from revgen.ops import MAX_LOGIT
+from revgen.sequences import SamplingRule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,9 +35,9 @@ if TYPE_CHECKING:
     from revgen.networks.network import Network
 
 BLOCK_SIZE = 32
-"""The number of tokens in a block: small enough that a stream flows."""
+"""The number of tokens in a block: small enough that a stream appears smoothly."""
 LARGE_BLOCK_SIZE = 256
-"""The number of tokens in a block of a single text on the CPU that nobody watches, and that no stop string ends."""
+"""The number of tokens in a block of a single text on the CPU that is not streamed, and that no stop string ends."""
 
 SampleBlock: TypeAlias = Callable[[NDArray[Any], Any, Floats, NDArray[np.intp]], tuple[list[list[int]], Any]]
 """A function of the last token of each text (rows,), the state, random numbers in [0, 1) (block, rows), and how many
@@ -59,8 +60,10 @@ def _text_sampler(model: Model, constraints: Constraints, label_offset: int) -> 
     assert isinstance(temperature, float), "is_unconstrained"
     bounded = bounded_temperature(temperature) if temperature else 0.0
     log_min_p = math.log(config.min_p) if config.min_p else -math.inf
+    rule = SamplingRule(bounded, log_min_p, constraints.biases, end, label_offset)
     early_biases = constraints.biases.copy()
     early_biases[end] = -np.inf
+    early_rule = rule._replace(biases=early_biases)
 
     def sample_block(
         last: NDArray[Any], state: Any, uniforms: Floats, positions: NDArray[np.intp]
@@ -70,9 +73,9 @@ def _text_sampler(model: Model, constraints: Constraints, label_offset: int) -> 
         block = uniforms[: config.max_tokens - position, 0]
         num_early = max(0, config.min_tokens - position)
         tokens = [int(last[0])]
-        for part, biases in ((block[:num_early], early_biases), (block[num_early:], constraints.biases)):
+        for part, rule_of_part in ((block[:num_early], early_rule), (block[num_early:], rule)):
             if len(part) and tokens[-1] != end:
-                new, state = sample_tokens(tokens[-1], state, part, bounded, log_min_p, biases, end, label_offset)
+                new, state = sample_tokens(tokens[-1], state, part, rule_of_part)
                 tokens += new
         return [tokens[1:]], state
 
@@ -80,20 +83,13 @@ def _text_sampler(model: Model, constraints: Constraints, label_offset: int) -> 
 
 
 def sample_with_numpy(
-    model: Model,
-    token: int,
-    state: Any,
-    uniforms: Floats,
-    temperature: float,
-    log_min_p: float,
-    biases: Floats,
-    end: int,
-    label_offset: int,
+    model: Model, token: int, state: Any, uniforms: Floats, rule: SamplingRule
 ) -> tuple[list[int], Any]:
     """Sample one token for each of ``uniforms``, as ``sequences.CompiledStep.sample_tokens`` does, with any model.
 
     NumPy functions with an output array are used where they are faster.
     """
+    temperature, log_min_p, biases, end, label_offset = rule
     tokens: list[int] = []
     reader = model.token_reader(state, len(uniforms))
     read, accumulate = reader.read, np.add.accumulate

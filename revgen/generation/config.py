@@ -197,9 +197,9 @@ class GenerationConfig:
         return tuple(penalties)
 
     def build_filters(self) -> tuple[Filter, ...]:
-        """Return the filters that make the distribution to sample from, in their order: first those of the user.
+        """Return the filters that make the distribution to sample from, in their order.
 
-        Then a token that one of them bans is not the only one that the truncations leave.
+        The filters of the user come first, so that truncation never leaves only tokens that they ban.
         """
         filters: list[Filter] = [*make_filters(self.filters or ()), TemperatureScaling()]
         if self.top_k is not None:

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from revgen.model import Model
 
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p")
-"""Options of which beam search has none, and which change nothing or too much at the temperature 0."""
+"""Options that do not apply to beam search, nor at the temperature 0."""
 BEAMS = ("num_beams", "length_penalty")
 INDEX = ("max_copied_chars", "known_words")
 """Options that need an index of the training text."""
 LENGTH = ("max_tokens", "min_tokens", "stop", "stop_at_sentence", *INDEX)
-"""Options of which a text that has to match a pattern has none."""
+"""Options that do not apply to a text that has to match a pattern."""
 MAX_PROMPT_CHARS = 10_000
 MAX_DEFAULT_TOKENS = 100_000
 """The limits of defaults, which may come from an untrusted source."""
@@ -55,16 +55,17 @@ def check_defaults(model: Model) -> None:
 
 
 def resolve_prompt(model: Model, prompt: Any) -> Any:
-    """Return the prompt of a call, or that of the model if the call gives none."""
+    """Return the prompt of a call, or the prompt of the model if the call gives none."""
     return model.generation_config.get("prompt", "") if prompt is None else prompt
 
 
 def add_defaults(model: Model, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a call together with those defaults of the model that the call does not exclude.
+    """Return the options of a call together with the defaults of the model that the call does not exclude.
 
-    Options that the call gives count, also with the value None. Others exclude defaults: beam search, and the
-    temperature 0, those for sampling; a pattern or choices, those for the length of a text; these and forced tokens,
-    banned tokens. If the call gives ``max_tokens``, the default of ``min_tokens`` keeps its proportion to it.
+    An option of the call replaces its default, also with the value None, and may exclude other defaults. Beam search
+    and the temperature 0 exclude the defaults for sampling, options for sampling those for beam search, and a pattern
+    or choices those for the length of a text. A pattern, choices and forced tokens exclude banned tokens. If the call
+    gives ``max_tokens``, the default of ``min_tokens`` keeps its proportion to it.
     """
     defaults = {name: value for name, value in model.generation_config.items() if name not in ("prompt", *options)}
     given = {name for name, value in options.items() if value is not None}

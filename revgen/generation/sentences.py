@@ -25,7 +25,7 @@ ABBREVIATION = re.compile(
 PRONOUNS = "IЯ"
 """Upper-case letters that are words, and not initials."""
 CONTEXT_CHARS = 64
-"""How many characters before the end of a sentence are looked at."""
+"""The number of characters before the end of a sentence that are checked for an abbreviation."""
 
 
 def find_sentence_end(text: str, first: int = 0, *, is_final: bool = False) -> int | None:
@@ -68,7 +68,7 @@ class SentenceStop:
         self.first = len(self.before) + max(start, 1)  # the text has at least one character
 
     def advance(self, text: str) -> None:
-        """Go on to the text after ``text``, in which no sentence ends that counts, except with its last character."""
+        """Continue after ``text``, in which no sentence that counts ends before the last character."""
         if text:
             self.before = (self.before + text)[-CONTEXT_CHARS:]
             self.first = len(self.before)

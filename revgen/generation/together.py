@@ -50,9 +50,9 @@ def synthesize(
 ) -> str | list[str]:
     """Continue the prompt with several models in turn, word by word; return one text, or a list of ``n``.
 
-    ``options`` are those options of ``generate`` that shape the distribution, ``max_tokens`` and ``min_tokens`` (for
-    all models together), ``stop``, ``stop_at_sentence`` and ``seed``. The text ends where a model ends the document.
-    Other options raise OptionError. Where no prompt or option is given, that of the first model applies.
+    ``options`` are the options of ``generate`` that shape the distribution, ``max_tokens`` and ``min_tokens`` (for all
+    models together), ``stop``, ``stop_at_sentence`` and ``seed``. The text ends where a model ends the document. Other
+    options raise OptionError. If no prompt or option is given, the default of the first model applies.
     """
     check("models", models, isinstance(models, Sequence) and len(models) > 0, "a list of at least one model")
     prompt = resolve_prompt(models[0], prompt)

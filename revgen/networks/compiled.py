@@ -30,7 +30,7 @@ from revgen.networks.layouts import Floats, pack_weight
 from revgen.networks.numba_code import NumbaWriter
 from revgen.networks.numpy_code import nest_state, state_arrays
 from revgen.ops import tree_map
-from revgen.sequences import Forward
+from revgen.sequences import Forward, SamplingRule
 
 MAX_PROGRAMS = 100
 """The number of programs in the cache; each takes about 0.2 MB."""
@@ -69,24 +69,13 @@ class CompiledNetwork:
         arrays = self.to_arrays(state, 1)
         return token_logits(self.net, token, arrays)[None, None], self.to_state(arrays)
 
-    def sample_tokens(
-        self,
-        token: int,
-        state: Any,
-        uniforms: Floats,
-        temperature: float,
-        log_min_p: float,
-        biases: Floats,
-        end: int,
-        label_offset: int,
-    ) -> tuple[list[int], Any]:
+    def sample_tokens(self, token: int, state: Any, uniforms: Floats, rule: SamplingRule) -> tuple[list[int], Any]:
         """Sample a block of tokens, as ``sequences.CompiledStep`` describes."""
         from revgen.networks.kernels import sample_tokens
 
         arrays = self.to_arrays(state, len(uniforms))
         tokens = np.empty(len(uniforms), np.int64)
-        settings = np.float32(temperature), np.float32(log_min_p), end, biases, label_offset
-        count = sample_tokens(self.net, token, arrays, uniforms, tokens, *settings)
+        count = sample_tokens(self.net, token, arrays, uniforms, tokens, *kernel_arguments(rule))
         return tokens[:count].tolist(), self.to_state(arrays)
 
 
@@ -123,32 +112,27 @@ class CompiledProgram:
         logits = self.module.token_logits(self.weights, token, flatten(arrays))
         return logits[None, None], nest_state(arrays, self.state_structure)
 
-    def sample_tokens(
-        self,
-        token: int,
-        state: Any,
-        uniforms: Floats,
-        temperature: float,
-        log_min_p: float,
-        biases: Floats,
-        end: int,
-        label_offset: int,
-    ) -> tuple[list[int], Any]:
+    def sample_tokens(self, token: int, state: Any, uniforms: Floats, rule: SamplingRule) -> tuple[list[int], Any]:
         """Sample a block of tokens, as ``sequences.CompiledStep`` describes."""
-        settings = np.float32(temperature), np.float32(log_min_p), end, biases
         first_tokens: list[int] = []
         if (arrays := state_arrays(state, self.states)) is None:
             from revgen.networks.kernels import sample
 
-            logits, state = self.forward(np.array([[token + label_offset]]), state)
-            token = int(sample(logits[0, 0], biases, *settings[:2], end, uniforms[0]))
+            logits, state = self.forward(np.array([[token + rule.label_offset]]), state)
+            temperature, log_min_p, end, biases, _ = kernel_arguments(rule)
+            token = int(sample(logits[0, 0], biases, temperature, log_min_p, end, uniforms[0]))
             first_tokens, uniforms, arrays = [token], uniforms[1:], state_arrays(state, self.states)
-            if token == end or arrays is None:
+            if token == rule.end or arrays is None:
                 return first_tokens, state
         tokens = np.empty(len(uniforms), np.int64)
         inputs = self.weights, token, flatten(arrays), uniforms
-        count = self.module.sample_tokens(*inputs, tokens, *settings, label_offset)
+        count = self.module.sample_tokens(*inputs, tokens, *kernel_arguments(rule))
         return first_tokens + tokens[:count].tolist(), nest_state(arrays, self.state_structure)
+
+
+def kernel_arguments(rule: SamplingRule) -> tuple[Any, ...]:
+    """Return the last arguments of the compiled functions that sample tokens."""
+    return np.float32(rule.temperature), np.float32(rule.log_min_p), rule.end, rule.biases, rule.label_offset
 
 
 def check_numba() -> None:
