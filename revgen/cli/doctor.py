@@ -29,7 +29,7 @@ def add_doctor_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_doctor(options: argparse.Namespace) -> None:
-    """Print what revgen finds on this machine. A part that cannot be found out is an error message in its place."""
+    """Print what revgen finds on this machine. A part that fails is shown as an error message."""
     parts: dict[str, Callable[[], Section]] = {
         "versions": find_versions,
         "processor": describe_processor,
@@ -131,7 +131,7 @@ def describe_hub() -> Section:
 
 
 def _find_user() -> str:
-    """Return the name of the user that the token belongs to, or why it is unknown, without the words of an error."""
+    """Return the name of the user that the token belongs to, or why it is unknown. No error is quoted."""
     from huggingface_hub import HfApi, errors
 
     try:

@@ -59,7 +59,7 @@ class Evaluation:
     adaptation: Adaptation = "fixed weights"
     """How the model adapts to each document: "fixed weights", "document state" or "adapted weights"."""
     adaptive: tuple[Evaluation, ...] = ()
-    """The figures of the same model when it adapts more, if they were asked for."""
+    """The evaluations of the same model when it adapts more, if requested."""
 
     @property
     def bits_per_char(self) -> float:

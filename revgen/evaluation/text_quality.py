@@ -72,8 +72,9 @@ def compare_settings(
 ) -> list[tuple[dict[str, Any], TextQuality]]:
     """Return settings with the quality of ``n`` texts, the best first, to choose ``model.generation_config`` by.
 
-    Settings with enough real words and few copies are ordered by the number of distinct words, and the others after
-    them by how much they miss. Each text begins with the prompt of the model, and its other defaults apply.
+    Settings with enough real words and few copies are ordered by the number of distinct words. The others follow,
+    ordered by how far they miss these limits. Each text begins with the prompt of the model, and its other defaults
+    apply.
     """
 
     def rank(row: tuple[dict[str, Any], TextQuality]) -> tuple[float, float]:
@@ -95,6 +96,6 @@ def copied_fraction(texts: Sequence[str], training: SuffixIndex, minimum: int = 
 
 
 def ends_with_sentence(text: str) -> bool:
-    """Return whether a sentence ends where the text ends, but for white space."""
+    """Return whether a sentence ends where the text ends, except for white space."""
     text = text.rstrip()
     return find_sentence_end(text, len(text), is_final=True) == len(text)

@@ -31,7 +31,7 @@ class Backend:
     """True in training."""
 
     def dropout(self, x: Array, index: int = 0) -> Array:
-        """Return ``x`` after dropout. ``index`` tells the dropouts of a network apart."""
+        """Return ``x`` after dropout. ``index`` distinguishes the dropouts of a network."""
         return x
 
     def run_layer(self, cell: Cell, p: Parameters, x: Array, state: Any) -> tuple[Array, Any]:

@@ -11,7 +11,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from revgen.serve.engine import Engine
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
-"""The variable with the directory in which several processes put their numbers together."""
+"""The variable with the directory in which several processes collect their numbers."""
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 
@@ -36,7 +36,7 @@ class Metrics:
         return Gauge(name, text, ["model"], registry=self.registry, multiprocess_mode="livesum")
 
     def count_tokens(self, model: str, usage: Mapping[str, int]) -> None:
-        """Add the tokens of a completion, as its usage tells them."""
+        """Add the tokens of a completion, as its usage reports them."""
         self.prompt_tokens.labels(model).inc(usage["prompt_tokens"])
         self.generated_tokens.labels(model).inc(usage["completion_tokens"])
 
