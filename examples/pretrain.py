@@ -37,6 +37,7 @@ from revgen.generation_file import OPTIONS
 from revgen.hub import push_all
 from revgen.novelty import SuffixIndex
 from revgen.registry import filter_names
+from revgen.tokenizers.subword import SPACE
 from revgen.tokenizers.word import WordTokenizer
 
 RECIPE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
@@ -49,7 +50,11 @@ SAMPLES = 5
 TEMPERATURES = {"char": 0.6, "subword": 0.7, "word": 0.8}
 MIN_P = 0.05
 WORDS_OF_ONE_LETTER = "aAI"
-"""Other letters begin words that a word model spells, and spells wrongly; they are banned by default."""
+"""Other letters begin words that a word model spells, and spells wrongly; they are banned by default.
+
+So is the space of a subword model, after which it spells rare words. Together, they are likely, and a temperature below
+1 prefers a likely token.
+"""
 MIN_LENGTH = 0.2
 """A text ends with the first sentence after this fraction of its largest length."""
 
@@ -197,6 +202,8 @@ def generation_defaults(model: revgen.LanguageModel, split: Split, options: dict
         defaults = {"stop_at_sentence": True, "max_tokens": tokens, "min_tokens": int(MIN_LENGTH * tokens)} | defaults
     if defaults.get("stop_at_sentence") is False:
         del defaults["stop_at_sentence"], defaults["min_tokens"]
+    if SPACE in model.tokenizer.vocabulary:
+        defaults["banned_tokens"] = [" "]
     if isinstance(tokenizer := model.tokenizer, WordTokenizer):
         letters = [token for token in tokenizer.vocabulary if len(token) == 1 and token.isalpha()]
         defaults["banned_tokens"] = [letter for letter in letters if letter not in WORDS_OF_ONE_LETTER]
