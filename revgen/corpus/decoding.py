@@ -45,8 +45,11 @@ def open_as_utf8(file: Any, head: bytes, encoding: str | None) -> tuple[BinaryIO
     """Return a file as UTF-8 with the line endings ``\\n`` or ``\\r\\n``, and the name of its original encoding.
 
     ``head`` holds its first bytes, up to ``HEAD_SIZE``. A byte order mark overrides ``encoding``. Without either,
-    UTF-16 and UTF-32 are detected by their NULs. Undecodable bytes become invalid UTF-8.
+    UTF-16 and UTF-32 are detected by their NULs. Undecodable bytes become invalid UTF-8. Raises UnicodeError if all of
+    ``head`` are NULs, as in a file that a crash of the system has damaged.
     """
+    if head and not head.strip(b"\0"):
+        raise UnicodeError(f"its first {len(head):,} bytes are NUL")
     by_mark = next((name for mark, name in BYTE_ORDER_MARKS if head.startswith(mark)), None)
     encoding = by_mark or encoding or _detect_by_nuls(head) or "utf-8"
     is_utf8 = encoding.replace("_", "-") in ("utf-8", "utf-8-sig")

@@ -133,3 +133,15 @@ def test_an_empty_file_is_an_error_that_names_it(level: str, tmp_path: Path) -> 
 
     with pytest.raises(CorpusError, match=r"empty\.txt: the corpus is empty"):
         revgen.create(f"kneser-ney-{level}").fit(path, progress=False)
+
+
+@pytest.mark.parametrize("name", ["text.txt", "text.jsonl", "text.csv"])
+def test_file_of_nuls_is_damaged(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with path.open("wb") as file:
+        file.truncate(8 << 30)
+
+    with pytest.raises(CorpusError, match="the file is damaged: its first 65,536 bytes are NUL"):
+        list(revgen.read(path))
+    (tmp_path / "whole.txt").write_text("one")
+    assert list(revgen.read(tmp_path, errors="skip")) == ["one"]
