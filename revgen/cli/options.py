@@ -174,7 +174,7 @@ def claim_directory(name: str) -> Iterator[None]:
                     stack.enter_context(lock(directory))
                 except BlockingIOError as error:
                     raise CheckpointError(
-                        f"--out {name}: {error.strerror}: wait for its end, or name another one"
+                        f"--out {name}: {error.strerror}: wait until it ends, or name another one"
                     ) from None
                 except OSError as error:
                     raise CheckpointError(f"--out {name}: {error.strerror or error}") from None

@@ -310,7 +310,7 @@ def read(source: Any = None, *, paths: Any = None, labels: Any = None, **options
       also as ``.gz``, and ``.zip``. A file with another suffix is read as text.
     - A directory: all files in these formats are read, sorted by name, except hidden ones.
     - A glob, such as ``"corpus/*.txt"``, or ``"-"`` for standard input.
-    - An open file, in the format that its name tells.
+    - An open file, in the format that its name indicates.
     - A list or iterator of strings, or a column or table of pandas, polars or ``datasets``: one document each. Strings
       in a list are always texts.
 

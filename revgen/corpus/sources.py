@@ -208,7 +208,7 @@ class Sources:
             raise CorpusError(f"no match has a supported format ({_list_formats()})", str(path))
 
     def add_stream(self, stream: IO[Any]) -> None:
-        """Add an open file. Its name tells its format; without a name, it is text."""
+        """Add an open file. Its name indicates its format; without a name, it is text."""
         if stream in (sys.stdin, getattr(sys.stdin, "buffer", None)):
             self.add("-")
             return

@@ -129,8 +129,8 @@ class Tokens:
 def label_offset(label: Label | float | None, labels: Sequence[Label], vocab: int) -> int:
     """Return the offset that a label adds to the ids of its text, 0 without a label. Raises OptionError.
 
-    A token with the n-th label, counted from 1, has the id ``token + n * vocab``. Each token so carries its label, no
-    matter where the text is cut, and ``divmod(id, vocab)`` returns both.
+    A token with the n-th label, counted from 1, has the id ``token + n * vocab``. So each token carries its label,
+    wherever the text is cut, and ``divmod(id, vocab)`` returns both.
     """
     if label is None:
         return 0

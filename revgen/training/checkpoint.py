@@ -100,7 +100,7 @@ class Checkpointer:
             claimed.enter_context(lock(directory, CLAIM_SECONDS))
         except BlockingIOError:
             raise CheckpointError(
-                f"{directory}: another process writes its checkpoints here: wait for its end, or use another directory"
+                f"{directory}: another process writes its checkpoints here: wait until it ends, or name another one"
             ) from None
         except OSError as error:
             raise CheckpointError(f"{directory} cannot be written: {error.strerror or error}") from error

@@ -250,7 +250,7 @@ def test_a_second_run_into_a_directory_is_an_error_at_once(texts: list[str], tmp
     small().fit(texts, checkpoint=tmp_path, callbacks=[Second()], **QUICK)
     assert (
         errors
-        == [f"{tmp_path}: another process writes its checkpoints here: wait for its end, or use another directory"]
+        == [f"{tmp_path}: another process writes its checkpoints here: wait until it ends, or name another one"]
         * QUICK["epochs"]
     )
 
