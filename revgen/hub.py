@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import sys
 import tempfile
 import warnings
@@ -25,7 +24,7 @@ from revgen.display.formatting import format_size
 from revgen.errors import CheckpointError, HubError, UnknownNameError
 from revgen.files import expand_user, hash_file, read_file
 from revgen.generation.decoding import generate
-from revgen.hub_client import NotOnHubError, convert_errors, download, make_api
+from revgen.hub_client import NotOnHubError, convert_errors, download, is_repository, make_api
 from revgen.model import Model
 from revgen.pending import CARD, CONFIG, GENERATION_CONFIG
 from revgen.registry import is_model, missing_level_message, unknown_name_message
@@ -41,12 +40,6 @@ search the Hub for them."""
 
 TIMEOUT = 10.0  # seconds
 MAX_CARD_BYTES = 4 << 20
-match_repo_id = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII).fullmatch
-
-
-def is_repository(name: str) -> bool:
-    """Return whether a name has the form of a repository id, ``"owner/name"``."""
-    return bool(match_repo_id(name))
 
 
 def resolve_repo_id(name: str) -> str:

@@ -23,6 +23,7 @@ from revgen.version import __version__
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
+match_repo_id = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII).fullmatch
 match_etag = re.compile(r'(W/)?"?[\w=+~-][\w.=+~-]{0,127}"?', re.ASCII).fullmatch
 match_commit = re.compile(r"[0-9a-f]{40}").fullmatch
 match_token = re.compile(r"[!-~]+").fullmatch
@@ -30,6 +31,11 @@ match_token = re.compile(r"[!-~]+").fullmatch
 
 class NotOnHubError(HubError):
     """The repository or revision does not exist, or the token does not give access to it."""
+
+
+def is_repository(name: str) -> bool:
+    """Return whether a name has the form of a repository id, ``"owner/name"``."""
+    return bool(match_repo_id(name))
 
 
 def make_api(token: str | None) -> HfApi:

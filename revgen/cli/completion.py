@@ -9,7 +9,8 @@ from typing import Any
 from revgen import cli, datasets
 from revgen.cli.parser import Command
 from revgen.errors import MissingExtraError
-from revgen.hub import is_repository, list_cached
+from revgen.hub import list_cached
+from revgen.hub_client import is_repository
 from revgen.zoo import list_models
 
 FILES = ("texts", "out", "out_option", "checkpoint", "config", "valid", "training", "html", "attention")

@@ -24,7 +24,7 @@ from revgen.cli.options import (
 from revgen.cli.parser import Command
 from revgen.errors import OptionError
 from revgen.files import expand_user, is_rank_zero
-from revgen.hub import is_repository
+from revgen.hub_client import is_repository
 from revgen.language_model import LanguageModel
 from revgen.options import parse_assignment
 from revgen.pending import CONFIG

@@ -9,6 +9,7 @@ from revgen.arguments import validate_call
 from revgen.corpus import Corpus, read
 from revgen.datasets.info import DatasetInfo as DatasetInfo
 from revgen.errors import OptionError, UnknownNameError
+from revgen.hub_client import is_repository
 from revgen.registry import unknown_name_message
 
 _FOLDER = Path(__file__).parent
@@ -90,6 +91,6 @@ def _check_repository(name: str) -> None:
     """Raise an error unless a name can be a repository of the Hub."""
     if name and os.path.exists(name):  # noqa: PTH110  Path.exists raises for a name that is too long
         raise OptionError(f"{name} is a file or a directory here: read it with revgen.read({name!r})")
-    if not DatasetInfo.is_repository(name):
+    if not is_repository(name):
         message = unknown_name_message("data set", name, names())
         raise UnknownNameError(f"{message} The name of a data set on the Hub is owner/name")

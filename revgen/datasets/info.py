@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from dataclasses import dataclass
 from typing import Any
-
-_match_repository = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII).fullmatch
 
 
 @dataclass(frozen=True)
@@ -27,8 +24,3 @@ class DatasetInfo:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values."""
         return dataclasses.asdict(self)
-
-    @staticmethod
-    def is_repository(name: str) -> bool:
-        """Return whether a name has the form of a repository id, ``"owner/name"``."""
-        return bool(_match_repository(name))
