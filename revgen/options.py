@@ -17,6 +17,9 @@ INT_LIMIT = 1 << 63
 MAX_INT = 1 << 128
 """No option is a larger whole number; Python cannot print much larger ones."""
 
+MAX_REPR_CHARS = 80
+"""A value in a message is cut after this many characters."""
+
 MAX_SIZE = 65_536
 MAX_SIZES = {"num_layers": 256}
 """The largest value of each size of a network; the limit of all other sizes is ``MAX_SIZE``. A downloaded configuration
@@ -133,11 +136,11 @@ def check_flags(config: Any, *names: str) -> None:
         check(name, getattr(config, name), isinstance(unwrap_scalar(getattr(config, name)), bool), "True or False")
 
 
-def safe_repr(value: object, max_chars: int = 80) -> str:
-    """Return ``repr(value)`` for a message, cut to ``max_chars``; a value without a repr is described by its type."""
+def safe_repr(value: object) -> str:
+    """Return ``repr(value)`` for a message, cut after 80 characters. A value without one is described by its type."""
     try:
         text = repr(value)
     except Exception:  # an integer with too many digits, or an error in __repr__
         text = f"a value of type {type(value).__name__}"
     text = escape_controls(text)
-    return text if len(text) <= max_chars else f"{text[:max_chars]}…"
+    return text if len(text) <= MAX_REPR_CHARS else f"{text[:MAX_REPR_CHARS]}…"

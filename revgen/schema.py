@@ -22,6 +22,8 @@ from revgen.registry import unknown_name_message
 MAX_CONFIG_BYTES = 4 << 20
 NUMBER_LIMIT = 1 << 31
 """Numbers must be smaller in magnitude than this."""
+MAX_NAMES = 5
+"""The number of names that a message lists."""
 
 FILE_NAME = (r"[\w-][\w.-]{0,100}", "a file name without a folder")
 SHA256 = (r"[0-9a-f]{64}", "64 hexadecimal digits")
@@ -114,7 +116,7 @@ def matches_type(value: Any, hint: Any) -> bool:
     return not isinstance(value, int | float) or -NUMBER_LIMIT < value < NUMBER_LIMIT
 
 
-def join_names(names: Sequence[str], max_names: int = 5) -> str:
-    """Return the first ``max_names`` names and the number of the others in one line, for a message."""
-    listed = ", ".join(map(safe_repr, names[:max_names]))
-    return f"[{listed}]" if len(names) <= max_names else f"[{listed} and {len(names) - max_names:,} more]"
+def join_names(names: Sequence[str]) -> str:
+    """Return the first five names and the number of the others in one line, for a message."""
+    listed = ", ".join(map(safe_repr, names[:MAX_NAMES]))
+    return f"[{listed}]" if len(names) <= MAX_NAMES else f"[{listed} and {len(names) - MAX_NAMES:,} more]"
