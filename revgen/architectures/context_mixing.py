@@ -96,7 +96,7 @@ class ContextMixingModel(LanguageModel):
     ) -> History:
         """Count the contexts of texts, and train the mixers on them for a number of epochs. Earlier counts are lost.
 
-        The model contains the training text. The other parameters are as in the ``fit`` of an n-gram model.
+        The model contains the training text. ``CountingModel.fit`` describes the other parameters.
         """
         from revgen.context_mixing.counting import count_contexts
         from revgen.context_mixing.mixing import initial_maps, initial_mixers, saved_arrays

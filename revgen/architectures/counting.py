@@ -1,11 +1,14 @@
-"""The parts of ``fit`` that models of counts share: reading the texts, and measuring what was counted."""
+"""``CountingModel``: the ``fit`` of models that count, which reads the texts and measures what was counted."""
 
 from __future__ import annotations
 
 import copy
+import time
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, Unpack
 
+from revgen.arguments import validate_call
 from revgen.corpus import Corpus, read
 from revgen.corpus.summary import CorpusSummary, summarize
 from revgen.corpus.tokens import Tokens, tokenize_train_valid
@@ -14,12 +17,67 @@ from revgen.evaluation.likelihood import measure
 from revgen.history import EpochMetrics, History
 from revgen.language_model import LanguageModel
 from revgen.model import Model, Weights
+from revgen.options import ReadOptions
 from revgen.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
     from revgen.training.progress import Progress
 
 M = TypeVar("M", bound=Model)
+
+
+class CountingModel(LanguageModel):
+    """A model that counts its training text. A subclass defines ``count_texts``."""
+
+    @abstractmethod
+    def count_texts(self, tokens: Tokens, tokenizer: Tokenizer) -> Callable[[], float]:
+        """Count documents of ids instead of the earlier ones; return a function that computes the nats per token."""
+
+    @validate_call
+    def fit(  # type: ignore[override]  # counting has only some of the options
+        self,
+        texts: Any,
+        valid: Any = None,
+        *,
+        labels: Any = None,
+        seed: int = 0,
+        extend_vocabulary: bool = False,
+        progress: bool = True,
+        index_texts: bool = False,
+        **reading: Unpack[ReadOptions],
+    ) -> History:
+        """Count texts, and discard earlier counts.
+
+        An existing tokenizer is kept; ``extend_vocabulary`` adds tokens for new characters and words to it. ``texts``,
+        ``valid`` and ``reading`` are as in the ``fit`` of a network. ``seed`` chooses the documents to hold out if
+        ``valid`` is a fraction, and ``index_texts`` keeps an index of the texts with the model. The history has one
+        epoch.
+        """
+        start_time = time.perf_counter()
+        prepared = read_texts(
+            self,
+            texts,
+            valid,
+            labels=labels,
+            seed=seed,
+            extend_vocabulary=extend_vocabulary,
+            progress=progress,
+            reading=reading,
+        )
+        train_loss = self.count_texts(prepared.train, prepared.tokenizer)
+        seconds = time.perf_counter() - start_time
+        self.forget_index()
+        if index_texts:
+            self.index_texts(prepared.corpus)
+        metrics = measure_held_out(self, prepared.held_out)
+        record_texts(self, prepared.corpus, prepared.summary)
+        size, sample = len(prepared.train), self.generate("", max_tokens=80, seed=seed)
+        epoch = EpochMetrics(1, train_loss(), 0.0, size / seconds, seconds, **metrics, best=True, sample=sample)
+        history = History([epoch], settings={"tokens": size, "seed": seed}, notes=prepared.summary.hints)
+        self.metadata["training"] = history.settings | {"seconds": round(seconds, 2)}
+        prepared.bar.on_epoch_end(epoch)
+        prepared.bar.close()
+        return history
 
 
 class Texts(NamedTuple):
@@ -62,25 +120,6 @@ def read_texts(
     for line in (str(summary), *summary.hints):
         bar.say(line)
     return Texts(corpus, tokenizer, train, held_out, summary, bar)
-
-
-def finish_counting(
-    model: LanguageModel, texts: Texts, train_loss: Callable[[], float], seconds: float, seed: int
-) -> History:
-    """Measure a model after it has counted its texts, print its metrics, and return a history of one epoch.
-
-    ``train_loss`` computes the nats per token of the training text, and ``seconds`` is the time that counting took.
-    """
-    metrics = measure_held_out(model, texts.held_out)
-    record_texts(model, texts.corpus, texts.summary)
-    sample = model.generate("", max_tokens=80, seed=seed)
-    size = len(texts.train)
-    epoch = EpochMetrics(1, train_loss(), 0.0, size / seconds, seconds, **metrics, best=True, sample=sample)
-    history = History([epoch], settings={"tokens": size, "seed": seed}, notes=texts.summary.hints)
-    model.metadata["training"] = history.settings | {"seconds": round(seconds, 2)}
-    texts.bar.on_epoch_end(epoch)
-    texts.bar.close()
-    return history
 
 
 def record_texts(model: Model, corpus: Corpus, summary: CorpusSummary) -> None:

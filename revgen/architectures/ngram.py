@@ -10,22 +10,19 @@ of character-level language models*.)
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.architectures.counting import finish_counting, read_texts, recounted
-from revgen.arguments import validate_call
+from revgen.architectures.counting import CountingModel, recounted
+from revgen.corpus.tokens import Tokens
 from revgen.derived import derived
-from revgen.history import History
-from revgen.language_model import LanguageModel
 from revgen.model import Weights
 from revgen.ngrams import Counts, Estimate, Floats, Trie, count, text_loss, to_weights
-from revgen.options import ReadOptions, as_float, check, is_int
+from revgen.options import as_float, check, is_int
 from revgen.registry import register_model
 from revgen.sequences import SCORE_BLOCK_LOGITS, slices
 from revgen.tokenizers import Tokenizer
@@ -62,7 +59,7 @@ class NGramConfig:
 
 
 @register_model("ngram")
-class NGramModel(LanguageModel):
+class NGramModel(CountingModel):
     """Unsmoothed counts of n-grams (Shannon 1948).
 
     p(w | h) = exp(n.logp)                                      if the n-gram h w is known
@@ -85,51 +82,17 @@ class NGramModel(LanguageModel):
             contexts = len(counted.counts)
         return orders, probabilities, backoffs
 
-    @validate_call
-    def fit(  # type: ignore[override]  # counting has only some of the options
-        self,
-        texts: Any,
-        valid: Any = None,
-        *,
-        labels: Any = None,
-        seed: int = 0,
-        extend_vocabulary: bool = False,
-        progress: bool = True,
-        index_texts: bool = False,
-        **reading: Unpack[ReadOptions],
-    ) -> History:
-        """Count the n-grams of texts, and discard earlier counts.
-
-        An existing tokenizer is kept; ``extend_vocabulary`` adds tokens for new characters and words to it. ``texts``,
-        ``valid`` and ``reading`` are as in the ``fit`` of a network. ``seed`` chooses the documents to hold out if
-        ``valid`` is a fraction, and ``index_texts`` keeps an index of the texts with the model. The history has one
-        epoch.
-        """
-        start_time = time.perf_counter()
-        prepared = read_texts(
-            self,
-            texts,
-            valid,
-            labels=labels,
-            seed=seed,
-            extend_vocabulary=extend_vocabulary,
-            progress=progress,
-            reading=reading,
-        )
-        orders = count(prepared.train.documents(), len(prepared.tokenizer), self.config.order)
+    def count_texts(self, tokens: Tokens, tokenizer: Tokenizer) -> Callable[[], float]:
+        orders = count(tokens.documents(), len(tokenizer), self.config.order)
         kept, probabilities, backoffs = self.estimate(orders)
-        self.tokenizer, self.weights = prepared.tokenizer, to_weights(kept, probabilities, backoffs)
-        seconds = time.perf_counter() - start_time
-        self.forget_index()
-        if index_texts:
-            self.index_texts(prepared.corpus)
+        self.tokenizer, self.weights = tokenizer, to_weights(kept, probabilities, backoffs)
 
         def train_loss() -> float:
             if kept is orders:
                 return text_loss(orders, probabilities)
-            return -float(np.concatenate(self.trie.logprobs([*prepared.train.documents()])).mean())
+            return -float(np.concatenate(self.trie.logprobs([*tokens.documents()])).mean())
 
-        return finish_counting(self, prepared, train_loss, seconds, seed)
+        return train_loss
 
     @derived
     def trie(self) -> Trie:

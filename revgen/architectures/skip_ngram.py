@@ -12,24 +12,21 @@ in language modeling*.)
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self, Unpack
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.architectures.counting import finish_counting, read_texts, recounted
+from revgen.architectures.counting import CountingModel, recounted
 from revgen.architectures.kneser_ney import discounts
-from revgen.arguments import validate_call
 from revgen.context_mixing.parts import CONTEXTS, NUM_CONTEXTS, TOKEN_BITS
+from revgen.corpus.tokens import Tokens
 from revgen.derived import derived
-from revgen.history import History
-from revgen.language_model import LanguageModel
 from revgen.model import Weights
 from revgen.ngrams import entries_of
-from revgen.options import ReadOptions, check
+from revgen.options import check
 from revgen.registry import register_model
 from revgen.sequences import SCORE_BLOCK_LOGITS, slices
 from revgen.tokenizers import Tokenizer
@@ -62,56 +59,23 @@ class Level(NamedTuple):
 
 
 @register_model("skip-ngram")
-class SkipNGramModel(LanguageModel):
+class SkipNGramModel(CountingModel):
     """N-grams whose contexts can skip tokens and words (Bilmes & Kirchhoff 2003).
 
     p_i(w | c_i) = (n_i(c_i w) - d(n_i)) / n_i(c_i) + γ(c_i) p_{i-1}(w | c_{i-1})
+
+    The model contains its training text.
     """
 
     Config = SkipNGramConfig
 
-    @validate_call
-    def fit(  # type: ignore[override]  # counting has only some of the options
-        self,
-        texts: Any,
-        valid: Any = None,
-        *,
-        labels: Any = None,
-        seed: int = 0,
-        extend_vocabulary: bool = False,
-        progress: bool = True,
-        index_texts: bool = False,
-        **reading: Unpack[ReadOptions],
-    ) -> History:
-        """Count the tokens after each context, and discard earlier counts. The model contains the training text.
-
-        The parameters are as in the ``fit`` of an n-gram model.
-        """
-        start_time = time.perf_counter()
-        prepared = read_texts(
-            self,
-            texts,
-            valid,
-            labels=labels,
-            seed=seed,
-            extend_vocabulary=extend_vocabulary,
-            progress=progress,
-            reading=reading,
-        )
-        documents = [*prepared.train.documents()]
-        self.__dict__ |= self.recount(documents, prepared.tokenizer).__dict__
-        seconds = time.perf_counter() - start_time
-        if index_texts:
-            self.index_texts(prepared.corpus)
-
-        def train_loss() -> float:
-            return -float(np.concatenate([logprobs for _, logprobs in self.logprobs(documents)]).mean())
-
-        return finish_counting(self, prepared, train_loss, seconds, seed)
+    def count_texts(self, tokens: Tokens, tokenizer: Tokenizer) -> Callable[[], float]:
+        documents = [*tokens.documents()]
+        self.tokenizer, self.weights = tokenizer, joined_text(documents, tokenizer)
+        return lambda: -float(np.concatenate([logprobs for _, logprobs in self.logprobs(documents)]).mean())
 
     def recount(self, documents: Sequence[NDArray[Any]], tokenizer: Tokenizer, *, keep_networks: bool = False) -> Self:
-        text = np.concatenate(documents).astype(np.min_scalar_type(len(tokenizer) - 1))
-        return recounted(self, tokenizer, {"text": text})
+        return recounted(self, tokenizer, joined_text(documents, tokenizer))
 
     @derived
     def levels_of_counts(self) -> list[Level]:
@@ -198,6 +162,11 @@ class SkipNGramModel(LanguageModel):
             p[rows] *= level.gamma[contexts][:, None]
             p[np.repeat(rows, sizes), level.words[entries]] += level.p[entries]
         return p
+
+
+def joined_text(documents: Sequence[NDArray[Any]], tokenizer: Tokenizer) -> Weights:
+    """Return the ids of all documents as the array ``text``, in the smallest type that holds them."""
+    return {"text": np.concatenate(documents).astype(np.min_scalar_type(len(tokenizer) - 1))}
 
 
 def count_level(pairs: NDArray[np.uint64], longer: NDArray[np.uint64] | None) -> Level:
