@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from pretrain_corpora import Split, read_split
 from pretrain_pages import write_pages
+from pretrain_teacher import make_teacher
 
 import revgen
 from revgen import pretrained
@@ -43,6 +44,7 @@ from revgen.tokenizers.word import WordTokenizer
 RECIPE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 CORPORA: dict[str, dict[str, Any]] = RECIPE["corpora"]
 MODELS: dict[str, dict[str, Any]] = RECIPE["models"]
+TEACHERS: dict[str, dict[str, Any]] = RECIPE["teachers"]
 TEXTS = 60
 """The number of texts of each model that are measured."""
 SAMPLES = 5
@@ -107,9 +109,13 @@ def train_first(name: str, data: Path, out: Path) -> revgen.LanguageModel:
     """Return a model that is trained on the corpus before it is cleaned. It is kept in ``out``."""
     directory = out / "first" / name
     if not directory.exists():
-        split = read_split(CORPORA[name.partition(".")[2]] | {"clean": None}, data)
-        model = revgen.create(name.partition(".")[0], **MODELS[name]["create"])
-        model.fit(split.train, split.valid, seed=1, progress=False, **MODELS[name]["first"])
+        corpus, recipe = name.partition(".")[2], MODELS[name]
+        split = read_split(CORPORA[corpus] | {"clean": None}, data)
+        model = revgen.create(name.partition(".")[0], **recipe["create"])
+        teacher = None
+        if recipe.get("distill"):
+            teacher = make_teacher(TEACHERS[corpus], split.train, out, out / "teacher" / corpus)
+        model.fit(split.train, split.valid, seed=1, progress=False, teacher=teacher, **recipe["first"])
         model.save(directory)
     return revgen.load(directory)
 
@@ -161,13 +167,18 @@ def publish(name: str, data: Path, out: Path) -> None:
         "language": corpus.get("language"),
         "load_as": name,
         "description": f"{describe(model)} It ships with revgen, ready to use or to fine-tune.",
-        "data": f"{corpus['text']} Source: {corpus['source']}",
+        "data": " ".join([corpus["text"], *teacher_text(name), f"Source: {corpus['source']}"]),
         "samples": samples,
     }
     (directory / "README.md").unlink(missing_ok=True)  # so that ``save`` writes a new card
     trained.save(directory, dtype=dtype, overwrite=True)
     size = sum(path.stat().st_size for path in directory.iterdir())
     print(f"{name}: {size / 1e6:.2f} MB, {trained.metadata['evaluation']}, {trained.metadata['generated']}", flush=True)
+
+
+def teacher_text(name: str) -> list[str]:
+    """Return a sentence about the teacher of a model, if it has one."""
+    return [TEACHERS[name.partition(".")[2]]["text"]] if MODELS[name].get("distill") else []
 
 
 def training_texts(name: str, split: Split, data: Path) -> list[str]:
