@@ -36,16 +36,6 @@ def test_the_example_plugin_registers_its_cell_when_installed(tmp_path: Path) ->
     run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", EXAMPLE_PLUGIN / "tests")
 
 
-def test_the_error_for_a_missing_plugin_names_its_package(tmp_path: Path) -> None:
-    test_the_example_plugin_registers_its_cell_when_installed(tmp_path)
-    result = subprocess.run(
-        [sys.executable, "-m", "revgen", "generate", tmp_path / "model"], capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 2
-    assert "the package 'revgen-leaky' provides it: install it if you trust it" in result.stderr
-    assert "leaky" in result.stderr and "register_cell" in result.stderr and "Traceback" not in result.stderr
-
-
 # Packages that are found by their entry points
 
 
@@ -87,6 +77,27 @@ class Plugged(revgen.Cell):
         h = tanh(z + h @ p.U)
         return h, h
 """
+
+
+def test_the_error_for_a_missing_plugin_names_its_package(tmp_path: Path) -> None:
+    write_plugin(tmp_path / "site", "friendly", PLUGIN_CODE)
+    saved = run_python(
+        "import revgen\n"
+        "tokenizer = revgen.load('lstm-char').tokenizer\n"
+        "model = revgen.create('plugged-char', hidden_size=8)\n"
+        "model.prepare(tokenizer, seed=0)\n"
+        f"model.save({str(tmp_path / 'model')!r})",
+        tmp_path / "site",
+    )
+    assert saved.returncode == 0, saved.stderr
+
+    result = subprocess.run(
+        [sys.executable, "-m", "revgen", "generate", tmp_path / "model"], capture_output=True, text=True, check=False
+    )
+
+    assert result.returncode == 2
+    assert "the package 'friendly' provides it: install it if you trust it" in result.stderr
+    assert "plugged" in result.stderr and "register_cell" in result.stderr and "Traceback" not in result.stderr
 
 
 def test_a_plugin_is_loaded_when_one_of_its_names_is_used(tmp_path: Path) -> None:

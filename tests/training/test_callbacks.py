@@ -130,7 +130,7 @@ def test_find_lr_rejects_invalid_ranges_and_models_that_count(reviews: list[str]
 
 def test_overfitting_is_noted_in_the_history(reviews: list[str]) -> None:
     model = revgen.create("gru-char", hidden_size=96, dropout=0.0)
-    settings = QUICK | {"epochs": 40, "patience": None}
+    settings = QUICK | {"epochs": 12, "learning_rate": 0.02, "patience": None}
     history = model.fit(reviews[:4], reviews[60:64], **settings)
     assert any("the model is overfitting" in note for note in history.notes)
 
