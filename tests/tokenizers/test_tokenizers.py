@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from functools import cache
-from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from revgen import CheckpointError, CorpusError, OptionError, Tokenizer
+from revgen import OptionError, Tokenizer
 from revgen.registry import tokenizers
 from revgen.testing import check_tokenizer
-from revgen.tokenizers import SubwordTokenizer
-from revgen.tokenizers.subword import _limit_long_words
 
 LEVELS = tokenizers.names()
 HEX_LEVELS = ["char", "word"]  # the levels that spell unknown characters by hexadecimal digits
@@ -193,17 +188,6 @@ def test_vocabulary_without_digits_encodes_unknown_characters_as_unk(level: str)
     check_tokenizer(extended, "abc中")
 
 
-@limited
-@given(text=any_text)
-def test_subwords_round_trip_everything_but_lone_surrogates(text: str) -> None:
-    tokenizer = train_level("subword")
-
-    ids = tokenizer.encode(text)
-
-    assert tokenizer.unk_id not in ids
-    assert tokenizer.decode(ids) == "".join("�" if "\ud800" <= c <= "\udfff" else c for c in text)
-
-
 @pytest.mark.parametrize("level", LEVELS)
 @limited
 @given(data=st.data())
@@ -247,23 +231,6 @@ def test_fingerprint_depends_only_on_the_training_text(level: str) -> None:
     assert hash(same) == hash(train_level(level))
     assert other.fingerprint != same.fingerprint
     assert other != same
-
-
-def test_subword_sampling_is_the_same_in_every_process(reviews: list[str]) -> None:
-    script = (
-        "import revgen\n"
-        "from revgen.registry import tokenizers\n"
-        "texts = revgen.datasets.load('reviews')\n"
-        "print(tokenizers.get('subword').train(texts, vocab_size=500, max_sentences=100).fingerprint)"
-    )
-
-    subprocess_output = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    ).stdout
-    tokenizer = tokenizers.get("subword").train(reviews, vocab_size=500, max_sentences=100)
-
-    assert tokenizer.fingerprint == subprocess_output.strip()
-    assert tokenizer != tokenizers.get("subword").train(reviews, vocab_size=500)
 
 
 @pytest.mark.parametrize("level", HEX_LEVELS)
@@ -336,30 +303,6 @@ def test_invalid_option_is_named_in_the_error(level: str, options: dict[str, Any
         tokenizers.get(level).train(TRAINING_TEXTS, **options)
 
 
-@pytest.mark.parametrize("texts", [[], [""], ["", ""], ["\0"], ["\ud800"], ["\n"], ["\n\n"]])
-def test_training_subwords_on_empty_text_raises_corpus_error(texts: list[str]) -> None:
-    with pytest.raises(CorpusError, match="the corpus is empty"):
-        tokenizers.get("subword").train(texts)
-
-
-@pytest.mark.parametrize("vocab_size", [262, 300, 700])
-def test_characters_that_exceed_the_subword_vocabulary_are_spelled_by_bytes(vocab_size: int) -> None:
-    text = "".join(map(chr, range(0x4E00, 0x4E00 + 2_000))) + "的一是" * 50
-
-    tokenizer = tokenizers.get("subword").train([text], vocab_size=vocab_size)
-
-    assert len(tokenizer) <= vocab_size
-    check_tokenizer(tokenizer, text + " a")
-
-
-@pytest.mark.parametrize("text", ["GATTACA" * 30, "静夜思床前明月光疑是地上霜", "Abelisaurus\nAnzu", "555-0199"])
-def test_subwords_trained_without_spaces_encode_spaces(text: str) -> None:
-    tokenizer = tokenizers.get("subword").train([text])
-
-    assert "▁" in tokenizer.vocabulary
-    check_tokenizer(tokenizer, f" {text}  a b ▁\n")
-
-
 # New text --------------------------------------------------------------------------------
 
 
@@ -402,107 +345,3 @@ def test_extend_does_not_change_a_subword_tokenizer() -> None:
 
     assert train_level("subword").unknown_characters(new) == []
     assert train_level("subword").extend(new) == train_level("subword")
-
-
-# Files -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("level", LEVELS)
-def test_saved_tokenizer_is_equal_and_extends_equally(level: str) -> None:
-    tokenizer = train_level(level)
-
-    loaded = type(tokenizer).from_bytes(tokenizer.to_bytes())
-
-    assert loaded == tokenizer
-    assert loaded.vocabulary == tokenizer.vocabulary
-    new = ["ñandú über\n"] * 2
-    assert loaded.unknown_characters(new) == tokenizer.unknown_characters(new)
-    assert loaded.extend(new) == tokenizer.extend(new)
-
-
-@pytest.mark.parametrize("level", LEVELS)
-def test_truncated_file_is_rejected(level: str) -> None:
-    data = train_level(level).to_bytes()
-    lengths = {*range(0, len(data), max(1, len(data) // 300)), *range(max(0, len(data) - 100), len(data))}
-
-    for length in sorted(lengths):
-        with pytest.raises(CheckpointError, match=r"tokenizer\.model|vocabulary\.json"):
-            type(train_level(level)).from_bytes(data[:length])
-
-
-@pytest.mark.parametrize("level", LEVELS)
-def test_file_with_a_flipped_bit_is_rejected_or_works(level: str) -> None:
-    data = train_level(level).to_bytes()
-    rng = np.random.default_rng(0)
-
-    for _ in range(300):
-        damaged = bytearray(data)
-        damaged[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
-        try:
-            tokenizer = type(train_level(level)).from_bytes(bytes(damaged))
-        except CheckpointError:
-            continue
-        assert round_trip_runs(tokenizer)
-
-
-@pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("other", LEVELS)
-def test_file_of_another_level_is_rejected(level: str, other: str) -> None:
-    if level == other:
-        return
-    with pytest.raises(CheckpointError, match=r"tokenizer\.model|vocabulary\.json"):
-        type(train_level(level)).from_bytes(train_level(other).to_bytes())
-
-
-@pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"\0",
-        b"{}",
-        b"[]",
-        b"null",
-        b"3",
-        b'"text"',
-        b"\xff\xfe\x00",
-        b"[" * 100_000,
-        b'{"level": "LEVEL"}',
-        b'{"level": "LEVEL", "tokens": null}',
-        b'{"level": "LEVEL", "tokens": "abc"}',
-        b'{"level": "LEVEL", "tokens": {"a": 1}}',
-        b'{"level": "LEVEL", "tokens": []}',
-        b'{"level": "LEVEL", "tokens": ["a", "b", "c"]}',
-        b'{"level": "LEVEL", "tokens": ["<s>", "</s>", "<unk>", 1]}',
-        b'{"level": "LEVEL", "tokens": ["<s>", "</s>", "<unk>", ""]}',
-        b'{"level": "LEVEL", "tokens": ["<s>", "</s>", "<unk>", ["a"]]}',
-        b'{"level": "LEVEL", "tokens": ["<s>", "</s>", "<unk>", "a", "a"]}',
-        b'{"level": "LEVEL", "tokens": ["<s>", "</s>", "<unk>", "a"], "min_count": "3"}',
-    ],
-)
-def test_malformed_file_is_rejected(level: str, data: bytes) -> None:
-    with pytest.raises(CheckpointError, match=r"tokenizer\.model|vocabulary\.json"):
-        tokenizers.get(level).from_bytes(data.replace(b"LEVEL", level.encode()))
-
-
-def test_character_tokenizer_rejects_a_token_of_two_characters() -> None:
-    with pytest.raises(CheckpointError, match=r"vocabulary\.json"):
-        tokenizers.get("char").from_bytes(b'{"level": "char", "tokens": ["<s>", "</s>", "<unk>", "ab"]}')
-
-
-@pytest.mark.parametrize(
-    "texts", [["a" * 8], ["\N{CJK UNIFIED IDEOGRAPH-4E2D}" * 20], ["haha" * 4] * 3, ["a" * 16 + "\n" + "a" * 15]]
-)
-def test_subwords_train_on_a_single_repeated_character_or_word(texts: list[str]) -> None:
-    tokenizer = SubwordTokenizer.train(texts)
-    assert tokenizer.decode(tokenizer.encode(texts[0])) == texts[0]
-    assert len(tokenizer.encode(texts[0])) <= len(texts[0])
-
-
-@pytest.mark.parametrize("size", [10, 12, 16])
-def test_distinct_short_words_are_limited_like_long_ones(size: int) -> None:
-    rng = Random(0)
-    lines = [" ".join("".join(rng.choices("ACGT", k=size)) for _ in range(5)) for _ in range(2000)]
-    assert sum(map(len, _limit_long_words(lines, 10_000))) < 15_000
-    repeated = [line for line in lines[:100] for _ in range(20)]
-    assert _limit_long_words(repeated, 10_000) == repeated

@@ -257,7 +257,7 @@ def test_fit_says_that_it_compiles_only_if_the_machine_code_is_not_cached(
     monkeypatch.setenv("REVGEN_CACHE", str(tmp_path))
     outputs = []
     for _ in range(2):
-        model: Any = revgen.create("elman-char", hidden_size=13, num_layers=2)
+        model: Any = revgen.create("elman-char", hidden_size=13, num_layers=1)
         model.fit(texts[:10], **SETTINGS | {"epochs": 1, "progress": True})
         outputs.append(capsys.readouterr().err)
 
