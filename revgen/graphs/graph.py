@@ -1,4 +1,4 @@
-"""The computational graph of a model. ``trace`` builds it, and ``drawing`` draws it."""
+"""The computational graph of a model. ``builder`` makes it, and ``drawing`` draws it."""
 
 from __future__ import annotations
 
