@@ -26,8 +26,9 @@ Piece = tuple[int, str]
 class Batch:
     """The texts of one call, each in a row: ``n`` rows for each prompt. They are sampled with ``seed``.
 
-    All rows read their prompts in step, and each row is sampled from the end of its own prompt on. ``on_token`` is
-    called with the row, the token and the logits (vocab,) of each token that is sampled.
+    All rows read their prompts in step, and each row is sampled from the end of its own prompt on. If the texts are
+    streamed, the text of each token is a piece. ``on_token`` is called with the row, the token and the logits (vocab,)
+    of each token that is sampled.
     """
 
     def __init__(
@@ -38,14 +39,14 @@ class Batch:
         seed: int | None,
         n: int = 1,
         *,
-        whole: bool = False,
+        is_streamed: bool = True,
         on_token: Callable[[int, int, Floats], None] | None = None,
     ) -> None:
         tokenizer, config = model.tokenizer, constraints.config
         self.constraints = constraints
         self.label_offset = model.label_offset(config.label)
         self.n = n
-        self.whole = whole
+        self.is_streamed = is_streamed
         self.on_token = on_token
         self.max_tokens, self.min_tokens = config.max_tokens, config.min_tokens
         self.eos_id = tokenizer.eos_id
@@ -113,7 +114,7 @@ class Batch:
             if (position := self.read - self.lengths[row]) >= 0:
                 self._accept_token(row, token, position)
             streamer = self.streamers[row]
-            if (streamer.finished or not self.whole) and (piece := streamer.take()):
+            if (streamer.finished or self.is_streamed) and (piece := streamer.take()):
                 pieces.append((row, piece))
             if not streamer.finished:
                 going.append(i)
@@ -142,7 +143,7 @@ class Batch:
         del block[remaining:]
         if self.eos_id in block:
             del block[block.index(self.eos_id) + 1 :]
-        for i, tokens in enumerate([block] if self.whole else [[token] for token in block]):
+        for i, tokens in enumerate([[token] for token in block] if self.is_streamed else [block]):
             streamer.write_all(tokens, unchecked - i)
             pieces.append((row, streamer.take()))
             if streamer.finished:

@@ -49,7 +49,7 @@ def generate(
     texts: dict[int, list[str]] = {}
     if config.num_beams is None:
         texts = {row: [prompts[row // count]] for row in range(len(prompts) * count)}
-    for row, piece in decode(model, prompts, config, count, whole=True):
+    for row, piece in decode(model, prompts, config, count, is_streamed=False):
         texts.setdefault(row, [prompts[row // count]]).append(piece)
     rows_of_prompts = [range(i * count, (i + 1) * count) for i in range(len(prompts))]
     results = [["".join(texts[row]) for row in rows if row in texts] for rows in rows_of_prompts]
@@ -73,14 +73,14 @@ def stream(model: Model, prompt: str | None, options: Mapping[str, Any]) -> Iter
 
 
 def decode(
-    model: Model, prompts: Sequence[str], config: GenerationConfig, n: int = 1, *, whole: bool = False
+    model: Model, prompts: Sequence[str], config: GenerationConfig, n: int = 1, *, is_streamed: bool = True
 ) -> Pieces:
     """Generate ``n`` continuations of each prompt together; yield ``(row, piece)`` as they come.
 
-    The rows of a prompt are consecutive. Each token is a piece; with ``whole``, pieces are larger. Beam search yields
-    each text at once, and may yield fewer than ``n``. A row ends at the end of the document, before the first stop
-    string, after a sentence, where a pattern allows no more text, or after ``max_tokens``. Raises OptionError, before
-    anything is sampled, for options that the model cannot follow.
+    The rows of a prompt are consecutive. Each token is a piece if the texts are streamed; otherwise, pieces are larger.
+    Beam search yields each text at once, and may yield fewer than ``n``. A row ends at the end of the document, before
+    the first stop string, after a sentence, where a pattern allows no more text, or after ``max_tokens``. Raises
+    OptionError, before anything is sampled, for options that the model cannot follow.
     """
     check_at_least("n", n, 1)
     check("prompt", prompts, len(prompts) > 0, "a string, or a list of at least one")
@@ -98,8 +98,8 @@ def decode(
         return ((i * n + rank, text) for i, texts in enumerate(searches) for rank, text in enumerate(texts))
     max_rows = _max_rows(model, len(begun) * n)
     if len(begun) * n <= max_rows:
-        return _decode_batch(model, Batch(model, constraints, begun, config.seed, n, whole=whole))
-    return _decode_batches(model, constraints, begun, n, whole, max_rows)
+        return _decode_batch(model, Batch(model, constraints, begun, config.seed, n, is_streamed=is_streamed))
+    return _decode_batches(model, constraints, begun, n, is_streamed, max_rows)
 
 
 def _check_beams(model: Model, config: GenerationConfig, num_beams: int, n: int) -> None:
@@ -128,7 +128,12 @@ def state_bytes(state: Any) -> int:
 
 
 def _decode_batches(
-    model: Model, constraints: Constraints, begun: Sequence[tuple[list[int], TextState]], n: int, whole: bool, rows: int
+    model: Model,
+    constraints: Constraints,
+    begun: Sequence[tuple[list[int], TextState]],
+    n: int,
+    is_streamed: bool,
+    rows: int,
 ) -> Pieces:
     """Yield ``(row, piece)`` of batches of at most ``rows`` texts. One generator of random numbers serves all."""
     random = np.random.default_rng(constraints.config.seed)
@@ -137,7 +142,7 @@ def _decode_batches(
         prompts = begun[first : first + prompts_at_once]
         for first_text in range(0, n, n_at_once):
             size = min(n_at_once, n - first_text)
-            batch = Batch(model, constraints, prompts, constraints.config.seed, size, whole=whole)
+            batch = Batch(model, constraints, prompts, constraints.config.seed, size, is_streamed=is_streamed)
             batch.random = random
             for row, piece in _decode_batch(model, batch):
                 yield (first + row // size) * n + first_text + row % size, piece
@@ -167,7 +172,7 @@ def _decode_in_blocks(model: Model, batch: Batch, sample_block: SampleBlock, tok
     last, positions = np.array(tokens), batch.read - np.array(batch.lengths)[rows]
     going = np.ones(len(rows), bool)
     is_single = len(batch.lengths) == 1 and model.device == "cpu"
-    size = LARGE_BLOCK_SIZE if batch.whole and is_single and not batch.streamers[0].may_stop else BLOCK_SIZE
+    size = LARGE_BLOCK_SIZE if not batch.is_streamed and is_single and not batch.streamers[0].may_stop else BLOCK_SIZE
     while going.any():
         if 2 * np.count_nonzero(going) <= len(rows):
             rows, last, positions, going, state = select_rows((rows, last, positions, going, state), going.nonzero()[0])

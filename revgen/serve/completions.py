@@ -144,7 +144,7 @@ async def start_completion(engine: Engine, request: Any, background: Background)
     def prepare() -> tuple[list[EncodedPrompt], Batch, list[TokenLog]]:
         prompts = encode_prompts(model, prompt, "prompt", limits, n)
         check_logprobs(request, prompts, options["max_tokens"])
-        batch = prepare_batch(model, prompts, options, seed, n, whole=not request.stream)
+        batch = prepare_batch(model, prompts, options, seed, n, is_streamed=bool(request.stream))
         prompt_logs = []
         if request.logprobs is not None and has_echo(request):
             prompt_logs = [prompt_logprobs(model, p.ids, batch.label_offset, request.logprobs) for p in prompts]
@@ -176,7 +176,13 @@ def resolve_options(model: Model, given: Mapping[str, Any], max_tokens: int) -> 
 
 
 def prepare_batch(
-    model: Model, prompts: Sequence[EncodedPrompt], options: Mapping[str, Any], seed: int | None, n: int, *, whole: bool
+    model: Model,
+    prompts: Sequence[EncodedPrompt],
+    options: Mapping[str, Any],
+    seed: int | None,
+    n: int,
+    *,
+    is_streamed: bool,
 ) -> Batch:
     """Return the texts to generate. Raises ServeError for options that the model cannot follow."""
     try:
@@ -187,7 +193,7 @@ def prepare_batch(
             document = [model.tokenizer.bos_id, *prompt.ids]
             state = constraints.initial_state(prompt.text)
             begun.append(constraints.begin(prompt.text, document) if prompt.is_text else (document, state))
-        return Batch(model, constraints, begun, seed, n, whole=whole)
+        return Batch(model, constraints, begun, seed, n, is_streamed=is_streamed)
     except RevgenError as error:
         name = str(error).partition(" ")[0]
         raise ServeError(400, str(error), param=name if name in OPTION_FIELDS else None) from None
