@@ -23,6 +23,8 @@ from hub_server import Hub, Repository
 
 import revgen
 from revgen.language_model import LanguageModel
+from revgen.registry import tokenizers
+from revgen.tokenizers import Tokenizer
 
 # The Hub client reads its settings once, when it is imported. So they are set here, to the URL of a local server, for
 # all tests and the processes that tests start. The server refuses connections until the fixture ``hub`` starts it.
@@ -118,6 +120,21 @@ def texts_file(reviews: list[str], tmp_path: Path) -> str:
     path = tmp_path / "texts.jsonl"
     path.write_text("".join(json.dumps({"text": text, "body": text.upper()}) + "\n" for text in reviews[:15]), "utf-8")
     return str(path)
+
+
+@pytest.fixture
+def reviews_file(reviews: list[str], tmp_path: Path) -> Path:
+    """A text file of the documents of the corpus in the package, one in each line."""
+    path = tmp_path / "a.txt"
+    path.write_text("\n".join(reviews), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def char_tokenizer(reviews: list[str]) -> Tokenizer:
+    """A tokenizer that knows every character of the reviews."""
+    tokenizer: Tokenizer = tokenizers.get("char").train(reviews, min_count=1)
+    return tokenizer
 
 
 @pytest.fixture

@@ -31,28 +31,15 @@ def treat_files_as_large(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     large_files.treat_as_large(monkeypatch, tmp_path / "cache")
 
 
-@pytest.fixture
-def text(tmp_path: Path, reviews: list[str]) -> Path:
-    path = tmp_path / "a.txt"
-    path.write_text("\n".join(reviews), "utf-8")
-    return path
-
-
-@pytest.fixture(scope="module")
-def chars(reviews: list[str]) -> Tokenizer:
-    tokenizer: Tokenizer = tokenizers.get("char").train(reviews, min_count=1)
-    return tokenizer
-
-
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_second_run_reads_the_tokens_from_the_cache(
-    text: Path, reviews: list[str], level: str, monkeypatch: pytest.MonkeyPatch
+    reviews_file: Path, reviews: list[str], level: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenizer = tokenizers.get(level).train(reviews)
-    first = tokenize(revgen.read(text, documents="line"), tokenizer)
+    first = tokenize(revgen.read(reviews_file, documents="line"), tokenizer)
     parts = record_calls(monkeypatch, tokens.Encoder, "__call__")
 
-    second = tokenize(revgen.read(text, documents="line"), tokenizer)
+    second = tokenize(revgen.read(reviews_file, documents="line"), tokenizer)
 
     assert are_equal(first, second)
     assert isinstance(second.ids, np.memmap)
@@ -61,38 +48,40 @@ def test_the_second_run_reads_the_tokens_from_the_cache(
     assert len(entries()) == 1
 
 
-def test_a_cache_entry_depends_on_content_options_and_tokenizer(text: Path, chars: Tokenizer, tmp_path: Path) -> None:
-    def count_entries(path: Path = text, tokenizer: Tokenizer = chars, **options: Any) -> int:
+def test_a_cache_entry_depends_on_content_options_and_tokenizer(
+    reviews_file: Path, char_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    def count_entries(path: Path = reviews_file, tokenizer: Tokenizer = char_tokenizer, **options: Any) -> int:
         tokenize(revgen.read(path, **options), tokenizer)
         return len(entries())
 
     copy = tmp_path / "copy.txt"
-    copy.write_bytes(text.read_bytes())
+    copy.write_bytes(reviews_file.read_bytes())
 
     assert count_entries() == 1
     assert count_entries(copy) == 1
     assert count_entries(documents="line") == 2
     assert count_entries(tokenizer=tokenizers.get("char").train(["abc" * 9])) == 3
-    copy.write_bytes(text.read_bytes() + b".")
+    copy.write_bytes(reviews_file.read_bytes() + b".")
     assert count_entries(copy) == 4
-    copy.write_bytes(text.read_bytes())
+    copy.write_bytes(reviews_file.read_bytes())
     assert count_entries(copy) == 4
 
 
-def test_a_changed_file_of_the_same_size_is_read_again(text: Path, chars: Tokenizer) -> None:
-    corpus = revgen.read(text)
-    tokenize(corpus, chars)
-    content = text.read_text("utf-8")
-    text.write_text(content.swapcase(), "utf-8")
+def test_a_changed_file_of_the_same_size_is_read_again(reviews_file: Path, char_tokenizer: Tokenizer) -> None:
+    corpus = revgen.read(reviews_file)
+    tokenize(corpus, char_tokenizer)
+    content = reviews_file.read_text("utf-8")
+    reviews_file.write_text(content.swapcase(), "utf-8")
 
-    assert chars.decode(tokenize(corpus, chars).ids) == revgen.tokenizers.CharTokenizer.decode(
-        chars, chars.encode(content.swapcase())
+    assert char_tokenizer.decode(tokenize(corpus, char_tokenizer).ids) == revgen.tokenizers.CharTokenizer.decode(
+        char_tokenizer, char_tokenizer.encode(content.swapcase())
     )
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "cut at the end", "flipped", "flipped at the end", "longer"])
-def test_a_damaged_entry_is_rebuilt(text: Path, chars: Tokenizer, damage: str) -> None:
-    expected = tokenize(revgen.read(text), chars)
+def test_a_damaged_entry_is_rebuilt(reviews_file: Path, char_tokenizer: Tokenizer, damage: str) -> None:
+    expected = tokenize(revgen.read(reviews_file), char_tokenizer)
     (entry,) = entries()
     good = entry.read_bytes()
     entry.unlink()  # the memory map keeps the old file
@@ -106,57 +95,59 @@ def test_a_damaged_entry_is_rebuilt(text: Path, chars: Tokenizer, damage: str) -
         }.get(damage, good[:flip] + bytes([good[flip] ^ 1]) + good[flip + 1 :])
     )
 
-    assert are_equal(tokenize(revgen.read(text), chars), expected)
+    assert are_equal(tokenize(revgen.read(reviews_file), char_tokenizer), expected)
     assert entry.read_bytes() == good
 
 
-def test_an_entry_is_rebuilt_when_the_code_of_the_tokenizer_changes(text: Path, chars: Tokenizer) -> None:
+def test_an_entry_is_rebuilt_when_the_code_of_the_tokenizer_changes(
+    reviews_file: Path, char_tokenizer: Tokenizer
+) -> None:
     class Changed(revgen.tokenizers.CharTokenizer):
         def encode(self, text: str) -> Any:
             return super().encode(text.swapcase())
 
-    Changed.__qualname__ = type(chars).__qualname__
-    before = tokenize(revgen.read(text), chars)
+    Changed.__qualname__ = type(char_tokenizer).__qualname__
+    before = tokenize(revgen.read(reviews_file), char_tokenizer)
 
-    after = tokenize(revgen.read(text), Changed.from_bytes(chars.to_bytes()))
+    after = tokenize(revgen.read(reviews_file), Changed.from_bytes(char_tokenizer.to_bytes()))
 
     assert len(entries()) == 1
     assert not are_equal(before, after)
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_a_vocabulary_is_built_once(text: Path, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = revgen.create(f"kneser-ney-{level}").tokenizer_for(revgen.read(text))
+def test_a_vocabulary_is_built_once(reviews_file: Path, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = revgen.create(f"kneser-ney-{level}").tokenizer_for(revgen.read(reviews_file))
     (entry,) = entries()
     good = entry.read_bytes()
     other = revgen.create(f"kneser-ney-{level}", tokenizer={"vocab_size": 400} if level != "char" else {"min_count": 9})
-    other.tokenizer_for(revgen.read(text))
+    other.tokenizer_for(revgen.read(reviews_file))
     assert len(entries()) == 2, "other options have another entry"
 
     entry.write_bytes(good[:-1] + b"x")
-    assert revgen.create(f"kneser-ney-{level}").tokenizer_for(revgen.read(text)) == first
+    assert revgen.create(f"kneser-ney-{level}").tokenizer_for(revgen.read(reviews_file)) == first
     assert entry.read_bytes() == good, "a damaged entry is rebuilt"
     monkeypatch.delattr(tokenizers.get(level), "train")
-    assert revgen.create(f"kneser-ney-{level}").tokenizer_for(revgen.read(text)) == first
+    assert revgen.create(f"kneser-ney-{level}").tokenizer_for(revgen.read(reviews_file)) == first
 
 
-def test_training_with_and_without_the_cache_gives_the_same_loss(text: Path) -> None:
+def test_training_with_and_without_the_cache_gives_the_same_loss(reviews_file: Path) -> None:
     settings: dict[str, Any] = {"valid": 0.1, "token_budget": 5_000, "progress": False}
-    histories = [revgen.create("gru-char", hidden_size=8).fit(text, **settings) for _ in range(2)]
+    histories = [revgen.create("gru-char", hidden_size=8).fit(reviews_file, **settings) for _ in range(2)]
 
     assert histories[0][0].nats_per_char == histories[1][0].nats_per_char
     assert len(entries()) == 2, "the vocabulary and the ids"
 
 
 def test_an_unwritable_cache_causes_one_warning(
-    text: Path, chars: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reviews_file: Path, char_tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = tokenize(revgen.read(text), chars)
+    expected = tokenize(revgen.read(reviews_file), char_tokenizer)
     (tmp_path / "file").touch()
     monkeypatch.setenv("REVGEN_CACHE", str(tmp_path / "file" / "cache"))
 
     with pytest.warns(UserWarning, match="REVGEN_CACHE") as caught:
-        runs = [tokenize(revgen.read(text), chars) for _ in range(2)]
+        runs = [tokenize(revgen.read(reviews_file), char_tokenizer) for _ in range(2)]
 
     assert len(caught) == 1
     assert all(are_equal(tokens, expected) for tokens in runs)
@@ -164,7 +155,7 @@ def test_an_unwritable_cache_causes_one_warning(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a user without an entry exists only on POSIX")
 def test_training_without_a_home_directory_warns_that_there_is_no_cache(
-    text: Path, monkeypatch: pytest.MonkeyPatch
+    reviews_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import pwd
 
@@ -177,13 +168,13 @@ def test_training_without_a_home_directory_warns_that_there_is_no_cache(
     cache.warn_unusable.cache_clear()
 
     with pytest.warns(UserWarning, match="REVGEN_CACHE"):
-        revgen.create("ngram-char", order=2).fit(text, progress=False)
+        revgen.create("ngram-char", order=2).fit(reviews_file, progress=False)
 
 
 def test_a_full_disk_leaves_no_entry_and_the_run_continues(
-    text: Path, chars: Tokenizer, monkeypatch: pytest.MonkeyPatch
+    reviews_file: Path, char_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = tokenize(revgen.read(text), chars)
+    expected = tokenize(revgen.read(reviews_file), char_tokenizer)
     entries()[0].unlink()
 
     def fail(file: Any) -> None:
@@ -192,7 +183,7 @@ def test_a_full_disk_leaves_no_entry_and_the_run_continues(
     monkeypatch.setattr(cache, "write_checksum", fail)
 
     with pytest.warns(UserWarning, match="No space left"):
-        token_ids = tokenize(revgen.read(text), chars)
+        token_ids = tokenize(revgen.read(reviews_file), char_tokenizer)
 
     assert are_equal(token_ids, expected)
     assert entries() == []
@@ -200,15 +191,15 @@ def test_a_full_disk_leaves_no_entry_and_the_run_continues(
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_for_the_temporary_file_is_an_error_with_advice(
-    chars: Tokenizer, monkeypatch: pytest.MonkeyPatch
+    char_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "TemporaryFile", partial(open, "/dev/full", "wb"))
 
     with pytest.raises(CorpusError, match="No space left on device; free some disk space, or set TMPDIR"):
-        tokenize(revgen.read(["a text" * 100]), chars)
+        tokenize(revgen.read(["a text" * 100]), char_tokenizer)
 
 
-def test_temporary_files_of_killed_processes_are_deleted(text: Path, chars: Tokenizer) -> None:
+def test_temporary_files_of_killed_processes_are_deleted(reviews_file: Path, char_tokenizer: Tokenizer) -> None:
     directory = cache.cache_directory()
     directory.mkdir()
     for name in ("old.part", f".{'0' * 40}.5f.part"):
@@ -216,7 +207,7 @@ def test_temporary_files_of_killed_processes_are_deleted(text: Path, chars: Toke
 
     with cache.create_entry("a" * 40) as file:
         file.write(b"a text")
-        tokenize(revgen.read(text), chars)
+        tokenize(revgen.read(reviews_file), char_tokenizer)
         assert len(list(directory.glob(".*.part"))) == 1, "the file that is being written stays"
 
     assert not list(directory.glob("*.part")) + list(directory.glob(".*.part"))
@@ -225,12 +216,12 @@ def test_temporary_files_of_killed_processes_are_deleted(text: Path, chars: Toke
 
 @pytest.mark.parametrize("kind", ["pipe", "directory", "link", "device"])
 def test_an_entry_that_is_no_regular_file_is_not_read(
-    kind: str, text: Path, chars: Tokenizer, recwarn: pytest.WarningsRecorder
+    kind: str, reviews_file: Path, char_tokenizer: Tokenizer, recwarn: pytest.WarningsRecorder
 ) -> None:
-    expected = tokenize(revgen.read(text), chars)
+    expected = tokenize(revgen.read(reviews_file), char_tokenizer)
     (entry,) = entries()
     good = entry.read_bytes()
-    copy = text.with_name("copy")
+    copy = reviews_file.with_name("copy")
     entry.rename(copy)
     if kind == "pipe":
         os.mkfifo(entry)
@@ -239,23 +230,23 @@ def test_an_entry_that_is_no_regular_file_is_not_read(
     else:
         entry.symlink_to(copy if kind == "link" else "/dev/zero")
 
-    assert are_equal(tokenize(revgen.read(text), chars), expected)
+    assert are_equal(tokenize(revgen.read(reviews_file), char_tokenizer), expected)
 
     assert entry.is_file() and not entry.is_symlink() and entry.read_bytes() == good
     assert not recwarn.list
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
-def test_entries_and_directories_of_another_user_are_not_used(text: Path, chars: Tokenizer) -> None:
-    expected = tokenize(revgen.read(text), chars)
+def test_entries_and_directories_of_another_user_are_not_used(reviews_file: Path, char_tokenizer: Tokenizer) -> None:
+    expected = tokenize(revgen.read(reviews_file), char_tokenizer)
     (entry,) = entries()
     os.chown(entry, 12345, 12345)
-    assert are_equal(tokenize(revgen.read(text), chars), expected)
+    assert are_equal(tokenize(revgen.read(reviews_file), char_tokenizer), expected)
     assert entry.stat().st_uid == 0, "the entry was written again"
     os.chown(entry.parent, 12345, 12345)
     cache.warn_unusable.cache_clear()
     with pytest.warns(UserWarning, match="it belongs to another user"):
-        assert are_equal(tokenize(revgen.read(text), chars), expected)
+        assert are_equal(tokenize(revgen.read(reviews_file), char_tokenizer), expected)
 
 
 @pytest.mark.parametrize(
@@ -275,9 +266,9 @@ def test_entries_and_directories_of_another_user_are_not_used(text: Path, chars:
 )
 @pytest.mark.parametrize("length", [None, 0, 1 << 63])
 def test_a_forged_entry_with_the_right_checksum_is_rebuilt(
-    footer: bytes, length: int | None, text: Path, chars: Tokenizer
+    footer: bytes, length: int | None, reviews_file: Path, char_tokenizer: Tokenizer
 ) -> None:
-    expected = tokenize(revgen.read(text), chars)
+    expected = tokenize(revgen.read(reviews_file), char_tokenizer)
     (entry,) = entries()
     good = entry.read_bytes()
     json_length = len(footer) - footer.find(b"{") if b"{" in footer else len(footer)
@@ -285,13 +276,13 @@ def test_a_forged_entry_with_the_right_checksum_is_rebuilt(
     entry.unlink()
     entry.write_bytes(forged + zlib.crc32(forged).to_bytes(4, "little"))
 
-    assert are_equal(tokenize(revgen.read(text), chars), expected)
+    assert are_equal(tokenize(revgen.read(reviews_file), char_tokenizer), expected)
     assert entry.read_bytes() == good
 
 
-def test_an_entry_with_ids_outside_the_vocabulary_is_rebuilt(text: Path, chars: Tokenizer) -> None:
-    text.write_text(text.read_text("utf-8") * 50, "utf-8")
-    expected = tokenize(revgen.read(text), chars)
+def test_an_entry_with_ids_outside_the_vocabulary_is_rebuilt(reviews_file: Path, char_tokenizer: Tokenizer) -> None:
+    reviews_file.write_text(reviews_file.read_text("utf-8") * 50, "utf-8")
+    expected = tokenize(revgen.read(reviews_file), char_tokenizer)
     (entry,) = entries()
     good = entry.read_bytes()
     position = expected.ids.nbytes - 2 * expected.ids.itemsize
@@ -299,16 +290,16 @@ def test_an_entry_with_ids_outside_the_vocabulary_is_rebuilt(text: Path, chars: 
     entry.unlink()
     entry.write_bytes(forged + zlib.crc32(forged).to_bytes(4, "little"))
 
-    assert are_equal(tokenize(revgen.read(text), chars), expected)
+    assert are_equal(tokenize(revgen.read(reviews_file), char_tokenizer), expected)
 
 
 def test_the_entries_that_were_used_last_are_kept_within_the_limit(
-    text: Path, chars: Tokenizer, monkeypatch: pytest.MonkeyPatch
+    reviews_file: Path, char_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
     for i in range(4):
-        text.write_text(text.read_text("utf-8") + str(i), "utf-8")
-        tokenize(revgen.read(text), chars)
+        reviews_file.write_text(reviews_file.read_text("utf-8") + str(i), "utf-8")
+        tokenize(revgen.read(reviews_file), char_tokenizer)
         sizes.append(sum(entry.stat().st_size for entry in entries()))
         for age, entry in enumerate(entries()):
             os.utime(entry, (0, 10**6 - age)) if i < 3 else None
@@ -316,8 +307,8 @@ def test_the_entries_that_were_used_last_are_kept_within_the_limit(
     os.utime(used)
     monkeypatch.setenv("REVGEN_CACHE_BYTES", str(sizes[1] + 100))
 
-    text.write_text("another text", "utf-8")
-    tokenize(revgen.read(text), chars)
+    reviews_file.write_text("another text", "utf-8")
+    tokenize(revgen.read(reviews_file), char_tokenizer)
 
     assert len(entries()) == 2 and used in entries()
     assert cache.prune() > 0 and entries() == []
@@ -332,7 +323,7 @@ def test_a_home_that_is_no_absolute_path_is_not_used(home: str, monkeypatch: pyt
         cache.cache_directory()
 
 
-def test_two_processes_can_write_the_same_entry(text: Path, chars: Tokenizer) -> None:
+def test_two_processes_can_write_the_same_entry(reviews_file: Path, char_tokenizer: Tokenizer) -> None:
     code = (
         "import sys, revgen\n"
         "from revgen.corpus import readers\n"
@@ -340,7 +331,7 @@ def test_two_processes_can_write_the_same_entry(text: Path, chars: Tokenizer) ->
         "model = revgen.create('kneser-ney-char', order=2)\n"
         "print(model.fit(sys.argv[1], progress=False)[0].train_loss)\n"
     )
-    runs = [subprocess.Popen([sys.executable, "-c", code, str(text)], stdout=subprocess.PIPE) for _ in range(2)]
+    runs = [subprocess.Popen([sys.executable, "-c", code, str(reviews_file)], stdout=subprocess.PIPE) for _ in range(2)]
 
     outputs = [run.communicate()[0] for run in runs]
 
@@ -350,26 +341,26 @@ def test_two_processes_can_write_the_same_entry(text: Path, chars: Tokenizer) ->
 
 
 def test_a_file_that_changes_while_it_is_read_is_not_cached(
-    text: Path, chars: Tokenizer, monkeypatch: pytest.MonkeyPatch
+    reviews_file: Path, char_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_checksum = cache.write_checksum
 
     def change(file: Any) -> None:
-        text.write_text("another text", "utf-8")
+        reviews_file.write_text("another text", "utf-8")
         write_checksum(file)
 
     monkeypatch.setattr(cache, "write_checksum", change)
 
-    assert len(tokenize(revgen.read(text), chars)) > 1000
+    assert len(tokenize(revgen.read(reviews_file), char_tokenizer)) > 1000
     assert entries() == []
 
 
 def test_small_files_and_texts_in_memory_are_not_cached(
-    text: Path, chars: Tokenizer, reviews: list[str], monkeypatch: pytest.MonkeyPatch
+    reviews_file: Path, char_tokenizer: Tokenizer, reviews: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokenize(revgen.read(reviews), chars)
+    tokenize(revgen.read(reviews), char_tokenizer)
     monkeypatch.setattr(readers, "LARGE_CORPUS_SIZE", 10**9)
-    revgen.create("kneser-ney-char").fit(text, progress=False)
+    revgen.create("kneser-ney-char").fit(reviews_file, progress=False)
 
     assert not cache.cache_directory().exists()
 

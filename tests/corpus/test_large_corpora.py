@@ -22,25 +22,11 @@ from revgen import CorpusError, Tokenizer
 from revgen.corpus import batches, progress, readers, tokens
 from revgen.corpus.batches import Batches
 from revgen.corpus.tokens import Tokens, tokenize
-from revgen.registry import tokenizers
 
 
 @pytest.fixture(autouse=True)
 def treat_files_as_large(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     large_files.treat_as_large(monkeypatch, tmp_path / "cache")
-
-
-@pytest.fixture
-def text(tmp_path: Path, reviews: list[str]) -> Path:
-    path = tmp_path / "a.txt"
-    path.write_text("\n".join(reviews), "utf-8")
-    return path
-
-
-@pytest.fixture(scope="module")
-def chars(reviews: list[str]) -> Tokenizer:
-    tokenizer: Tokenizer = tokenizers.get("char").train(reviews, min_count=1)
-    return tokenizer
 
 
 # The progress bar ------------------------------------------------------------------------
@@ -53,13 +39,13 @@ class Terminal(io.StringIO):
 
 @pytest.mark.parametrize(("progress", "is_terminal", "is_large"), [(1, 1, 1), (0, 1, 1), (1, 0, 1), (1, 1, 0)])
 def test_a_progress_bar_is_shown_on_a_terminal_for_a_large_corpus(
-    text: Path, progress: int, is_terminal: int, is_large: int, monkeypatch: pytest.MonkeyPatch
+    reviews_file: Path, progress: int, is_terminal: int, is_large: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     screen = Terminal() if is_terminal else io.StringIO()
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setattr(readers, "LARGE_CORPUS_SIZE", 1 if is_large else 10**9)
 
-    revgen.create("ngram-char", order=2).fit(text, progress=bool(progress))
+    revgen.create("ngram-char", order=2).fit(reviews_file, progress=bool(progress))
 
     for description in ("vocabulary", "tokens"):
         assert (f"{description}:" in screen.getvalue()) == bool(progress and is_terminal and is_large)
@@ -82,9 +68,9 @@ def test_bytes_read_grows_to_the_size_of_the_files(tmp_path: Path, reviews: list
     assert 0 < bytes_read[0] <= bytes_read[-1] <= corpus.bytes_read == corpus.size
 
 
-def test_with_progress_yields_all_items(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_progress_yields_all_items(reviews_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", Terminal())
-    corpus = revgen.read(text)
+    corpus = revgen.read(reviews_file)
 
     assert list(progress.with_progress(corpus.pieces(), corpus, "tokens", True)) == list(corpus.pieces())
 
@@ -93,9 +79,9 @@ def test_with_progress_yields_all_items(text: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_memory_map_is_released_and_read_again(
-    text: Path, chars: Tokenizer, monkeypatch: pytest.MonkeyPatch
+    reviews_file: Path, char_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mapped = tokenize(revgen.read(text, documents="line"), chars)
+    mapped = tokenize(revgen.read(reviews_file, documents="line"), char_tokenizer)
     documents = [ids.tolist() for ids in mapped.documents()]
     chunks = [inputs.tolist() for inputs, _ in Batches(mapped, 4, 20, 0, 0)]
     checksum = zlib.crc32(mapped.spans.tobytes(), zlib.crc32(mapped.ids.tobytes()))
@@ -118,18 +104,18 @@ def test_tokens_in_memory_have_a_checksum() -> None:
 # Skipped errors --------------------------------------------------------------------------
 
 
-def test_skipped_errors_are_a_warning_with_and_without_the_cache(text: Path, chars: Tokenizer) -> None:
-    lines = text.read_bytes().splitlines(keepends=True)
-    text.write_bytes(b"".join([*lines[:40], b"b\xffd\n", *lines[40:90], b"w\xffrse\n", *lines[90:]]))
+def test_skipped_errors_are_a_warning_with_and_without_the_cache(reviews_file: Path, char_tokenizer: Tokenizer) -> None:
+    lines = reviews_file.read_bytes().splitlines(keepends=True)
+    reviews_file.write_bytes(b"".join([*lines[:40], b"b\xffd\n", *lines[40:90], b"w\xffrse\n", *lines[90:]]))
     expected = r"2 errors in the text were skipped; the first is .*a\.txt, line 41: not valid UTF-8"
 
     for _ in range(2):
         with pytest.warns(UserWarning, match=expected):
-            tokenize(revgen.read(text, errors="skip"), chars)
+            tokenize(revgen.read(reviews_file, errors="skip"), char_tokenizer)
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        tokenize(revgen.read([*map(str, range(100))], errors="skip"), chars)
+        tokenize(revgen.read([*map(str, range(100))], errors="skip"), char_tokenizer)
 
 
 @pytest.mark.parametrize("file_format", [".txt", ".csv", ".jsonl", ".parquet"])
@@ -157,12 +143,14 @@ def test_the_rest_of_a_damaged_file_can_be_skipped(tmp_path: Path, reviews: list
     assert len(list(revgen.read(tmp_path, errors="skip"))) > (file_format in (".csv", ".jsonl")) * 100
 
 
-def test_an_unreadable_file_is_an_error_even_if_errors_are_skipped(text: Path, chars: Tokenizer) -> None:
-    corpus = revgen.read(text, errors="skip")
-    text.unlink()
+def test_an_unreadable_file_is_an_error_even_if_errors_are_skipped(
+    reviews_file: Path, char_tokenizer: Tokenizer
+) -> None:
+    corpus = revgen.read(reviews_file, errors="skip")
+    reviews_file.unlink()
 
     with pytest.raises(CorpusError, match=r"a\.txt: cannot be read"):
-        tokenize(corpus, chars)
+        tokenize(corpus, char_tokenizer)
     with pytest.raises(CorpusError, match=r"a\.txt: cannot be read"):
         list(corpus)
 

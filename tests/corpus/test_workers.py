@@ -32,46 +32,35 @@ def treat_files_as_large(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     large_files.treat_as_large(monkeypatch, tmp_path / "cache")
 
 
-@pytest.fixture
-def text(tmp_path: Path, reviews: list[str]) -> Path:
-    path = tmp_path / "a.txt"
-    path.write_text("\n".join(reviews), "utf-8")
-    return path
-
-
-@pytest.fixture(scope="module")
-def chars(reviews: list[str]) -> Tokenizer:
-    tokenizer: Tokenizer = tokenizers.get("char").train(reviews, min_count=1)
-    return tokenizer
-
-
 @needs_fork
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("documents", ["file", "line"])
 def test_several_processes_give_the_same_tokens_as_one(
-    text: Path, reviews: list[str], level: str, documents: str, monkeypatch: pytest.MonkeyPatch
+    reviews_file: Path, reviews: list[str], level: str, documents: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenizer = tokenizers.get(level).train(reviews * 3)
 
-    by_two = tokenize(revgen.read(text, documents=documents), tokenizer)
+    by_two = tokenize(revgen.read(reviews_file, documents=documents), tokenizer)
     entries()[0].unlink()
     monkeypatch.setattr(workers, "available_cpus", lambda: 1)
-    by_one = tokenize(revgen.read(text, documents=documents), tokenizer)
+    by_one = tokenize(revgen.read(reviews_file, documents=documents), tokenizer)
 
     assert are_equal(by_one, by_two)
-    assert tokenizer.decode(by_two.ids) == text.read_text("utf-8").replace("\n", "" if documents == "line" else "\n")
+    assert tokenizer.decode(by_two.ids) == reviews_file.read_text("utf-8").replace(
+        "\n", "" if documents == "line" else "\n"
+    )
 
 
 @needs_fork
-def test_labels_are_kept_with_several_processes(tmp_path: Path, chars: Tokenizer, reviews: list[str]) -> None:
+def test_labels_are_kept_with_several_processes(tmp_path: Path, char_tokenizer: Tokenizer, reviews: list[str]) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(json.dumps({"text": t, "label": "ab"[i % 2]}) for i, t in enumerate(reviews)), "utf-8")
 
-    labeled = tokenize(revgen.read(path, labels="label"), chars, ("a", "b"))
+    labeled = tokenize(revgen.read(path, labels="label"), char_tokenizer, ("a", "b"))
 
     for i, ids in enumerate(labeled.documents()):
-        assert set(ids // len(chars)) == {1 + i % 2}
-        assert chars.decode(ids % len(chars)) == reviews[i]
+        assert set(ids // len(char_tokenizer)) == {1 + i % 2}
+        assert char_tokenizer.decode(ids % len(char_tokenizer)) == reviews[i]
 
 
 def slow_pid(item: int) -> tuple[int, int]:
@@ -146,14 +135,16 @@ def test_a_killed_worker_is_an_error() -> None:
 
 
 @needs_fork
-def test_an_invalid_line_is_the_same_error_with_several_processes(text: Path, chars: Tokenizer) -> None:
-    lines = text.read_bytes().splitlines(keepends=True)
-    text.write_bytes(b"".join([*lines[:100], b"b\xffd\n", *lines[100:]]))
+def test_an_invalid_line_is_the_same_error_with_several_processes(
+    reviews_file: Path, char_tokenizer: Tokenizer
+) -> None:
+    lines = reviews_file.read_bytes().splitlines(keepends=True)
+    reviews_file.write_bytes(b"".join([*lines[:100], b"b\xffd\n", *lines[100:]]))
 
     with pytest.raises(CorpusError, match="line 101: not valid UTF-8") as caught:
-        tokenize(revgen.read(text), chars)
+        tokenize(revgen.read(reviews_file), char_tokenizer)
 
-    assert (caught.value.path, caught.value.line) == (text, 101)
+    assert (caught.value.path, caught.value.line) == (reviews_file, 101)
     assert entries() == []
 
 
