@@ -94,8 +94,7 @@ class Tokens:
         """Return how often each token occurs in the documents, (vocab,)."""
         counts = np.zeros(vocab, np.int64)
         for ids in self.documents():
-            for start in range(0, len(ids), COUNT_BLOCK_SIZE):
-                counts += np.bincount(ids[start : start + COUNT_BLOCK_SIZE] % vocab, minlength=vocab)
+            counts += count_tokens(ids, vocab)
         return counts
 
     def split(self, fraction: float, seed: int) -> tuple[Tokens, Tokens]:
@@ -124,6 +123,14 @@ class Tokens:
     def _select(self, spans: NDArray[np.int64]) -> Tokens:
         """Return the part of the corpus with these documents."""
         return replace(self, spans=spans)
+
+
+def count_tokens(ids: Ids, vocab: int) -> NDArray[np.int64]:
+    """Return how often each token occurs in ids of any number, (vocab,)."""
+    counts = np.zeros(vocab, np.int64)
+    for start in range(0, len(ids), COUNT_BLOCK_SIZE):
+        counts += np.bincount(ids[start : start + COUNT_BLOCK_SIZE] % vocab, minlength=vocab)
+    return counts
 
 
 def label_offset(label: Label | float | None, labels: Sequence[Label], vocab: int) -> int:
@@ -354,8 +361,8 @@ def tokenize_train_valid(
     else:
         tokens, held_out = tokens.split(valid, seed) if valid else (tokens, None)
     for part, purpose in ((tokens, "train"), (held_out, "validate")):
-        targets = (ids[1:] % len(tokenizer) for ids in (part or tokens).documents())
-        if not any(tokenizer.char_counts[ids].any() for ids in targets):
+        targets = (count_tokens(ids[1:], len(tokenizer)) for ids in (part or tokens).documents())
+        if not any(counts @ tokenizer.char_counts for counts in targets):
             raise CorpusError(
                 f"there is no character to {purpose} on"
                 + (f" when {valid:g} of the text is held out" if isinstance(valid, float) else "")

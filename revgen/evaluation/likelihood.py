@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from revgen.corpus import read
 from revgen.corpus.summary import LINES_HINT, has_short_lines
-from revgen.corpus.tokens import tokenize
+from revgen.corpus.tokens import count_tokens, tokenize
 from revgen.display.formatting import pluralize
 from revgen.display.html_tables import html_block, html_facts, html_table
 from revgen.display.tables import to_text
@@ -177,7 +177,7 @@ def measure(
         windows, warm_ups = [], []
         for ids in group:
             num_documents += 1
-            counts += np.bincount(ids[1:] % len(tokenizer), minlength=len(tokenizer))
+            counts += count_tokens(ids[1:], len(tokenizer))
             for start in range(0, len(ids) - 1, window):
                 begin = max(0, start - WARM_UP)
                 windows.append(ids[begin : start + window + 1])

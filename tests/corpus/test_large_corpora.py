@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import sys
+import tracemalloc
 import warnings
 import zlib
 from pathlib import Path
@@ -21,7 +22,8 @@ import revgen
 from revgen import CorpusError, Tokenizer
 from revgen.corpus import batches, progress, readers, tokens
 from revgen.corpus.batches import Batches
-from revgen.corpus.tokens import Tokens, tokenize
+from revgen.corpus.tokens import Tokens, tokenize, tokenize_train_valid
+from revgen.evaluation.likelihood import measure
 
 
 @pytest.fixture(autouse=True)
@@ -161,3 +163,23 @@ def test_an_unclosed_quote_is_an_error_that_says_where_it_was_opened(tmp_path: P
 
     with pytest.raises(CorpusError, match="the row after line 2: it opens a quote that is never closed"):
         list(revgen.read(path))
+
+
+def test_a_document_of_millions_of_tokens_is_counted_in_little_memory(
+    char_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = np.full(20_000_000, char_tokenizer.encode("a")[0], char_tokenizer.dtype)
+    monkeypatch.setattr(tokens, "tokenize", lambda *_: Tokens(ids, np.array([[0, len(ids)]])))
+    tracemalloc.start()
+    try:
+        train, _ = tokenize_train_valid(revgen.read(["a"]), None, char_tokenizer, seed=0)
+        measure(
+            lambda windows: ((i, np.zeros(len(window) - 1)) for i, window in enumerate(windows)),
+            char_tokenizer,
+            train.documents(),
+        )
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < ids.nbytes
