@@ -6,6 +6,7 @@ import json
 import os
 import runpy
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -39,6 +40,10 @@ os.environ |= {
     "NO_PROXY": "127.0.0.1",
 }
 HUB_TOKEN = os.environ.pop("HF_TOKEN", None)
+
+# Background jobs of a shell ignore Ctrl-C, and so do the processes that they start.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure() -> None:

@@ -18,8 +18,8 @@ from revgen.language_model import LanguageModel
 
 SEED = int(os.environ.get("REVGEN_FUZZ_SEED", "0"))
 """Another seed gives other damage, in the short and in the long tests."""
-SECONDS, MEMORY = 200.0, 2 << 30
-"""The limits of one call: time, also on a busy machine, and bytes of additional memory."""
+PROCESSOR_SECONDS, SECONDS, MEMORY = 200, 1200.0, 2 << 30
+"""The limits of one call: time of the processor, time on a busy machine, and bytes of additional memory."""
 TEXTS = [f"the band of the song {i}, the song of the band. " * 3 for i in range(8)]
 QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 2, "sequence_length": 16, "progress": False}
 
@@ -51,6 +51,7 @@ def fork(function: Callable[[], Any]) -> tuple[int, int]:
     try:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+        resource.setrlimit(resource.RLIMIT_CPU, (PROCESSOR_SECONDS, PROCESSOR_SECONDS))
         try:
             outcome = json.dumps(function())
         except revgen.RevgenError as error:
