@@ -134,8 +134,9 @@ class Recipe:
         self.obtain("all with fixed weights", lambda: self.gated(*members).with_counts(self.texts))
         cached = counts.models[2].adaptive(dynamic=False)
         self.obtain("all with fixed weights and a cache", lambda: self.gated(*members, cached).with_counts(self.texts))
-        dynamic = [network.adaptive(cache=False) for network in (lstm, transformer, *networks)]
-        self.obtain("everything", lambda: self.gated(*counts.models, cached, mixing, *dynamic).with_counts(self.texts))
+        dynamic = [network.adaptive(cache=False) for network in (lstm, transformer)]
+        members = *counts.models, cached, mixing, *dynamic, *networks
+        self.obtain("everything", lambda: self.gated(*members).with_counts(self.texts))
 
 
 def main() -> None:
