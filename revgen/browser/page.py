@@ -17,6 +17,7 @@ from revgen.display.html_tables import escape_text
 from revgen.errors import CheckpointError
 from revgen.files import to_json, write_atomically
 from revgen.generation.config import DEFAULTS
+from revgen.generation.constraints import token_id
 from revgen.model import Model
 from revgen.options import to_builtins
 from revgen.version import __version__
@@ -129,8 +130,10 @@ def describe_model(model: Model) -> dict[str, Any]:
 
 
 def describe_sampling(model: Model) -> dict[str, Any]:
-    """Return what the sampler in the page needs, as plain values."""
-    return {"suppressed": model.suppressed_tokens, "tokenizer": describe_tokenizer(model.tokenizer)}
+    """Return what the sampler in the page needs, as plain values. It never samples default banned tokens."""
+    tokenizer, banned = model.tokenizer, model.generation_config.get("banned_tokens") or ()
+    suppressed = {*model.suppressed_tokens, *(token_id("banned_tokens", token, tokenizer) for token in banned)}
+    return {"suppressed": sorted(suppressed), "tokenizer": describe_tokenizer(tokenizer)}
 
 
 def describe_metadata(model: Model) -> dict[str, Any]:

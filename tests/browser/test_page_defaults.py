@@ -90,3 +90,15 @@ def test_the_page_filters_like_the_model(browser: Chrome, tmp_path: Path) -> Non
     page = Page(browser, model.export(tmp_path / "page.html"))
 
     assert page.generate("It r", length=30) == model.generate("It r", max_tokens=30, temperature=0)
+
+
+def test_the_page_bans_the_tokens_that_the_model_bans_by_default(browser: Chrome, tmp_path: Path) -> None:
+    model = model_of_sentences("char")
+    assert "r" in model.generate("It ", max_tokens=30, temperature=0)
+    model.generation_config = {"temperature": 0.0, "banned_tokens": ["r"]}
+    page = Page(browser, model.export(tmp_path / "page.html"))
+
+    text = page.generate("It ", length=30)
+
+    assert text == model.generate("It ", max_tokens=30)
+    assert "r" not in text
