@@ -294,7 +294,7 @@ class NeuralModel(LanguageModel):
         finally:
             self._teacher = self._teacher_logprobs = None
             if model is not self and model.has_counts:  # training has begun
-                self.__class__, self.__dict__ = model.__class__, model.__dict__
+                self.__class__, self.__dict__ = model.__class__, {**model.__dict__}  # Python 3.13.0 clears shared ones
         if was_published:
             self.unpublish()
         self.metadata["history"] = history_metadata(history)
