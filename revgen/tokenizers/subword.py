@@ -38,6 +38,8 @@ no better pieces."""
 
 LONG_WORD_CHARS = 16  # the length of SentencePiece's longest pieces
 
+_long_space = re.compile(f" {{{LONG_WORD_CHARS},}}")  # learned as a space of the longest piece, in much less time
+
 LONG_WORD_CHARS_PER_PIECE = 100
 """The largest total length of long words in the training text, per piece. Text without spaces (DNA, Chinese) is one
 long word, for which SentencePiece takes many times as long as for repeated words."""
@@ -92,6 +94,7 @@ class SubwordTokenizer(Tokenizer):
         check_at_least("max_sentences", max_sentences, 1)
         lines = _drop_rare_characters(_sample(_sentences(texts), max_sentences), vocab_size)
         lines = [line for line in _limit_long_words(lines, LONG_WORD_CHARS_PER_PIECE * vocab_size) if line]
+        lines = [_long_space.sub(" " * LONG_WORD_CHARS, line) for line in lines]
         if not lines:
             raise CorpusError("the corpus is empty: it has no text to learn a vocabulary from")
         options: dict[str, Any] = {
@@ -103,6 +106,7 @@ class SubwordTokenizer(Tokenizer):
             "normalization_rule_name": "identity",
             "add_dummy_prefix": False,
             "remove_extra_whitespaces": False,
+            "allow_whitespace_only_pieces": True,  # for example, the indentation of a line of code
             "user_defined_symbols": ["\n"],
             "bos_id": Tokenizer.bos_id,
             "eos_id": Tokenizer.eos_id,

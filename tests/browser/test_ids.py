@@ -12,7 +12,7 @@ import pytest
 from browser_models import Engine, model_of
 
 import revgen
-from revgen.tokenizers import CharTokenizer, WordTokenizer
+from revgen.tokenizers import CharTokenizer, SubwordTokenizer, WordTokenizer
 from revgen.tokenizers.tokenizer import SPECIAL_TOKENS
 from revgen.tokenizers.word import split_words
 
@@ -75,6 +75,16 @@ def test_ids_and_streamed_texts_are_those_of_python(browser: Chrome, tmp_path: P
     assert_same_tokenizer(
         Engine(browser, model, tmp_path), model.tokenizer, TEXTS + list(revgen.datasets.load("reviews"))[30:40]
     )
+
+
+def test_indentation_has_the_ids_of_python(browser: Chrome, tmp_path: Path) -> None:
+    code = "def f(a, b):\n    if a:\n        return b\n    return a\n"
+    model = revgen.create("kneser-ney-subword", tokenizer=SubwordTokenizer.train([code] * 20), order=1)
+    model.fit([code], progress=False)
+    assert "▁▁▁▁" in model.tokenizer.vocabulary
+
+    texts = [code, f"{code}{' ' * 51}# far right  ", *(" " * size for size in range(2, 20))]
+    assert encode(Engine(browser, model, tmp_path), texts) == [model.tokenizer.encode(text).tolist() for text in texts]
 
 
 def test_vocabulary_without_digits_reads_unknown_characters_as_unk(browser: Chrome, tmp_path: Path) -> None:

@@ -78,6 +78,16 @@ def test_subwords_train_on_a_single_repeated_character_or_word(texts: list[str])
     assert len(tokenizer.encode(texts[0])) <= len(texts[0])
 
 
+def test_a_step_of_indentation_is_one_token() -> None:
+    code = "def f(a, b):\n    if a:\n        return b\n    return a\n"
+    tokenizer = SubwordTokenizer.train([code + " " * 300 + "# far right"] * 20)
+
+    tokens = [tokenizer.decode([i]) for i in tokenizer.encode("\n        return")]
+
+    assert tokens[:3] in (["\n", " " * 8, "r"], ["\n", " " * 4, " " * 4])
+    check_tokenizer(tokenizer, f"{code}{' ' * 1000}a {' ' * 5}")
+
+
 @pytest.mark.parametrize("size", [10, 12, 16])
 def test_distinct_short_words_are_limited_like_long_ones(size: int) -> None:
     rng = Random(0)
