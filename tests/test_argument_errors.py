@@ -290,7 +290,7 @@ GROUPS: list[Any] = ["generation", "evaluation", "construction", "registration",
 
 
 @pytest.mark.parametrize(
-    "values", [random.Random(0).sample(VALUES, 30), pytest.param(VALUES, marks=pytest.mark.slow)], ids=["some", "all"]
+    "values", [random.Random(0).sample(VALUES, 15), pytest.param(VALUES, marks=pytest.mark.fuzz)], ids=["some", "all"]
 )
 @pytest.mark.parametrize("group", GROUPS)
 def test_unusual_arguments_work_or_raise_a_clear_error(

@@ -207,7 +207,7 @@ def test_gradient_of_random_programs_agrees_with_pytorch(cell: RandomCell) -> No
     check_random_step(cell)
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 @given(cell=random_cells())
 @settings(max_examples=2000, deadline=None)
 def test_gradient_of_many_random_programs_agrees_with_pytorch(cell: RandomCell) -> None:

@@ -78,7 +78,7 @@ def server(models_by_level: dict[str, LanguageModel]) -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.fuzz)])
 def test_no_request_makes_the_server_fail(server: Server, count: int) -> None:
     rng = random.Random(count)
     statuses: dict[int, int] = {}

@@ -313,7 +313,7 @@ def test_process_killed_many_times_ends_with_the_same_weights(tmp_path: Path) ->
     assert train("uninterrupted").wait() == 0
     rng = random.Random(0)
     kills = 0
-    while kills < 12:
+    while kills < 6:
         process = train("killed")
         known = CheckpointConfig(tmp_path / "killed").paths
         while process.poll() is None and CheckpointConfig(tmp_path / "killed").paths == known:

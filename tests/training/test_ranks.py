@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 import revgen
+from revgen.language_model import LanguageModel
 from revgen.training.checkpoint import CheckpointConfig
 
 SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 8, "sequence_length": 32, "progress": False}
-SCRIPT = """
+SIZES: dict[str, Any] = {"hidden_size": 16, "num_layers": 2}
+SCRIPT = f"""
 import json, os, sys, torch, revgen
 torch.set_num_threads(1)
 name, settings, stop = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
@@ -23,7 +25,7 @@ class Stop(revgen.Callback):
     def on_step_end(self, model, step):
         if step.step == stop:
             END
-model = revgen.create(name, hidden_size=16, num_layers=2)
+model = revgen.create(name, **{SIZES})
 history = model.fit(list(revgen.datasets.load("reviews"))[:15], 0.1, callbacks=[Stop()], **settings)
 model.save(sys.argv[4])
 if os.environ.get("RANK", "0") == "0":
@@ -31,21 +33,22 @@ if os.environ.get("RANK", "0") == "0":
 """
 
 
-def train(
-    processes: int,
-    name: str,
-    directory: Path,
-    stop: int = 0,
-    timeout: float = 120,
-    end: str = "os._exit(7)",
-    **settings: Any,
+def train(name: str, **settings: Any) -> tuple[LanguageModel, list[list[float]]]:
+    """Return a model trained in this process, and the losses of each epoch."""
+    model = revgen.create(name, **SIZES)
+    history = model.fit(list(revgen.datasets.load("reviews"))[:15], 0.1, **SETTINGS | settings)
+    return model, [[epoch.train_loss, epoch.nats_per_char or 0] for epoch in history]
+
+
+def train_in_two_processes(
+    name: str, directory: Path, stop: int = 0, end: str = "os._exit(7)", **settings: Any
 ) -> subprocess.CompletedProcess[str]:
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     script = directory / "train.py"
     script.write_text(SCRIPT.replace("END", end))
     arguments = [name, json.dumps(SETTINGS | settings), str(stop), str(directory / "model")]
     command = [sys.executable, *launch, str(script), *arguments]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=timeout)
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
 
 
 def read_losses(run: subprocess.CompletedProcess[str]) -> list[list[float]]:
@@ -59,18 +62,18 @@ def read_losses(run: subprocess.CompletedProcess[str]) -> list[list[float]]:
     "name", ["gru-char", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lstm-char", "transformer-char"))]
 )
 def test_two_processes_train_the_same_model_as_one(name: str, tmp_path: Path) -> None:
-    (tmp_path / "one").mkdir()
-    (tmp_path / "two").mkdir()
-    losses_of_one = read_losses(train(1, name, tmp_path / "one"))
-    losses_of_two = read_losses(train(2, name, tmp_path / "two"))
+    one, losses_of_one = train(name)
+    losses_of_two = read_losses(train_in_two_processes(name, tmp_path))
     tolerance = 1e-3 if name == "transformer-char" else 1e-4  # for rounding in bfloat16
     assert np.allclose(losses_of_one, losses_of_two, atol=tolerance)
-    one, two = (revgen.load(tmp_path / directory / "model") for directory in ("one", "two"))
+    two = revgen.load(tmp_path / "model")
     assert one.score("the song").total == pytest.approx(two.score("the song").total, abs=1e-2)
 
 
 def test_callback_of_the_first_process_stops_all_processes(tmp_path: Path) -> None:
-    losses = read_losses(train(2, "gru-char", tmp_path, stop=3, end="return int(os.environ['RANK']) == 0", epochs=50))
+    losses = read_losses(
+        train_in_two_processes("gru-char", tmp_path, 3, "return int(os.environ['RANK']) == 0", epochs=50)
+    )
     assert len(losses) == 1
 
 
@@ -97,12 +100,11 @@ def test_gradient_accumulation_gives_the_same_steps(
 
 
 def test_dead_process_ends_the_run_and_one_process_resumes_it(tmp_path: Path) -> None:
-    (tmp_path / "uninterrupted").mkdir()
-    expected = read_losses(train(1, "lstm-char", tmp_path / "uninterrupted"))
+    _, expected = train("lstm-char")
     checkpoint = str(tmp_path / "run")
-    died = train(2, "lstm-char", tmp_path, stop=20, checkpoint=checkpoint)
+    died = train_in_two_processes("lstm-char", tmp_path, stop=20, checkpoint=checkpoint)
     assert died.returncode != 0
     assert not (tmp_path / "model").exists()
     assert len(CheckpointConfig(checkpoint).paths) == 2
-    resumed = read_losses(train(1, "lstm-char", tmp_path, checkpoint=checkpoint, resume=True))
+    _, resumed = train("lstm-char", checkpoint=checkpoint, resume=True)
     assert np.allclose(resumed, expected, atol=1e-4)
