@@ -54,8 +54,8 @@ MIN_P = 0.05
 WORDS_OF_ONE_LETTER = "aAI"
 """Other letters begin words that a word model spells, and spells wrongly; they are banned by default.
 
-So is the space of a subword model, after which it spells rare words. Together, they are likely, and a temperature below
-1 prefers a likely token.
+So is the space of a subword model of prose, after which it spells rare words. Together, they are likely, and a
+temperature below 1 prefers a likely token.
 """
 MIN_LENGTH = 0.2
 """A text ends with the first sentence after this fraction of its largest length."""
@@ -214,7 +214,7 @@ def generation_defaults(model: revgen.LanguageModel, split: Split, options: dict
     if defaults.get("stop_at_sentence") is False:
         del defaults["stop_at_sentence"], defaults["min_tokens"]
     if SPACE in model.tokenizer.vocabulary:
-        defaults["banned_tokens"] = [" "]
+        defaults.setdefault("banned_tokens", [" "])
     if isinstance(tokenizer := model.tokenizer, WordTokenizer):
         letters = [token for token in tokenizer.vocabulary if len(token) == 1 and token.isalpha()]
         defaults["banned_tokens"] = [letter for letter in letters if letter not in WORDS_OF_ONE_LETTER]

@@ -119,6 +119,8 @@ def check_text(text: str, index: SuffixIndex) -> CheckedText:
 def find_copies(text: str, training: Iterable[str] | SuffixIndex, minimum: int = 20) -> CopyReport:
     """Find the spans of a text that have at least ``minimum`` characters and occur in a training document.
 
+    White space at the ends of a span, such as the indentation of the next line, does not belong to it.
+
     ``training`` is one document, several documents, a corpus, or a ``SuffixIndex``. To check many texts, create the
     index once.
     """
@@ -130,10 +132,13 @@ def find_copies(text: str, training: Iterable[str] | SuffixIndex, minimum: int =
         while end < len(text) and text[start : end + 1] in index:
             end += 1
         if end > max(previous_end, start):  # otherwise the previous span contains this one
-            longest = max(longest, end - start)
-            if end - start >= minimum:
-                num_copied += end - max(start, spans[-1].end if spans else 0)
-                spans.append(Span(start, end))
+            copy = text[start:end]
+            first, last = end - len(copy.lstrip()), start + len(copy.rstrip())
+            covered = spans[-1].end if spans else 0
+            longest = max(longest, last - first)
+            if last - first >= minimum and last > covered:
+                num_copied += last - max(first, covered)
+                spans.append(Span(first, last))
     return CopyReport(tuple(spans), longest, num_copied / len(text) if text else 0.0)
 
 

@@ -14,7 +14,7 @@ from toys import chars, table
 import revgen
 from revgen import CheckpointError, LanguageModel, NotFittedError, OptionError
 from revgen.generation.text_guides import CopyGuide
-from revgen.novelty import CheckedText, SuffixIndex, find_copies
+from revgen.novelty import CheckedText, CopyReport, Span, SuffixIndex, find_copies
 from revgen.registry import tokenizers
 
 
@@ -34,6 +34,15 @@ def test_novelty_reports_the_copied_spans(copier: LanguageModel, reviews: list[s
     assert report == find_copies(text, reviews[:40])
     assert report.longest >= 50
     assert copier.novelty(text, minimum=1000).spans == ()
+
+
+def test_white_space_at_the_ends_of_a_copy_does_not_count() -> None:
+    training = "def f(x):\n        return x\n        pass"
+
+    report = find_copies("_\n        return x\n        _", training, minimum=8)
+
+    assert report == CopyReport((Span(10, 18),), longest=8, fraction=8 / 28)
+    assert find_copies(" " * 8, training, minimum=8) == CopyReport((), longest=0, fraction=0.0)
 
 
 def test_checked_texts_are_strings_with_a_copy_report(copier: LanguageModel) -> None:
