@@ -234,15 +234,19 @@ class Sources:
             self.items.append(Source(path))
 
     def _add_directory(self, path: Path, is_required: bool) -> None:
-        num_before = len(self.items)
+        num_before, skipped = len(self.items), Counter[str]()
         files = (file for file in path.rglob("*") if not _is_hidden(file.relative_to(path)) and file.is_file())
         for file in sorted(files):
             if _is_readable(file):
                 self._add_path(file, is_required=False)
             else:
-                self.skipped[_suffix(file)] += 1
+                skipped[_suffix(file)] += 1
+        self.skipped.update(skipped)
         if is_required and len(self.items) == num_before:
-            raise CorpusError(f"the directory has no file in a supported format ({_list_formats()})", path)
+            message = f"the directory has no file in a supported format ({_list_formats()})"
+            for suffix, _ in skipped.most_common(1):
+                message += f"; a glob such as {path / '**' / f'*{suffix}'} reads other files as text"
+            raise CorpusError(message, path)
 
     def _add_archive(self, path: Path, is_required: bool) -> None:
         try:

@@ -151,6 +151,18 @@ def test_a_directory_with_only_hidden_files_is_an_error(folder: Path) -> None:
         revgen.read("sub")
 
 
+def test_a_directory_of_code_is_an_error_that_names_a_glob_for_it(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in ("a.py", "sub/b.py", "c.toml"):
+        (tmp_path / name).write_text(name)
+
+    with pytest.raises(CorpusError, match="a glob such as (.+) reads other files as text") as caught:
+        revgen.read(tmp_path)
+
+    pattern = str(caught.value).rpartition("such as ")[2].partition(" reads")[0]
+    assert list(revgen.read(pattern)) == ["a.py", "sub/b.py"]
+
+
 @pytest.mark.parametrize(
     ("pattern", "texts"),
     [("*.txt", ["one"]), ("*.[tT][xX][tT]", ["two", "one"]), ("**/*.jsonl", ["seven"]), ("[cl]*", ["three"])],
