@@ -156,7 +156,7 @@ def test_a_directory_of_code_is_an_error_that_names_a_glob_for_it(tmp_path: Path
     for name in ("a.py", "sub/b.py", "c.toml"):
         (tmp_path / name).write_text(name)
 
-    with pytest.raises(CorpusError, match="a glob such as (.+) reads other files as text") as caught:
+    with pytest.raises(CorpusError, match=r"a glob such as (.+) reads other files as text") as caught:
         revgen.read(tmp_path)
 
     pattern = str(caught.value).rpartition("such as ")[2].partition(" reads")[0]
