@@ -217,7 +217,7 @@ def generation_defaults(model: revgen.LanguageModel, split: Split, options: dict
         defaults.setdefault("banned_tokens", [" "])
     if isinstance(tokenizer := model.tokenizer, WordTokenizer):
         letters = [token for token in tokenizer.vocabulary if len(token) == 1 and token.isalpha()]
-        defaults["banned_tokens"] = [letter for letter in letters if letter not in WORDS_OF_ONE_LETTER]
+        defaults.setdefault("banned_tokens", [letter for letter in letters if letter not in WORDS_OF_ONE_LETTER])
     return {name: defaults[name] for name in OPTIONS if name in defaults}
 
 

@@ -38,8 +38,6 @@ no better pieces."""
 
 LONG_WORD_CHARS = 16  # the length of SentencePiece's longest pieces
 
-_long_space = re.compile(f" {{{LONG_WORD_CHARS},}}")  # learned as a space of the longest piece, in much less time
-
 LONG_WORD_CHARS_PER_PIECE = 100
 """The largest total length of long words in the training text, per piece. Text without spaces (DNA, Chinese) is one
 long word, for which SentencePiece takes many times as long as for repeated words."""
@@ -52,6 +50,7 @@ MAX_DISTINCT_FRACTION = 0.5
 _split_unsupported = re.compile(f"([{SPACE}\0]+)").split
 _split_unsupported_and_spaces = re.compile(f"([ {SPACE}\0]+)").split
 _surrogate = re.compile("[\ud800-\udfff]")
+_long_space = re.compile(f" {{{LONG_WORD_CHARS},}}")  # learned as a space of the longest piece, in much less time
 
 
 @register_tokenizer("subword")
