@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from revgen.architectures.logprob_file import LogprobFile
 from revgen.errors import CorpusError
 from revgen.language_model import LanguageModel
 from revgen.ops import log_softmax
@@ -109,7 +110,7 @@ def write_logprobs(
 
     ``parts`` are the parts of the documents, in any order. Raises CorpusError if the file cannot be written.
     """
-    from revgen.networks.residual import LogprobFile
+    import torch
 
     starts = np.cumsum([0, *map(len, documents)]).tolist()
     file = LogprobFile(starts[-1], len(tokenizer))
@@ -118,7 +119,7 @@ def write_logprobs(
         for logprobs in read_logprobs(part.model, part.ids):
             skipped, warm_up = min(warm_up, len(logprobs)), max(0, warm_up - len(logprobs))
             row = file.write(row, logprobs[skipped:])
-    return file.to_tensor(device)
+    return torch.from_numpy(file.to_array()).to(device)
 
 
 def bounded_logprobs(logits: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:

@@ -8,61 +8,18 @@ ids of the training text carry the row of this file, as ids can carry labels: ``
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from revgen.corpus.disk import check_free_space
 from revgen.corpus.tokens import Tokens
-from revgen.display.formatting import format_size
-from revgen.errors import CorpusError
 from revgen.model import Weights
 from revgen.networks.network import Network
-
-
-class LogprobFile:
-    """A temporary file of log-probabilities in float16, (rows, vocab), which is deleted when it is no longer used."""
-
-    def __init__(self, rows: int, vocab: int) -> None:
-        self.shape = rows, vocab
-        self.num_bytes = 2 * rows * vocab
-        try:
-            check_free_space(tempfile.gettempdir(), self.num_bytes)
-            self.file = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as the memory map
-        except OSError as error:
-            raise self._error(error) from error
-
-    def write(self, row: int, logprobs: NDArray[np.floating[Any]]) -> int:
-        """Write the rows from ``row`` on, (rows, vocab), and return the next row. Raises CorpusError."""
-        try:
-            self.file.seek(2 * row * self.shape[1])
-            self.file.write(np.ascontiguousarray(logprobs, np.float16).data)
-        except OSError as error:
-            raise self._error(error) from error
-        return row + len(logprobs)
-
-    def to_tensor(self, device: str) -> Tensor:
-        """Return the content as a tensor: on the CPU a memory map, on another device a copy. Raises CorpusError."""
-        try:
-            self.file.flush()
-        except OSError as error:
-            raise self._error(error) from error
-        return torch.from_numpy(np.memmap(self.file, np.float16, "r+", shape=self.shape)).to(device)
-
-    def _error(self, error: OSError) -> CorpusError:
-        rows, vocab = self.shape
-        return CorpusError(
-            f"the predictions for {rows:,} tokens and a vocabulary of {vocab:,} take "
-            f"{format_size(self.num_bytes)} and cannot be written to {tempfile.gettempdir()}: "
-            f"{error.strerror or error}; free some disk space, set TMPDIR to another directory, or use less text"
-        )
 
 
 def number_tokens(tokens: Tokens, first_row: int, vocab: int) -> Tokens:

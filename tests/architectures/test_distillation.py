@@ -12,10 +12,10 @@ import torch
 import revgen
 from revgen import LanguageModel, NotFittedError, OptionError, VocabularyError
 from revgen.architectures.distillation import predict
+from revgen.architectures.logprob_file import LogprobFile
 from revgen.architectures.out_of_fold import read_logprobs
 from revgen.corpus.tokens import tokenize
 from revgen.networks.distillation import DistilledNetwork
-from revgen.networks.residual import LogprobFile
 
 OPTIONS: dict[str, Any] = {"epochs": 2, "batch_size": 8, "progress": False}
 
@@ -81,7 +81,9 @@ def test_the_loss_adds_the_cross_entropy_with_the_teacher(teacher: LanguageModel
     logprobs = np.concatenate([*read_logprobs(teacher, ids)])
     file = LogprobFile(len(ids), len(teacher.tokenizer))
     file.write(0, logprobs)
-    network = DistilledNetwork(model.make_network(), file.to_tensor("cpu"), teacher.tokenizer.eos_id).train()
+    network = DistilledNetwork(
+        model.make_network(), torch.from_numpy(file.to_array()), teacher.tokenizer.eos_id
+    ).train()
 
     numbered = torch.from_numpy(ids.astype(np.int64) + np.arange(len(ids)) * len(teacher.tokenizer))[:, None]
     logits, _ = network(numbered)

@@ -11,7 +11,15 @@ from reading import read_in_blocks
 
 import revgen
 from revgen.architectures import gated_mixture
-from revgen.architectures.gated_mixture import HIDDEN, OUTPUT, GatedMixture, fit_gate, gate_values, output_gradient
+from revgen.architectures.gated_mixture import (
+    HIDDEN,
+    OUTPUT,
+    TOKENS,
+    GatedMixture,
+    fit_gate,
+    gate_gradient,
+    gate_values,
+)
 from revgen.language_model import LanguageModel
 from revgen.ops import log_softmax
 
@@ -112,27 +120,34 @@ def test_gate_learns_which_model_to_trust() -> None:
     logprobs = np.full((4000, 2, 5), 0.0, np.float32)
     logprobs[np.arange(4000), np.where(is_first_right, 0, 1), targets] = 3  # one model knows the token
     logprobs[np.arange(4000), np.where(is_first_right, 1, 0), (targets + 1) % 5] = 3  # and the other is wrong
-    features = np.stack([is_first_right, ~is_first_right], 1).astype(np.float32)
-    gate = {HIDDEN: rng.normal(0, 0.3, (2, 4)).astype(np.float32), OUTPUT: np.zeros((4, 5), np.float32)}
+    by_feature = np.stack([is_first_right, ~is_first_right], 1).astype(np.float32), np.zeros((4000, 3), int)
+    noise = rng.normal(0, 1, (4000, 2)).astype(np.float32)
+    by_token = noise, np.stack([targets, is_first_right, targets], 1).astype(int)
+    shapes = {HIDDEN: (2, 4), TOKENS: (3, 5, 4), OUTPUT: (4, 5)}
     shares = np.array([0.5, 0.5])
-    fitted, nats = fit_gate(gate, shares, features, log_softmax(logprobs), targets, 20, 0)
-    powers, weights, _ = gate_values(fitted, shares, features)
-    for values in (powers, weights):
-        assert (values[is_first_right, 0] > values[is_first_right, 1] + 0.5).all()
-        assert (values[~is_first_right, 1] > values[~is_first_right, 0] + 0.5).all()
-    assert nats < 0.1
+    for features, last in (by_feature, by_token):
+        fitted, nats = fit_gate(shapes, shares, features, last, log_softmax(logprobs), targets, 20, 0)
+        powers, weights, _ = gate_values(fitted, shares, features, last)
+        for values in (powers, weights):
+            assert (values[is_first_right, 0] > values[is_first_right, 1] + 0.5).all()
+            assert (values[~is_first_right, 1] > values[~is_first_right, 0] + 0.5).all()
+        assert nats < 0.1
 
 
 def test_gradient_of_the_gate_is_the_derivative_of_its_loss() -> None:
     rng = np.random.default_rng(1)
-    outputs, logprobs = rng.normal(0, 1, (3, 5)), log_softmax(rng.normal(0, 2, (3, 2, 7)))
-    shares, targets = np.array([0.4, 0.6]), np.array([1, 0, 6])
-    _, gradient = output_gradient(outputs, shares, logprobs, targets)
-    for i, j in np.ndindex(3, 5):
-        change = np.zeros_like(outputs)
-        change[i, j] = 1e-5
-        low, high = (output_gradient(outputs + s * change, shares, logprobs, targets)[0] for s in (-1, 1))
-        assert gradient[i, j] == pytest.approx((high - low) / 2e-5 / 3, abs=1e-4)
+    shapes = {HIDDEN: (2, 4), TOKENS: (3, 7, 4), OUTPUT: (4, 5)}
+    gate = {name: rng.normal(0, 1, shape) for name, shape in shapes.items()}
+    logprobs, last = log_softmax(rng.normal(0, 2, (3, 2, 7))), np.array([[1, 2, 3], [1, 2, 6], [0, 0, 0]])
+    data = np.array([0.4, 0.6]), rng.normal(0, 1, (3, 2)), last, logprobs, np.array([1, 0, 6])
+    _, gradients = gate_gradient(gate, *data)
+    for name, i in [(name, i) for name, shape in shapes.items() for i in np.ndindex(shape)]:
+        losses = []
+        for change in (-1e-5, 1e-5):
+            changed = gate | {name: gate[name].copy()}
+            changed[name][i] += change
+            losses.append(gate_gradient(changed, *data)[0])
+        assert gradients[name][i] == pytest.approx((losses[1] - losses[0]) / 2e-5 / 3, abs=1e-4)
 
 
 def test_gate_of_counts_is_fitted_on_the_training_text(parts: list[LanguageModel], reviews: list[str]) -> None:
@@ -148,7 +163,7 @@ def test_gate_of_counts_is_fitted_on_the_training_text(parts: list[LanguageModel
         revgen.mix(parts, gated=True).fit(reviews[:120], folds=8, progress=False)
 
 
-@pytest.mark.parametrize("name", [HIDDEN, OUTPUT])
+@pytest.mark.parametrize("name", [HIDDEN, TOKENS, OUTPUT])
 def test_invalid_gate_is_rejected(name: str, mixture: LanguageModel) -> None:
     arrays = dict(mixture.weights)
     for wrong in (arrays[name][1:], arrays[name] * np.nan):

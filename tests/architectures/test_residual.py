@@ -11,12 +11,12 @@ import pytest
 from hub_server import Hub
 
 import revgen
+from revgen.architectures.logprob_file import LogprobFile
 from revgen.architectures.neural import NeuralModel
 from revgen.architectures.out_of_fold import out_of_fold
 from revgen.architectures.residual import ResidualModel
 from revgen.errors import CorpusError
 from revgen.language_model import LanguageModel
-from revgen.networks.residual import LogprobFile
 from revgen.training.callbacks import StepMetrics
 
 OPTIONS: dict[str, Any] = {"epochs": 2, "batch_size": 8, "progress": False}
@@ -218,6 +218,6 @@ def test_a_full_disk_is_an_error_also_if_the_last_rows_are_still_in_memory() -> 
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
     try:
         with pytest.raises(CorpusError, match="for 2 tokens and a vocabulary of 10 take 40 B and cannot be written"):
-            file.to_tensor("cpu")
+            file.to_array()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
