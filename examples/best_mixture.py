@@ -21,11 +21,19 @@ import numpy as np
 import revgen
 
 ORDERS = 5, 8, 14
+WORD = "order 1", "order 2", "order 3", "word"
 CHAINS = (
-    ("order 1", "order 2", "order 3", "word", "1 word and word", "2 words and word"),
-    ("order 1", "order 2", "order 3", "word", "word before and word"),
+    (*WORD, "1 word and word", "2 words and word"),
+    (*WORD, "word before and word"),
+    (*WORD, "third word before and word"),
+    (*WORD, "ending before and word", "stem before and word", "2 stems and word"),
+    (*WORD, "long word before and word", "long word, ending before and word"),
+    (*WORD, "start of sentence and word"),
+    ("order 1", "skip the second, 2 tokens", "skip the second, 3 tokens", "skip the third, 4 tokens"),
+    ("skip 1, 2 tokens", "skip 1, 3 tokens"),
+    ("order 1", "classes", "classes and word"),
 )
-"""The orders of Kneser-Ney, and the chains of contexts of n-grams that skip words."""
+"""The orders of Kneser-Ney, and the chains of contexts of n-grams that skip tokens and words."""
 
 
 class Recipe:
@@ -71,16 +79,20 @@ class Recipe:
         models = [first, *(revgen.create("kneser-ney-char", order=n, tokenizer=first.tokenizer) for n in ORDERS[1:])]
         for model in models[1:]:
             model.fit(self.train, progress=False)
-        mixture = revgen.mix(models, gated=True)
-        mixture.fit(self.train, folds=8, epochs=3, progress=False)
-        return mixture
+        return self.gated_counts(*models)
 
-    def counts(self, orders: Any) -> Any:
-        """Return Kneser-Ney of several orders and n-grams that skip words, with a gate."""
+    def counts(self, orders: Any, mixing: revgen.LanguageModel) -> revgen.LanguageModel:
+        """Return Kneser-Ney of several orders, n-grams that skip words, and context mixing, with a gate."""
         chains = [revgen.create("skip-ngram-char", contexts=chain, tokenizer=orders.tokenizer) for chain in CHAINS]
         for model in chains:
             model.fit(self.train, progress=False)
-        return self.gated(*orders.models, *chains)
+        return self.gated_counts(*orders.models, *chains, mixing)
+
+    def gated_counts(self, *models: revgen.LanguageModel) -> revgen.LanguageModel:
+        """Return a mixture of models of counts, whose gate is fitted on folds of the training text."""
+        mixture = revgen.mix(models, gated=True)
+        mixture.fit(self.train, folds=8, epochs=3, progress=False)
+        return mixture
 
     def lstm(self, counts: revgen.LanguageModel) -> revgen.LanguageModel:
         """Return an LSTM."""
@@ -119,23 +131,23 @@ class Recipe:
     def run(self) -> None:
         """Print the table."""
         print("model", "changes while it reads", "all", "clean", "CPU time of the training", sep=" | ")
-        orders = self.obtain("kneser-ney", self.kneser_ney)
-        counts: Any = self.obtain("counts", lambda: self.counts(orders))
+        orders: Any = self.obtain("kneser-ney", self.kneser_ney)
+        fixed = self.obtain("fixed context mixing", lambda: self.context_mixing(orders, adapt=False))
+        counts = self.obtain("counts", lambda: self.counts(orders, fixed))
+        mixing = self.obtain("context mixing", lambda: self.context_mixing(orders))
         lstm = self.obtain("lstm", lambda: self.lstm(counts))
         transformer = self.obtain("transformer", lambda: self.transformer(counts))
-        self.obtain("counts and lstm", lambda: self.gated(*counts.models, lstm))
-        fixed = self.obtain("fixed context mixing", lambda: self.context_mixing(counts, adapt=False))
-        mixing = self.obtain("context mixing", lambda: self.context_mixing(counts))
-        fixed_networks, networks = (
+        self.obtain("counts and lstm", lambda: self.gated(counts, lstm))
+        on_counts, on_mixing = (
             [self.obtain(f"{n} on {base}", partial(self.residual, n, base)) for n in ("lstm", "transformer")]
-            for base in ("fixed context mixing", "context mixing")
+            for base in ("counts", "context mixing")
         )
-        members = *counts.models, lstm, transformer, fixed, *fixed_networks
+        members = counts, fixed, lstm, transformer, *on_counts
         self.obtain("all with fixed weights", lambda: self.gated(*members).with_counts(self.texts))
-        cached = counts.models[2].adaptive(dynamic=False)
+        cached = orders.models[-1].adaptive(dynamic=False)
         self.obtain("all with fixed weights and a cache", lambda: self.gated(*members, cached).with_counts(self.texts))
         dynamic = [network.adaptive(cache=False) for network in (lstm, transformer)]
-        members = *counts.models, cached, mixing, *dynamic, *networks
+        members = counts, cached, mixing, *dynamic, *on_mixing
         self.obtain("everything", lambda: self.gated(*members).with_counts(self.texts))
 
 
