@@ -189,7 +189,7 @@ def test_predictions_that_do_not_fit_on_the_disk_are_an_error(
         raise OSError(28, "No space left on device")
 
     model = copy_of(network, tmp_path)
-    monkeypatch.setattr("revgen.networks.residual.check_free_space", is_full)
+    monkeypatch.setattr("revgen.architectures.logprob_file.check_free_space", is_full)
     with pytest.raises(revgen.CorpusError, match=r"the predictions for .* free some disk space"):
         model.fit(reviews[:20], base=revgen.create("kneser-ney-char"), **OPTIONS)
     assert type(model) is type(network)
