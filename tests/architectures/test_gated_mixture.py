@@ -163,6 +163,23 @@ def test_gate_of_counts_is_fitted_on_the_training_text(parts: list[LanguageModel
         revgen.mix(parts, gated=True).fit(reviews[:120], folds=8, progress=False)
 
 
+@pytest.mark.parametrize("folds", [None, 8])
+def test_gate_is_fitted_on_a_part_of_a_text_that_is_too_large(
+    folds: int | None, parts: list[LanguageModel], reviews: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def record(*arrays: Any) -> tuple[Any, float]:
+        seen.extend(array.shape for array in arrays[2:6])
+        return fit_gate(*arrays)
+
+    models, vocab = 2, len(parts[0].tokenizer)
+    monkeypatch.setattr(gated_mixture, "fit_gate", record)
+    monkeypatch.setattr(gated_mixture, "MAX_FITTED", 999 * models * vocab)
+    revgen.mix(parts[:models], gated=True).fit(reviews[:120], epochs=1, folds=folds, progress=False)
+    assert seen == [(1000, 3 * models), (1000, 3), (1000, models, vocab), (1000,)]
+
+
 @pytest.mark.parametrize("name", [HIDDEN, TOKENS, OUTPUT])
 def test_invalid_gate_is_rejected(name: str, mixture: LanguageModel) -> None:
     arrays = dict(mixture.weights)
