@@ -116,7 +116,7 @@ class Recipe:
         return model
 
     def residual(self, network: str, base: str) -> revgen.LanguageModel:
-        """Return the network with this name after more training on top of context mixing."""
+        """Return the network with this name after more training on top of a model of counts."""
         model = revgen.load(self.directory / network)
         options: dict[str, Any] = {"base": revgen.load(self.directory / base), "epochs": self.residual_epochs}
         model.fit(self.train, self.held_out, checkpoint=self.directory / f"run-{network}-on-{base}", **options)
@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=64, help="the number of documents that fit the gates")
     parser.add_argument("--epochs", type=int, default=16, help="of the LSTM alone")
     parser.add_argument("--transformer-epochs", type=int, default=22, help="of the transformer alone")
-    parser.add_argument("--residual-epochs", type=int, default=2, help="of the networks on top of context mixing")
+    parser.add_argument("--residual-epochs", type=int, default=2, help="of the networks on top of counts")
     parser.add_argument("--seed", type=int, default=7)
     Recipe(parser.parse_args()).run()
 

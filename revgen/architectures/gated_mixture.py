@@ -143,15 +143,15 @@ class GatedMixture(Mixture):
             parts = out_of_fold(self, documents, self.tokenizer, folds, seed)
         models, vocab = len(self.models), len(self.tokenizer)
         limit = min(sum(map(len, documents)), MAX_FITTED // (models * vocab) + 1)
-        file, row = LogprobFile(limit, models * vocab), 0
+        file, row = LogprobFile(limit, models, vocab), 0
         observed: list[tuple[NDArray[Any], ...]] = []
         for logprobs, *values in (values for part in parts for values in part.model._read_document(part)):
-            row = file.write(row, logprobs[: limit - row].reshape(-1, models * vocab))
+            row = file.write(row, logprobs[: limit - row])
             observed.append(tuple(values))
             if row == limit:  # the other folds need not be counted
                 break
         features, last, targets = (np.concatenate(arrays)[:row] for arrays in zip(*observed, strict=True))
-        return features, last, file.to_array().reshape(-1, models, vocab), targets
+        return features, last, file.to_array(), targets
 
     def _read_document(self, part: Part) -> Iterator[tuple[NDArray[Any], ...]]:
         """Yield log-probabilities, features, last tokens and next tokens of a part of a document, in blocks."""

@@ -180,6 +180,19 @@ def test_gate_is_fitted_on_a_part_of_a_text_that_is_too_large(
     assert seen == [(1000, 3 * models), (1000, 3), (1000, models, vocab), (1000,)]
 
 
+def test_a_full_disk_is_an_error_that_names_the_vocabulary(
+    parts: list[LanguageModel], reviews: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_full(directory: object, size: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("revgen.architectures.logprob_file.check_free_space", is_full)
+    with pytest.raises(
+        revgen.CorpusError, match=f"a vocabulary of {len(parts[0].tokenizer)} take .* free some disk space"
+    ):
+        revgen.mix(parts, gated=True).fit(reviews[120:140], progress=False)
+
+
 @pytest.mark.parametrize("name", [HIDDEN, TOKENS, OUTPUT])
 def test_invalid_gate_is_rejected(name: str, mixture: LanguageModel) -> None:
     arrays = dict(mixture.weights)
