@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
@@ -107,6 +107,16 @@ def is_int(value: object, minimum: int) -> bool:
     """Return whether ``value`` is a whole number of at least ``minimum``, and no larger than any use of it."""
     value = unwrap_scalar(value)
     return isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= MAX_INT
+
+
+def check_tuple(config: Any, name: str, is_valid: Callable[[tuple[Any, ...]], bool], expected: str) -> None:
+    """Convert a list in a field of a frozen configuration to a tuple, or raise OptionError if it is not valid.
+
+    A configuration that was read from JSON has lists.
+    """
+    value = getattr(config, name)
+    check(name, value, isinstance(value, list | tuple) and is_valid(tuple(value)), expected)
+    object.__setattr__(config, name, tuple(value))
 
 
 def check_at_least(name: str, value: object, minimum: int) -> None:

@@ -39,7 +39,7 @@ from revgen.derived import derived
 from revgen.history import EpochMetrics, History
 from revgen.language_model import LanguageModel
 from revgen.model import Weights
-from revgen.options import ReadOptions, check, check_at_least, is_int
+from revgen.options import ReadOptions, check, check_at_least, check_tuple, is_int
 from revgen.registry import register_model
 from revgen.sequences import Adaptation, TokenReader
 from revgen.tokenizers import Tokenizer
@@ -65,9 +65,8 @@ class ContextMixingConfig:
 
     def __post_init__(self) -> None:
         check("adapt", self.adapt, isinstance(self.adapt, bool), "True or False")
-        object.__setattr__(self, "without", tuple(self.without))  # JSON has lists only
-        names = f"a list of these names: {', '.join(PARTS)}"
-        check("without", self.without, all(name in PARTS for name in self.without), names)
+        expected = f"a list of these names: {', '.join(PARTS)}"
+        check_tuple(self, "without", lambda names: all(name in [*PARTS] for name in names), expected)
         check("max_bytes", self.max_bytes, is_int(self.max_bytes, 1), "a whole number")
 
 

@@ -26,7 +26,7 @@ from revgen.corpus.tokens import Tokens
 from revgen.derived import derived
 from revgen.model import Weights
 from revgen.ngrams import entries_of
-from revgen.options import check
+from revgen.options import check_tuple
 from revgen.registry import register_model
 from revgen.sequences import SCORE_BLOCK_LOGITS, slices
 from revgen.tokenizers import Tokenizer
@@ -39,9 +39,8 @@ class SkipNGramConfig:
     contexts: Sequence[str] = ("order 1", "order 2", "word", "word before and word")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "contexts", tuple(self.contexts))  # JSON has lists only
-        is_valid = len(self.contexts) > 0 and all(name in CONTEXTS for name in self.contexts)
-        check("contexts", self.contexts, is_valid, f"a list of these names: {', '.join(CONTEXTS)}")
+        expected = f"a list of these names: {', '.join(CONTEXTS)}"
+        check_tuple(self, "contexts", lambda names: bool(names) and all(n in [*CONTEXTS] for n in names), expected)
 
 
 class Level(NamedTuple):

@@ -33,7 +33,7 @@ from revgen.networks.block import Block
 from revgen.networks.functional import Backend
 from revgen.networks.stack import Stack
 from revgen.ops import Array, concatenate, embedding, logsumexp, softmax, tril, where
-from revgen.options import check, check_fractions, check_sizes
+from revgen.options import check_fractions, check_sizes, check_tuple
 from revgen.registry import register_model
 from revgen.tokenizers import Tokenizer
 
@@ -60,10 +60,12 @@ class TextgenConfig:
     def __post_init__(self) -> None:
         check_sizes(self, "hidden_size", "num_layers", optional=["embedding_size"])
         check_fractions(self, "dropout")
-        are_labels = isinstance(self.labels, list | tuple) and all(type(label) in (str, int) for label in self.labels)
-        are_unique = are_labels and len({*self.labels}) == len(self.labels)
-        check("labels", self.labels, are_unique, "different strings or whole numbers")
-        object.__setattr__(self, "labels", tuple(self.labels))  # JSON has only lists
+        check_tuple(self, "labels", are_different_labels, "different strings or whole numbers")
+
+
+def are_different_labels(labels: Sequence[Any]) -> bool:
+    """Return whether each value is a string or a whole number and differs from the others."""
+    return all(type(label) in (str, int) for label in labels) and len({*labels}) == len(labels)
 
 
 class AttentiveStack(Stack):

@@ -139,8 +139,10 @@ def test_each_part_can_be_left_out(reviews: list[str]) -> None:
     model = fitted(reviews[:30], without=only_order_2)
     full = fitted(reviews[:30])
     assert model.evaluate(reviews[60:80]).nats_per_char > full.evaluate(reviews[60:80]).nats_per_char
-    with pytest.raises(revgen.OptionError, match="order 2, "):
-        revgen.create("cm-char", without=["order 11"])
+    invalid: Any
+    for invalid in (["order 11"], 3, [{}]):
+        with pytest.raises(revgen.OptionError, match="order 2, "):
+            revgen.create("cm-char", without=invalid)
 
 
 def test_max_bytes_leaves_out_documents(reviews: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,9 +77,10 @@ def test_saved_model_contains_the_text_and_generates_the_same(model: LanguageMod
         assert model.validate_weights(wrong) is not None
 
 
-def test_unknown_context_is_an_error_that_lists_the_names() -> None:
+@pytest.mark.parametrize("contexts", [["order 99"], [], "word", 3, [["word"]]])
+def test_unknown_context_is_an_error_that_lists_the_names(contexts: Any) -> None:
     with pytest.raises(revgen.OptionError, match=CONTEXTS[-1]):
-        revgen.create("skip-ngram-char", contexts=["order 99"])
+        revgen.create("skip-ngram-char", contexts=contexts)
 
 
 @pytest.mark.parametrize("name", ["ngram-char", "kneser-ney-char", "skip-ngram-char", "cm-char"])
