@@ -241,6 +241,11 @@ def gelu(x: Array) -> Array:
     return torch.nn.functional.gelu(x, approximate="none" if is_rounded else "tanh")
 
 
+def type_as(x: Array, like: Array) -> Array:
+    """Return ``x`` with the type of the elements of ``like``."""
+    return x.astype(like.dtype) if isinstance(x, np.ndarray) else x.type_as(like)
+
+
 def arange(size: int, like: Array) -> Array:
     """Return the integers from 0 to size - 1, with the library and device of ``like``."""
     return np.arange(size) if isinstance(like, np.ndarray) else _library(like).arange(size, device=like.device)

@@ -29,10 +29,10 @@ EXPRESSIONS = OPERATORS | {
     "where": "{0} ? {1} : {2}",
 }
 REDUCTIONS = {
-    "sum": ("0", "{0} += {1}"),
-    "amax": ("-Infinity", "{0} = Math.max({0}, {1})"),
-    "cumsum": ("0", "{0} += {1}"),
-    "cummax": ("-Infinity", "{0} = Math.max({0}, {1})"),
+    "sum": (0, "{0} += {1}"),
+    "amax": (-np.inf, "{0} = Math.max({0}, {1})"),
+    "cumsum": (0, "{0} += {1}"),
+    "cummax": (-np.inf, "{0} = Math.max({0}, {1})"),
 }
 
 

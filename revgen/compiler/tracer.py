@@ -242,6 +242,10 @@ class TracedArray:
     cos, sin = _unary("cos"), _unary("sin")
     float = _unary("cast", dtype=np.dtype(np.float32))
 
+    def type_as(self, other: TracedArray) -> TracedArray:
+        """Return the array with the type of the elements of another one."""
+        return self._record("cast", dtype=other.dtype)
+
     def relu(self) -> TracedArray:
         """Return max(x, 0)."""
         return self._record("maximum", 0)

@@ -168,7 +168,7 @@ class SourceWriter(Language):
         stores: dict[int, list[str]] = {}
         for i in members:
             if (operation := self.operations[i]).name in self.reductions:
-                self._define_scalar(i, self.cast(self.reductions[operation.name][0], operation))
+                self._define_scalar(i, self.literal(self.reductions[operation.name][0], operation))
             else:
                 stores[i] = self._stores(i, members)
         with self.loop("j", size):
@@ -297,7 +297,7 @@ class SourceWriter(Language):
         target = self._allocate(i)
         element = f"(o * {size} + j) * {inner} + k"
         with self.loop("o", outer), self.loop("k", inner):
-            self.define("a", self.cast(start, operation))
+            self.define("a", self.literal(start, operation))
             with self.loop("j", size):
                 self.emit(update.format("a", source.at(element)))
                 if running:

@@ -57,7 +57,7 @@ class Language(ABC):
     """The expression of the vector of a state."""
     expressions: ClassVar[Mapping[str, str]]
     """The expression of each elementwise operation."""
-    reductions: ClassVar[Mapping[str, tuple[str, str]]]
+    reductions: ClassVar[Mapping[str, tuple[float, str]]]
     """For each operation along an axis, the initial value of ``{0}``, and the statement that adds the element ``{1}``
     to it."""
 

@@ -30,11 +30,14 @@ EXPRESSIONS = OPERATORS | {
 }
 
 REDUCTIONS = {
-    "sum": ("0", "{0} += {1}"),
-    "amax": ("-np.inf", "{0} = max({0}, {1})"),
-    "cumsum": ("0", "{0} += {1}"),
-    "cummax": ("-(1 << 62)", "{0} = max({0}, {1})"),
+    "sum": (0, "{0} += {1}"),
+    "amax": (-np.inf, "{0} = max({0}, {1})"),
+    "cumsum": (0, "{0} += {1}"),
+    "cummax": (-np.inf, "{0} = max({0}, {1})"),
 }
+
+LOWEST_INTEGER = -(1 << 62)
+"""The integer in place of -∞."""
 
 TYPES = {"float32": "np.float32", "float64": "np.float64", "int64": "np.int64", "bool": "np.bool_"}
 
@@ -85,7 +88,7 @@ class NumbaWriter(SourceWriter):
 
     def literal(self, value: float | bool, operation: Operation) -> str:
         if operation.dtype.kind in "bi":
-            return str(value)
+            return str(value if np.isfinite(value) else LOWEST_INTEGER)
         special = {np.inf: "np.inf", -np.inf: "-np.inf"}
         return f"{TYPES[str(operation.dtype)]}({special.get(value, repr(float(value)))})"
 

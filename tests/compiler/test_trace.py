@@ -41,6 +41,7 @@ TRACEABLE: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "embedding": (ops.embedding, {"table": X[0], "tokens": np.array([[0, 2], [1, 1]])}),
     "linear_scan": (ops.linear_scan, {"a": X, "b": Y, "h": X[0]}),
     "layer_norm": (ops.layer_norm, {"x": X, "scale": Y[0, 0], "shift": Y[0, 1]}),
+    "type_as": (lambda x, y: ops.type_as(x > 0, y), {"x": X, "y": Y}),
     "arange": (lambda x: x + ops.arange(4, x), {"x": X}),
     "attention": (
         lambda q, k, v: ops.attention(q, k, v, MASK),
