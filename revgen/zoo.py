@@ -61,6 +61,8 @@ class ModelOptions(TypedDict, total=False):
     residual: bool
     layer_norm: bool
     tie_embeddings: bool
+    ngram_heads: Sequence[int]
+    ngram_context: int
     cell_options: Mapping[str, Any]
     nonlinearity: str
     expansion: int

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from revgen.architectures.functional_model import FunctionalModel
+from revgen.networks.ngram_heads import NgramStack
 from revgen.networks.stack import RecurrentConfig, Stack
 from revgen.registry import register_cell_architecture
 
@@ -33,7 +34,8 @@ class RecurrentModel(FunctionalModel):
     max_batch_size = 32
 
     def make_definition(self, vocab: int) -> Stack:
-        return Stack(self.architecture, self.config, vocab)
+        stack = NgramStack if getattr(self.config, "ngram_heads", ()) else Stack
+        return stack(self.architecture, self.config, vocab)
 
     @property
     def explained_by(self) -> tuple[type, ...]:

@@ -7,7 +7,7 @@ logits = norm(x) H + b    with H = E' if the embeddings are tied, or H = P E' if
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -20,11 +20,13 @@ from revgen.cells.cell import Cell
 from revgen.networks.block import Block
 from revgen.networks.functional import Backend, FunctionalNetwork
 from revgen.ops import Array
-from revgen.options import check, check_flags, check_fractions, check_sizes
+from revgen.options import check, check_flags, check_fractions, check_sizes, check_tuple, is_int
 from revgen.registry import cells
 
 MAX_TABLE_SIZE = 1 << 22
 """The largest number of values in ``Stack.table``."""
+MAX_NGRAM = 32
+"""The longest n-gram of an n-gram head."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,10 @@ class RecurrentConfig:
     If ``hidden_size`` or ``dropout`` is None, ``fit`` chooses it by the size of the corpus. If ``embedding_size`` is
     None, it is ``hidden_size``. ``dropout`` is the dropout rate of each layer's output, with one mask for all time
     steps (Gal & Ghahramani 2016). ``cell_options`` are the options of the cell.
+
+    ``ngram_heads`` are the lengths of n-grams that are looked up in the last ``ngram_context`` tokens of the document
+    (``networks.ngram_heads``), such as (3, 4, 5, 7, 10) characters or (1, 2, 3) words. With them, the network repeats
+    the names and phrases of a text more exactly.
     """
 
     hidden_size: int | None = None
@@ -43,13 +49,21 @@ class RecurrentConfig:
     residual: bool = True
     layer_norm: bool = True
     tie_embeddings: bool = True
+    ngram_heads: Sequence[int] = ()
+    ngram_context: int = 1024
     cell_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_sizes(self, "num_layers", optional=["hidden_size", "embedding_size"])
+        check_sizes(self, "num_layers", "ngram_context", optional=["hidden_size", "embedding_size"])
+        check_tuple(self, "ngram_heads", are_increasing_lengths, f"increasing lengths from 1 to {MAX_NGRAM}")
         check_fractions(self, *(["dropout"] if self.dropout is not None else []))
         check_flags(self, "residual", "layer_norm", "tie_embeddings")
         check("cell_options", self.cell_options, isinstance(self.cell_options, Mapping), "a mapping")
+
+
+def are_increasing_lengths(lengths: Sequence[Any]) -> bool:
+    """Return whether the values are lengths of n-grams, each longer than the one before."""
+    return all(is_int(n, 1) and n <= MAX_NGRAM for n in lengths) and list(lengths) == sorted({*lengths})
 
 
 class Stack(FunctionalNetwork):
@@ -129,6 +143,12 @@ class Stack(FunctionalNetwork):
 
     def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend) -> tuple[Array, Any]:
         x = backend.dropout(ops.embedding(p.embedding, tokens), 0)  # (time, batch, embedding)
+        return self.run_blocks(p, x, state, tokens, backend)
+
+    def run_blocks(
+        self, p: SimpleNamespace, x: Array, state: Any, tokens: Array, backend: Backend
+    ) -> tuple[Array, Any]:
+        """Run all layers: their input x (time, batch, embedding) -> (time, batch, features), and the next state."""
         states = []
         for i in range(len(self.cells)):
             x, layer_state = self.run_block(p, i, x, state[i], tokens, backend)  # (time, batch, hidden)

@@ -21,7 +21,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "elman-char": {"hidden_size": 8},
-    "gru-word": {"hidden_size": 8, "embedding_size": 6, "residual": False},
+    "gru-word": {"hidden_size": 8, "embedding_size": 6, "residual": False, "ngram_heads": (1, 2)},
     "textgenrnn-char": {"hidden_size": 8},
     "rglru-char": {"hidden_size": 8},
     "mlp-char": {"hidden_size": 8, "context": 4},

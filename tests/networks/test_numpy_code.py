@@ -40,7 +40,11 @@ def model_of(name: str, **options: Any) -> Any:
 NETWORKS = [
     name for name in architecture_names() if name != "transformer" and issubclass(architecture_class(name), NeuralModel)
 ]
-OPTIONS: dict[str, Any] = {"lstm": {"embedding_size": 20}, "gru": {"layer_norm": False, "residual": False}}
+OPTIONS: dict[str, Any] = {
+    "lstm": {"embedding_size": 20},
+    "gru": {"layer_norm": False, "residual": False},
+    "elman": {"ngram_heads": (1, 3)},
+}
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -1,0 +1,97 @@
+"""N-gram heads: a recurrent network that looks up what followed the last tokens where they occurred before.
+
+    x_t = E[token_t] + Σ_n E_n[token_(s+1)]
+
+For each length n, s < t is the last position of the document at which the n tokens up to s are the n tokens up to t;
+without one, E_n has a row for that. A recurrent state holds little of a long text word for word, so the network alone
+must spell a name again that it has read ten sentences before. A head finds the name, and the network learns from the
+lengths n how far to trust it.
+
+(Akyürek et al. 2024, *In-context language learning: architectures and algorithms*, where a head attends to all earlier
+occurrences; the last occurrence alone is the match model of Mahoney 2005.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from revgen import ops
+from revgen.networks.functional import Backend
+from revgen.networks.stack import Stack
+from revgen.ops import Array
+from revgen.tokenizers import Tokenizer
+
+BLOCK_SIZE = 128
+"""The number of tokens that are compared with the tokens before them at once, which limits the memory."""
+
+
+class NgramStack(Stack):
+    """A ``Stack`` with the n-gram heads of its ``config``.
+
+    Its state is the states of the cells and the last tokens, (batch, tokens): ids plus 1, or 0 before the first token.
+    """
+
+    @property
+    def num_recent(self) -> int:
+        """The number of tokens in the state: all n-grams that end in the last ``ngram_context`` tokens."""
+        return int(self.config.ngram_context + max(self.config.ngram_heads) - 1)
+
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
+        heads = range(len(self.config.ngram_heads))
+        return super().param_shapes() | {f"heads.{i}.embedding": (1 + self.vocab, self.embedding_size) for i in heads}
+
+    def init_weight(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
+        return np.zeros(shape) if name.startswith("heads.") else super().init_weight(name, shape, rng)
+
+    def initial_state(self, batch: int, zeros: Callable[[tuple[int, ...]], Array]) -> Any:
+        return super().initial_state(batch, zeros), zeros((batch, self.num_recent))
+
+    def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend) -> tuple[Array, Any]:
+        layers, recent = state
+        text = ops.concatenate([ops.type_as(recent, tokens), tokens.swapaxes(0, 1) + 1], 1)
+        x = ops.embedding(p.embedding, tokens)
+        for head, found in zip(p.heads, self.look_up(text), strict=True):
+            x = x + ops.embedding(head.embedding, found)
+        x, layers = self.run_blocks(p, backend.dropout(x, 0), layers, tokens, backend)
+        return x, (layers, ops.type_as(text[:, -self.num_recent :], recent))
+
+    def look_up(self, text: Array) -> list[Array]:
+        """Return the token that each head finds, plus 1, or 0: text (batch, recent + time) -> (time, batch) each."""
+        lengths, context = self.config.ngram_heads, self.config.ngram_context
+        blocks = [
+            following_tokens(text[:, begin : begin + self.num_recent + BLOCK_SIZE], lengths, context, 1 + self.vocab)
+            for begin in range(0, text.shape[1] - self.num_recent, BLOCK_SIZE)
+        ]
+        return [ops.concatenate(parts, 1).swapaxes(0, 1) for parts in zip(*blocks, strict=True)]
+
+    def precompute(self, p: SimpleNamespace) -> None:
+        """Do nothing: the first layer's input depends on the text, so there is no table with one row per token."""
+
+
+def following_tokens(text: Array, lengths: Sequence[int], context: int, vocab: int) -> list[Array]:
+    """Return the token after the last earlier occurrence of each n-gram: text (batch, tokens) -> (batch, time) each.
+
+    The first ``context + max(lengths) - 1`` tokens are only looked up. A result is 0 if an n-gram did not end at one of
+    the ``context`` tokens before it in its document. ``vocab`` is larger than all numbers in the text.
+    """
+    longest, size = max(lengths), text.shape[1]
+    time = size - (context + longest - 1)
+    order = ops.arange(size, text)
+    ends, earlier_ends = order[size - time :, None], order[longest - 1 : -1]
+    documents = ops.cumsum(text == 1 + Tokenizer.bos_id)
+    is_same = documents[:, size - time :, None] == documents[:, None, longest - 1 : -1]
+    is_same = is_same & (earlier_ends < ends) & (earlier_ends >= ends - context)
+    equal = text[:, size - time - longest + 1 :, None] == text[:, None]
+    following = (earlier_ends * vocab + text[:, longest:])[:, None]  # the largest has the last position
+    found = []
+    for n in range(1, longest + 1):  # (batch, time, earlier ends): whether the last n tokens are the same
+        skipped = longest - n
+        is_same = is_same & equal[:, skipped : skipped + time, skipped : size - n]
+        if n in lengths:
+            found.append(ops.amax(is_same * following)[..., 0] % vocab)
+    return found
