@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +23,6 @@ from revgen.graphs.graph import Graph
 from revgen.model import Model
 from revgen.networks.functional import unflatten
 from revgen.networks.stack import Stack
-from revgen.ops import tree_map
 
 MAX_DRAWN_NODES = 60
 """A drawing of more nodes is not readable."""
@@ -92,8 +92,8 @@ def network_graph(definition: Any, title: str, weights: Mapping[str, Any]) -> Gr
         definition = copy(definition)
         nodes: Any = [CellNode(block.cell, f"{title} {i}") for i, block in enumerate(definition.blocks, 1)]
         definition.blocks = [replace(block, cell=node) for block, node in zip(definition.blocks, nodes, strict=True)]
-    state = definition.initial_state(1, np.zeros)
-    arrays = {"p": unflatten(weights), "tokens": np.zeros((1, 1), np.int64), "state": tree_map(np.float32, state)}
+    state = definition.initial_state(1, partial(np.zeros, dtype=np.float32))
+    arrays = {"p": unflatten(weights), "tokens": np.zeros((1, 1), np.int64), "state": state}
     program = trace(lambda p, tokens, state: definition.forward(p, tokens, state)[0], **arrays)
     return program_graph(program, {"tokens": "token"}, {"logits": program.output_indices[0]})
 

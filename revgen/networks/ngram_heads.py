@@ -49,16 +49,17 @@ class NgramStack(Stack):
         return np.zeros(shape) if name.startswith("heads.") else super().init_weight(name, shape, rng)
 
     def initial_state(self, batch: int, zeros: Callable[[tuple[int, ...]], Array]) -> Any:
-        return super().initial_state(batch, zeros), zeros((batch, self.num_recent))
+        recent = zeros((batch, self.num_recent))
+        return super().initial_state(batch, zeros), ops.type_as(recent, ops.arange(1, recent))  # integers
 
     def features(self, p: SimpleNamespace, tokens: Array, state: Any, backend: Backend) -> tuple[Array, Any]:
         layers, recent = state
-        text = ops.concatenate([ops.type_as(recent, tokens), tokens.swapaxes(0, 1) + 1], 1)
+        text = ops.concatenate([recent, ops.type_as(tokens.swapaxes(0, 1), recent) + 1], 1)
         x = ops.embedding(p.embedding, tokens)
         for head, found in zip(p.heads, self.look_up(text), strict=True):
             x = x + ops.embedding(head.embedding, found)
         x, layers = self.run_blocks(p, backend.dropout(x, 0), layers, tokens, backend)
-        return x, (layers, ops.type_as(text[:, -self.num_recent :], recent))
+        return x, (layers, text[:, -self.num_recent :])
 
     def look_up(self, text: Array) -> list[Array]:
         """Return the token that each head finds, plus 1, or 0: text (batch, recent + time) -> (time, batch) each."""

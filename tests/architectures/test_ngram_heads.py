@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from reading import check_joined_states, read_in_blocks
 
 import revgen
+from revgen.networks.functional import unflatten
 from revgen.networks.ngram_heads import NgramStack
 from revgen.networks.stack import RecurrentConfig
 from revgen.ops import log_softmax
@@ -63,6 +64,18 @@ def model() -> Any:
 def random_ids(model: Any, time: int, batch: int) -> NDArray[np.int64]:
     ids = np.random.default_rng(2).integers(BOS, len(model.tokenizer), (time, batch))
     return np.concatenate([np.full((1, batch), BOS), ids])
+
+
+def test_ids_may_have_a_small_type() -> None:
+    definition = NgramStack("gru", RecurrentConfig(4, ngram_heads=(1,)), vocab=256)
+    rng = np.random.default_rng(0)
+    p = unflatten({name: rng.normal(size=shape) for name, shape in definition.param_shapes().items()})
+    ids = np.array([[255], [3], [255]])
+    logits = [
+        definition.forward(p, ids.astype(dtype), definition.initial_state(1, np.zeros))[0]
+        for dtype in (np.int64, np.uint8)
+    ]
+    np.testing.assert_array_equal(*logits)
 
 
 @pytest.mark.parametrize("size", [1, 7, 130])

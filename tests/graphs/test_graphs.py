@@ -92,6 +92,12 @@ def test_a_recurrent_network_has_a_graph_with_its_cells_as_nodes(texts: list[str
     assert labels[:2] == ["token", "embedding[token]"] and labels[-1] == "logits"
 
 
+def test_a_network_with_ngram_heads_has_a_graph(texts: list[str]) -> None:
+    network = untrained_graphs("gru-char", texts, hidden_size=8, num_layers=1, ngram_heads=(1, 3))["network"]
+    labels = [node.label for node in network.nodes]
+    assert sum(label.startswith("heads.") for label in labels) == 2 and "gru 1" in labels
+
+
 def test_a_composite_operator_is_one_node(texts: list[str]) -> None:
     graph = untrained_graphs("transformer-char", texts, hidden_size=16, num_layers=1, num_heads=2)["network"]
     labels = [node.label for node in graph.nodes]

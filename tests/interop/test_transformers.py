@@ -18,7 +18,7 @@ from revgen.language_model import LanguageModel
 pytest.importorskip("transformers")
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "elman-char": {"hidden_size": 8},
+    "elman-char": {"hidden_size": 8, "ngram_heads": (1, 2)},
     "lstm-subword": {"hidden_size": 8},
     "gru-word": {"hidden_size": 8, "embedding_size": 6, "residual": False},
     "rglru-char": {"hidden_size": 8},
