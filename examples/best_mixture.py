@@ -33,7 +33,9 @@ CHAINS = (
     ("skip 1, 2 tokens", "skip 1, 3 tokens"),
     ("order 1", "classes", "classes and word"),
 )
-"""The orders of Kneser-Ney, and the chains of contexts of n-grams that skip tokens and words."""
+NGRAM_HEADS = 3, 4, 5, 7, 10
+"""The orders of Kneser-Ney, the chains of contexts of n-grams that skip tokens and words, and the n-grams that the LSTM
+looks up in the document."""
 
 
 class Recipe:
@@ -50,7 +52,7 @@ class Recipe:
         self.rest = [text for text in self.rest if text not in set(self.clean)]
         self.directory = Path(arguments.out)
         self.epochs, self.transformer_epochs = arguments.epochs, arguments.transformer_epochs
-        self.residual_epochs = arguments.residual_epochs
+        self.residual_epochs, self.is_wide = arguments.residual_epochs, arguments.wide
 
     def obtain(self, name: str, create: Callable[[], revgen.LanguageModel]) -> revgen.LanguageModel:
         """Load the model with this name, or create it and save it; print its loss."""
@@ -95,18 +97,20 @@ class Recipe:
         return mixture
 
     def lstm(self, counts: revgen.LanguageModel) -> revgen.LanguageModel:
-        """Return an LSTM."""
-        model = revgen.create("lstm-char", tokenizer=counts.tokenizer)
+        """Return an LSTM that looks up n-grams in the document."""
+        model = revgen.create("lstm-char", tokenizer=counts.tokenizer, ngram_heads=NGRAM_HEADS)
         model.fit(self.train, self.held_out, preset="best", epochs=self.epochs, checkpoint=self.directory / "run-lstm")
         return model
 
     def transformer(self, counts: revgen.LanguageModel) -> revgen.LanguageModel:
-        """Return a wide transformer, with much dropout and a longer context than the default one."""
-        options: dict[str, Any] = {"epochs": self.transformer_epochs, "sequence_length": 256, "batch_size": 16}
-        model = revgen.create(
-            "transformer-char", tokenizer=counts.tokenizer, hidden_size=256, num_layers=5, context=256, dropout=0.18
-        )
-        model.fit(self.train, self.held_out, checkpoint=self.directory / "run-transformer", **options)
+        """Return a transformer; the wide one has much dropout and a longer context than the default one."""
+        sizes: Any = {"hidden_size": 192, "dropout": 0.12}
+        options: Any = {"epochs": self.transformer_epochs, "checkpoint": self.directory / "run-transformer"}
+        if self.is_wide:
+            sizes = {"hidden_size": 256, "num_layers": 5, "context": 256, "dropout": 0.18}
+            options |= {"sequence_length": 256, "batch_size": 16}
+        model = revgen.create("transformer-char", tokenizer=counts.tokenizer, **sizes)
+        model.fit(self.train, self.held_out, **options)
         return model
 
     def context_mixing(self, counts: revgen.LanguageModel, adapt: bool = True) -> revgen.LanguageModel:
@@ -158,8 +162,9 @@ def main() -> None:
     parser.add_argument("--clean", help="the part of the validation text without copies of the training text")
     parser.add_argument("--out", default="best-mixture", help="the directory of the models")
     parser.add_argument("--held-out", type=int, default=64, help="the number of documents that fit the gates")
-    parser.add_argument("--epochs", type=int, default=16, help="of the LSTM alone")
-    parser.add_argument("--transformer-epochs", type=int, default=22, help="of the transformer alone")
+    parser.add_argument("--epochs", type=int, default=14, help="of the LSTM alone")
+    parser.add_argument("--transformer-epochs", type=int, default=11, help="of the transformer alone")
+    parser.add_argument("--wide", action="store_true", help="train a wide transformer, for example for 22 epochs")
     parser.add_argument("--residual-epochs", type=int, default=2, help="of the networks on top of counts")
     parser.add_argument("--seed", type=int, default=7)
     Recipe(parser.parse_args()).run()
