@@ -6,7 +6,6 @@ the evaluation as a ``model-index``.
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from revgen.display.svg_chart import draw_curves
 from revgen.files import to_json
 from revgen.history import History
 from revgen.model import Model
-from revgen.options import to_builtins
+from revgen.options import config_values, to_builtins
 from revgen.tensors import SCALE_SUFFIX
 
 SECTIONS = (
@@ -80,7 +79,7 @@ def make_card(
         parts.append(f"Unless you give others, `generate` uses {', '.join(defaults)}.")
     if package := model.package:
         parts.append(f"This model requires the package `{package}`: `pip install {package}`.")
-    config = {name: value for name, value in dataclasses.asdict(model.config).items() if value is not None}
+    config = {name: value for name, value in config_values(model.config).items() if value not in (None, [])}
     parts += ["## Configuration", _format_section(config)]
     for title, key in SECTIONS:
         if key in metadata:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from revgen.display.formatting import format_field, format_size, pluralize
@@ -11,7 +10,7 @@ from revgen.generation.decoding import generate
 from revgen.graphs.builder import build_graphs
 from revgen.graphs.drawing import draw
 from revgen.model import Model
-from revgen.options import to_builtins
+from revgen.options import config_values, to_builtins
 
 SAMPLE_TOKENS = 150
 """The length of a sample that is generated because the metadata has none."""
@@ -20,9 +19,7 @@ SAMPLE_TOKENS = 150
 def card_html(model: Model) -> str:
     """Return the card of a model as one HTML element. A model that is not fitted has only its configuration."""
     title = f"<strong>{to_html(model.name)}</strong>"
-    config = {
-        name: value for name, value in dataclasses.asdict(model.config).items() if value not in (None, (), [], {})
-    }
+    config = {name: value for name, value in config_values(model.config).items() if value not in (None, [], {})}
     facts = {"configuration": ", ".join(f"{name} {format_field(value)}" for name, value in config.items())}
     if not (model.is_fitted and model.has_tokenizer):
         return html_block(title, " is not fitted yet", html_facts(facts))

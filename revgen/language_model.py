@@ -25,7 +25,7 @@ from revgen.generation.config import DEFAULTS, GenerationOptions
 from revgen.generation.defaults import check_defaults
 from revgen.model import Model
 from revgen.novelty import CopyReport, find_copies
-from revgen.options import ReadOptions, check, check_at_least, to_builtins
+from revgen.options import ReadOptions, check, check_at_least, config_values, to_builtins
 from revgen.registry import architecture_class, cells
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class LanguageModel(Model):
             "name": self.name,
             "parameters": self.num_parameters,
             "tokens": len(self.tokenizer),
-            "config": dataclasses.asdict(self.config),
+            "config": config_values(self.config),
             "generation_config": to_builtins(self.generation_config),
             "metadata": to_builtins(self.metadata),
         }

@@ -60,6 +60,18 @@ def convert_fields(config: Any) -> None:
         object.__setattr__(config, field.name, to_builtins(getattr(config, field.name)))  # may be frozen
 
 
+def config_values(config: Any) -> dict[str, Any]:
+    """Return the fields of a configuration, with lists instead of tuples, as JSON has them."""
+    values: dict[str, Any] = _with_lists(dataclasses.asdict(config))
+    return values
+
+
+def _with_lists(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _with_lists(item) for key, item in value.items()}
+    return [*map(_with_lists, value)] if isinstance(value, list | tuple) else value
+
+
 class ReadOptions(TypedDict, total=False):
     """The keyword arguments of ``revgen.read`` other than the source and its labels; ``read`` documents them."""
 

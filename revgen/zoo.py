@@ -62,7 +62,6 @@ class ModelOptions(TypedDict, total=False):
     layer_norm: bool
     tie_embeddings: bool
     ngram_heads: Sequence[int]
-    ngram_context: int
     cell_options: Mapping[str, Any]
     nonlinearity: str
     expansion: int

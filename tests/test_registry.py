@@ -247,8 +247,6 @@ def test_an_unknown_option_error_suggests_a_similar_one(name: str, options: dict
         ("ngram_heads", (2, 2)),
         ("ngram_heads", 3),
         ("ngram_heads", (1, 100)),
-        ("ngram_context", 0),
-        ("ngram_context", 1 << 20),
         ("cell_options", 3),
     ],
 )

@@ -18,7 +18,7 @@ from revgen.errors import NotFittedError, OptionError, VocabularyError
 from revgen.history import History
 from revgen.language_model import LanguageModel
 from revgen.model import Weights
-from revgen.options import check
+from revgen.options import check, config_values
 from revgen.registry import architecture_class, unknown_name_message
 from revgen.sequences import Adaptation
 from revgen.tokenizers import Tokenizer
@@ -185,7 +185,7 @@ def check_fitted(model: LanguageModel) -> None:
 
 def spec_of(model: LanguageModel) -> dict[str, Any]:
     """Return the architecture and the configuration of a model, from which ``unfitted`` builds it."""
-    return {"architecture": model.architecture, "config": dataclasses.asdict(model.config)}
+    return {"architecture": model.architecture, "config": config_values(model.config)}
 
 
 def unfitted(spec: Mapping[str, Any], level: str, tokenizer: Tokenizer | None) -> LanguageModel:

@@ -4,8 +4,8 @@
 
 For each length n, s < t is the last position of the document at which the n tokens up to s are the n tokens up to t;
 without one, E_n has a row for that. A recurrent state holds little of a long text word for word, so the network alone
-must spell a name again that it has read ten sentences before. A head finds the name, and the network learns from the
-lengths n how far to trust it.
+must spell from memory a name that it has read ten sentences before. A head finds the name, and the network learns how
+far to trust the heads of each length.
 
 (Akyürek et al. 2024, *In-context language learning: architectures and algorithms*, where a head attends to all earlier
 occurrences; the last occurrence alone is the match model of Mahoney 2005.)
@@ -26,6 +26,8 @@ from revgen.networks.stack import Stack
 from revgen.ops import Array
 from revgen.tokenizers import Tokenizer
 
+CONTEXT = 1024
+"""The number of tokens before the last one at which an n-gram is looked up."""
 BLOCK_SIZE = 128
 """The number of tokens that are compared with the tokens before them at once, which limits the memory."""
 
@@ -38,8 +40,8 @@ class NgramStack(Stack):
 
     @property
     def num_recent(self) -> int:
-        """The number of tokens in the state: all n-grams that end in the last ``ngram_context`` tokens."""
-        return int(self.config.ngram_context + max(self.config.ngram_heads) - 1)
+        """The number of tokens in the state: those of all n-grams that are looked up."""
+        return CONTEXT + int(max(self.config.ngram_heads)) - 1
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
         heads = range(len(self.config.ngram_heads))
@@ -63,9 +65,10 @@ class NgramStack(Stack):
 
     def look_up(self, text: Array) -> list[Array]:
         """Return the token that each head finds, plus 1, or 0: text (batch, recent + time) -> (time, batch) each."""
-        lengths, context = self.config.ngram_heads, self.config.ngram_context
         blocks = [
-            following_tokens(text[:, begin : begin + self.num_recent + BLOCK_SIZE], lengths, context, 1 + self.vocab)
+            following_tokens(
+                text[:, begin : begin + self.num_recent + BLOCK_SIZE], self.config.ngram_heads, CONTEXT, 1 + self.vocab
+            )
             for begin in range(0, text.shape[1] - self.num_recent, BLOCK_SIZE)
         ]
         return [ops.concatenate(parts, 1).swapaxes(0, 1) for parts in zip(*blocks, strict=True)]
@@ -84,7 +87,7 @@ def following_tokens(text: Array, lengths: Sequence[int], context: int, vocab: i
     time = size - (context + longest - 1)
     order = ops.arange(size, text)
     ends, earlier_ends = order[size - time :, None], order[longest - 1 : -1]
-    documents = ops.cumsum(text == 1 + Tokenizer.bos_id)
+    documents = (text == 1 + Tokenizer.bos_id).cumsum(1)
     is_same = documents[:, size - time :, None] == documents[:, None, longest - 1 : -1]
     is_same = is_same & (earlier_ends < ends) & (earlier_ends >= ends - context)
     equal = text[:, size - time - longest + 1 :, None] == text[:, None]

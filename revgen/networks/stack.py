@@ -37,7 +37,7 @@ class RecurrentConfig:
     None, it is ``hidden_size``. ``dropout`` is the dropout rate of each layer's output, with one mask for all time
     steps (Gal & Ghahramani 2016). ``cell_options`` are the options of the cell.
 
-    ``ngram_heads`` are the lengths of n-grams that are looked up in the last ``ngram_context`` tokens of the document
+    ``ngram_heads`` are the lengths of n-grams that are looked up in the last 1,024 tokens of the document
     (``networks.ngram_heads``), such as (3, 4, 5, 7, 10) characters or (1, 2, 3) words. With them, the network repeats
     the names and phrases of a text more exactly.
     """
@@ -50,11 +50,10 @@ class RecurrentConfig:
     layer_norm: bool = True
     tie_embeddings: bool = True
     ngram_heads: Sequence[int] = ()
-    ngram_context: int = 1024
     cell_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_sizes(self, "num_layers", "ngram_context", optional=["hidden_size", "embedding_size"])
+        check_sizes(self, "num_layers", optional=["hidden_size", "embedding_size"])
         check_tuple(self, "ngram_heads", are_increasing_lengths, f"increasing lengths from 1 to {MAX_NGRAM}")
         check_fractions(self, *(["dropout"] if self.dropout is not None else []))
         check_flags(self, "residual", "layer_norm", "tie_embeddings")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from revgen.files import delete_abandoned, lock, make_directory
 from revgen.history import EpochMetrics
 from revgen.networks.precision import describe_machine
 from revgen.ops import tree_map
-from revgen.options import as_float, check, check_at_least, convert_fields, is_int, safe_repr
+from revgen.options import as_float, check, check_at_least, config_values, convert_fields, is_int, safe_repr
 from revgen.training.checkpoint_file import FORMAT_VERSION, read_checkpoint, write_checkpoint
 from revgen.training.device import get_random_states, set_random_states
 from revgen.training.run import EpochProgress, TrainingRun
@@ -240,7 +239,7 @@ def _identity(run: TrainingRun) -> dict[str, Any]:
     """Return the values that must be the same when a run is resumed. The number of processes may change."""
     return {
         "model": run.model.name,
-        "configuration": json.loads(json.dumps(dataclasses.asdict(run.model.config))),
+        "configuration": config_values(run.model.config),
         "tokenizer": run.model.tokenizer.fingerprint,
         "text": run.tokens.checksum,
         "recipe": run.recipe.identity(),

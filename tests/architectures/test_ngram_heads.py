@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from numpy.typing import NDArray
 from reading import check_joined_states, read_in_blocks
 
 import revgen
+from revgen.networks import ngram_heads
 from revgen.networks.functional import unflatten
 from revgen.networks.ngram_heads import NgramStack
 from revgen.networks.stack import RecurrentConfig
@@ -38,10 +39,13 @@ def find(ids: list[int], n: int, context: int) -> list[int]:
 
 
 @given(ids=st.lists(st.sampled_from([BOS, 3, 3, 4, 4, 5]), min_size=1, max_size=300), context=st.integers(1, 150))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.parametrize("library", ["numpy", "torch"])
-def test_heads_find_the_token_after_the_last_occurrence(library: str, ids: list[int], context: int) -> None:
-    stack = NgramStack("gru", RecurrentConfig(8, ngram_heads=LENGTHS, ngram_context=context), vocab=6)
+def test_heads_find_the_token_after_the_last_occurrence(
+    library: str, ids: list[int], context: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ngram_heads, "CONTEXT", context)
+    stack = NgramStack("gru", RecurrentConfig(8, ngram_heads=LENGTHS), vocab=6)
     text = np.concatenate([np.zeros((1, stack.num_recent), np.int64), np.array([ids]) + 1], 1)
 
     found = stack.look_up(text if library == "numpy" else torch.from_numpy(text))
@@ -54,7 +58,7 @@ def test_heads_find_the_token_after_the_last_occurrence(library: str, ids: list[
 def model() -> Any:
     """Return a model with noise on all weights."""
     tokenizer = CharTokenizer.train(["abcdefgh " * 3])
-    model: Any = revgen.create("lstm-char", tokenizer=tokenizer, hidden_size=8, ngram_heads=LENGTHS, ngram_context=30)
+    model: Any = revgen.create("lstm-char", tokenizer=tokenizer, hidden_size=8, ngram_heads=LENGTHS)
     model.prepare(tokenizer, seed=1)
     rng = np.random.default_rng(0)
     model.weights = {n: (a + rng.normal(0, 0.3, a.shape)).astype(np.float32) for n, a in model.weights.items()}
@@ -121,7 +125,7 @@ def repetitions(seed: int, count: int) -> list[str]:
 def test_a_network_with_heads_repeats_a_word_that_it_has_never_seen() -> None:
     options: dict[str, Any] = {"hidden_size": 32, "num_layers": 1}
     plain = revgen.create("lstm-char", **options)
-    model = revgen.create("lstm-char", ngram_heads=(1, 2, 3), ngram_context=64, **options)
+    model = revgen.create("lstm-char", ngram_heads=(1, 2, 3), **options)
     for network in (plain, model):
         network.fit(repetitions(0, 400), epochs=4, progress=False)
 
@@ -138,6 +142,7 @@ def test_a_saved_model_predicts_the_same_and_learns_new_characters(tmp_path: Pat
     loaded: Any = revgen.load(tmp_path)
 
     assert loaded.config.ngram_heads == (1, 2)
+    assert loaded.info()["config"]["ngram_heads"] == [1, 2]
     assert loaded.evaluate(["the cat saw the dog"]) == model.evaluate(["the cat saw the dog"])
 
     vocab = len(loaded.tokenizer)

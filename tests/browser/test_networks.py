@@ -26,7 +26,7 @@ REPRESENTATIVE: list[tuple[str, str, dict[str, Any]]] = [
     ("kneser-ney", "word", {}),
     ("ngram", "char", {"unseen": "end"}),
     ("rglru", "char", {"embedding_size": 7}),
-    ("lstm", "char", {"ngram_heads": (1, 3), "ngram_context": 20}),
+    ("lstm", "char", {"ngram_heads": (1, 3)}),
     ("gru", "char", {"layer_norm": False, "tie_embeddings": False, "residual": False}),
 ]
 WITHOUT_PAGE = (

@@ -22,7 +22,7 @@ MODELS: list[Any] = [
     ("gru", {"residual": False}),
     ("gru", {"layer_norm": False, "tie_embeddings": False}),
     ("elman", {"embedding_size": 7, "tie_embeddings": False}),
-    ("lstm", {"ngram_heads": (1, 3), "ngram_context": 20}),
+    ("lstm", {"ngram_heads": (1, 3)}),
     ("lstm", {"num_layers": 3}),  # of other types, so it is compiled again
     ("rnn", {"nonlinearity": "relu"}),
     ("rnn", {"residual": False, "layer_norm": False}),
