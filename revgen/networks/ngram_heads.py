@@ -67,7 +67,7 @@ class NgramStack(Stack):
         """Return the token that each head finds, plus 1, or 0: text (batch, recent + time) -> (time, batch) each."""
         blocks = [
             following_tokens(
-                text[:, begin : begin + self.num_recent + BLOCK_SIZE], self.config.ngram_heads, CONTEXT, 1 + self.vocab
+                text[:, begin : begin + self.num_recent + BLOCK_SIZE], self.config.ngram_heads, 1 + self.vocab
             )
             for begin in range(0, text.shape[1] - self.num_recent, BLOCK_SIZE)
         ]
@@ -77,19 +77,19 @@ class NgramStack(Stack):
         """Do nothing: the first layer's input depends on the text, so there is no table with one row per token."""
 
 
-def following_tokens(text: Array, lengths: Sequence[int], context: int, vocab: int) -> list[Array]:
+def following_tokens(text: Array, lengths: Sequence[int], vocab: int) -> list[Array]:
     """Return the token after the last earlier occurrence of each n-gram: text (batch, tokens) -> (batch, time) each.
 
-    The first ``context + max(lengths) - 1`` tokens are only looked up. A result is 0 if an n-gram did not end at one of
-    the ``context`` tokens before it in its document. ``vocab`` is larger than all numbers in the text.
+    The first ``CONTEXT + max(lengths) - 1`` tokens are only looked up. A result is 0 if an n-gram did not end at one of
+    the ``CONTEXT`` tokens before it in its document. ``vocab`` is larger than all numbers in the text.
     """
     longest, size = max(lengths), text.shape[1]
-    time = size - (context + longest - 1)
+    time = size - (CONTEXT + longest - 1)
     order = ops.arange(size, text)
     ends, earlier_ends = order[size - time :, None], order[longest - 1 : -1]
     documents = (text == 1 + Tokenizer.bos_id).cumsum(1)
     is_same = documents[:, size - time :, None] == documents[:, None, longest - 1 : -1]
-    is_same = is_same & (earlier_ends < ends) & (earlier_ends >= ends - context)
+    is_same = is_same & (earlier_ends < ends) & (earlier_ends >= ends - CONTEXT)
     equal = text[:, size - time - longest + 1 :, None] == text[:, None]
     following = (earlier_ends * vocab + text[:, longest:])[:, None]  # the largest has the last position
     found = []
