@@ -79,8 +79,7 @@ def make_card(
         parts.append(f"Unless you give others, `generate` uses {', '.join(defaults)}.")
     if package := model.package:
         parts.append(f"This model requires the package `{package}`: `pip install {package}`.")
-    config = {name: value for name, value in config_values(model.config).items() if value not in (None, [])}
-    parts += ["## Configuration", _format_section(config)]
+    parts += ["## Configuration", _format_section(config_values(model.config))]
     for title, key in SECTIONS:
         if key in metadata:
             parts += [f"## {title}", _format_section(metadata[key])]
