@@ -153,7 +153,7 @@ class TrainingRun:
         others: list[Tensor] = []
         matrices: dict[int, list[Tensor]] = {}  # by their number of blocks
         for name, weight in self.network.named_weights().items():
-            if weight.ndim < 2 or name.rpartition(".")[2] in ("embedding", "labels", "head"):
+            if weight.ndim < 2 or name in ("embedding", "labels", "head") or name.startswith("heads."):
                 others.append(weight)
             elif weight.ndim == 2 and self.recipe.optimizer == "muon":
                 matrices.setdefault(self.network.definition.num_blocks(name), []).append(weight)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import revgen
+from revgen import Cell, ops
 from revgen.architectures.neural import NeuralModel
 from revgen.networks.stack import RecurrentConfig, Stack, make_cell
+from revgen.ops import Array
+from revgen.registry import cells
 from revgen.training.muon import UPDATE_SIZE, Muon, orthogonalize
 
 QUICK: dict[str, Any] = {"epochs": 3, "batch_size": 8, "sequence_length": 32, "progress": False}
@@ -62,6 +66,27 @@ def test_weights_decay_in_proportion_to_the_learning_rate() -> None:
     weights, gradient = torch.ones(8, 8), torch.eye(8)
     (plain,), (decayed,) = step([weights], [gradient]), step([weights], [gradient], decay=0.5)
     torch.testing.assert_close(plain - decayed, 0.1 * 0.5 * weights)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_matrices_of_a_cell_decay_whatever_their_names(optimizer: str, reviews: list[str]) -> None:
+    @revgen.register_cell("own-names")
+    class OwnNames(Cell):
+        def param_shapes(self) -> dict[str, tuple[int, ...]]:
+            return {"embedding": (self.input_size, self.hidden_size), "head": (self.hidden_size, self.hidden_size)}
+
+        def step(self, p: Any, x: Array, h: Array) -> tuple[Array, Array]:
+            h = ops.tanh(x @ p.embedding + h @ p.head)
+            return h, h
+
+    try:
+        model = revgen.create("own-names-char", hidden_size=8, num_layers=1)
+        model.fit(reviews[:20], optimizer=optimizer, weight_decay=50.0, learning_rate=0.01, **QUICK)
+    finally:
+        cells.unregister("own-names")
+
+    size = {name: float(np.abs(model.weights[name]).max()) for name in ("embedding", "layers.0.embedding")}
+    assert size["layers.0.embedding"] < 0.1 < size["embedding"]
 
 
 @pytest.mark.parametrize("name", ["gru-char", "mlp-char", "transformer-char"])
