@@ -34,12 +34,14 @@ class RecurrentModel(FunctionalModel):
     max_batch_size = 32
 
     def make_definition(self, vocab: int) -> Stack:
-        stack = NgramStack if getattr(self.config, "ngram_heads", ()) else Stack
+        stack = NgramStack if self.config.ngram_heads else Stack
         return stack(self.architecture, self.config, vocab)
 
     @property
     def explained_by(self) -> tuple[type, ...]:
-        return *super().explained_by, self.make_definition(1).cell_class
+        definition = self.make_definition(1)
+        heads = [NgramStack] if isinstance(definition, NgramStack) else []
+        return *super().explained_by, *heads, definition.cell_class
 
     def make_network(self) -> FunctionalModule:
         from revgen.networks.recurrent import RecurrentModule

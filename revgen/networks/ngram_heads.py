@@ -2,10 +2,10 @@
 
     x_t = E[token_t] + Σ_n E_n[token_(s+1)]
 
-For each length n, s < t is the last position of the document at which the n tokens up to s are the n tokens up to t;
-without one, E_n has a row for that. A recurrent state holds little of a long text word for word, so the network alone
-must spell from memory a name that it has read ten sentences before. A head finds the name, and the network learns how
-far to trust the heads of each length.
+For each length n, s < t is the last position in the document, at most 1,024 tokens back, at which the n tokens up to s
+are the n tokens up to t. If there is none, E_n has a row for that. A recurrent state stores little of a long text
+verbatim, so the network alone must remember how a name is spelled that it read ten sentences earlier. A head finds the
+name, and the network learns how far to trust the heads of each length.
 
 (Akyürek et al. 2024, *In-context language learning: architectures and algorithms*, where a head attends to all earlier
 occurrences; the last occurrence alone is the match model of Mahoney 2005.)
@@ -27,15 +27,19 @@ from revgen.ops import Array
 from revgen.tokenizers import Tokenizer
 
 CONTEXT = 1024
-"""The number of tokens before the last one at which an n-gram is looked up."""
+"""The number of positions before a token at which an earlier occurrence may end."""
 BLOCK_SIZE = 128
-"""The number of tokens that are compared with the tokens before them at once, which limits the memory."""
+"""The number of tokens for which n-grams are looked up at once, which limits the memory."""
 
 
 class NgramStack(Stack):
-    """A ``Stack`` with the n-gram heads of its ``config``.
+    """Layers with n-gram heads, which look up what followed the last tokens where they occurred before in the document.
 
-    Its state is the states of the cells and the last tokens, (batch, tokens): ids plus 1, or 0 before the first token.
+    x = E[token] + heads.0.embedding[f_0] + heads.1.embedding[f_1] + …
+
+    f_i is 1 plus the id of the token after the last earlier occurrence of the last ``ngram_heads[i]`` tokens, or 0 if
+    they did not end at one of the 1,024 positions before in the document. The state is that of the cells and the last
+    tokens, (batch, tokens): ids plus 1, or 0 before the first token.
     """
 
     @property
@@ -80,8 +84,8 @@ class NgramStack(Stack):
 def following_tokens(text: Array, lengths: Sequence[int], vocab: int) -> list[Array]:
     """Return the token after the last earlier occurrence of each n-gram: text (batch, tokens) -> (batch, time) each.
 
-    The first ``CONTEXT + max(lengths) - 1`` tokens are only looked up. A result is 0 if an n-gram did not end at one of
-    the ``CONTEXT`` tokens before it in its document. ``vocab`` is larger than all numbers in the text.
+    There are no results for the first ``CONTEXT + max(lengths) - 1`` tokens. A result is 0 if the n-gram did not end at
+    one of the ``CONTEXT`` positions before in its document. All numbers in the text are less than ``vocab``.
     """
     longest, size = max(lengths), text.shape[1]
     time = size - (CONTEXT + longest - 1)

@@ -1,4 +1,4 @@
-"""N-gram heads find what followed the last tokens before, in their document and their context."""
+"""N-gram heads find the token after the last earlier occurrence, within the document and the context."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from reading import check_joined_states, read_in_blocks
 
 import revgen
+from revgen.card import make_card
 from revgen.networks import ngram_heads
 from revgen.networks.functional import unflatten
 from revgen.networks.ngram_heads import NgramStack
@@ -25,7 +26,7 @@ BOS = Tokenizer.bos_id
 
 
 def find(ids: list[int], n: int, context: int) -> list[int]:
-    """Return for each position the token after the last n-gram before that is the one that ends there, plus 1."""
+    """Return for each position 1 plus the token after the last earlier occurrence of its last n tokens, or 0."""
     found, start = [], 0
     for t, token in enumerate(ids):
         start = t if token == BOS else start
@@ -144,6 +145,11 @@ def test_a_saved_model_predicts_the_same_and_learns_new_characters(tmp_path: Pat
     assert loaded.config.ngram_heads == (1, 2)
     assert loaded.info()["config"]["ngram_heads"] == [1, 2]
     assert loaded.evaluate(["the cat saw the dog"]) == model.evaluate(["the cat saw the dog"])
+
+    card = make_card(loaded)
+
+    assert "| `heads.{0,1}.embedding` |" in card
+    assert "heads.0.embedding[f_0]" in card and "r, u = sigmoid(" in card
 
     vocab = len(loaded.tokenizer)
     loaded.fit(["the dog saw the dog. " * 5], epochs=1, extend_vocabulary=True, progress=False)
