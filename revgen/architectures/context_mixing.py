@@ -66,7 +66,7 @@ class ContextMixingConfig:
     def __post_init__(self) -> None:
         check("adapt", self.adapt, isinstance(self.adapt, bool), "True or False")
         expected = f"a list of these names: {', '.join(PARTS)}"
-        check_tuple(self, "without", lambda names: all(name in [*PARTS] for name in names), expected)
+        check_tuple(self, "without", lambda names: all(name in PARTS for name in names), expected)
         check("max_bytes", self.max_bytes, is_int(self.max_bytes, 1), "a whole number")
 
 

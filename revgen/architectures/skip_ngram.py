@@ -39,8 +39,8 @@ class SkipNGramConfig:
     contexts: Sequence[str] = ("order 1", "order 2", "word", "word before and word")
 
     def __post_init__(self) -> None:
-        expected = f"a list of these names: {', '.join(CONTEXTS)}"
-        check_tuple(self, "contexts", lambda names: bool(names) and all(n in [*CONTEXTS] for n in names), expected)
+        expected = f"a list of at least one of these names: {', '.join(CONTEXTS)}"
+        check_tuple(self, "contexts", lambda names: bool(names) and all(n in CONTEXTS for n in names), expected)
 
 
 class Level(NamedTuple):

@@ -60,7 +60,7 @@ class TextgenConfig:
     def __post_init__(self) -> None:
         check_sizes(self, "hidden_size", "num_layers", optional=["embedding_size"])
         check_fractions(self, "dropout")
-        check_tuple(self, "labels", are_different_labels, "different strings or whole numbers")
+        check_tuple(self, "labels", are_different_labels, "a list of different strings or whole numbers")
 
 
 def are_different_labels(labels: Sequence[Any]) -> bool:

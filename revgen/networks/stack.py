@@ -54,7 +54,7 @@ class RecurrentConfig:
 
     def __post_init__(self) -> None:
         check_sizes(self, "num_layers", optional=["hidden_size", "embedding_size"])
-        check_tuple(self, "ngram_heads", are_increasing_lengths, f"increasing lengths from 1 to {MAX_NGRAM}")
+        check_tuple(self, "ngram_heads", are_increasing_lengths, f"a list of increasing lengths from 1 to {MAX_NGRAM}")
         check_fractions(self, *(["dropout"] if self.dropout is not None else []))
         check_flags(self, "residual", "layer_norm", "tie_embeddings")
         check("cell_options", self.cell_options, isinstance(self.cell_options, Mapping), "a mapping")
