@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from revgen.display.formatting import format_field
+from revgen.display.formatting import format_field, non_empty
 from revgen.display.svg_chart import draw_curves
 from revgen.files import to_json
 from revgen.history import History
@@ -117,7 +117,7 @@ def _format_section(value: Any) -> str:
     """Return a dictionary as a Markdown table without empty rows, and any other value as text."""
     if not isinstance(value, dict):
         return str(value)
-    rows = [f"| {name} | {format_field(item)} |" for name, item in value.items() if item not in (None, [], {})]
+    rows = [f"| {name} | {format_field(item)} |" for name, item in non_empty(value).items()]
     return "\n".join(["| | |", "|---|---|", *rows])
 
 

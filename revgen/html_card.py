@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from revgen.display.formatting import format_field, format_size, pluralize
+from revgen.display.formatting import format_field, format_size, non_empty, pluralize
 from revgen.display.html_tables import html_block, html_details, html_facts, html_quote, to_html
 from revgen.generation.decoding import generate
 from revgen.graphs.builder import build_graphs
@@ -19,8 +19,8 @@ SAMPLE_TOKENS = 150
 def card_html(model: Model) -> str:
     """Return the card of a model as one HTML element. A model that is not fitted has only its configuration."""
     title = f"<strong>{to_html(model.name)}</strong>"
-    config = {name: value for name, value in config_values(model.config).items() if value not in (None, [], {})}
-    facts = {"configuration": ", ".join(f"{name} {format_field(value)}" for name, value in config.items())}
+    config = non_empty(config_values(model.config)).items()
+    facts = {"configuration": ", ".join(f"{name} {format_field(value)}" for name, value in config)}
     if not (model.is_fitted and model.has_tokenizer):
         return html_block(title, " is not fitted yet", html_facts(facts))
     metadata = to_builtins(model.metadata)

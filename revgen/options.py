@@ -62,8 +62,7 @@ def convert_fields(config: Any) -> None:
 
 def config_values(config: Any) -> dict[str, Any]:
     """Return the fields of a configuration, with lists instead of tuples, as JSON has them."""
-    values: dict[str, Any] = _with_lists(dataclasses.asdict(config))
-    return values
+    return {name: _with_lists(value) for name, value in dataclasses.asdict(config).items()}
 
 
 def _with_lists(value: Any) -> Any:

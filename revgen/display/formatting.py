@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 
 def format_count(value: float) -> str:
@@ -48,6 +50,11 @@ def format_cell(value: object, column: str = "") -> str:
     if isinstance(value, float):
         return f"{value:.2g}" if abs(value) < 0.01 else f"{value:.4f}" if abs(value) < 100 else format_count(value)
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def non_empty(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that a card shows: all but None and empty lists and dictionaries."""
+    return {name: value for name, value in values.items() if value not in (None, [], {})}
 
 
 def format_field(value: object) -> str:

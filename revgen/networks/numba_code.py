@@ -88,7 +88,7 @@ class NumbaWriter(SourceWriter):
 
     def literal(self, value: float | bool, operation: Operation) -> str:
         if operation.dtype.kind in "bi":
-            return str(value if np.isfinite(value) else LOWEST_INTEGER)
+            return str(LOWEST_INTEGER if value == -np.inf else value)
         special = {np.inf: "np.inf", -np.inf: "-np.inf"}
         return f"{TYPES[str(operation.dtype)]}({special.get(value, repr(float(value)))})"
 
