@@ -2,9 +2,10 @@
 
     python examples/best_mixture.py train.jsonl valid.jsonl --clean valid_clean.jsonl --out models
 
-A part of the training documents is held out to fit the gates of the mixtures. After that, the models of counts of the
-last mixtures count these documents too. Each model is saved in a directory of ``--out``; a later run loads the models
-that are there. Each row of the table says what changes while the model reads a document. The texts are lowercased.
+A part of the training documents is held out to validate the networks and to fit the gates of the mixtures with
+networks. After that, the counts of the last mixtures count these documents too. The gates of counts are fitted on
+folds of the other documents. Each model is saved in a directory of ``--out``; a later run loads the models that are
+there. Each row of the table says what changes while the model reads a document. The texts are lowercased.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ import numpy as np
 import revgen
 
 ORDERS = 5, 8, 14
+"""The orders of Kneser-Ney."""
 WORD = "order 1", "order 2", "order 3", "word"
+"""The contexts with which most chains begin."""
 CHAINS = (
     (*WORD, "1 word and word", "2 words and word"),
     (*WORD, "word before and word"),
@@ -33,9 +36,9 @@ CHAINS = (
     ("skip 1, 2 tokens", "skip 1, 3 tokens"),
     ("order 1", "classes", "classes and word"),
 )
+"""The chains of contexts of n-grams that skip tokens and words."""
 NGRAM_HEADS = 3, 4, 5, 7, 10
-"""The orders of Kneser-Ney, the chains of contexts of n-grams that skip tokens and words, and the n-grams that the LSTM
-looks up in the document."""
+"""The lengths of the n-grams that the LSTM looks up in the document."""
 
 
 class Recipe:
@@ -84,7 +87,7 @@ class Recipe:
         return self.gated_counts(*models)
 
     def counts(self, orders: Any, mixing: revgen.LanguageModel) -> revgen.LanguageModel:
-        """Return Kneser-Ney of several orders, n-grams that skip words, and context mixing, with a gate."""
+        """Return Kneser-Ney of several orders, n-grams that skip tokens and words, and context mixing, with a gate."""
         chains = [revgen.create("skip-ngram-char", contexts=chain, tokenizer=orders.tokenizer) for chain in CHAINS]
         for model in chains:
             model.fit(self.train, progress=False)
@@ -165,7 +168,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=14, help="of the LSTM alone")
     parser.add_argument("--transformer-epochs", type=int, default=11, help="of the transformer alone")
     parser.add_argument("--wide", action="store_true", help="train a wide transformer, for example for 22 epochs")
-    parser.add_argument("--residual-epochs", type=int, default=2, help="of the networks on top of counts")
+    parser.add_argument("--residual-epochs", type=int, default=2, help="of the networks on top of other models")
     parser.add_argument("--seed", type=int, default=7)
     Recipe(parser.parse_args()).run()
 
