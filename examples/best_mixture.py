@@ -122,11 +122,11 @@ class Recipe:
         model.fit(self.train, progress=False)
         return model
 
-    def on_counts(self, network: str) -> revgen.LanguageModel:
-        """Return the network with this name after more training on top of the counts."""
+    def residual(self, network: str, base: str) -> revgen.LanguageModel:
+        """Return the network with this name after more training on top of a model of counts."""
         model = revgen.load(self.directory / network)
-        options: dict[str, Any] = {"base": revgen.load(self.directory / "counts"), "epochs": self.residual_epochs}
-        model.fit(self.train, self.held_out, checkpoint=self.directory / f"run-{network}-on-counts", **options)
+        options: dict[str, Any] = {"base": revgen.load(self.directory / base), "epochs": self.residual_epochs}
+        model.fit(self.train, self.held_out, checkpoint=self.directory / f"run-{network}-on-{base}", **options)
         return model
 
     def gated(self, *models: revgen.LanguageModel) -> Any:
@@ -145,13 +145,17 @@ class Recipe:
         lstm = self.obtain("lstm", lambda: self.lstm(counts))
         transformer = self.obtain("transformer", lambda: self.transformer(counts))
         self.obtain("counts and lstm", lambda: self.gated(counts, lstm))
-        on_counts = [self.obtain(f"{n} on counts", partial(self.on_counts, n)) for n in ("lstm", "transformer")]
-        fixed_weights = counts, fixed, lstm, transformer, *on_counts
-        self.obtain("all with fixed weights", lambda: self.gated(*fixed_weights).with_counts(self.texts))
+        on_counts, on_mixing = (
+            [self.obtain(f"{n} on {base}", partial(self.residual, n, base)) for n in ("lstm", "transformer")]
+            for base in ("counts", "context mixing")
+        )
+        members = counts, fixed, lstm, transformer, *on_counts
+        self.obtain("all with fixed weights", lambda: self.gated(*members).with_counts(self.texts))
         cached = orders.models[-1].adaptive(dynamic=False)
-        self.obtain("these and a cache", lambda: self.gated(*fixed_weights, cached).with_counts(self.texts))
-        adapted = counts, cached, mixing, *(network.adaptive(cache=False) for network in on_counts)
-        self.obtain("all with adaptation", lambda: self.gated(*adapted).with_counts(self.texts))
+        self.obtain("all with fixed weights and a cache", lambda: self.gated(*members, cached).with_counts(self.texts))
+        dynamic = [network.adaptive(cache=False) for network in (lstm, transformer)]
+        members = counts, cached, mixing, *dynamic, *on_mixing
+        self.obtain("everything", lambda: self.gated(*members).with_counts(self.texts))
 
 
 def main() -> None:
@@ -164,7 +168,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=14, help="of the LSTM alone")
     parser.add_argument("--transformer-epochs", type=int, default=11, help="of the transformer alone")
     parser.add_argument("--wide", action="store_true", help="train a wide transformer, for example for 22 epochs")
-    parser.add_argument("--residual-epochs", type=int, default=2, help="of the networks on top of the counts")
+    parser.add_argument("--residual-epochs", type=int, default=2, help="of the networks on top of other models")
     parser.add_argument("--seed", type=int, default=7)
     Recipe(parser.parse_args()).run()
 
