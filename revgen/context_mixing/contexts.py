@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.context_mixing.code_tree import LETTER, LINE_END, SENTENCE_END, SPACE
-from revgen.context_mixing.compiling import compiled
+from revgen.context_mixing.compiling import compiled, internal
 from revgen.context_mixing.parts import NUM_CONTEXTS, ORDERS
 
 MAX_ORDER = ORDERS[-1]
@@ -64,14 +64,14 @@ def new_document(capacity: int, batch: tuple[int, ...] = ()) -> Document:
     )
 
 
-@compiled
+@internal
 def combine(key: Any, value: Any) -> Any:
     """Return a hash of 64 bits of a hash and a number."""
     key = np.uint64(key)
     return (key + np.uint64(value) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) ^ key >> np.uint64(31)
 
 
-@compiled
+@internal
 def finish(key: Any, number: Any) -> Any:
     """Return a hash of 32 bits of a hash and the number of a context. Its highest bits are well mixed too."""
     key = combine(key, np.uint64(number) + np.uint64(1000))
@@ -79,7 +79,7 @@ def finish(key: Any, number: Any) -> Any:
     return np.uint32((key ^ key >> np.uint64(29)) >> np.uint64(32))
 
 
-@compiled
+@internal
 def hash_last(tokens: Any, end: Any, count: Any) -> Any:
     """Return a hash of the last ``count`` of ``end`` tokens."""
     key = np.uint64(0)
@@ -88,7 +88,7 @@ def hash_last(tokens: Any, end: Any, count: Any) -> Any:
     return key
 
 
-@compiled
+@internal
 def end_word(document: Any, folded: Any) -> None:
     """Move the current word, which the last token ended, to the words before."""
     counters, rolling = document.counters, document.rolling
@@ -106,7 +106,7 @@ def end_word(document: Any, folded: Any) -> None:
     counters[WORD_LENGTH] = 0
 
 
-@compiled
+@internal
 def append(document: Any, token: Any, classes: Any, folded: Any) -> None:
     """Append a token to the document, and update the values that ``write_contexts`` needs."""
     counters, rolling = document.counters, document.rolling
@@ -137,7 +137,7 @@ def append(document: Any, token: Any, classes: Any, folded: Any) -> None:
     rolling[CLASSES] = (rolling[CLASSES] << CLASS_BITS | np.uint64(kind)) & CLASS_MASK
 
 
-@compiled
+@internal
 def write_contexts(document: Any, classes: Any, out: Any) -> None:
     """Write the hashes of all contexts after the last token of the document to ``out``, (contexts,)."""
     tokens, counters, rolling = document.tokens, document.counters, document.rolling
@@ -194,7 +194,7 @@ def write_contexts(document: Any, classes: Any, out: Any) -> None:
         i += 1
 
 
-@compiled
+@internal
 def link(document: Any, position: Any) -> None:
     """Add a position to the hash table of the document."""
     mask = np.uint32(document.heads.shape[0] - 1)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revgen.context_mixing.code_tree import CodeTree, build_code_tree, case_folded, token_classes
-from revgen.context_mixing.compiling import compiled
+from revgen.context_mixing.compiling import compiled, internal
 from revgen.context_mixing.contexts import (
     LENGTH,
     finish,
@@ -159,7 +159,7 @@ def chain_matches(text: Any, starts: Any, heads: Any, chain: Any) -> None:
             heads[slot] = position
 
 
-@compiled
+@internal
 def find_context(tables: Any, kind: Any, key: Any) -> Any:
     """Return the number of a context of a kind, or -1 if its hash is unknown."""
     bucket = tables.bucket_begins[kind] + np.int64(key >> tables.shifts[kind])

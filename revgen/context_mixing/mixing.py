@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.context_mixing.compiling import compiled
+from revgen.context_mixing.compiling import internal
 from revgen.context_mixing.contexts import (
     LENGTH,
     MATCH,
@@ -180,20 +180,20 @@ def new_work(depth: int) -> Work:
     )
 
 
-@compiled
+@internal
 def logit(p: Any) -> Any:
     """Return the logarithm of the odds, ln(p / (1 - p)); the input is clipped."""
     p = min(max(p, MIN_PROBABILITY), ONE - MIN_PROBABILITY)
     return np.log(p / (ONE - p))
 
 
-@compiled
+@internal
 def logistic(x: Any) -> Any:
     """Return the inverse of ``logit``."""
     return ONE / (ONE + np.exp(-x))
 
 
-@compiled
+@internal
 def add_counts(tables: Any, maps: Any, work: Any, depth: Any, node: Any) -> Any:
     """Write the inputs of the training text's counts; return twice the highest order that knows the node, + 1 if it
     knows one child only.
@@ -229,7 +229,7 @@ def add_counts(tables: Any, maps: Any, work: Any, depth: Any, node: Any) -> Any:
     return highest
 
 
-@compiled
+@internal
 def add_recent_counts(tables: Any, maps: Any, work: Any, depth: Any, node: Any) -> Any:
     """Write the inputs of the document's counts; return the number of contexts that know the node.
 
@@ -260,7 +260,7 @@ def add_recent_counts(tables: Any, maps: Any, work: Any, depth: Any, node: Any) 
     return known
 
 
-@compiled
+@internal
 def add_interpolated(work: Any, depth: Any) -> None:
     """Write the inputs of estimates that interpolate all orders, without and with the counts of the document.
 
@@ -280,7 +280,7 @@ def add_interpolated(work: Any, depth: Any) -> None:
     inputs[FIRST_INTERPOLATED], inputs[FIRST_INTERPOLATED + 1] = logit(p), logit(q)
 
 
-@compiled
+@internal
 def add_match(tables: Any, maps: Any, work: Any, depth: Any, node: Any, which: Any, token: Any, length: Any) -> Any:
     """Write the inputs of a match that predicts a token; return the level of its length, 0 if it predicts nothing."""
     tree, inputs, first = tables.tree, work.inputs[depth], FIRST_MATCH + MATCH_INPUTS * which
@@ -301,7 +301,7 @@ def add_match(tables: Any, maps: Any, work: Any, depth: Any, node: Any, which: A
     return level
 
 
-@compiled
+@internal
 def write_inputs(tables: Any, maps: Any, document: Any, work: Any, depth: Any, node: Any) -> None:
     """Write the inputs of a decision, and the weights that each mixer uses."""
     tokens, counters, ranks, selected = document.tokens, document.counters, tables.tree.ranks, work.selected[depth]
@@ -329,7 +329,7 @@ def write_inputs(tables: Any, maps: Any, document: Any, work: Any, depth: Any, n
             selected[k] = 0
 
 
-@compiled
+@internal
 def mix(mixers: Any, work: Any, depth: Any, node: Any) -> Any:
     """Return the probability of the right child of a node."""
     inputs, selected = work.inputs[depth], work.selected[depth]
@@ -347,7 +347,7 @@ def mix(mixers: Any, work: Any, depth: Any, node: Any) -> Any:
     return logistic(min(max(total, -MAX_LOGIT), MAX_LOGIT))
 
 
-@compiled
+@internal
 def learn(mixers: Any, work: Any, depth: Any, node: Any, bit: Any, p: Any, rate: Any, final_rate: Any) -> None:
     """Take one step of gradient descent with the decision ``bit``, whose probability was ``p``."""
     inputs, selected, target = work.inputs[depth], work.selected[depth], np.float32(bit)
@@ -362,7 +362,7 @@ def learn(mixers: Any, work: Any, depth: Any, node: Any, bit: Any, p: Any, rate:
             weights[j] += step * inputs[j]
 
 
-@compiled
+@internal
 def adjust(values: Any, hits: Any, cell: Any, target: Any) -> None:
     """Move the probability in a cell of a map towards a decision; the cell becomes their mean over time."""
     p = values[cell] + (target - values[cell]) / (hits[cell] + np.float32(1.5))
@@ -370,7 +370,7 @@ def adjust(values: Any, hits: Any, cell: Any, target: Any) -> None:
     hits[cell] = min(hits[cell] + ONE, MAX_HITS)
 
 
-@compiled
+@internal
 def adjust_maps(maps: Any, work: Any, depth: Any, bit: Any) -> None:
     """Move the probabilities that were looked up for a decision towards it."""
     target = np.float32(bit)

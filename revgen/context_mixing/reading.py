@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from revgen.context_mixing.compiling import compiled
+from revgen.context_mixing.compiling import compiled, internal
 from revgen.context_mixing.contexts import (
     LENGTH,
     MATCH,
@@ -47,7 +47,7 @@ MIN_WALKED = np.float32(3e-5)
 """The tokens of a subtree with a smaller probability are predicted by their frequencies."""
 
 
-@compiled
+@internal
 def find_match(tables: Any, document: Any, skip_begin: Any, skip_end: Any) -> None:
     """Find the longest match of the end of the document in the training text, not within a range of positions."""
     tokens, counters, text = document.tokens, document.counters, tables.text
@@ -71,7 +71,7 @@ def find_match(tables: Any, document: Any, skip_begin: Any, skip_end: Any) -> No
     counters[MATCH], counters[MATCH_LENGTH] = position if size > 0 else 0, size
 
 
-@compiled
+@internal
 def find_recent_match(document: Any) -> None:
     """Find the longest match of the end of the document with an earlier part of it, among the last candidates."""
     tokens, counters = document.tokens, document.counters
@@ -88,7 +88,7 @@ def find_recent_match(document: Any) -> None:
     counters[RECENT_LENGTH] = longest
 
 
-@compiled
+@internal
 def read_token(tables: Any, document: Any, token: Any, skip_begin: Any, skip_end: Any, adapts: Any) -> None:
     """Append a token to the document, and find its contexts and matches. ``adapts`` remembers it for later tokens."""
     append(document, token, tables.classes, tables.folded)
@@ -103,7 +103,7 @@ def read_token(tables: Any, document: Any, token: Any, skip_begin: Any, skip_end
     find_recent_match(document)
 
 
-@compiled
+@internal
 def find_successors(tables: Any, document: Any, work: Any) -> None:
     """Find the tokens that followed the contexts of the last token, in the training text and in the document."""
     last = document.counters[LENGTH] - 1
@@ -130,7 +130,7 @@ def find_successors(tables: Any, document: Any, work: Any) -> None:
         work.recent_ends[0, i] = first + count
 
 
-@compiled
+@internal
 def enter_left(work: Any, depth: Any) -> None:
     """Write the successors in the left child of the node at ``depth`` to the next row, which has the boundaries."""
     for i in range(NUM_CONTEXTS):
@@ -140,7 +140,7 @@ def enter_left(work: Any, depth: Any) -> None:
         work.recent_begins[depth + 1, i] = work.recent_begins[depth, i]
 
 
-@compiled
+@internal
 def enter_right(work: Any, depth: Any) -> None:
     """Write the successors in the right child of the node at ``depth`` to the next row, which has the left child's."""
     for i in range(NUM_CONTEXTS):
@@ -150,7 +150,7 @@ def enter_right(work: Any, depth: Any) -> None:
         work.recent_ends[depth + 1, i] = work.recent_ends[depth, i]
 
 
-@compiled
+@internal
 def corrected(tables: Any, maps: Any, document: Any, work: Any, depth: Any, node: Any, p: Any) -> Any:
     """Return a probability of the mixers as the adaptive probability maps correct it, if the model uses them."""
     if not tables.is_used[USES_REFINED]:
@@ -160,7 +160,7 @@ def corrected(tables: Any, maps: Any, document: Any, work: Any, depth: Any, node
     return refine(maps, work, depth, node, last, before, p)
 
 
-@compiled
+@internal
 def score_token(
     tables: Any, maps: Any, mixers: Any, document: Any, work: Any, token: Any, rates: Any, trains_maps: Any
 ) -> Any:
@@ -220,7 +220,7 @@ def score_document(
         logprobs[t] = score_token(tables, maps, mixers, document, work, np.int64(ids[t + 1]), rates, trains_maps)
 
 
-@compiled
+@internal
 def write_logits(tables: Any, maps: Any, mixers: Any, document: Any, work: Any, logits: Any) -> None:
     """Write the log-probability of each possible next token to ``logits``, by rank."""
     tree = tables.tree

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from revgen.context_mixing.compiling import compiled
+from revgen.context_mixing.compiling import internal
 
 MAX_POINT_LOGIT, NUM_POINTS = np.float32(8), 25
 """The points are at logits from -8 to 8."""
@@ -29,7 +29,7 @@ def initial_refined() -> NDArray[np.float32]:
     return np.tile((1 / (1 + np.exp(-logits))).astype(np.float32), (NUM_MAPS, NUM_REFINED_CONTEXTS, 1))
 
 
-@compiled
+@internal
 def refine(maps: Any, work: Any, depth: Any, node: Any, last: Any, before: Any, p: Any) -> Any:
     """Return the mean of the mixers' probability ``p`` and its corrections. ``last`` and ``before`` are token ranks."""
     logit = min(max(np.log(p / (ONE - p)), -MAX_POINT_LOGIT), MAX_POINT_LOGIT)

@@ -15,6 +15,10 @@ FAST: Any = {"error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
 """Compiler options: no checks for division by zero, fused multiply-add, and sums in any order. Infinities and NaN keep
 their meaning."""
 
+INTERNAL: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, **FAST}
+"""Compiler options of functions that only compiled code calls. Compiling the code that converts arguments of Python can
+take longer than compiling the function."""
+
 
 def _cpu_features() -> dict[str, bool]:
     """Return the features of the processor; none if LLVM does not know them."""

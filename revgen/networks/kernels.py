@@ -17,7 +17,7 @@ from numba.extending import overload
 
 from revgen.networks import layouts
 from revgen.networks.fused.element_kernels import exp, tanh
-from revgen.networks.jit import FAST, cached, to_float32
+from revgen.networks.jit import INTERNAL, cached, to_float32
 from revgen.ops import EPSILON, MAX_LOGIT, TURN
 from revgen.tokenizers import Tokenizer
 
@@ -27,7 +27,7 @@ LOGIT_LIMIT = np.float32(MAX_LOGIT)
 RADIANS = np.float32(2 * np.pi / TURN)
 
 
-@njit(**FAST)
+@njit(**INTERNAL)
 def add_product(x: Any, x_begin: Any, matrix: Any, out: Any, out_begin: Any) -> None:
     """Add x @ matrix to ``out``, from these indices on. The matrix is read row by row, in the order of memory."""
     x, out = x[x_begin:], out[out_begin:]
@@ -49,7 +49,7 @@ def add_product(x: Any, x_begin: Any, matrix: Any, out: Any, out_begin: Any) -> 
             out[j] += a * to_float32(matrix[k, j])
 
 
-@njit(**FAST)
+@njit(**INTERNAL)
 def read_row(matrix: Any, i: Any) -> Any:
     """Return a copy of a row, in float32."""
     out = np.empty(matrix.shape[1], np.float32)
@@ -58,7 +58,7 @@ def read_row(matrix: Any, i: Any) -> Any:
     return out
 
 
-@njit(**FAST)
+@njit(**INTERNAL)
 def layer_norm(x: Any, scale: Any, shift: Any) -> Any:
     """Compute ``ops.layer_norm`` of a vector."""
     mean = np.float32(0)
@@ -79,7 +79,7 @@ def forward_token(net: Any, token: Any, state: Any) -> Any:
     raise NotImplementedError
 
 
-@njit(**FAST)
+@njit(**INTERNAL)
 def rotate(x: Any, cosines: Any, sines: Any) -> None:
     """Rotate pairs of channels in place. Channel i of the first half and channel i of the second half are a pair."""
     half = len(x) // 2
@@ -89,7 +89,7 @@ def rotate(x: Any, cosines: Any, sines: Any) -> None:
         x[half + j] = a * sines[j] + b * cosines[j]
 
 
-@njit(**FAST)
+@njit(**INTERNAL)
 def attend(query: Any, keys: Any, values: Any, first: Any, end: Any, out: Any) -> None:
     """Write softmax(query keys / √size) values of one head to ``out``, over the tokens from ``first`` up to ``end``.
 
@@ -208,7 +208,7 @@ NETWORKS: dict[type, Callable[..., Any]] = {
 }
 
 
-@overload(forward_token, jit_options=FAST)
+@overload(forward_token, jit_options=INTERNAL)
 def forward_token_for(net: Any, token: Any, state: Any) -> Any:
     return NETWORKS[net.instance_class]
 

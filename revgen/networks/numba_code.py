@@ -47,12 +47,12 @@ HEADER = '''\
 import numpy as np
 from numba import njit
 
-from revgen.networks.jit import FAST, cached, to_float32
+from revgen.networks.jit import INTERNAL, cached, to_float32
 from revgen.networks.fused.element_kernels import exp, log, sigmoid, softplus, tanh
 from revgen.networks.kernels import add_product, sample
 
 
-@njit(**FAST)
+@njit(**INTERNAL)
 def forward_token(weights, token, state):
 '''
 FOOTER = """

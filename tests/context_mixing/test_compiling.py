@@ -14,9 +14,9 @@ import revgen
 
 CALL = """
 import numpy as np
-from revgen.context_mixing.mixing import logit
-logit(np.float32(0.3))
-print(sum(logit.stats.cache_hits.values()))
+from revgen.context_mixing.counting import chain_matches
+chain_matches(np.zeros(9, np.int64), np.array([0, 9]), np.zeros(4, np.int32), np.zeros(9, np.int32))
+print(sum(chain_matches.stats.cache_hits.values()))
 """
 
 

@@ -19,11 +19,11 @@ from revgen.context_mixing.counting import (
     add_to_counts,
     count_contexts,
     document_starts,
-    find_context,
     find_entries,
 )
 from revgen.context_mixing.parts import CONTEXTS, NUM_CONTEXTS, PARTS
 
+find_context = counting.find_context.py_func  # only compiled code can call the compiled function
 VOCABULARY = ("<s>", "</s>", "<unk>", "a", "b", " ")
 
 

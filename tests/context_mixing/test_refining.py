@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 import revgen
+from revgen.context_mixing import refining
 from revgen.context_mixing.mixing import initial_maps, new_work
-from revgen.context_mixing.refining import NUM_POINTS, refine
+from revgen.context_mixing.refining import NUM_POINTS
 
+refine = refining.refine.py_func  # only compiled code can call the compiled function
 PROBABILITIES = [0.001, 0.2, 0.5, 0.73, 0.999]
 
 

@@ -22,7 +22,7 @@ from numba.core.cpu import CPUTargetOptions
 from numba.core.options import TargetOptions
 from numpy.typing import NDArray
 
-from revgen.networks.jit import FAST, cached, call
+from revgen.networks.jit import FAST, INTERNAL, cached, call
 
 BLOCK_ROWS = 8
 """Threads compute multiples of this number of rows."""
@@ -40,12 +40,13 @@ def compiled(function: Callable[[Any], None]) -> Any:
 
 
 CPUTargetOptions.noalias = TargetOptions.Mapping("noalias")  # an option of Numba's that its decorators lack
-NO_OVERLAP: Any = {"noalias": True, **FAST}
-rows: Any = njit(**NO_OVERLAP)
-"""Compile a function whose arguments are arrays that do not overlap, so that its loops can be vectorized."""
+ROWS: Any = {"noalias": True, **INTERNAL}
+rows: Any = njit(**ROWS)
+"""Compile a function that only compiled code calls. Its arguments are arrays that do not overlap, so that its loops can
+be vectorized."""
 
 
-@njit(**FAST)
+@njit(**INTERNAL)
 def thread_rows(table: Any) -> Any:
     """Return the range of rows that the current thread computes, and its number."""
     thread = call(table[4]) if table[0] < 0 else table[0]
