@@ -30,7 +30,7 @@ def run_in_python(program: Program, weights: dict[str, Any], token: int, state: 
     scope: dict[str, Any] = {
         "np": np,
         "njit": lambda **options: lambda function: function,
-        "FAST": {},
+        "INTERNAL": {},
         "cached": lambda function: function,
         "to_float32": np.float32,
         "add_product": add_product,
