@@ -154,7 +154,7 @@ class Recipe:
         cached = orders.models[-1].adaptive(dynamic=False)
         self.obtain("all with fixed weights and a cache", lambda: self.gated(*members, cached).with_counts(self.texts))
         dynamic = [network.adaptive(cache=False) for network in (lstm, transformer)]
-        members = counts, cached, mixing, *dynamic, *on_mixing
+        members = counts, cached, mixing, *dynamic, *on_counts, *on_mixing
         self.obtain("everything", lambda: self.gated(*members).with_counts(self.texts))
 
 
