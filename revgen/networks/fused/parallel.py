@@ -40,8 +40,7 @@ def compiled(function: Callable[[Any], None]) -> Any:
 
 
 CPUTargetOptions.noalias = TargetOptions.Mapping("noalias")  # an option of Numba's that its decorators lack
-ROWS: Any = {"noalias": True, **INTERNAL}
-rows: Any = njit(**ROWS)
+rows: Any = njit(**INTERNAL | {"noalias": True})
 """Compile a function that only compiled code calls. Its arguments are arrays that do not overlap, so that its loops can
 be vectorized."""
 
