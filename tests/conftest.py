@@ -48,7 +48,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 
 def pytest_collection_finish() -> None:
-    """Let the garbage collector ignore all modules and tests, and run less often: it took a tenth of the time."""
+    """Let the garbage collector ignore all modules and tests, and run less often, which saves 8% of the time."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
 
